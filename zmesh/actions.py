@@ -1,0 +1,202 @@
+"""What the engine orders: the runner performs them in order, and never re-enters the engine."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from zmesh.events import Source
+from zmesh.ids import NodeId, Path
+from zmesh.message import Record, Ticket
+
+
+class PeerState(Enum):
+    """The liveness verdict on a peer (DESIGN: failure detection)."""
+
+    JOINING = "joining"
+    ALIVE = "alive"
+    BUSY = "busy"  # the connection lives, the application is silent
+    SUSPECT = "suspect"
+    LOST = "lost"
+    LEFT = "left"
+
+
+# Orders to the transport
+
+
+@dataclass(slots=True)
+class SendPackets:
+    """Send these packets on this path, each a list of ZeroMQ parts."""
+
+    path: Path
+    packets: list[list[bytes | memoryview]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to an endpoint; news of it comes as PathUp and PathDown with this path."""
+
+    path: int
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Close a path we dialed."""
+
+    path: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Try a fresh TCP connection; answered by ProbeAnswered."""
+
+    endpoint: str
+    timeout: float
+
+
+# News for the application
+
+
+@dataclass(slots=True)
+class Delivery:
+    """Records `first_seq, ...` in order, for one consumer: one object for a whole batch.
+
+    `attempt` and such are in the records' extras. A record of a fragmented body has been put
+    together and spans several numbers, so it is alone in its delivery, `last_seq` telling its end.
+    """
+
+    source: Source
+    sender_name: str
+    first_seq: int
+    last_seq: int
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class DeliverInbox:
+    """For `node.inbox()`."""
+
+    deliveries: list[Delivery]
+
+
+@dataclass(slots=True)
+class DeliverRequests:
+    """For the handler of each record's target."""
+
+    deliveries: list[Delivery]
+
+
+@dataclass(slots=True)
+class DeliverPublications:
+    """For subscriptions: each record goes to every token; settled when all have accepted."""
+
+    deliveries: list[tuple[Delivery, list[tuple[int, ...]]]]  # tokens per record
+
+
+@dataclass(slots=True)
+class TicketsDone:
+    """Every record of these tickets has its outcome."""
+
+    tickets: list[Ticket]
+
+
+@dataclass(slots=True)
+class RoomChanged:
+    """A peer whose queue was full has room again."""
+
+    node: NodeId
+
+
+class CallFailure(Enum):
+    """Why a call has no reply."""
+
+    NO_PROVIDER = "no_provider"
+    REMOTE_ERROR = "remote_error"
+    REJECTED = "rejected"
+    PEER_LOST = "peer_lost"
+    EXHAUSTED = "exhausted"
+    DEADLINE = "deadline"
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class CallAnswered:
+    """The reply to a call, or why there is none."""
+
+    call: int
+    record: Record | None
+    failure: CallFailure | None = None
+    peer: str = ""
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class CancelRequest:
+    """The caller of this request no longer waits: cancel its handler."""
+
+    source: Source
+    first_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A peer as it is now; never changes, a new one is made."""
+
+    id: NodeId
+    name: str
+    state: PeerState
+    services: frozenset[str]
+    topics: frozenset[str]
+    endpoints: tuple[str, ...]
+    incarnation: int
+    round_trip: float | None
+
+
+class PeerChange(Enum):
+    """What happened to a peer."""
+
+    JOINED = "joined"
+    UPDATED = "updated"  # services, topics, name
+    SUSPECTED = "suspected"  # busy or suspect: see its state
+    RECOVERED = "recovered"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChanged:
+    """A peer joined, changed, or left, with the whole last-known view of it."""
+
+    change: PeerChange
+    peer: PeerView
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityClash:
+    """Another live node carries our identity (or a newer incarnation fenced us)."""
+
+    endpoint: str
+    fenced: bool
+
+
+@dataclass(slots=True)
+class Drained:
+    """The drain ended: what was still open when it did."""
+
+    unsettled_out: int
+    unsettled_in: int
+
+
+@dataclass(slots=True)
+class Trace:
+    """Something worth a log line or a counter; `observe` decides. Never a body or a key."""
+
+    name: str
+    level: int  # as in logging: 10 debug, 20 info, 30 warning, 40 error
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+Action = (
+    SendPackets | Dial | HangUp | Probe
+    | DeliverInbox | DeliverRequests | DeliverPublications | TicketsDone | RoomChanged
+    | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+)  # fmt: skip

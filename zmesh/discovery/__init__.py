@@ -1,0 +1,1 @@
+"""How peers are found: a table of candidates and its sources."""

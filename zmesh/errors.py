@@ -1,0 +1,228 @@
+"""Every error zmesh raises, split by who must act. Each carries its facts as fields."""
+
+from collections.abc import Sequence
+
+
+class ZmeshError(Exception):
+    """The base of every zmesh error."""
+
+
+class UsageError(ZmeshError):
+    """The caller must change the call."""
+
+
+class ProtocolError(ZmeshError):
+    """A peer broke the protocol; what it sent had no effect. The peer must be mended."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        self.kind = kind
+        self.detail = detail
+        super().__init__(f"peer broke the protocol ({kind}): {detail}")
+
+
+class DeliveryError(ZmeshError):
+    """A message did not come to a good end. What to do depends on the kind."""
+
+
+class Backpressure(ZmeshError):
+    """There is no room now. Wait with `post`, or try again later."""
+
+    def __init__(self, peer: str, queued_messages: int, queued_bytes: int) -> None:
+        self.peer = peer
+        self.queued_messages = queued_messages
+        self.queued_bytes = queued_bytes
+        super().__init__(
+            f"{queued_messages} messages ({queued_bytes} bytes) already wait for {peer}: "
+            "await `post` to wait for room, or try again later"
+        )
+
+
+class Closed(ZmeshError):
+    """The node was closed on this side; make a new one."""
+
+    def __init__(self, what: str = "node") -> None:
+        self.what = what
+        super().__init__(f"this {what} is closed: open a new one")
+
+
+class ForkedProcess(UsageError):
+    """A node was used in a child process made by fork; ZeroMQ contexts do not survive it."""
+
+    def __init__(self, owner_pid: int, pid: int) -> None:
+        self.owner_pid = owner_pid
+        self.pid = pid
+        super().__init__(
+            f"this node belongs to process {owner_pid} and was used in its fork {pid}: "
+            "create the node after the fork, or start processes with 'spawn'"
+        )
+
+
+class WrongThread(UsageError):
+    """A node was used outside the thread that runs its event loop."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this node was used from another thread than its event loop's: "
+            "use asyncio.run_coroutine_threadsafe(coroutine, loop)"
+        )
+
+
+class BodyTooLarge(UsageError):
+    """A body is above the limit for one message."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"a body of {size} bytes is over the limit of {limit}: send it in pieces")
+
+
+class BodyNotEncodable(UsageError):
+    """A body is neither bytes nor something msgpack can carry."""
+
+    def __init__(self, type_name: str, why: str) -> None:
+        self.type_name = type_name
+        super().__init__(
+            f"a body of type {type_name} cannot be encoded ({why}): "
+            "send bytes, or lists, dicts, numbers, text and None"
+        )
+
+
+class InvalidOption(UsageError):
+    """An argument has a value that cannot work."""
+
+    def __init__(self, option: str, value: object, expected: str) -> None:
+        self.option = option
+        self.value = value
+        super().__init__(f"{option}={value!r} cannot work: expected {expected}")
+
+
+class PeerUnknown(DeliveryError):
+    """Nobody by this name or id is known."""
+
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(known)
+        who = ", ".join(sorted(known)[:8]) or "nobody yet"
+        super().__init__(
+            f"no peer {name!r} is known (known: {who}): "
+            "check the name, or `await node.peers.wait_for(name=...)` first"
+        )
+
+
+class AmbiguousPeer(UsageError):
+    """Several live peers carry this name; use an id."""
+
+    def __init__(self, name: str, ids: Sequence[str]) -> None:
+        self.name = name
+        self.ids = tuple(ids)
+        super().__init__(
+            f"{len(ids)} peers are named {name!r}: use one of the ids {', '.join(ids)}"
+        )
+
+
+class PeerLost(DeliveryError):
+    """The peer is gone, and with it the outcome of the message."""
+
+    def __init__(self, peer: str, reason: str) -> None:
+        self.peer = peer
+        self.reason = reason
+        super().__init__(
+            f"peer {peer} was lost ({reason}): the message may or may not have been handled; "
+            "send it to another peer, or again when this one returns"
+        )
+
+
+class PeerRestarted(DeliveryError):
+    """The peer came back without its memory of the message."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        super().__init__(
+            f"peer {peer} restarted and forgot its session: the message may or may not have been "
+            "handled; send it again if handling it twice is harmless"
+        )
+
+
+class NoProvider(DeliveryError):
+    """No live peer provides the service."""
+
+    def __init__(self, service: str, known: Sequence[str] = ()) -> None:
+        self.service = service
+        self.known = tuple(known)
+        seen = ", ".join(sorted(known)[:8]) or "none"
+        super().__init__(
+            f"nobody provides {service!r} (services in sight: {seen}): start a provider, or "
+            f"`await node.peers.wait_for(service={service!r})` first"
+        )
+
+
+class DeliveryTimeout(DeliveryError, TimeoutError):
+    """The outcome did not come in time; the message may still be handled."""
+
+    def __init__(self, what: str, timeout: float) -> None:
+        self.what = what
+        self.timeout = timeout
+        super().__init__(
+            f"{what} had no outcome within {timeout:g} s: it may still be handled; "
+            "allow more time, or look at the peer's state"
+        )
+
+
+class Expired(DeliveryError):
+    """The message's time to live ended before anybody began to handle it."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        super().__init__(f"a message for {peer} outlived its ttl unhandled: allow more, or resend")
+
+
+class Rejected(DeliveryError):
+    """The receiver refused the message for good."""
+
+    def __init__(self, peer: str, reason: str) -> None:
+        self.peer = peer
+        self.reason = reason
+        super().__init__(f"{peer} rejected the message: {reason}")
+
+
+class DeadLettered(DeliveryError):
+    """Handling failed as often as allowed; the message is kept among the dead letters."""
+
+    def __init__(self, peer: str, attempts: int, reason: str) -> None:
+        self.peer = peer
+        self.attempts = attempts
+        self.reason = reason
+        super().__init__(
+            f"{peer} failed to handle the message {attempts} times (last: {reason}): "
+            "mend the handler, then send it again"
+        )
+
+
+class RemoteError(DeliveryError):
+    """The handler of a call raised; its exception's type and message came back."""
+
+    def __init__(self, service: str, type_name: str, text: str) -> None:
+        self.service = service
+        self.type_name = type_name
+        self.text = text
+        super().__init__(f"the handler of {service!r} raised {type_name}: {text}")
+
+
+class DuplicateIdentity(ZmeshError):
+    """Two live nodes carry one identity, as cloned devices do; the operator must part them."""
+
+    def __init__(self, node: str, endpoint: str) -> None:
+        self.node = node
+        self.endpoint = endpoint
+        super().__init__(
+            f"node id {node} is alive twice, the other at {endpoint}: "
+            "give one of them a new identity (remove the copied one)"
+        )
+
+
+class Reject(ZmeshError):
+    """Raise it in a handler to refuse the message for good: `raise zmesh.Reject("why")`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)

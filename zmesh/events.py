@@ -1,0 +1,238 @@
+"""What can happen to a node: news from below, and commands from the application.
+
+The runner hands them to `Engine.handle` in batches, in the order they happened.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from zmesh.ids import NodeId, Path
+from zmesh.message import Outcome, Record, Ticket
+
+
+class PathCause(Enum):
+    """Why a path ended, or a probe failed."""
+
+    REFUSED = "refused"  # the host answers, nobody listens: the process is gone
+    UNREACHABLE = "unreachable"  # no route, or no answer in time
+    CLOSED = "closed"  # the connection ended: the process died, or TCP gave up
+    UNROUTABLE = "unroutable"  # ROUTER does not know the routing id any more
+
+
+# News from below
+
+
+@dataclass(slots=True)
+class PacketsReceived:
+    """ZeroMQ messages, as `(path, parts)`, routing ids already taken off."""
+
+    packets: list[tuple[Path, list[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class PathUp:
+    """A connection we dialed is established (an inbound one shows itself by its first packet)."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PathDown:
+    """A path carries nothing any more; what was on it may be lost."""
+
+    path: Path
+    cause: PathCause
+
+
+@dataclass(frozen=True, slots=True)
+class InboundClosed:
+    """Some connection to our ROUTER ended; libzmq does not say whose. Inbound links are probed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathFull:
+    """A path refused a packet (EAGAIN), which was not sent. PathWritable follows."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PathWritable:
+    """A path that was full takes packets again."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    """A fresh TCP connection to the endpoint was tried; `cause` is None where it succeeded."""
+
+    endpoint: str
+    cause: PathCause | None
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFound:
+    """Somebody may be there. `node` is None where the source does not know (static peers)."""
+
+    source: str
+    node: NodeId | None
+    name: str
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateGone:
+    """The source no longer vouches for it. Never a reason to believe a live peer dead."""
+
+    source: str
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointsChanged:
+    """This node's own reachable endpoints, at start and after the interfaces changed."""
+
+    endpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLate:
+    """Our own loop ran late by `lag` seconds: silence heard meanwhile is our fault."""
+
+    lag: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """The engine's deadline came."""
+
+
+# Commands from the application
+
+
+@dataclass(slots=True)
+class Post:
+    """Send records to one peer's inbox, by node id or name."""
+
+    to: str | NodeId
+    lane: int
+    records: list[Record]
+    ticket: Ticket
+    key: str | None = None
+    ttl: float | None = None  # seconds
+
+
+@dataclass(slots=True)
+class Publish:
+    """Send a record to every node with a matching subscription, this one included."""
+
+    record: Record  # target is the topic
+    lane: int
+    ticket: Ticket  # `expected` is set by the engine to the number of receivers
+    key: str | None = None
+    ttl: float | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """Ask a service; answered by action `CallAnswered` with the same `call`."""
+
+    call: int
+    record: Record  # target is the service
+    lane: int
+    deadline: float | None  # on the node's clock
+    prefer: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCall:
+    """Nobody waits for the answer any more."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a delivery came from: what is needed to settle or answer it."""
+
+    node: NodeId
+    session: bytes  # a delivery of an ended session can no longer be settled
+    lane: int
+
+
+@dataclass(slots=True)
+class Reply:
+    """Answer a request, and settle it accepted. `record` is of kind REPLY or FAILURE."""
+
+    source: Source
+    first_seq: int
+    last_seq: int
+    correlation: int
+    record: Record
+
+
+@dataclass(slots=True)
+class SettleDeliveries:
+    """The application's verdict on deliveries `first_seq..last_seq` of one source."""
+
+    source: Source
+    first_seq: int
+    last_seq: int
+    outcome: Outcome
+    reason: str = ""
+    delay: float = 0.0  # seconds, for RELEASED and MODIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """This node provides a service from now on."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """This node no longer provides the service."""
+
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Deliver publications matching `pattern` to the subscription `token`."""
+
+    token: int
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """End a subscription."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInbox:
+    """The application reads its inbox now (DIRECT records were held until then)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainNode:
+    """Take no new work, finish what runs; answered by action `Drained`, at `deadline` at last."""
+
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class CloseNode:
+    """Say BYE to everybody and stop; what is open ends as CLOSED."""
+
+
+Event = (
+    PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
+    | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired
+    | Post | Publish | Call | CancelCall | Reply | SettleDeliveries
+    | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
+)  # fmt: skip

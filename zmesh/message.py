@@ -1,0 +1,150 @@
+"""Words every floor shares about messages: kinds, lanes, outcomes, records.
+
+A *record* is a message as the link carries it: a plain tuple, because one is made per message.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Final
+
+LANES: Final = 10
+"""Priorities 0 (lowest) to 9 (highest); each is a lane with its own sequence numbers."""
+
+PRIORITY_DEFAULT: Final = 4
+CONTROL_LANE: Final = 10
+"""The lane of settlements, gaps, interest and drain: always first, never short of credit."""
+
+
+class Kind(IntEnum):
+    """What a record is for. Patterns give it meaning; the link carries all alike."""
+
+    DIRECT = 0
+    REQUEST = 1
+    REPLY = 2
+    FAILURE = 3
+    PUBLICATION = 4
+    FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
+
+
+class Encoding(IntEnum):
+    """How a body became bytes. The core never decodes a body."""
+
+    RAW = 0
+    MSGPACK = 1
+
+
+class Outcome(IntEnum):
+    """What became of a message: the vocabulary of SETTLE, after AMQP 1.0 section 3.4."""
+
+    ACCEPTED = 0
+    REJECTED = 1  # will never be accepted; carries a reason
+    RELEASED = 2  # not handled, may be delivered again as it is
+    MODIFIED = 3  # handling failed; deliver again with `attempt + 1`
+    EXPIRED = 4  # its time to live ended before a handler began
+    UNKNOWN = 5  # the peer forgot the session: handled or not, nobody can tell
+
+
+class FailureKind(Enum):
+    """How a message can end other than accepted; each has its error in `zmesh.errors`."""
+
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    DEAD_LETTERED = "dead_lettered"
+    PEER_LOST = "peer_lost"
+    PEER_RESTARTED = "peer_restarted"
+    PEER_UNKNOWN = "peer_unknown"
+    NO_PROVIDER = "no_provider"
+    CLOSED = "closed"
+
+
+class Tag(IntEnum):
+    """Keys of a record's extras, the flat tuple of what differs from the default."""
+
+    HEADERS = 1  # bytes: a msgpack map, opaque to the link
+    KEY = 2  # str: messages of one key keep their order
+    PREDECESSOR = 3  # (lane, seq) of the message of the same key sent before this one
+    TTL_MS = 4  # int: milliseconds left to live when transmitted
+    MESSAGE_ID = 5  # int: the origin's counter; with origin node and journal it is unique
+    ATTEMPT = 6  # int: 1 at the first delivery, which is not written
+    CORRELATION = 7  # int: the call a REQUEST, REPLY or FAILURE belongs to
+    FRAGMENTS = 8  # (count, total_bytes, digest16): on the first fragment of a large body
+
+
+ExtraValue = int | str | bytes | tuple[int, ...] | tuple[int, int, bytes]
+Extras = tuple[ExtraValue, ...]
+"""Flat: `(tag, value, tag, value, ...)`, tags ascending."""
+
+Record = tuple[int, str, bytes | memoryview] | tuple[int, str, bytes | memoryview, Extras]
+"""`(head, target, body)` or `(head, target, body, extras)`; `head = kind | encoding << 4`."""
+
+RECORD_OVERHEAD_BYTES: Final = 16
+"""What a record costs on the wire beside its target and body, for credit accounting."""
+
+
+def head(kind: Kind, encoding: Encoding = Encoding.RAW) -> int:
+    """Return the head of a record: kind in the low four bits, encoding above."""
+    return kind | encoding << 4
+
+
+def extra(record: Record, tag: Tag) -> ExtraValue | None:
+    """Return the value of `tag` in the record's extras, or None where it has none."""
+    if len(record) == 3:
+        return None
+    extras = record[3]
+    for index in range(0, len(extras), 2):
+        if extras[index] == tag:
+            return extras[index + 1]
+    return None
+
+
+def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
+    """Return the record with `tag` set to `value`, tags kept ascending."""
+    extras: Extras = record[3] if len(record) == 4 else ()
+    pairs = {extras[index]: extras[index + 1] for index in range(0, len(extras), 2)}
+    pairs[int(tag)] = value
+    flat: list[ExtraValue] = []
+    for key in sorted(pairs, key=int):  # type: ignore[arg-type]  # keys are tags
+        flat += (key, pairs[key])
+    return (record[0], record[1], record[2], tuple(flat))
+
+
+def size_of(record: Record) -> int:
+    """Return what the record counts against byte credit: body, target and a fixed overhead.
+
+    Both ends compute it from the record alone, so their sums agree.
+    """
+    return len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The final outcome of one record that was not accepted: which error to raise, for whom."""
+
+    kind: FailureKind
+    peer: str
+    reason: str = ""
+    attempts: int = 1
+
+
+class Ticket:
+    """Counts the outcomes of the records submitted with it: the pure half of a receipt.
+
+    The link counts acceptances; every record that ends otherwise goes back to the pattern that
+    submitted it, which tries again (the ticket stays open) or calls `fail`.
+    """
+
+    __slots__ = ("accepted", "expected", "failures")
+
+    def __init__(self, expected: int = 1) -> None:
+        self.expected = expected
+        self.accepted = 0
+        self.failures: list[Failure] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every record has its final outcome."""
+        return self.accepted + len(self.failures) >= self.expected
+
+    def fail(self, failure: Failure) -> None:
+        """Give one record its final outcome other than accepted."""
+        self.failures.append(failure)

@@ -1,0 +1,99 @@
+"""Every limit and time constant, with its reason. Nothing in zmesh is bounded elsewhere."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireLimits:
+    """What a stranger can make us allocate."""
+
+    part_bytes_max: int = 1 * MIB  # set as ZMQ_MAXMSGSIZE: a larger part ends the connection
+    head_bytes_max: int = 256 * KIB  # the msgpack part: worst case 64 bytes of objects per byte
+    parts_max: int = 64  # a packet: its head and at most 63 uncopied bodies
+    frames_max: int = 64  # in a packet; an honest one has under 16
+    records_max: int = 4096  # in a DATA frame; a batch larger than this gains nothing
+    text_bytes_max: int = 1024  # names, targets, endpoints, reasons
+    ranges_max: int = 32  # in an ACK lane or a SETTLE; what is left goes with the next
+    interest_max: int = 1024  # entries in an INTEREST record
+    endpoints_max: int = 16  # addresses of one node
+    known_max: int = 64  # peers named by a seed in one IAM
+    extras_max: int = 16  # eight tags, each with its value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions:
+    """One session with one peer. Times in seconds."""
+
+    # credit (PROTOCOL: granted = consumed + free)
+    window_messages: int = 1024  # a lane's first window
+    window_messages_max: int = 16 * KIB  # where a fast lane's window grows to
+    window_bytes: int = 4 * MIB
+    window_bytes_max: int = 16 * MIB
+    credit_violations_max: int = 3
+
+    # sending
+    queued_messages_max: int = 100_000  # un-settled a peer: what `post` waits for
+    queued_bytes_max: int = 256 * MIB
+    packet_bytes: int = 64 * KIB  # large enough to amortize a send, small enough to interleave
+    fragment_bytes: int = 64 * KIB
+    body_bytes_max: int = 64 * MIB  # larger things are streams
+    inline_bytes_max: int = 16 * KIB  # larger bodies travel as their own uncopied part
+    transfers_max: int = 4  # fragmented bodies being put together, a peer
+    in_flight_bytes_min: int = 256 * KIB
+    quantum_bytes: int = 64 * KIB  # deficit round robin
+    aged_after: float = 1.0  # a lane that waited this long is served next
+
+    # round trip and probes (RFC 9002 sections 5 and 6; the floor is for a LAN)
+    granularity: float = 0.010
+    ack_delay_max: float = 0.025
+    probe_timeout_initial: float = 1.0
+    probe_timeout_min: float = 0.2
+    probe_timeout_max: float = 30.0
+    packet_threshold: int = 3
+    time_threshold: float = 9 / 8
+
+    # receiving
+    ranges_max: int = 1024  # out-of-order ranges remembered, a lane
+    ack_every_messages: int = 256  # sooner than the delay: keeps a fast sender's window open
+
+    # handshake
+    hello_timeout: float = 0.5  # then again, with back-off
+    hello_timeout_max: float = 5.0
+    crossing_grace: float = 0.5  # how long our own HELLO outranks one that crossed it
+
+    # detector (DESIGN section 5)
+    ping_after_min: float = 0.25
+    ping_after_max: float = 2.0
+    ping_idle_max: float = 10.0
+    acceptable_pause: float = 3.0
+    suspect_phi: float = 8.0
+    lost_phi: float = 12.0
+    samples_min: int = 200
+    samples_max: int = 1000
+
+    # after a peer is lost
+    session_linger: float = 60.0  # how long its messages are kept for its return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """What bounds a whole node. Times in seconds."""
+
+    link: LinkOptions = LinkOptions()
+    wire: WireLimits = WireLimits()
+    peers_max: int = 1024
+    candidates_max: int = 1024
+    node_bytes_max: int = 256 * MIB  # un-settled deliveries held for the application, all peers
+    subscriptions_max: int = 1024
+    services_max: int = 1024
+    calls_max: int = 100_000
+    attempts_max: int = 20
+    dead_letters_max: int = 10_000
+    seen_messages_max: int = 1_000_000
+    reconnect_min: float = 0.1
+    reconnect_max: float = 15.0
+    dial_timeout: float = 2.0
+    higher_id_dials_after: float = 0.3  # both see each other at once; the lower id calls first

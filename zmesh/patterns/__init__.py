@@ -1,0 +1,1 @@
+"""Who should get a message, and what an answer means."""

@@ -1,0 +1,1 @@
+"""One session with one peer: order, acknowledgement, credit, recovery."""

@@ -1,0 +1,1 @@
+"""The seeded simulator, for zmesh's own tests and for yours."""

@@ -1,0 +1,1 @@
+"""ZeroMQ sockets and the pump that feeds the node."""

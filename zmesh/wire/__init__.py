@@ -1,0 +1,1 @@
+"""Frames and bytes, and nothing else."""

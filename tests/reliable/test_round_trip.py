@@ -87,6 +87,11 @@ def test_loss_delay_is_at_least_the_granularity() -> None:
     assert round_trip(0.000_1).loss_delay() == 0.010
 
 
+def test_shortest_loop_is_the_shortest_round_trip_and_the_longest_ack_delay() -> None:
+    assert round_trip().shortest_loop() is None
+    assert round_trip(0.400, 0.100, 0.300).shortest_loop() == pytest.approx(0.125)
+
+
 def test_reset_forgets_the_old_path() -> None:
     trip = round_trip(3.0, 4.0)
     trip.reset()

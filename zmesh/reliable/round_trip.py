@@ -67,3 +67,10 @@ class RoundTrip:
             return self._options.probe_timeout_initial
         longest = max(self.smoothed, self.latest)
         return max(self._options.time_threshold * longest, self._options.granularity)
+
+    def shortest_loop(self) -> float | None:
+        """Return the least time in which every packet sent can be acknowledged, None if unknown.
+
+        The shortest round trip of the path itself, and the delay the peer may add to an ACK.
+        """
+        return None if self.minimum is None else self.minimum + self._options.ack_delay_max

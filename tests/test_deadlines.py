@@ -1,0 +1,66 @@
+"""Deadlines: the next one is always right, and what is dropped costs no memory."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.deadlines import Deadlines
+
+
+def test_the_earliest_deadline_is_next_and_due_comes_in_order() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.set("late", 3.0)
+    deadlines.set("early", 1.0)
+    deadlines.set("middle", 2.0)
+    assert deadlines.next == 1.0
+    assert deadlines.due(2.0) == ["early", "middle"]
+    assert deadlines.next == 3.0
+
+
+def test_keys_due_at_the_same_time_come_in_the_order_they_were_set() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    for key in ("b", "a", "c"):
+        deadlines.set(key, 1.0)
+    assert deadlines.due(1.0) == ["b", "a", "c"]
+
+
+def test_a_deadline_set_again_replaces_the_one_before() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.set("key", 1.0)
+    deadlines.set("key", 5.0)
+    assert deadlines.due(4.0) == []
+    assert deadlines.next == 5.0
+    deadlines.set("key", None)
+    assert deadlines.due(9.0) == []
+    assert "key" not in deadlines
+
+
+def test_nothing_is_due_before_its_time() -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    deadlines.set(1, 1.0)
+    assert deadlines.due(0.999) == []
+    assert len(deadlines) == 1
+
+
+def test_deadlines_moved_for_ever_stay_within_bounded_memory() -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    for step in range(10_000):
+        deadlines.set(step % 3, float(step))
+        assert len(deadlines._heap) <= 2 * 3 + 65
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.none() | st.integers(0, 50).map(float)), max_size=60)
+)
+def test_due_agrees_with_a_plain_dictionary(changes: list[tuple[int, float | None]]) -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    plain: dict[int, float] = {}
+    for key, when in changes:
+        deadlines.set(key, when)
+        if when is None:
+            plain.pop(key, None)
+        else:
+            plain[key] = when
+        assert deadlines.next == min(plain.values(), default=None)
+    due = deadlines.due(25.0)
+    assert sorted(due) == sorted(key for key, when in plain.items() if when <= 25.0)
+    assert [plain[key] for key in due] == sorted(plain[key] for key in due)

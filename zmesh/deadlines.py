@@ -1,0 +1,76 @@
+"""Many deadlines, one next: a heap from which what was changed or dropped is removed lazily."""
+
+from collections.abc import Hashable
+from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_Entry = tuple[float, int, K]
+
+_STALE_MIN = 64
+"""Stale entries kept before it is worth rebuilding a small heap."""
+
+
+class Deadlines(Generic[K]):
+    """At most one deadline a key, in seconds on the node's clock; setting one costs a heap push.
+
+    Memory stays within twice the live keys: the heap is rebuilt when more than half is stale.
+    """
+
+    __slots__ = ("_entries", "_heap", "_pushed")
+
+    def __init__(self) -> None:
+        self._entries: dict[K, _Entry[K]] = {}
+        self._heap: list[_Entry[K]] = []
+        self._pushed = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+    def set(self, key: K, when: float | None) -> None:
+        """Let `key` be due at `when`, instead of whenever it was; None: never."""
+        old = self._entries.get(key)
+        if when is None:
+            if old is not None:
+                self.discard(key)
+            return
+        if old is not None and old[0] == when:
+            return
+        self._pushed += 1  # equal times fire in the order they were set, and keys are not compared
+        entry = (when, self._pushed, key)
+        self._entries[key] = entry
+        heappush(self._heap, entry)
+        self._tidy()
+
+    def discard(self, key: K) -> None:
+        """Forget the deadline of `key`, if it has one."""
+        if self._entries.pop(key, None) is not None:
+            self._tidy()
+
+    @property
+    def next(self) -> float | None:
+        """The earliest deadline, None where there is none."""
+        heap, entries = self._heap, self._entries
+        while heap and entries.get(heap[0][2]) is not heap[0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now: float) -> list[K]:
+        """Remove and return the keys whose deadline has come, the earliest first."""
+        keys: list[K] = []
+        when = self.next
+        while when is not None and when <= now:
+            key = heappop(self._heap)[2]
+            del self._entries[key]
+            keys.append(key)
+            when = self.next
+        return keys
+
+    def _tidy(self) -> None:
+        if len(self._heap) > 2 * len(self._entries) + _STALE_MIN:
+            self._heap = list(self._entries.values())
+            heapify(self._heap)

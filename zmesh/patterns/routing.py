@@ -1,0 +1,148 @@
+"""Topics: which are valid, and who asked for which.
+
+A topic is tokens separated by dots: `sensors.kitchen.temp`. In a pattern the token `*` stands for
+exactly one token, and `>` as the last token for one or more: `sensors.*.temp`, `sensors.>`.
+"""
+
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+from zmesh.errors import InvalidOption
+
+V = TypeVar("V", bound=Hashable)
+
+SEPARATOR = "."
+ONE = "*"
+REST = ">"
+
+
+def check_topic(topic: str, bytes_max: int) -> None:
+    """Raise InvalidOption unless `topic` can be published to; `bytes_max` limits its UTF-8."""
+    if not _is_well_formed(topic, bytes_max) or ONE in topic or REST in topic:
+        raise InvalidOption(
+            "topic",
+            topic,
+            f"tokens separated by single dots, without '*' and '>', {bytes_max} bytes at most",
+        )
+
+
+def check_pattern(pattern: str, bytes_max: int) -> None:
+    """Raise InvalidOption unless `pattern` can be subscribed to; `bytes_max` limits its UTF-8."""
+    if not is_pattern(pattern, bytes_max):
+        raise InvalidOption(
+            "pattern",
+            pattern,
+            "tokens separated by single dots, '*' only as a whole token and '>' only as the "
+            f"last one, {bytes_max} bytes at most",
+        )
+
+
+def is_pattern(pattern: str, bytes_max: int) -> bool:
+    """Return whether `pattern` can be subscribed to."""
+    if not _is_well_formed(pattern, bytes_max):
+        return False
+    *before, last = pattern.split(SEPARATOR)
+    if any(REST in token for token in before) or (REST in last and last != REST):
+        return False
+    return all(token == ONE or ONE not in token for token in (*before, last))
+
+
+def _is_well_formed(text: str, bytes_max: int) -> bool:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # a lone surrogate, which no wire carries
+        return False
+    return size <= bytes_max and all(text.split(SEPARATOR))
+
+
+class _Branch(Generic[V]):
+    """One token of the patterns that share all tokens before it."""
+
+    __slots__ = ("branches", "values")
+
+    def __init__(self) -> None:
+        self.branches: dict[str, _Branch[V]] = {}
+        self.values: dict[V, None] = {}  # who asked for the pattern that ends here
+
+
+class TopicTable(Generic[V]):
+    """Valid patterns, each with the values to find by a topic that matches it.
+
+    What a topic matched is remembered for at most `cache_max` topics, until a pattern changes.
+    Values come in an order that depends on the calls made alone.
+    """
+
+    __slots__ = ("_cache", "_cache_max", "_count", "_root")
+
+    def __init__(self, cache_max: int) -> None:
+        self._root: _Branch[V] = _Branch()
+        self._cache: dict[str, tuple[V, ...]] = {}
+        self._cache_max = cache_max
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Count the pairs of pattern and value."""
+        return self._count
+
+    @property
+    def cached(self) -> int:
+        """How many topics are remembered now."""
+        return len(self._cache)
+
+    def add(self, pattern: str, value: V) -> None:
+        """Let topics that match `pattern` find `value`; again changes nothing."""
+        branch = self._root
+        for token in pattern.split(SEPARATOR):
+            following = branch.branches.get(token)
+            if following is None:
+                following = branch.branches[token] = _Branch()
+            branch = following
+        if value not in branch.values:
+            branch.values[value] = None
+            self._count += 1
+            self._cache.clear()
+
+    def remove(self, pattern: str, value: V) -> None:
+        """Undo `add`; what was not added is left alone."""
+        trail = [self._root]
+        tokens = pattern.split(SEPARATOR)
+        for token in tokens:
+            following = trail[-1].branches.get(token)
+            if following is None:
+                return
+            trail.append(following)
+        if value not in trail[-1].values:
+            return
+        del trail[-1].values[value]
+        self._count -= 1
+        self._cache.clear()
+        while tokens and not trail[-1].values and not trail[-1].branches:
+            trail.pop()
+            del trail[-1].branches[tokens.pop()]
+
+    def match(self, topic: str) -> tuple[V, ...]:
+        """Return the values of every pattern that matches `topic`, each once."""
+        found = self._cache.get(topic)
+        if found is None:
+            found = tuple(dict.fromkeys(self._find(topic)))
+            if len(self._cache) >= self._cache_max:
+                self._cache.clear()
+            self._cache[topic] = found
+        return found
+
+    def _find(self, topic: str) -> Iterator[V]:
+        level = [self._root]
+        for token in topic.split(SEPARATOR):
+            following: list[_Branch[V]] = []
+            for branch in level:
+                branches = branch.branches
+                if REST in branches:
+                    yield from branches[REST].values
+                if token in branches:
+                    following.append(branches[token])
+                # A topic from the wire may hold anything; `*` itself is one token like others.
+                if ONE in branches and token != ONE:
+                    following.append(branches[ONE])
+            level = following
+        for branch in level:
+            yield from branch.values

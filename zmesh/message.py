@@ -3,8 +3,10 @@
 A *record* is a message as the link carries it: a plain tuple, because one is made per message.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from operator import itemgetter
 from typing import Final
 
 LANES: Final = 10
@@ -77,6 +79,9 @@ Extras = tuple[ExtraValue, ...]
 Record = tuple[int, str, bytes | memoryview] | tuple[int, str, bytes | memoryview, Extras]
 """`(head, target, body)` or `(head, target, body, extras)`; `head = kind | encoding << 4`."""
 
+_TARGET = itemgetter(1)
+_BODY = itemgetter(2)
+
 RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 
@@ -108,12 +113,31 @@ def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     return (record[0], record[1], record[2], tuple(flat))
 
 
+def without_extra(record: Record, tag: Tag) -> Record:
+    """Return the record without `tag` in its extras."""
+    if len(record) == 3:
+        return record
+    extras: list[ExtraValue] = []
+    for index in range(0, len(record[3]), 2):
+        if record[3][index] != tag:
+            extras += record[3][index : index + 2]
+    plain = (record[0], record[1], record[2])
+    return (*plain, tuple(extras)) if extras else plain
+
+
 def size_of(record: Record) -> int:
     """Return what the record counts against byte credit: body, target and a fixed overhead.
 
     Both ends compute it from the record alone, so their sums agree.
     """
     return len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
+
+
+def total_size(records: Sequence[Record]) -> int:
+    """Return the sum of `size_of` over the records, at C speed."""
+    bodies = sum(map(len, map(_BODY, records)))
+    targets = sum(map(len, map(_TARGET, records)))
+    return bodies + targets + RECORD_OVERHEAD_BYTES * len(records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class Kind(IntEnum):
     REPLY = 2
     FAILURE = 3
     PUBLICATION = 4
+    CANCEL = 5  # nobody waits for the answer to a REQUEST any more
     FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
 
 
@@ -126,15 +127,20 @@ def without_extra(record: Record, tag: Tag) -> Record:
 
 
 def size_of(record: Record) -> int:
-    """Return what the record counts against byte credit: body, target and a fixed overhead.
+    """Return what the record counts against byte credit: body, target, bytes and text of extras.
 
     Both ends compute it from the record alone, so their sums agree.
     """
-    return len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
+    size = len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
+    if len(record) == 4:
+        size += sum(len(value) for value in record[3] if isinstance(value, bytes | str))
+    return size
 
 
 def total_size(records: Sequence[Record]) -> int:
-    """Return the sum of `size_of` over the records, at C speed."""
+    """Return the sum of `size_of` over the records, for plain ones at C speed."""
+    if not records or max(map(len, records)) > 3:
+        return sum(map(size_of, records))
     bodies = sum(map(len, map(_BODY, records)))
     targets = sum(map(len, map(_TARGET, records)))
     return bodies + targets + RECORD_OVERHEAD_BYTES * len(records)
@@ -157,12 +163,13 @@ class Ticket:
     submitted it, which tries again (the ticket stays open) or calls `fail`.
     """
 
-    __slots__ = ("accepted", "expected", "failures")
+    __slots__ = ("accepted", "expected", "expires", "failures")
 
     def __init__(self, expected: int = 1) -> None:
         self.expected = expected
         self.accepted = 0
         self.failures: list[Failure] = []
+        self.expires: float | None = None  # when its records do; set by the pattern
 
     @property
     def done(self) -> bool:

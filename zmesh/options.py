@@ -21,6 +21,9 @@ class WireLimits:
     endpoints_max: int = 16  # addresses of one node
     known_max: int = 64  # peers named by a seed in one IAM
     extras_max: int = 16  # eight tags, each with its value
+    array_items_max: int = 4096  # in any array; the other limits are at most this
+    headers_bytes_max: int = 4 * KIB  # a record's headers, encoded
+    headers_max: int = 64  # entries in them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +33,12 @@ class LinkOptions:
     # credit (PROTOCOL: granted = consumed + free)
     window_messages: int = 1024  # a lane's first window
     window_messages_max: int = 16 * KIB  # where a fast lane's window grows to
-    window_bytes: int = 4 * MIB
-    window_bytes_max: int = 16 * MIB
-    credit_violations_max: int = 3
+    window_bytes: int = 256 * KIB  # at least a fragment and its overhead
+    window_bytes_max: int = 4 * MIB
+    peer_bytes_max: int = 16 * MIB  # what a peer's windows may grow by in all
+    transfer_bytes_max: int = 128 * MIB  # bodies being put together or un-settled, a peer
+    violations_max: int = 3  # rules a peer may break before it is cut off
+    refusal: float = 15.0  # how long a peer that was cut off is not listened to
 
     # sending
     queued_messages_max: int = 100_000  # un-settled a peer: what `post` waits for
@@ -41,7 +47,6 @@ class LinkOptions:
     fragment_bytes: int = 64 * KIB
     body_bytes_max: int = 64 * MIB  # larger things are streams
     inline_bytes_max: int = 16 * KIB  # larger bodies travel as their own uncopied part
-    transfers_max: int = 4  # fragmented bodies being put together, a peer
     in_flight_bytes_min: int = 256 * KIB
     quantum_bytes: int = 64 * KIB  # deficit round robin
     aged_after: float = 1.0  # a lane that waited this long is served next
@@ -52,11 +57,14 @@ class LinkOptions:
     probe_timeout_initial: float = 1.0
     probe_timeout_min: float = 0.2
     probe_timeout_max: float = 30.0
+    probes_max: int = 3  # unanswered, and the peer suspect: the link is given up
     packet_threshold: int = 3
     time_threshold: float = 9 / 8
 
     # receiving
-    ranges_max: int = 1024  # out-of-order ranges remembered, a lane
+    ranges_max: int = 8 * KIB + 1  # half the largest window: an honest peer cannot have more
+    control_window: int = 4 * KIB  # control records received out of order
+    control_queued_max: int = 64 * KIB  # un-acked control records; a peer that lags is given up
     ack_every_messages: int = 256  # sooner than the delay: keeps a fast sender's window open
 
     # handshake
@@ -71,11 +79,13 @@ class LinkOptions:
     acceptable_pause: float = 3.0
     suspect_phi: float = 8.0
     lost_phi: float = 12.0
+    probe_interval: float = 2.0  # between rounds of probes of a silent peer
     samples_min: int = 200
     samples_max: int = 1000
 
     # after a peer is lost
     session_linger: float = 60.0  # how long its messages are kept for its return
+    gone_linger: float = 1.0  # the same where its host says that the process is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,3 +107,18 @@ class NodeOptions:
     reconnect_max: float = 15.0
     dial_timeout: float = 2.0
     higher_id_dials_after: float = 0.3  # both see each other at once; the lower id calls first
+    dials_max: int = 64  # addresses being tried at once: what a flood of records can cost
+    dial_stagger: float = 0.05  # between a candidate's addresses: the first mostly answers sooner
+    greeting_timeout: float = 10.0  # from IAM to an open link: two lost HELLOs and their back-off
+    redial_gap: float = 1.0  # however often a record is announced, no more rounds than this
+    forget_after: float = 300.0  # how long one is sought whom no source vouches for
+    ask_after: float = 2.0  # seeds are asked again whom they know, first after this, then
+    ask_after_max: float = 30.0  # ever less often: heals what a partition made them forget
+    # what patterns keep
+    redeliver_min: float = 0.05  # before the second attempt: two nodes must not play ping-pong
+    redeliver_max: float = 30.0  # what back-off grows to
+    topics_cached_max: int = 4096  # topics whose receivers are remembered
+    interest_max: int = 2048  # services and patterns of one peer: what a node may have itself
+    stale_deliveries_max: int = 4096  # of a peer's ended sessions, still with the application
+    replies_kept_max: int = 1024  # that could not be delivered, should the caller ask again
+    replies_kept_bytes_max: int = 16 * MIB

@@ -1,0 +1,604 @@
+"""One session with one peer over whatever link carries it at the moment.
+
+Pure: call a command or an input, then `packets(now)` for what to send and `take_events()` for
+what happened; `deadline` says when `on_timer` is due. `docs/protocol.md` is the specification.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import assert_never
+
+from zmesh.errors import ProtocolError
+from zmesh.events import PathCause
+from zmesh.ids import LINK_ID_BYTES, NO_LINK, Entropy, LinkId, NodeId, Path, SessionId
+from zmesh.message import Outcome, Record, Ticket
+from zmesh.options import LinkOptions, WireLimits
+from zmesh.reliable import link_events as happened
+from zmesh.reliable.credit import CreditPool
+from zmesh.reliable.handshake import Handshake, HelloVerdict, LocalIdentity, SessionChoice
+from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
+from zmesh.reliable.link_states import TRANSITIONS, LinkState, Trigger
+from zmesh.reliable.link_statistics import LinkStatistics
+from zmesh.reliable.liveness import LivenessVerdict
+from zmesh.reliable.recovery import Piece, Recovery
+from zmesh.reliable.round_trip import RoundTrip
+from zmesh.reliable.session import Session
+from zmesh.reliable.writer import PacketWriter
+from zmesh.wire.frames import (
+    Ack,
+    Bye,
+    ByeCode,
+    ControlData,
+    Data,
+    Drain,
+    Error,
+    ErrorCode,
+    Fenced,
+    Frame,
+    Hello,
+    Iam,
+    Interest,
+    LaneState,
+    Packet,
+    Ping,
+    Pong,
+    Welcome,
+    Who,
+)
+
+HELLO_TRIES_MAX = 4
+"""HELLOs on one path without an answer; then another path is asked for."""
+
+
+class Link:
+    """Everything that stands between this node and one peer."""
+
+    def __init__(
+        self,
+        local: LocalIdentity,
+        peer: NodeId,
+        options: LinkOptions,
+        limits: WireLimits,
+        entropy: Entropy,
+        now: float,
+        pool: CreditPool | None = None,
+    ) -> None:
+        self.local = local
+        self.peer = peer
+        self.local_endpoints: tuple[str, ...] = ()
+        self.state = LinkState.IDLE
+        self.path: Path | None = None
+        self._options = options
+        self._limits = limits
+        self._entropy = entropy
+        self._pool = pool
+        self._events: list[LinkEvent] = []
+        self._handshake = Handshake(local, peer, entropy)
+        self._session = Session(options, limits, pool, self._events)
+        self._recovery = Recovery(options, entropy)
+        self._verdict = LivenessVerdict(options, self._recovery.round_trip)
+        self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
+        self._link_id = NO_LINK
+        self._announced: SessionId | None = None  # the session of the last Opened
+        self._outbox: list[tuple[Path, Packet]] = []  # outside the flow of the current link
+        self._called_at = now
+        self._hello_at: float | None = None  # when to say HELLO again, or give the answer up
+        self._hello_tries = 0
+        self._down_until: float | None = None  # when the session ends for want of a link
+        self._refused_until = now
+        self._path_full = False
+        self._violations = 0
+        self._complained_at = now - 1.0
+        self._packets_sent = self._packets_received = self._packets_stale = 0
+        self._defects = self._links = 0
+
+    # What is known
+
+    @property
+    def name(self) -> str:
+        """The peer's name; empty until it said so."""
+        return self._handshake.name
+
+    @property
+    def incarnation(self) -> int:
+        """The peer's incarnation; 0 until it said so."""
+        return self._handshake.incarnation
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where the peer listens, by its own word."""
+        return self._handshake.endpoints
+
+    @property
+    def session(self) -> SessionId | None:
+        """The session both sides are in; None before the first and after the last."""
+        return self._handshake.session
+
+    @property
+    def liveness(self) -> Liveness:
+        """The verdict on the peer."""
+        return self._verdict.state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a link carries traffic now."""
+        return self.state is LinkState.OPEN
+
+    @property
+    def round_trip(self) -> RoundTrip:
+        """The round trip on the current link."""
+        return self._recovery.round_trip
+
+    @property
+    def room_messages(self) -> int:
+        """How many more messages fit the queue; at most 0 where it is full."""
+        return self._session.room_messages
+
+    @property
+    def queued_messages(self) -> int:
+        """Messages without outcome yet."""
+        return self._session.queued_messages
+
+    @property
+    def queued_bytes(self) -> int:
+        """Their bytes."""
+        return self._session.queued_bytes
+
+    def statistics(self) -> LinkStatistics:
+        """Return counters, and what is held now."""
+        incoming = self._session.incoming.values()
+        return LinkStatistics(
+            packets_sent=self._packets_sent,
+            packets_received=self._packets_received,
+            packets_stale=self._packets_stale,
+            packets_lost=self._recovery.packets_lost,
+            retransmitted=self._writer.retransmitted,
+            duplicates=sum(lane.duplicates for lane in incoming),
+            defects=self._defects,
+            links=self._links,
+            queued_messages=self.queued_messages,
+            queued_bytes=self.queued_bytes,
+            held_messages=sum(lane.held_messages for lane in incoming),
+            held_bytes=sum(lane.held_bytes for lane in incoming),
+            bytes_in_flight=self._recovery.bytes_in_flight,
+        )
+
+    # Commands
+
+    def submit(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        ticket: Ticket,
+        now: float,
+        *,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> tuple[int, int]:
+        """Queue records for the peer, linked or not; return the first and last of their numbers.
+
+        A body above `fragment_bytes` takes several numbers. With `key`, records keep the order
+        of submission across lanes. With `ttl` (seconds) they expire unless begun by then.
+        Raises BodyTooLarge. Call `packets` next.
+        """
+        return self._session.submit(lane, records, ticket, now, key, ttl)
+
+    def send_control(self, record: Interest | Drain) -> None:
+        """Queue a control record; it survives links but not the session."""
+        self._session.send_control(record)
+
+    def settle(
+        self,
+        session: bytes,
+        lane: int,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        now: float,
+        reason: str = "",
+        delay: float = 0.0,
+        *,
+        lazy: bool = False,
+    ) -> bool:
+        """Tell the peer what became of `first..last` of a lane.
+
+        With `lazy` it may wait for other traffic, at most `ack_delay_max`. Returns False where
+        the session is over or the numbers were settled before.
+        """
+        if session != self.session:
+            return False
+        return self._session.settle(lane, first, last, outcome, reason, delay, lazy=lazy, now=now)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Take back what was submitted with the ticket, as far as it is not with the peer.
+
+        What never left returns as RELEASED. For what may be with the peer, its verdict decides:
+        EXPIRED where it will not be handled.
+        """
+        self._session.withdraw(ticket)
+
+    def hello(self, path: Path, now: float) -> None:
+        """Begin a handshake on a path on which this peer answered, unless a link lives."""
+        if self.state is LinkState.IDLE and now >= self._refused_until:
+            self._call(path, now)
+
+    def close(self, code: ByeCode, text: str) -> None:
+        """Say BYE and end the session; the link takes nothing any more."""
+        if self.state is LinkState.CLOSED:
+            return
+        if self.path is not None and self.state in (LinkState.OPEN, LinkState.ANSWERED):
+            self._send(self.path, self._link_id, Bye(code, text))
+        self._move(Trigger.LEAVE)
+        self._leave_path()
+        self._verdict.on_left()
+        self._end_session(SessionEnd.CLOSED)
+
+    # Inputs
+
+    def on_packet(self, path: Path, packet: Packet, now: float) -> None:
+        """Take a packet from this peer; whatever it holds, nothing is raised."""
+        if self.state is LinkState.CLOSED or now < self._refused_until:
+            return
+        try:
+            self._route(path, packet, now)
+        except ProtocolError as error:
+            self._on_violation(error, now)
+        self._drain_verdict(now)
+
+    def _route(self, path: Path, packet: Packet, now: float) -> None:
+        frame = packet.frames[0]
+        if isinstance(frame, Hello):
+            self._on_hello(path, packet.link, frame, now)
+        elif isinstance(frame, Welcome):
+            self._on_welcome(path, packet.link, frame, now)
+        elif packet.link == self._link_id and path == self.path:
+            if self.state is LinkState.CALLING:
+                self._on_refusal(frame, now)
+            else:
+                self._on_link_packet(packet, now)
+        else:
+            self._on_stale(path, packet, now)
+
+    def _on_stale(self, path: Path, packet: Packet, now: float) -> None:
+        """Drop a packet of another link; a peer that still uses it is told, once a second."""
+        self._packets_stale += 1
+        if isinstance(packet.frames[0], Error | Bye | Fenced) or now < self._complained_at + 1.0:
+            return
+        self._complained_at = now
+        self._send(path, packet.link, Error(ErrorCode.UNKNOWN_LINK, "say HELLO"))
+
+    def _on_refusal(self, frame: Frame, now: float) -> None:
+        """Our HELLO was answered by something else than WELCOME."""
+        if isinstance(frame, Fenced):
+            self._events.append(happened.Clash(fenced=True))
+        elif isinstance(frame, Error) and frame.code is ErrorCode.DUPLICATE_IDENTITY:
+            self._events.append(happened.Clash(fenced=False))
+        if isinstance(frame, Error | Fenced):
+            self._give_up("HELLO was refused", now)
+
+    def _on_link_packet(self, packet: Packet, now: float) -> None:
+        if self.state is LinkState.ANSWERED:
+            self._move(Trigger.CONFIRM)
+            self._on_open(now)
+        self._packets_received += 1
+        self._writer.on_packet(packet.number, now)
+        self._verdict.on_heard(now)
+        self._drain_verdict(now)
+        for frame in packet.frames:
+            self._on_frame(frame, now)
+            if self.state is not LinkState.OPEN:
+                return
+
+    def _on_frame(self, frame: Frame, now: float) -> None:
+        match frame:
+            case Data(lane, first_seq, records):
+                self._session.on_data(lane, first_seq, records, now)
+            case Ack():
+                self._on_ack(frame, now)
+            case ControlData(first_seq, records):
+                self._session.on_control(first_seq, records, now)
+            case Ping(nonce):
+                self._writer.pong = nonce
+                self._session.tell_all()
+            case Pong():
+                pass  # the ACK beside it says all
+            case Bye(code, text):
+                self._on_bye(code, text)
+            case Fenced():
+                self._events.append(happened.Clash(fenced=True))
+                self._give_up("fenced", now)
+            case Error(code, text):
+                self._on_error(code, text, now)
+            case Who() | Iam() | Hello() | Welcome():
+                raise ProtocolError("misplaced", f"{type(frame).__name__} inside a link")
+            case _:
+                assert_never(frame)
+
+    def _on_ack(self, ack: Ack, now: float) -> None:
+        self._session.on_ack(ack.lanes, ack.credit)
+        lost = self._recovery.on_ack(ack.largest, ack.delay_us / 1_000_000, now)
+        self._resend(lost)
+
+    def _resend(self, lost: Sequence[Piece]) -> None:
+        count = sum(window.on_lost(first, last) for window, first, last in lost)
+        if count:
+            self._defect("gap", f"{count} records were lost on a live link")
+
+    def _on_bye(self, code: ByeCode, text: str) -> None:
+        self._move(Trigger.BYE)
+        self._leave_path()
+        self._events.append(happened.LeftBehind(code, text))
+        self._verdict.on_left()
+        self._end_session(SessionEnd.PEER_LEFT)
+
+    def _on_error(self, code: ErrorCode, text: str, now: float) -> None:
+        path = self.path
+        self._defect("error", f"peer says {code.name}: {text}")
+        if code is ErrorCode.UNKNOWN_LINK and path is not None:
+            self._move(Trigger.DOWN)
+            self._leave_path()
+            self._call(path, now)
+        else:
+            self._give_up(f"peer says {code.name}", now)
+
+    def _on_violation(self, error: ProtocolError, now: float) -> None:
+        """Count a lie; a peer that goes on is cut off, and refused for a while."""
+        self._defect(error.kind, error.detail)
+        self._violations += 1
+        if self._violations < self._options.violations_max:
+            return
+        self._violations = 0
+        if self.path is not None and self.state is not LinkState.IDLE:
+            code = ErrorCode.OVER_CREDIT if error.kind == "credit" else ErrorCode.MALFORMED
+            self._send(self.path, self._link_id, Error(code, error.detail[:200]))
+        self._refused_until = now + self._options.refusal
+        self._give_up("it broke the protocol", now)
+
+    def on_path_down(self, path: Path, cause: PathCause, now: float) -> None:
+        """A path ended; where it carried the link, the link is given up."""
+        if path == self.path:
+            self._give_up(f"its connection ended ({cause.value})", now)
+
+    def on_path_full(self, path: Path) -> None:
+        """The transport took no more; what it refused is resent when the peer lacks it."""
+        self._path_full = self._path_full or path == self.path
+
+    def on_path_writable(self, path: Path) -> None:
+        """The transport takes packets again."""
+        if path == self.path:
+            self._path_full = False
+            self._writer.ping_wanted = True  # its answer tells what was refused
+
+    def on_probe(self, endpoint: str, cause: PathCause | None, now: float) -> None:
+        """Take the result of a probe that was wanted."""
+        self._verdict.on_probe(endpoint, cause, now)
+        self._drain_verdict(now)
+
+    def on_loop_late(self, lag: float, now: float) -> None:
+        """Our own loop was late by `lag` seconds: the silence meanwhile is not the peer's."""
+        self._verdict.detector.on_loop_late(lag, now)
+
+    def on_timer(self, now: float) -> None:
+        """Do what is due; call `packets` next."""
+        self._session.expire(now)
+        if self.state is LinkState.OPEN:
+            self._on_open_timer(now)
+        elif self._hello_at is not None and self._hello_at <= now:
+            self._on_hello_timer(now)
+        self._verdict.on_timer(self.endpoints or (), now)
+        self._drain_verdict(now)
+        if self._down_until is not None and self._down_until <= now:
+            self._down_until = None
+            self._verdict.on_linger_over()
+            self._drain_verdict(now)
+            self._end_session(SessionEnd.LINGER_OVER)
+
+    def _on_open_timer(self, now: float) -> None:
+        lost, probe = self._recovery.on_timer(now)
+        self._resend(lost)
+        detector = self._verdict.detector
+        if probe or detector.ping_due(now, self._session.data_pending):
+            self._writer.ping_wanted = True
+            if self._path_full:
+                detector.on_ping_sent(now)  # the peer owes us room: that is silence, too
+        stopped = self._recovery.probes_unanswered >= self._options.probes_max
+        if stopped and self.liveness is Liveness.SUSPECT:
+            self._give_up("it acknowledges nothing", now)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due; None where nothing is."""
+        due = [self._session.expiry, self._verdict.deadline, self._hello_at, self._down_until]
+        if self.state is LinkState.OPEN:
+            due.append(self._verdict.detector.ping_deadline(self._session.data_pending))
+            due.append(self._recovery.deadline)
+            if not self._path_full:
+                due.append(self._session.ack_at)
+        return min((when for when in due if when is not None and when < inf), default=None)
+
+    # Handshake
+
+    def _call(self, path: Path, now: float) -> None:
+        self._move(Trigger.CALL)
+        self.path = path
+        self._link_id = LinkId(self._entropy.token(LINK_ID_BYTES))
+        self._handshake.call()
+        self._called_at = now
+        self._hello_tries = 0
+        self._say_hello(path, now)
+
+    def _say_hello(self, path: Path, now: float) -> None:
+        hello = self._handshake.hello(self.local_endpoints, self._session.lane_states())
+        self._send(path, self._link_id, hello)
+        options = self._options
+        wait = min(options.hello_timeout * 2**self._hello_tries, options.hello_timeout_max)
+        self._hello_at = now + wait * self._entropy.uniform(0.8, 1.2)
+        self._hello_tries += 1
+
+    def _on_hello_timer(self, now: float) -> None:
+        if self.state is LinkState.CALLING and self.path is not None:
+            if self._hello_tries < HELLO_TRIES_MAX:
+                self._say_hello(self.path, now)
+                return
+            self._give_up("no answer to HELLO", now)
+        elif self.state is LinkState.ANSWERED:
+            self._give_up("no packet after WELCOME", now)
+
+    def _on_hello(self, path: Path, link: LinkId, hello: Hello, now: float) -> None:
+        answered = link == self._link_id
+        match self._handshake.judge(hello, answered=answered):
+            case HelloVerdict.STALE:
+                self._packets_stale += 1
+            case HelloVerdict.FENCED:
+                self._send(path, link, Fenced(self.incarnation))
+            case HelloVerdict.CLASH:
+                self._send(path, link, Error(ErrorCode.DUPLICATE_IDENTITY, "same incarnation"))
+                self._events.append(happened.Clash(fenced=False))
+            case HelloVerdict.REPEAT:
+                if path == self.path:
+                    self._welcome(path, hello.attempt)
+            case HelloVerdict.ACCEPT:
+                if not self._outranks(now):
+                    self._accept(path, link, hello, now)
+
+    def _outranks(self, now: float) -> bool:
+        """Whether our own HELLO, which crossed the peer's, goes first: the lower id calls."""
+        return (
+            self.state is LinkState.CALLING
+            and self.local.node < self.peer
+            and now < self._called_at + self._options.crossing_grace
+        )
+
+    def _accept(self, path: Path, link: LinkId, hello: Hello, now: float) -> None:
+        choice = self._handshake.accept(hello)
+        self._enter(choice, hello.lanes)
+        self._move(Trigger.HELLO)
+        self._leave_path()
+        self.path = path
+        self._link_id = link
+        self._welcome(path, hello.attempt)
+        self._hello_at = now + 2 * self._options.hello_timeout
+
+    def _welcome(self, path: Path, attempt: int) -> None:
+        lanes = self._session.lane_states()
+        welcome = self._handshake.welcome(attempt, self.local_endpoints, lanes)
+        self._send(path, self._link_id, welcome)
+
+    def _on_welcome(self, path: Path, link: LinkId, welcome: Welcome, now: float) -> None:
+        if self.state is not LinkState.CALLING or link != self._link_id or path != self.path:
+            self._packets_stale += 1
+            return
+        choice = self._handshake.on_welcome(welcome)
+        if choice is None:
+            self._packets_stale += 1
+            return
+        self._enter(choice, welcome.lanes)
+        self._move(Trigger.WELCOME)
+        self._on_open(now)
+        self._writer.ping_wanted = True  # the peer waits for a packet, and both for a round trip
+
+    def _enter(self, choice: SessionChoice, lanes: tuple[LaneState, ...]) -> None:
+        """Go on with the session, or begin the one that was chosen."""
+        if choice.ended is not None:
+            self._replace_session(choice.ended)
+        try:
+            self._session.resume(lanes)
+        except ProtocolError:
+            self._end_session(SessionEnd.PEER_FORGOT)  # the next HELLO starts another
+            raise
+
+    def _on_open(self, now: float) -> None:
+        session = self.session
+        assert session is not None, "a link opens with a session"  # noqa: S101
+        self._links += 1
+        self._hello_at = self._down_until = None
+        self._recovery.start()
+        self._writer.start(now)
+        self._path_full = False
+        self._verdict.on_open(now)
+        resumed = session == self._announced
+        self._announced = session
+        self._events.append(
+            happened.Opened(session, resumed, self.name, self.incarnation, self.endpoints)
+        )
+        self._drain_verdict(now)
+
+    # Ends
+
+    def _give_up(self, why: str, now: float) -> None:
+        """Leave the link; the session waits for another one."""
+        if self.state in (LinkState.IDLE, LinkState.CLOSED):
+            return
+        self._move(Trigger.DOWN)
+        self._leave_path()
+        if self._down_until is None and self.session is not None:
+            self._down_until = now + self._options.session_linger
+        self._verdict.on_link_down(why, now)
+        self._events.append(happened.PathWanted())
+        self._drain_verdict(now)
+
+    def _leave_path(self) -> None:
+        self.path = None
+        self._link_id = NO_LINK
+        self._hello_at = None
+        self._recovery.stop()
+
+    def _replace_session(self, reason: SessionEnd) -> None:
+        """Return everything without outcome, and begin anew with empty lanes."""
+        ended, self._session = (
+            self._session,
+            Session(self._options, self._limits, self._pool, self._events),
+        )
+        if self._announced is not None:
+            self._events.append(happened.SessionEnded(self._announced, reason))
+        self._announced = None
+        self._events += ended.abandon()
+
+    def _end_session(self, reason: SessionEnd) -> None:
+        self._handshake.forget_session()
+        self._replace_session(reason)
+
+    def _move(self, trigger: Trigger) -> None:
+        self.state = TRANSITIONS[self.state, trigger]
+
+    def _defect(self, kind: str, detail: str) -> None:
+        self._defects += 1
+        self._events.append(happened.Defect(kind, detail))
+
+    def _drain_verdict(self, now: float) -> None:
+        """Pass on what the verdict says, and act on a peer found lost."""
+        events, self._verdict.events = self._verdict.events, []
+        self._events += events
+        for event in events:
+            if not isinstance(event, happened.LivenessChanged) or event.new is not Liveness.LOST:
+                continue
+            if self._verdict.process_gone and self._down_until is not None:
+                self._down_until = min(self._down_until, now + self._options.gone_linger)
+            self._give_up(event.why, now)
+
+    # Outputs
+
+    def take_events(self) -> list[LinkEvent]:
+        """Return what happened since the last call, in order."""
+        events = list(self._events)
+        self._events.clear()  # the session appends to this very list
+        return events
+
+    def packets(self, now: float) -> list[tuple[Path, Packet]]:
+        """Return what is to be sent now, in order; all of a turn shares few packets."""
+        out, self._outbox = self._outbox, []
+        if self.state is LinkState.OPEN and self.path is not None and not self._path_full:
+            if len(self._session.control_out.items) > self._options.control_queued_max:
+                self._give_up("it does not take control records", now)
+                self._end_session(SessionEnd.PEER_FORGOT)
+                return out
+            while (
+                packet := self._writer.next_packet(self._link_id, self._session, now)
+            ) is not None:
+                out.append((self.path, packet))
+        self._packets_sent += len(out)
+        return out
+
+    def _send(self, path: Path, link: LinkId, frame: Frame) -> None:
+        """Queue a packet outside the flow of the link: numbered 0, never acknowledged."""
+        self._outbox.append((path, Packet(link, 0, (frame,))))

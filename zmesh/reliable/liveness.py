@@ -1,0 +1,134 @@
+"""The verdict on a peer: alive, busy, suspect, lost or left.
+
+Silence alone never makes a peer lost. A peer that is silent while its host still accepts
+connections is *busy*: a handler blocks its loop. A host that refuses them has lost the process,
+which is known within milliseconds of a kill. A host that does not answer at all is lost once the
+detector is sure as well.
+"""
+
+from zmesh.events import PathCause
+from zmesh.options import LinkOptions
+from zmesh.reliable.detector import FailureDetector
+from zmesh.reliable.link_events import Liveness, LivenessChanged, ProbeWanted
+from zmesh.reliable.round_trip import RoundTrip
+
+
+class LivenessVerdict:
+    """Joins the failure detector, the fate of the path, and probes of the peer's endpoints."""
+
+    def __init__(self, options: LinkOptions, round_trip: RoundTrip) -> None:
+        self._options = options
+        self.detector = FailureDetector(options, round_trip)
+        self.state = Liveness.JOINING
+        self.process_gone = False  # every endpoint refused: not merely out of reach
+        self._probing: set[str] = set()
+        self._causes: list[PathCause | None] = []
+        self._unreachable = False
+        self._probe_at: float | None = None
+        self._link_open = False
+        self.events: list[LivenessChanged | ProbeWanted] = []
+
+    def on_heard(self, now: float) -> None:
+        """Take a frame of the current link as the sign of life it is."""
+        self.detector.heard(now)
+        if self.state is not Liveness.ALIVE and self._link_open:
+            self._become(Liveness.ALIVE, "it answers")
+
+    def on_open(self, now: float) -> None:
+        """A link was established."""
+        self._link_open = True
+        self.process_gone = self._unreachable = False
+        self._probing.clear()
+        self._probe_at = None
+        self.detector.restart(now)
+        self._become(Liveness.ALIVE, "linked")
+
+    def on_link_down(self, why: str, now: float) -> None:
+        """The link was given up; whether the peer lives is to be found out at once."""
+        self._link_open = False
+        if self.state in (Liveness.ALIVE, Liveness.BUSY):
+            self._become(Liveness.SUSPECT, why)
+        if self.state is not Liveness.LEFT:
+            self._probe_at = now
+
+    def on_left(self) -> None:
+        """The peer said BYE, or we closed."""
+        self._link_open = False
+        self._probe_at = None
+        self._become(Liveness.LEFT, "it said goodbye")
+
+    def on_linger_over(self) -> None:
+        """The peer stayed away for as long as its session is kept."""
+        self._probe_at = None
+        if self.state is not Liveness.LEFT:
+            self._become(Liveness.LOST, "it stayed away for too long")
+
+    def on_probe(self, endpoint: str, cause: PathCause | None, now: float) -> None:
+        """Take the result of one probed endpoint; the last one of a round decides."""
+        if endpoint not in self._probing:
+            return
+        self._probing.discard(endpoint)
+        self._causes.append(cause)
+        if self._probing:
+            return
+        self._conclude(now)
+
+    def _conclude(self, now: float) -> None:
+        """Judge a round of probes: one success shows the process, only refusals its end."""
+        causes, self._causes = self._causes, []
+        if self.state not in (Liveness.SUSPECT, Liveness.BUSY):
+            return
+        self._probe_at = now + self._options.probe_interval
+        self._unreachable = False
+        if None in causes:
+            self._become(Liveness.BUSY, "its host accepts connections, the process is silent")
+        elif causes and all(cause is PathCause.REFUSED for cause in causes):
+            if not self._link_open:
+                self.process_gone = True
+                self._become(Liveness.LOST, "its host refuses connections: the process is gone")
+        else:
+            self._unreachable = True
+            self._check_silence(now)
+
+    def on_timer(self, endpoints: tuple[str, ...], now: float) -> None:
+        """Look at the silence, and begin a round of probes where one is due."""
+        self._check_silence(now)
+        if self._probe_at is None or self._probe_at > now:
+            return
+        if self._probing:  # a probe that was never answered counts as one that failed
+            self._probing.clear()
+            self._causes.append(PathCause.UNREACHABLE)
+            self._conclude(now)
+        elif self.state not in (Liveness.SUSPECT, Liveness.BUSY):
+            self._probe_at = None
+        elif endpoints:
+            self._probing = set(endpoints)
+            self._probe_at = now + self._options.probe_interval
+            self.events.append(ProbeWanted(endpoints))
+        else:
+            self._conclude(now)
+
+    def _check_silence(self, now: float) -> None:
+        phi = self.detector.phi(now)
+        if self.state is Liveness.ALIVE and phi >= self._options.suspect_phi:
+            self._become(Liveness.SUSPECT, "silent for too long")
+            self._probe_at = now
+        if self.state is Liveness.SUSPECT and self._unreachable and phi >= self._options.lost_phi:
+            self._become(Liveness.LOST, "silent, and its host cannot be reached")
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` wants to be called."""
+        if self.state is Liveness.ALIVE:
+            return self.detector.deadline(self._options.suspect_phi)
+        if self.state not in (Liveness.SUSPECT, Liveness.BUSY):
+            return None
+        if self.state is Liveness.SUSPECT and self._unreachable:
+            sure = self.detector.deadline(self._options.lost_phi)
+            return sure if self._probe_at is None else min(sure, self._probe_at)
+        return self._probe_at
+
+    def _become(self, state: Liveness, why: str) -> None:
+        if state is not self.state:
+            self.events.append(LivenessChanged(self.state, state, why))
+            self.state = state

@@ -1,0 +1,398 @@
+"""The receiving half of a lane: each record once, in order, and what became of it.
+
+What was received is a watermark and never a clock: a duplicate is known as one for as long as the
+session lasts. Records are released in order; one whose key has a predecessor in another lane
+waits for it. A released record is held against credit until it is settled.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+from zmesh.errors import ProtocolError
+from zmesh.message import Kind, Outcome, Record, Tag, extra, size_of, total_size
+from zmesh.options import LinkOptions
+from zmesh.reliable.credit import CreditPool, LaneCredit
+from zmesh.reliable.fragments import Assembly
+from zmesh.reliable.link_events import Arrived
+from zmesh.reliable.ranges import RangeSet, Watermark
+from zmesh.wire.frames import Control, Settle
+
+REASON_CHARACTERS_MAX = 200
+"""Longer reasons are cut: a settlement must stay a small control record."""
+
+IsReleased = Callable[[int, int], bool]
+"""Whether `(lane, seq)` has been released: asked for a record's predecessor."""
+
+
+class ControlInbox:
+    """The control lane's receiving half: each control record once, in order."""
+
+    __slots__ = ("_released", "_window", "early", "received")
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self.early: dict[int, Control] = {}
+        self._released = 0
+        self.received = Watermark(window)
+
+    def on_data(self, first: int, records: Sequence[Control]) -> list[Control]:
+        """Return the records that are next in order; ProtocolError for numbers far ahead."""
+        last = first + len(records) - 1
+        if last > self.received.cum + self._window:
+            raise ProtocolError("credit", f"control record {last} is too far ahead")
+        for start, end in self.received.add(first, last) or []:
+            for seq in range(start, end + 1):
+                self.early[seq] = records[seq - first]
+        released: list[Control] = []
+        while self._released < self.received.cum:
+            self._released += 1
+            released.append(self.early.pop(self._released))
+        return released
+
+
+@dataclass(slots=True)
+class Transfer:
+    """A fragmented body: being put together, or put together and not yet settled.
+
+    `reserved` bytes were drawn for it at its first fragment; then fragments cost no credit.
+    Without them each fragment holds its credit (`messages`, `size`) until the body is settled or
+    the room is found.
+    """
+
+    first: int
+    last: int
+    assembly: Assembly
+    reserved: bool
+    messages: int = 0
+    size: int = 0
+
+
+class IncomingLane:
+    """One priority's records as they come from one peer."""
+
+    __slots__ = (
+        "_deadlines",
+        "_detailed",
+        "_held",
+        "_options",
+        "_outcomes",
+        "_rooms",
+        "_skipping",
+        "_transfer",
+        "_transfers",
+        "_voided",
+        "credit",
+        "duplicates",
+        "early",
+        "lane",
+        "received",
+        "received_bytes",
+        "released",
+    )
+
+    def __init__(
+        self, lane: int, options: LinkOptions, pool: CreditPool, rooms: CreditPool
+    ) -> None:
+        self.lane = lane
+        self.credit = LaneCredit(options, pool)
+        self.received = Watermark(options.ranges_max)
+        self.received_bytes = 0
+        self.released = 0  # 1..released went to the application, or never will
+        self.duplicates = 0
+        self._options = options
+        self._rooms = rooms
+        self.early: dict[int, Record] = {}  # received, not yet released
+        self._voided = RangeSet()  # will never come, not yet passed by `released`
+        self._deadlines: dict[int, float] = {}
+        self._held: dict[int, int] = {}  # released, not yet settled: number -> bytes of credit
+        self._transfer: Transfer | None = None  # the one being put together
+        self._transfers: dict[int, Transfer] = {}  # put together, not yet settled, by first number
+        self._skipping: tuple[int, Outcome, str] | None = None  # fragments of a failed transfer
+        self._outcomes: list[tuple[Outcome, int, int]] = []
+        self._detailed: list[tuple[tuple[Outcome, int, int], tuple[int, str, int]]] = []
+
+    @property
+    def held_messages(self) -> int:
+        """How many messages count against credit now."""
+        return self.received.cum + self.received.above.count - self.credit.consumed_messages
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes count against credit now."""
+        return self.received_bytes - self.credit.consumed_bytes
+
+    # Arrival
+
+    def on_data(
+        self, first: int, records: Sequence[Record], now: float, is_released: IsReleased
+    ) -> list[Arrived]:
+        """Take records in; return what is released by them.
+
+        Raises ProtocolError where the peer exceeds its credit; nothing is kept then.
+        """
+        last = first + len(records) - 1
+        size = total_size(records)
+        self._check_credit(first, last, size, records)
+        new = self.received.add(first, last)
+        if not new:
+            self.duplicates += len(records)
+            return []
+        if new == [(first, last)]:
+            self.received_bytes += size
+            if first == self.released + 1 and self._is_plain(records):
+                self.released = last
+                self._held.update(zip(range(first, last + 1), map(size_of, records), strict=True))
+                return [Arrived(self.lane, first, last, list(records))]
+        else:
+            self.duplicates += len(records)
+            for start, end in new:
+                self.duplicates -= end - start + 1
+                self.received_bytes += total_size(records[start - first : end - first + 1])
+        for start, end in new:
+            for seq in range(start, end + 1):
+                self._keep(seq, records[seq - first], now)
+        return self.release(now, is_released)
+
+    def _check_credit(self, first: int, last: int, size: int, records: Sequence[Record]) -> None:
+        if last > self.credit.seq_limit:
+            raise ProtocolError("credit", f"number {last} is over {self.credit.seq_limit}")
+        if self.received_bytes + size <= self.credit.bytes_limit:
+            return
+        fresh = sum(
+            size_of(record)
+            for seq, record in enumerate(records, first)
+            if seq not in self.received
+        )
+        if self.received_bytes + fresh > self.credit.bytes_limit:
+            raise ProtocolError("credit", f"{fresh} bytes are over {self.credit.bytes_limit}")
+
+    def _is_plain(self, records: Sequence[Record]) -> bool:
+        """Whether the records can be released as they are: no extras, nothing waiting."""
+        if self.early or self._voided or self._transfer or self._skipping:
+            return False
+        return max(map(len, records)) == 3 and all(r[0] & 15 != Kind.FRAGMENT for r in records)
+
+    def _keep(self, seq: int, record: Record, now: float) -> None:
+        self.early[seq] = record
+        if len(record) == 4:
+            ttl_ms = extra(record, Tag.TTL_MS)
+            if isinstance(ttl_ms, int):
+                self._deadlines[seq] = now + ttl_ms / 1000
+
+    def on_gap(self, first: int, last: int, size: int) -> None:
+        """Note that these numbers will never come; call `release` next.
+
+        `size` is what the sender counted against credit for them: where it is not 0 they had been
+        sent, and the sender waits for a verdict.
+        """
+        if last > self.credit.seq_limit:
+            raise ProtocolError("credit", f"gap {last} is over {self.credit.seq_limit}")
+        if self.received_bytes + size > self.credit.bytes_limit:
+            raise ProtocolError("credit", f"gap of {size} bytes is over credit")
+        for start, end in self.received.add(first, last) or []:
+            self._voided.add(start, end)
+            self.received_bytes += size
+            self.credit.consume(end - start + 1, size)
+            if size:
+                self._outcome(Outcome.EXPIRED, start, end)
+
+    # Release
+
+    def release(self, now: float, is_released: IsReleased) -> list[Arrived]:
+        """Return the records whose turn has come, in order."""
+        arrived: list[Arrived] = []
+        run: list[Record] = []
+        while True:
+            seq = self.released + 1
+            if self._voided and self._voided.first == seq:
+                self._close_run(run, arrived)
+                run = []
+                self._fail_transfer(self.released, Outcome.EXPIRED, "")
+                self.released = self._voided.pop_first()[1]
+                continue
+            record = self.early.get(seq)
+            if record is None:
+                break
+            predecessor = extra(record, Tag.PREDECESSOR)
+            if isinstance(predecessor, tuple) and not is_released(*predecessor[:2]):
+                break  # released with the lane that holds the predecessor
+            del self.early[seq]
+            self.released = seq
+            if record[0] & 15 == Kind.FRAGMENT:
+                self._close_run(run, arrived, seq - 1)
+                run = []
+                arrived += self._on_fragment(seq, record)
+            elif self._admit(seq, record, now):
+                self._held[seq] = size_of(record)
+                run.append(record)
+            else:
+                self._close_run(run, arrived, seq - 1)
+                run = []
+        self._close_run(run, arrived)
+        return arrived
+
+    def _close_run(self, run: list[Record], arrived: list[Arrived], last: int = 0) -> None:
+        if run:
+            last = last or self.released
+            arrived.append(Arrived(self.lane, last - len(run) + 1, last, run))
+
+    def _admit(self, seq: int, record: Record, now: float) -> bool:
+        """Return whether the record goes to the application as it is.
+
+        Otherwise it has expired and is settled, or it is the first piece of a large body.
+        """
+        self._fail_transfer(seq - 1, Outcome.REJECTED, "its fragments end early")
+        self._skipping = None
+        fragments = extra(record, Tag.FRAGMENTS)
+        if self._deadlines and self._deadlines.pop(seq, now) < now:
+            self._refuse(seq, record, Outcome.EXPIRED, "")
+            if isinstance(fragments, tuple):
+                self._skipping = (seq + fragments[0] - 1, Outcome.EXPIRED, "")
+            return False
+        if isinstance(fragments, tuple):
+            self._begin(seq, seq + fragments[0] - 1, record)
+            return False
+        return True
+
+    def _refuse(self, seq: int, record: Record, outcome: Outcome, reason: str) -> None:
+        """Settle a record that the application never sees."""
+        self.credit.consume(1, size_of(record))
+        self._outcome(outcome, seq, seq, reason)
+
+    # Fragments
+
+    def _begin(self, seq: int, last: int, record: Record) -> None:
+        try:
+            assembly = Assembly(record, self._options)
+        except ProtocolError as error:
+            self._refuse(seq, record, Outcome.REJECTED, error.detail)
+            self._skipping = (last, Outcome.REJECTED, error.detail)
+            return
+        reserved = self._rooms.draw(assembly.total_bytes)
+        self._transfer = Transfer(seq, last, assembly, reserved)
+        self._charge(self._transfer, record)
+
+    def _on_fragment(self, seq: int, record: Record) -> list[Arrived]:
+        """Add a fragment to the transfer under way; return the body when it is whole."""
+        transfer = self._transfer
+        if transfer is None:
+            outcome, reason = Outcome.REJECTED, "a fragment of no transfer"
+            if self._skipping is not None and seq <= self._skipping[0]:
+                _, outcome, reason = self._skipping
+            self._refuse(seq, record, outcome, reason)
+            return []
+        self._charge(transfer, record)
+        try:
+            whole = transfer.assembly.add(record)
+        except ProtocolError as error:
+            self._fail_transfer(seq, Outcome.REJECTED, error.detail)
+            return []
+        if whole is None:
+            return []
+        self._transfer = None
+        self._transfers[transfer.first] = transfer
+        return [Arrived(self.lane, transfer.first, seq, [whole])]
+
+    def _charge(self, transfer: Transfer, record: Record) -> None:
+        """Count a fragment against credit, unless room was reserved for all of them."""
+        if transfer.reserved:
+            self.credit.consume(1, size_of(record))
+        else:
+            transfer.messages += 1
+            transfer.size += size_of(record)
+
+    def _fail_transfer(self, last: int, outcome: Outcome, reason: str) -> None:
+        """Give up the transfer under way, of which fragments up to `last` have been added.
+
+        What is still to come of it gets the same outcome.
+        """
+        transfer, self._transfer = self._transfer, None
+        if transfer is None:
+            return
+        self._skipping = (transfer.last, outcome, reason)
+        self._finish_transfer(transfer)
+        self._outcome(outcome, transfer.first, last, reason)
+
+    def _finish_transfer(self, transfer: Transfer) -> None:
+        self.credit.consume(transfer.messages, transfer.size)
+        if transfer.reserved:
+            self._rooms.put_back(transfer.assembly.total_bytes)
+
+    def find_room(self) -> bool:
+        """Reserve room for the transfer under way, if now there is some; True if credit rose."""
+        transfer = self._transfer
+        if (
+            transfer is None
+            or transfer.reserved
+            or not self._rooms.draw(transfer.assembly.total_bytes)
+        ):
+            return False
+        transfer.reserved = True
+        self.credit.consume(transfer.messages, transfer.size)
+        transfer.messages = transfer.size = 0
+        return True
+
+    # Settlement
+
+    def settle(
+        self, first: int, last: int, outcome: Outcome, reason: str = "", delay: float = 0.0
+    ) -> bool:
+        """Note the application's verdict; False where none of it was open."""
+        transfer = self._transfers.pop(first, None) if self._transfers else None
+        if transfer is not None:
+            self._finish_transfer(transfer)
+            self._outcome(outcome, first, transfer.last, reason, delay)
+            return True
+        numbers = range(first, last + 1)
+        sizes = list(map(self._held.pop, numbers, repeat(-1)))
+        if min(sizes) >= 0 and not (reason or delay):
+            self.credit.consume(len(sizes), sum(sizes))
+            self._outcome(outcome, first, last)
+            return True
+        open_before = [(seq, size) for seq, size in zip(numbers, sizes, strict=True) if size >= 0]
+        for seq, size in open_before:
+            self.credit.consume(1, size)
+            self._outcome(outcome, seq, seq, reason, delay)
+        return bool(open_before)
+
+    def _outcome(
+        self, outcome: Outcome, first: int, last: int, reason: str = "", delay: float = 0.0
+    ) -> None:
+        if reason or delay:
+            detail = (first, reason[:REASON_CHARACTERS_MAX], round(delay * 1000))
+            self._detailed.append(((outcome, first, last), detail))
+            return
+        outcomes = self._outcomes
+        if outcomes and outcomes[-1][0] is outcome and outcomes[-1][2] + 1 == first:
+            outcomes[-1] = (outcome, outcomes[-1][1], last)
+        else:
+            outcomes.append((outcome, first, last))
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there are verdicts to tell."""
+        return bool(self._outcomes or self._detailed)
+
+    def take_settlements(self, ranges_max: int) -> list[Settle]:
+        """Return the verdicts since the last call, in records of at most `ranges_max` ranges."""
+        plain, detailed = self._outcomes, self._detailed
+        settlements = [
+            Settle(self.lane, tuple(plain[index : index + ranges_max]))
+            for index in range(0, len(plain), ranges_max)
+        ]
+        for index in range(0, len(detailed), ranges_max):
+            outcomes, details = zip(*detailed[index : index + ranges_max], strict=True)
+            settlements.append(Settle(self.lane, outcomes, details))
+        plain.clear()
+        detailed.clear()
+        return settlements
+
+    def close(self) -> None:
+        """Give back what the lane drew from the pools: the session is over."""
+        self.credit.close()
+        for transfer in (self._transfer, *self._transfers.values()):
+            if transfer is not None and transfer.reserved:
+                self._rooms.put_back(transfer.assembly.total_bytes)
+        self._transfer = None
+        self._transfers.clear()

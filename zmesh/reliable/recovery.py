@@ -1,0 +1,154 @@
+"""What is under way on one link, and how its loss shows (RFC 9002 sections 5 and 6).
+
+TCP repairs what is lost within a connection, so on a healthy link nothing here ever resends: a
+probe is a PING, whose answer tells exactly what the peer lacks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from zmesh.errors import ProtocolError
+from zmesh.ids import Entropy
+from zmesh.options import LinkOptions
+from zmesh.reliable.delivery_rate import DeliveryRate, Snapshot
+from zmesh.reliable.round_trip import RoundTrip
+from zmesh.reliable.sender import SendWindow
+
+Piece = tuple[SendWindow[Any], int, int]
+"""Numbers `first..last` of a lane, as a packet carried them."""
+
+
+class SentPacket:
+    """One ack-eliciting packet until it is acknowledged or given up as lost."""
+
+    __slots__ = ("pieces", "sent_at", "size", "snapshot")
+
+    def __init__(
+        self, pieces: Sequence[Piece], size: int, sent_at: float, snapshot: Snapshot
+    ) -> None:
+        self.pieces = pieces
+        self.size = size
+        self.sent_at = sent_at
+        self.snapshot = snapshot
+
+
+class Recovery:
+    """Packets in flight on the current link: round trip, probe timer, loss."""
+
+    def __init__(self, options: LinkOptions, entropy: Entropy) -> None:
+        self._options = options
+        self._entropy = entropy
+        self.round_trip = RoundTrip(options)
+        self._rate = DeliveryRate()
+        self._sent: dict[int, SentPacket] = {}
+        self._next_number = 1
+        self._loss_at: float | None = None
+        self._probe_at: float | None = None
+        self._largest = 0
+        self.probes_unanswered = 0
+        self.packets_lost = 0
+
+    def start(self) -> None:
+        """Begin a new link: its packets are numbered from 1, its path is another one."""
+        self.round_trip.reset()
+        self._next_number = 1
+        self.stop()
+
+    def stop(self) -> None:
+        """Forget what is under way: the link was given up."""
+        self._sent.clear()
+        self._loss_at = self._probe_at = None
+        self.probes_unanswered = 0
+        self._rate = DeliveryRate()
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes sent and neither acknowledged nor lost."""
+        return self._rate.in_flight_bytes
+
+    @property
+    def in_flight_max(self) -> int:
+        """How many bytes may be under way: twice what the path holds, and a floor."""
+        return self._rate.in_flight_max(self.round_trip, self._options.in_flight_bytes_min)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` wants to be called; None where nothing is under way."""
+        if self._loss_at is None or self._probe_at is None:
+            return self._probe_at if self._loss_at is None else self._loss_at
+        return min(self._loss_at, self._probe_at)
+
+    def next_number(self) -> int:
+        """Return the number of the next packet."""
+        number = self._next_number
+        self._next_number = number + 1
+        return number
+
+    def on_sent(self, number: int, pieces: Sequence[Piece], size: int, now: float) -> None:
+        """Note an ack-eliciting packet: one with data, or a PING."""
+        self._sent[number] = SentPacket(pieces, size, now, self._rate.on_sent(size, now))
+        self._arm(now)
+
+    def on_ack(self, largest: int, delay: float, now: float) -> list[Piece]:
+        """Take an ACK, after its lanes have been noted; return what turned out lost.
+
+        Raises ProtocolError where the peer acknowledges a packet never sent.
+        """
+        if largest >= self._next_number:
+            raise ProtocolError("unsent", f"peer acknowledges packet {largest}, never sent")
+        arrived = [
+            number
+            for number, packet in self._sent.items()
+            if number <= largest
+            and all(window.covers(first, last) for window, first, last in packet.pieces)
+        ]
+        if arrived:
+            packets = [self._sent.pop(number) for number in arrived]
+            newest = packets[-1]
+            self._rate.on_acked(newest.snapshot, sum(packet.size for packet in packets), now)
+            if arrived[-1] == largest:
+                self.round_trip.on_sample(now - newest.sent_at, delay)
+            self.probes_unanswered = 0
+            self._arm(now)
+        return self._find_lost(largest, now)
+
+    def _find_lost(self, largest: int, now: float) -> list[Piece]:
+        """Give up packets that later ones overtook, by count or by time (section 6.1)."""
+        self._loss_at = None
+        delay = self.round_trip.loss_delay()
+        lost: list[int] = []
+        for number, packet in self._sent.items():
+            if number >= largest:
+                break
+            if number <= largest - self._options.packet_threshold or packet.sent_at + delay <= now:
+                lost.append(number)
+            elif self._loss_at is None:
+                self._loss_at = packet.sent_at + delay
+                self._largest = largest
+        pieces: list[Piece] = []
+        for number in lost:
+            packet = self._sent.pop(number)
+            self._rate.on_lost(packet.size)
+            self.packets_lost += 1
+            pieces += packet.pieces
+        if not self._sent:
+            self._probe_at = None
+        return pieces
+
+    def on_timer(self, now: float) -> tuple[list[Piece], bool]:
+        """Return what is lost by now, and whether a PING is due as a probe."""
+        lost: list[Piece] = []
+        if self._loss_at is not None and self._loss_at <= now:
+            lost = self._find_lost(self._largest, now)
+        probe = self._probe_at is not None and self._probe_at <= now
+        if probe:
+            self.probes_unanswered += 1
+            self._arm(now)
+        return lost, probe
+
+    def _arm(self, now: float) -> None:
+        if not self._sent:
+            self._probe_at = None
+            return
+        jitter = self._entropy.uniform(0.8, 1.2)
+        self._probe_at = now + self.round_trip.probe_timeout(self.probes_unanswered, jitter)

@@ -1,0 +1,435 @@
+"""The sending half of a lane: numbers, what waits, what is under way, what became of it.
+
+A record is kept from `submit` until its SETTLE: an ACK only ends its retransmission. Numbers are
+contiguous and given at submission; one that expired or was withdrawn before it was ever sent is
+a *hole*, and the receiver is told so by GAP when the sending position passes it.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Generic, TypeVar, assert_never
+
+from zmesh.errors import ProtocolError
+from zmesh.message import Outcome, Record, Tag, Ticket, size_of, total_size, with_extra
+from zmesh.reliable.link_events import Returned
+from zmesh.reliable.ranges import RangeSet, Watermark
+from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
+
+T = TypeVar("T")
+
+Chunk = tuple[int, list[T], int]
+"""What goes into one DATA frame: first number, records, and their size in bytes."""
+
+
+def control_size(record: Control) -> int:
+    """Return about how many bytes a control record takes on the wire."""
+    match record:
+        case Settle(_, outcomes, details):
+            return 20 * len(outcomes) + sum(30 + 4 * len(reason) for _, reason, _ in details)
+        case Gap(_, ranges):
+            return 24 * len(ranges)
+        case Interest(added, removed):
+            return sum(16 + 4 * len(text) for _, text in added + removed)
+        case Drain():
+            return 2
+        case _:
+            assert_never(record)
+
+
+class SendWindow(Generic[T]):
+    """Numbered items until they are released, and which of them to (re)transmit next."""
+
+    __slots__ = ("acked", "items", "next_seq", "next_transmit", "resend")
+
+    def __init__(self, ranges_max: int) -> None:
+        self.items: dict[int, T] = {}
+        self.next_seq = 1
+        self.next_transmit = 1
+        self.acked = Watermark(ranges_max)
+        self.resend = RangeSet()
+
+    def enqueue(self, items: Sequence[T]) -> tuple[int, int]:
+        """Give each item its number; return the first and the last."""
+        first = self.next_seq
+        self.next_seq = first + len(items)
+        self.items.update(zip(range(first, self.next_seq), items, strict=True))
+        return first, self.next_seq - 1
+
+    def on_ack(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
+        """Note what the peer has received; return the numbers that are newly so.
+
+        Raises ProtocolError where the peer acknowledges what was never sent.
+        """
+        self._check_sent(ranges[-1][1] if ranges else cum)
+        acked = self.acked
+        new = (acked.add(acked.cum + 1, cum) or []) if cum > acked.cum else []
+        for first, last in ranges:
+            new += acked.add(first, last) or []
+        if self.resend:
+            for first, last in new:
+                self.resend.remove(first, last)
+        return new
+
+    def resume(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
+        """Take the peer's word, at the start of a link, for what it has; resend the rest."""
+        if cum < self.acked.cum:
+            raise ProtocolError(
+                "resume", f"peer has 1..{cum} and acked 1..{self.acked.cum} before"
+            )
+        new = self.on_ack(cum, ranges)
+        acked = self.acked
+        self.resend = RangeSet(tuple(acked.above.missing(acked.cum + 1, self.next_transmit - 1)))
+        return new
+
+    def covers(self, first: int, last: int) -> bool:
+        """Return whether the peer has all of `first..last`."""
+        acked = self.acked
+        return last <= acked.cum or not acked.above.missing(max(first, acked.cum + 1), last)
+
+    def on_lost(self, first: int, last: int) -> int:
+        """Queue for retransmission what of `first..last` the peer lacks; return how many."""
+        acked = self.acked
+        lost = acked.above.missing(max(first, acked.cum + 1), last)
+        return sum(self.resend.add(start, end) for start, end in lost)
+
+    def _check_sent(self, seq: int) -> None:
+        if seq >= self.next_transmit:
+            raise ProtocolError("unsent", f"peer speaks of number {seq}, which was never sent")
+
+
+class ControlQueue(SendWindow[Control]):
+    """The control lane's sending half: no credit, no settlement; an ACK releases."""
+
+    __slots__ = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether something waits to be (re)transmitted."""
+        return self.next_transmit < self.next_seq or bool(self.resend)
+
+    def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
+        """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
+        for first, last in self.resume(cum, ranges) if resume else self.on_ack(cum, ranges):
+            for seq in range(first, last + 1):
+                del self.items[seq]
+
+    def take(self, budget: int, count_max: int) -> Chunk[Control]:
+        """Return the next records, about `budget` bytes and at least one; only when `ready`."""
+        resending = bool(self.resend)
+        first, last = (
+            self.resend.pop_first() if resending else (self.next_transmit, self.next_seq - 1)
+        )
+        size, records = 0, list[Control]()
+        for seq in range(first, min(last, first + count_max - 1) + 1):
+            record = self.items[seq]
+            records.append(record)
+            size += control_size(record)
+            if size >= budget:
+                break
+        after = first + len(records)
+        if resending:
+            self.resend.add(after, last)
+        else:
+            self.next_transmit = after
+        return first, records, size
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """Consecutive numbers submitted with one ticket.
+
+    `whole` is the record a fragmented body was before it was split: its numbers end as one.
+    """
+
+    first: int
+    last: int
+    ticket: Ticket
+    remaining: int
+    whole: Record | None = None
+
+
+class OutgoingLane(SendWindow[Record]):
+    """One priority's records on their way to one peer.
+
+    `seq_limit` and `bytes_limit` are the peer's credit, absolute. `gaps` collects what to tell
+    the peer by GAP, `(first, last, bytes)`. `deadlines` holds when records expire.
+    """
+
+    __slots__ = (
+        "_gone",
+        "_spans",
+        "bytes_limit",
+        "deadlines",
+        "gaps",
+        "lane",
+        "queued_bytes",
+        "sent_bytes",
+        "seq_limit",
+        "waiting_since",
+    )
+
+    def __init__(self, lane: int, ranges_max: int) -> None:
+        super().__init__(ranges_max)
+        self.lane = lane
+        self.seq_limit = 0
+        self.bytes_limit = 0
+        self.sent_bytes = 0
+        self.queued_bytes = 0
+        self.gaps: list[tuple[int, int, int]] = []
+        self.deadlines: dict[int, float] = {}
+        self.waiting_since = 0.0
+        self._gone: set[int] = set()  # transmitted, then given up: GAP said so
+        self._spans: deque[Span] = deque()
+
+    # Submission
+
+    def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
+        """Number the records; each ends on its own."""
+        first, last = self._enqueue(records, now)
+        self._spans.append(Span(first, last, ticket, last - first + 1))
+        return first, last
+
+    def submit_whole(
+        self, whole: Record, fragments: Sequence[Record], ticket: Ticket, now: float
+    ) -> tuple[int, int]:
+        """Number the fragments of one record, which end together."""
+        first, last = self._enqueue(fragments, now)
+        self._spans.append(Span(first, last, ticket, last - first + 1, whole))
+        return first, last
+
+    def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
+        if self.next_transmit == self.next_seq:
+            self.waiting_since = now
+        self.queued_bytes += total_size(records)
+        return self.enqueue(records)
+
+    # Transmission
+
+    def grant(self, seq_limit: int, bytes_limit: int) -> None:
+        """Raise the credit; a lower limit is old news."""
+        self.seq_limit = max(self.seq_limit, seq_limit)
+        self.bytes_limit = max(self.bytes_limit, bytes_limit)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is not yet transmitted, with or without credit for it."""
+        return self.next_transmit < self.next_seq or bool(self.resend)
+
+    @property
+    def ready(self) -> bool:
+        """Whether something can be transmitted now."""
+        if self.resend:
+            return True
+        seq = self.next_transmit
+        if seq >= self.next_seq or seq > self.seq_limit:
+            return False
+        record = self.items.get(seq)
+        return record is None or self.sent_bytes + size_of(record) <= self.bytes_limit
+
+    def take(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
+        """Return the next records to transmit, about `budget` bytes of them and at least one.
+
+        None where what was ready has meanwhile been settled or become a hole.
+        """
+        chunk = self._take_lost(budget, count_max) if self.resend else None
+        if chunk is None:
+            chunk = self._take_new(budget, count_max)
+        if chunk is None:
+            return None
+        self.waiting_since = now
+        if self.deadlines:
+            self._write_ttl(chunk, now)
+        return chunk
+
+    def _take_lost(self, budget: int, count_max: int) -> Chunk[Record] | None:
+        items, gone = self.items, self._gone
+        while self.resend:
+            seq, last = self.resend.pop_first()
+            while seq <= last and (seq not in items or seq in gone):
+                seq += 1
+            first, size, records = seq, 0, list[Record]()
+            while seq <= last and size < budget and len(records) < count_max:
+                if seq not in items or seq in gone:
+                    break
+                record = items[seq]
+                records.append(record)
+                size += size_of(record)
+                seq += 1
+            self.resend.add(seq, last)
+            if records:
+                return first, records, size
+        return None
+
+    def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
+        items, seq = self.items, self.next_transmit
+        last = min(self.next_seq - 1, self.seq_limit)
+        while seq <= last and seq not in items:
+            seq += 1
+        if seq > self.next_transmit:
+            self.gaps.append((self.next_transmit, seq - 1, 0))
+        first, size, records = seq, 0, list[Record]()
+        allowed = self.bytes_limit - self.sent_bytes
+        last = min(last, seq + count_max - 1)
+        while seq <= last and size < budget:
+            record = items.get(seq)
+            if record is None:
+                break
+            record_size = size_of(record)
+            if size + record_size > allowed:
+                break
+            records.append(record)
+            size += record_size
+            seq += 1
+        self.next_transmit = seq
+        self.sent_bytes += size
+        return (first, records, size) if records else None
+
+    def _write_ttl(self, chunk: Chunk[Record], now: float) -> None:
+        """Tell the receiver how long each record has left: clocks need not agree."""
+        first, records, _ = chunk
+        for index, record in enumerate(records):
+            deadline = self.deadlines.get(first + index)
+            if deadline is not None:
+                left_ms = max(1, round((deadline - now) * 1000))
+                records[index] = with_extra(record, Tag.TTL_MS, left_ms)
+
+    # Outcomes
+
+    def on_settled(
+        self, outcome: Outcome, first: int, last: int, details: dict[int, tuple[str, float]]
+    ) -> tuple[list[Ticket], list[Returned]]:
+        """Take the peer's verdict on `first..last`; what was settled before is left alone.
+
+        `details` are `(reason, delay in seconds)` by number. Returns the tickets with more
+        acceptances, and the records that ended otherwise. Raises ProtocolError for numbers
+        never sent.
+        """
+        self._check_sent(last)
+        tickets: list[Ticket] = []
+        returned: list[Returned] = []
+        for span in self._between(first, last):
+            low, high = max(first, span.first), min(last, span.last)
+            if outcome is not Outcome.ACCEPTED or span.whole is not None:
+                accepted = self._end(span, low, high, outcome, details, returned)
+            else:
+                accepted = len(self._drop(low, high))
+                span.remaining -= accepted
+            if accepted:
+                span.ticket.accepted += accepted
+                tickets.append(span.ticket)
+        return tickets, returned
+
+    def _end(
+        self,
+        span: Span,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        details: dict[int, tuple[str, float]],
+        returned: list[Returned],
+        *,
+        transmitted: bool = True,
+    ) -> int:
+        """Give numbers of one span an outcome; return how many records were accepted by it."""
+        nothing = ("", 0.0)
+        if span.whole is not None:
+            span.remaining -= len(self._drop(first, last))
+            if span.remaining:
+                return 0
+            if outcome is Outcome.ACCEPTED:
+                return 1
+            reason, delay = next((details[s] for s in details if first <= s <= last), nothing)
+            returned.append(
+                Returned(span.whole, span.ticket, self.lane, outcome, reason, delay, transmitted)
+            )
+            return 0
+        for seq in range(first, last + 1):
+            for record in self._drop(seq, seq):
+                span.remaining -= 1
+                reason, delay = details.get(seq, nothing)
+                returned.append(
+                    Returned(record, span.ticket, self.lane, outcome, reason, delay, transmitted)
+                )
+        return 0
+
+    def _drop(self, first: int, last: int) -> list[Record]:
+        """Forget the numbers and return the records that were still kept for them."""
+        popped = map(self.items.pop, range(first, last + 1), repeat(None))
+        dropped = [record for record in popped if record is not None]
+        self.queued_bytes -= total_size(dropped)
+        if self.deadlines:
+            for seq in range(first, last + 1):
+                self.deadlines.pop(seq, None)
+        if self._gone:
+            self._gone.difference_update(range(first, last + 1))
+        return dropped
+
+    def _between(self, first: int, last: int) -> list[Span]:
+        """Return the live spans that overlap `first..last`, ascending."""
+        spans = self._spans
+        while spans and spans[0].remaining == 0:
+            spans.popleft()
+        low, high = 0, len(spans)
+        if spans and spans[0].last >= first:  # settled in the order sent, as most are
+            high = 0
+        while low < high:
+            middle = (low + high) // 2
+            if spans[middle].last < first:
+                low = middle + 1
+            else:
+                high = middle
+        found = []
+        while low < len(spans) and spans[low].first <= last:
+            if spans[low].remaining:
+                found.append(spans[low])
+            low += 1
+        return found
+
+    # Giving up
+
+    def give_up(self, first: int, outcome: Outcome) -> list[Returned]:
+        """Stop trying to deliver the record (with all its fragments) numbered `first`.
+
+        What was never sent comes back at once and leaves holes. What was sent and is not acked is
+        announced by GAP, and the peer's verdict decides; what is acked is the peer's already.
+        """
+        returned: list[Returned] = []
+        for span in self._between(first, first):
+            last = first if span.whole is None else span.last
+            sent_last = min(last, self.next_transmit - 1)
+            for seq in range(first, sent_last + 1):
+                if seq in self.items and seq not in self.acked and seq not in self._gone:
+                    self._gone.add(seq)
+                    self.resend.remove(seq, seq)
+                    self.gaps.append((seq, seq, size_of(self.items[seq])))
+            unsent_first = max(first, self.next_transmit)
+            fresh = sent_last < first
+            self._end(span, unsent_first, last, outcome, {}, returned, transmitted=not fresh)
+        return returned
+
+    def withdraw(self, ticket: Ticket) -> list[Returned]:
+        """Give up everything submitted with the ticket, as RELEASED."""
+        returned: list[Returned] = []
+        for span in [span for span in self._spans if span.ticket is ticket and span.remaining]:
+            firsts = [span.first] if span.whole is not None else range(span.first, span.last + 1)
+            for first in firsts:
+                returned += self.give_up(first, Outcome.RELEASED)
+        return returned
+
+    def abandon(self) -> list[Returned]:
+        """End the session: what was sent is UNKNOWN, what was not is RELEASED."""
+        returned: list[Returned] = []
+        for span in [span for span in self._spans if span.remaining]:
+            if span.whole is not None:
+                sent = span.first < self.next_transmit
+                outcome = Outcome.UNKNOWN if sent else Outcome.RELEASED
+                self._end(span, span.first, span.last, outcome, {}, returned, transmitted=sent)
+                continue
+            sent_last = min(span.last, self.next_transmit - 1)
+            self._end(span, span.first, sent_last, Outcome.UNKNOWN, {}, returned)
+            unsent = max(span.first, self.next_transmit)
+            self._end(span, unsent, span.last, Outcome.RELEASED, {}, returned, transmitted=False)
+        self._spans.clear()
+        return returned

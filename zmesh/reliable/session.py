@@ -1,0 +1,402 @@
+"""The part of a link that outlives links: lanes, numbers, credit, and what waits for an outcome.
+
+A session belongs to one peer and ends when either side forgets it. It knows nothing of packets,
+paths or liveness; the link moves its records and acknowledgements.
+"""
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import assert_never
+
+from zmesh.errors import BodyTooLarge, ProtocolError
+from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
+from zmesh.options import LinkOptions, WireLimits
+from zmesh.reliable.credit import CreditPool
+from zmesh.reliable.fragments import split
+from zmesh.reliable.link_events import (
+    Accepted,
+    Arrived,
+    ControlArrived,
+    LinkEvent,
+    Returned,
+    Room,
+)
+from zmesh.reliable.receiver import ControlInbox, IncomingLane
+from zmesh.reliable.sender import ControlQueue, OutgoingLane
+from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, Settle
+
+LaneAcks = tuple[tuple[int, int, Ranges], ...]
+LaneCredits = tuple[tuple[int, int, int], ...]
+
+
+class Session:
+    """All lanes to and from one peer. What happens is appended to `events`, in order."""
+
+    def __init__(
+        self,
+        options: LinkOptions,
+        limits: WireLimits,
+        pool: CreditPool | None,
+        events: list[LinkEvent],
+    ) -> None:
+        self._options = options
+        self._limits = limits
+        self._events = events
+        self._pool = CreditPool(options.peer_bytes_max, pool)
+        self._rooms = CreditPool(options.transfer_bytes_max)
+        self.outgoing: dict[int, OutgoingLane] = {}
+        self.incoming: dict[int, IncomingLane] = {}
+        self.control_out = ControlQueue(options.ranges_max)
+        self.control_in = ControlInbox(options.control_window)
+        self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
+        self._keys: dict[str, tuple[int, int]] = {}  # the last number submitted with each key
+        self._was_full = False
+        self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
+        self.ack_at: float | None = None  # when it is to be told at the latest
+        self._ack_messages = 0
+        self._settle_now = False
+
+    # What waits
+
+    @property
+    def queued_messages(self) -> int:
+        """Records without outcome yet."""
+        return sum(len(lane.items) for lane in self.outgoing.values())
+
+    @property
+    def queued_bytes(self) -> int:
+        """Their bytes, as counted against credit."""
+        return sum(lane.queued_bytes for lane in self.outgoing.values())
+
+    @property
+    def room_messages(self) -> int:
+        """How many more records `submit` is meant to get now; at most 0 where it is full."""
+        if self.queued_bytes >= self._options.queued_bytes_max:
+            return 0
+        return self._options.queued_messages_max - self.queued_messages
+
+    @property
+    def has_ready_lane(self) -> bool:
+        """Whether a lane could transmit now, as far as credit goes."""
+        return any(lane.ready for lane in self.outgoing.values())
+
+    @property
+    def data_pending(self) -> bool:
+        """Whether something is not yet with the peer."""
+        return bool(self.control_out.items) or any(
+            lane.waiting or lane.acked.cum < lane.next_transmit - 1
+            for lane in self.outgoing.values()
+        )
+
+    # Commands
+
+    def submit(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        ticket: Ticket,
+        now: float,
+        key: str | None,
+        ttl: float | None,
+    ) -> tuple[int, int]:
+        """Number the records; see `Link.submit`."""
+        out = self._outgoing(lane)
+        largest = max(len(record[2]) for record in records)
+        if largest > self._options.body_bytes_max:
+            raise BodyTooLarge(largest, self._options.body_bytes_max)
+        if key is not None:
+            records = self._with_key(lane, records, key)
+        if largest <= self._options.fragment_bytes:
+            first, last = out.submit(records, ticket, now)
+            if ttl is not None:
+                for seq in range(first, last + 1):
+                    self._expire_at(out, seq, now + ttl)
+        else:
+            first = out.next_seq
+            for record in records:
+                last = self._submit_one(out, record, ticket, now, ttl)
+        if key is not None:
+            self._keys[key] = (lane, last)
+        self._was_full = self._was_full or self.room_messages <= 0
+        return first, last
+
+    def _submit_one(
+        self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
+    ) -> int:
+        if len(record[2]) > self._options.fragment_bytes:
+            fragments = split(record, self._options.fragment_bytes)
+            first, last = out.submit_whole(record, fragments, ticket, now)
+        else:
+            first, last = out.submit([record], ticket, now)
+        if ttl is not None:
+            self._expire_at(out, first, now + ttl)
+        return last
+
+    def _with_key(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
+        """Write the key, and on the first record who of the same key came before it.
+
+        Within the lane the numbers keep the order; only another lane needs to be named.
+        """
+        keyed = [with_extra(record, Tag.KEY, key) for record in records]
+        before = self._keys.get(key)
+        if (
+            before is not None
+            and before[0] != lane
+            and before[1] in self.outgoing[before[0]].items
+        ):
+            keyed[0] = with_extra(keyed[0], Tag.PREDECESSOR, before)
+        if len(self._keys) > 1024 and len(self._keys) > 2 * self.queued_messages:
+            self._keys = {
+                known: (number, seq)
+                for known, (number, seq) in self._keys.items()
+                if seq in self.outgoing[number].items
+            }
+        return keyed
+
+    def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
+        out.deadlines[seq] = deadline
+        heappush(self._deadlines, (deadline, out.lane, seq))
+
+    def send_control(self, record: Interest | Drain) -> None:
+        """Queue a control record."""
+        self.control_out.enqueue([record])
+
+    def settle(
+        self,
+        lane: int,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        reason: str,
+        delay: float,
+        *,
+        lazy: bool,
+        now: float,
+    ) -> bool:
+        """Note the application's verdict; see `Link.settle`."""
+        incoming = self.incoming.get(lane)
+        if incoming is None or not incoming.settle(first, last, outcome, reason, delay):
+            return False
+        self.ack_lanes.add(lane)
+        self.ack_lanes.update(n for n, other in self.incoming.items() if other.find_room())
+        if lazy:
+            self._ack_within(now)
+        else:
+            self._settle_now = True
+        return True
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Give up what was submitted with the ticket; see `Link.withdraw`."""
+        for lane in self.outgoing.values():
+            self._events += lane.withdraw(ticket)
+
+    def expire(self, now: float) -> None:
+        """Give up what has outlived its time to live."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, number, seq = heappop(self._deadlines)
+            lane = self.outgoing[number]
+            if lane.deadlines.get(seq) == deadline:
+                self._events += lane.give_up(seq, Outcome.EXPIRED)
+
+    @property
+    def expiry(self) -> float | None:
+        """When `expire` has something to do."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def abandon(self) -> list[Returned]:
+        """End the session; return every record without outcome. Use another one from now on."""
+        for incoming in self.incoming.values():
+            incoming.close()
+        return [returned for lane in self.outgoing.values() for returned in lane.abandon()]
+
+    # From the peer
+
+    def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> None:
+        """Take in DATA; ProtocolError where it is over credit."""
+        incoming = self._incoming(lane)
+        self.ack_lanes.add(lane)
+        duplicates = incoming.duplicates
+        before = incoming.released
+        self._events += incoming.on_data(first, records, now, self._is_released)
+        self._ack_messages += len(records)
+        if incoming.duplicates > duplicates or incoming.received.above:
+            self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
+        else:
+            self._ack_within(now)
+        if incoming.released > before:
+            self._release_successors(now)
+
+    def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
+        """Take in control records, each once and in order."""
+        self.ack_lanes.add(CONTROL_LANE)
+        self._ack_within(now)
+        news: list[Interest | Drain] = []
+        for record in self.control_in.on_data(first, records):
+            match record:
+                case Settle():
+                    self._on_settle(record)
+                case Gap():
+                    self._on_gap(record, now)
+                case Interest() | Drain():
+                    news.append(record)
+                case _:
+                    assert_never(record)
+        if news:
+            self._events.append(ControlArrived(news))
+
+    def on_ack(self, lanes: LaneAcks, credit: LaneCredits) -> None:
+        """Note what the peer has, and what more it allows; ProtocolError where it lies."""
+        for number, cum, ranges in lanes:
+            if number == CONTROL_LANE:
+                self.control_out.acknowledge(cum, ranges)
+            else:
+                self._outgoing(number).on_ack(cum, ranges)
+        for number, seq_limit, bytes_limit in credit:
+            self._outgoing(number).grant(seq_limit, bytes_limit)
+
+    def _on_settle(self, record: Settle) -> None:
+        lane = self._outgoing(record.lane)
+        details = {seq: (reason, delay / 1000) for seq, reason, delay in record.details}
+        for outcome, first, last in record.outcomes:
+            tickets, returned = lane.on_settled(outcome, first, last, details)
+            if tickets:
+                self._events.append(Accepted(tickets))
+            self._events += returned
+        if self._was_full and self.room_messages > 0:
+            self._was_full = False
+            self._events.append(Room())
+
+    def _on_gap(self, record: Gap, now: float) -> None:
+        incoming = self._incoming(record.lane)
+        self.ack_lanes.add(record.lane)
+        for first, last, size in record.ranges:
+            incoming.on_gap(first, last, size)
+        self._settle_now = self._settle_now or incoming.unsettled
+        self._events += incoming.release(now, self._is_released)
+        self._release_successors(now)
+
+    def _is_released(self, lane: int, seq: int) -> bool:
+        incoming = self.incoming.get(lane)
+        return incoming is not None and incoming.released >= seq
+
+    def _release_successors(self, now: float) -> None:
+        """Release what waited in other lanes for a predecessor of its key."""
+        progress = True
+        while progress:
+            progress = False
+            for lane in self.incoming.values():
+                arrived: list[Arrived] = lane.release(now, self._is_released) if lane.early else []
+                progress = progress or bool(arrived)
+                self._events += arrived
+
+    # For packets
+
+    def must_speak(self, now: float) -> bool:
+        """Whether an acknowledgement or a settlement is due by itself."""
+        return self._settle_now or (
+            self.ack_at is not None
+            and (self.ack_at <= now or self._ack_messages >= self._options.ack_every_messages)
+        )
+
+    def gather_control(self) -> None:
+        """Turn verdicts and gaps into control records: a packet is about to go."""
+        self._settle_now = False
+        for incoming in self.incoming.values():
+            if incoming.unsettled:
+                self.ack_lanes.add(incoming.lane)
+                self.control_out.enqueue(incoming.take_settlements(self._limits.ranges_max))
+        self.gather_gaps()
+
+    def gather_gaps(self) -> None:
+        """Turn the gaps of all lanes into control records."""
+        for lane in self.outgoing.values():
+            step = self._limits.ranges_max
+            for index in range(0, len(lane.gaps), step):
+                self.control_out.enqueue([Gap(lane.lane, tuple(lane.gaps[index : index + step]))])
+            lane.gaps.clear()
+
+    def take_acks(self, now: float, round_trip: float | None) -> tuple[LaneAcks, LaneCredits]:
+        """Return the state of the lanes the peer must be told of, and their credit."""
+        acks: list[tuple[int, int, Ranges]] = []
+        granted: list[tuple[int, int, int]] = []
+        for number in sorted(self.ack_lanes):
+            if number == CONTROL_LANE:
+                received = self.control_in.received
+            else:
+                incoming = self._incoming(number)
+                received = incoming.received
+                granted.append((number, *incoming.credit.grant(now, round_trip)))
+            acks.append((number, received.cum, received.above.as_tuple(self._limits.ranges_max)))
+        self.ack_lanes.clear()
+        self.ack_at = None
+        self._ack_messages = 0
+        return tuple(acks), tuple(granted)
+
+    def tell_all(self) -> None:
+        """Let the next acknowledgement name every lane: a grant or an ACK may have been lost."""
+        self.ack_lanes.update(self.incoming, (CONTROL_LANE,))
+
+    def lane_states(self) -> tuple[LaneState, ...]:
+        """Return what HELLO and WELCOME say of every lane."""
+        options, ranges_max = self._options, self._limits.ranges_max
+        states = []
+        for number in range(LANES):
+            out, incoming = self.outgoing.get(number), self.incoming.get(number)
+            next_seq = out.next_seq if out is not None else 1
+            if incoming is None:
+                window = (options.window_messages, options.window_bytes)
+                states.append(LaneState(number, next_seq, 0, (), *window))
+                continue
+            received, credit = incoming.received, incoming.credit
+            ranges = received.above.as_tuple(ranges_max)
+            limits = (credit.seq_limit, credit.bytes_limit)
+            states.append(LaneState(number, next_seq, received.cum, ranges, *limits))
+        received = self.control_in.received
+        ranges = received.above.as_tuple(ranges_max)
+        states.append(
+            LaneState(CONTROL_LANE, self.control_out.next_seq, received.cum, ranges, 0, 0)
+        )
+        return tuple(states)
+
+    def resume(self, lanes: Sequence[LaneState]) -> None:
+        """Begin a link: take the peer's word for what it has, and resend the rest, in order.
+
+        Raises ProtocolError where the peer claims what was never sent, or forgot what it acked.
+        """
+        told = {state.lane: state for state in lanes}
+        control = told.get(CONTROL_LANE)
+        cum, ranges = (control.received_cum, control.received_ranges) if control else (0, ())
+        self.control_out.acknowledge(cum, ranges, resume=True)
+        for number in sorted(told.keys() | self.outgoing.keys()):
+            state = told.get(number)
+            if number == CONTROL_LANE:
+                continue
+            if state is None:
+                self._outgoing(number).resume(0, ())
+            elif state.received_cum or number in self.outgoing or state.received_ranges:
+                self._outgoing(number).resume(state.received_cum, state.received_ranges)
+            if state is not None:
+                self._outgoing(number).grant(state.seq_limit, state.bytes_limit)
+        self.ack_lanes.clear()  # the handshake has just told everything
+        self.ack_at = None
+
+    def _ack_within(self, now: float) -> None:
+        if self.ack_at is None:
+            self.ack_at = now + self._options.ack_delay_max
+
+    def _outgoing(self, lane: int) -> OutgoingLane:
+        out = self.outgoing.get(lane)
+        if out is None:
+            if not 0 <= lane < LANES:
+                raise ProtocolError("lane", f"there is no lane {lane}")
+            out = self.outgoing[lane] = OutgoingLane(lane, self._options.ranges_max)
+        return out
+
+    def _incoming(self, lane: int) -> IncomingLane:
+        incoming = self.incoming.get(lane)
+        if incoming is None:
+            if not 0 <= lane < LANES:
+                raise ProtocolError("lane", f"there is no lane {lane}")
+            incoming = IncomingLane(lane, self._options, self._pool, self._rooms)
+            self.incoming[lane] = incoming
+        return incoming

@@ -14,6 +14,7 @@ from zmesh.ids import LINK_ID_BYTES, NO_LINK, Entropy, LinkId, NodeId, Path, Ses
 from zmesh.message import Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable import link_events as happened
+from zmesh.reliable.conduct import Conduct
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.handshake import Handshake, HelloVerdict, LocalIdentity, SessionChoice
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
@@ -85,10 +86,8 @@ class Link:
         self._hello_at: float | None = None  # when to say HELLO again, or give the answer up
         self._hello_tries = 0
         self._down_until: float | None = None  # when the session ends for want of a link
-        self._refused_until = now
+        self._conduct = Conduct(options, now)
         self._path_full = False
-        self._violations = 0
-        self._complained_at = now - 1.0
         self._packets_sent = self._packets_received = self._packets_stale = 0
         self._defects = self._links = 0
 
@@ -219,7 +218,7 @@ class Link:
 
     def hello(self, path: Path, now: float) -> None:
         """Begin a handshake on a path on which this peer answered, unless a link lives."""
-        if self.state is LinkState.IDLE and now >= self._refused_until:
+        if self.state is LinkState.IDLE and not self._conduct.refused(now):
             self._call(path, now)
 
     def close(self, code: ByeCode, text: str) -> None:
@@ -237,7 +236,7 @@ class Link:
 
     def on_packet(self, path: Path, packet: Packet, now: float) -> None:
         """Take a packet from this peer; whatever it holds, nothing is raised."""
-        if self.state is LinkState.CLOSED or now < self._refused_until:
+        if self.state is LinkState.CLOSED or self._conduct.refused(now):
             return
         try:
             self._route(path, packet, now)
@@ -262,10 +261,9 @@ class Link:
     def _on_stale(self, path: Path, packet: Packet, now: float) -> None:
         """Drop a packet of another link; a peer that still uses it is told, once a second."""
         self._packets_stale += 1
-        if isinstance(packet.frames[0], Error | Bye | Fenced) or now < self._complained_at + 1.0:
-            return
-        self._complained_at = now
-        self._send(path, packet.link, Error(ErrorCode.UNKNOWN_LINK, "say HELLO"))
+        silent = isinstance(packet.frames[0], Error | Bye | Fenced)
+        if not silent and self._conduct.may_complain(now):
+            self._send(path, packet.link, Error(ErrorCode.UNKNOWN_LINK, "say HELLO"))
 
     def _on_refusal(self, frame: Frame, now: float) -> None:
         """Our HELLO was answered by something else than WELCOME."""
@@ -344,14 +342,11 @@ class Link:
     def _on_violation(self, error: ProtocolError, now: float) -> None:
         """Count a lie; a peer that goes on is cut off, and refused for a while."""
         self._defect(error.kind, error.detail)
-        self._violations += 1
-        if self._violations < self._options.violations_max:
+        if not self._conduct.on_violation(now):
             return
-        self._violations = 0
         if self.path is not None and self.state is not LinkState.IDLE:
             code = ErrorCode.OVER_CREDIT if error.kind == "credit" else ErrorCode.MALFORMED
             self._send(self.path, self._link_id, Error(code, error.detail[:200]))
-        self._refused_until = now + self._options.refusal
         self._give_up("it broke the protocol", now)
 
     def on_path_down(self, path: Path, cause: PathCause, now: float) -> None:

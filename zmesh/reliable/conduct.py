@@ -1,0 +1,36 @@
+"""How a peer behaves: rules it broke, and what it is told of it how often."""
+
+from zmesh.options import LinkOptions
+
+COMPLAINT_INTERVAL_S = 1.0
+"""A peer that uses a link we gave up is told so at most this often."""
+
+
+class Conduct:
+    """Counts violations; after a few the peer is refused for a while."""
+
+    def __init__(self, options: LinkOptions, now: float) -> None:
+        self._options = options
+        self._violations = 0
+        self._refused_until = now
+        self._complained_at = now - COMPLAINT_INTERVAL_S
+
+    def refused(self, now: float) -> bool:
+        """Whether the peer was cut off and is not listened to."""
+        return now < self._refused_until
+
+    def on_violation(self, now: float) -> bool:
+        """Count a broken rule; True where it was one too many: cut the peer off."""
+        self._violations += 1
+        if self._violations < self._options.violations_max:
+            return False
+        self._violations = 0
+        self._refused_until = now + self._options.refusal
+        return True
+
+    def may_complain(self, now: float) -> bool:
+        """Whether the peer may be told again; True counts as having told it."""
+        if now < self._complained_at + COMPLAINT_INTERVAL_S:
+            return False
+        self._complained_at = now
+        return True

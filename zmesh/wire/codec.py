@@ -1,0 +1,180 @@
+"""Packets to the parts of a ZeroMQ message, and back: `docs/protocol.md` byte for byte.
+
+`encode` trusts its caller for what costs a look at every record (see `bodies.check_text`), and
+checks the sizes that bound a packet. `decode` trusts nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgpack import Packer, unpackb
+
+from zmesh.errors import ProtocolError
+from zmesh.ids import LINK_ID_BYTES, LinkId
+from zmesh.message import CONTROL_LANE
+from zmesh.options import WireLimits
+from zmesh.wire.control import check_control, control_to_wire
+from zmesh.wire.fields import COUNT_MAX, Fields, integer, malformed, oversized, row, token
+from zmesh.wire.frames import (
+    VERSION,
+    ControlData,
+    Data,
+    Frame,
+    FrameType,
+    Packet,
+)
+from zmesh.wire.layouts import ALL_LANES, FROM_WIRE, TO_WIRE
+from zmesh.wire.records import check_records, split_bodies
+from zmesh.wire.scan import scan
+
+_DATA: Final = int(FrameType.DATA)
+
+# One for all: a call runs no Python code in between, so threads cannot mix their packets.
+_pack = Packer().pack
+
+
+# To the wire
+
+
+def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[bytes | memoryview]:
+    """Return the parts of the packet: its head, then each body over `inline_bytes_max` uncopied.
+
+    Bodies that are memoryviews must be of bytes (format "B", one dimension).
+
+    Raises:
+        ProtocolError: "oversized" or "unencodable", where this node made a packet it must not.
+    """
+    parts: list[bytes | memoryview] = [b""]
+    wire: list[object] = [VERSION, packet.link, packet.number]
+    for frame in packet.frames:
+        if type(frame) is Data:
+            _check_length("records", frame.records, limits.records_max)
+            records = split_bodies(frame.records, inline_bytes_max, parts)
+            wire.append((_DATA, frame.lane, frame.first_seq, records))
+        elif type(frame) is ControlData:
+            _check_length("records", frame.records, limits.records_max)
+            control = [control_to_wire(record) for record in frame.records]
+            wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
+        else:
+            wire.append(TO_WIRE[type(frame)](frame))
+    _check_length("frames", packet.frames, limits.frames_max)
+    try:
+        head = _pack(wire)
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        raise ProtocolError("unencodable", str(error)) from error
+    parts[0] = head
+    _check_sizes(parts, limits)
+    return parts
+
+
+def _check_length(what: str, items: Sequence[object], limit: int) -> None:
+    if len(items) > limit:
+        raise oversized(what, len(items), limit)
+
+
+def _check_sizes(parts: Sequence[bytes | memoryview], limits: WireLimits) -> None:
+    if len(parts) > limits.parts_max:
+        raise oversized("parts", len(parts), limits.parts_max)
+    if len(parts[0]) > limits.head_bytes_max:
+        raise oversized("head", len(parts[0]), limits.head_bytes_max)
+    for part in parts:
+        if len(part) > limits.part_bytes_max:
+            raise oversized("part", len(part), limits.part_bytes_max)
+
+
+# From the wire
+
+
+def decode(parts: Sequence[bytes], limits: WireLimits) -> Packet:
+    """Return the packet in the parts of a ZeroMQ message.
+
+    Raises:
+        ProtocolError: the kind is "version" or "unknown frame", which are answered with ERROR;
+            "oversized" where a limit is exceeded; "malformed" for everything else.
+    """
+    if not parts:
+        raise malformed("a packet without parts")
+    _check_sizes(parts, limits)
+    head = parts[0]
+    _check_version(head)
+    scan(head)
+    link, number, wire_frames = _unpack(head, limits)
+    if len(wire_frames) > limits.frames_max:
+        raise oversized("frames", len(wire_frames), limits.frames_max)
+    if not wire_frames:
+        raise malformed("a packet without frames")
+    taken: list[int] = []
+    frames = tuple([_decode_frame(fields, parts, taken, limits) for fields in wire_frames])
+    if len(parts) > 1 or taken:
+        taken.sort()
+        if taken != list(range(1, len(parts))):
+            raise malformed("a part is not the body of exactly one record")
+    return Packet(link, number, frames)
+
+
+def _check_version(head: bytes) -> None:
+    """Look at the version alone: what follows it may be another version's business."""
+    marker = head[0] if head else 0
+    at = 1 if 0x90 <= marker <= 0x9F else 3 if marker == 0xDC else 5 if marker == 0xDD else 0
+    if not at or at >= len(head) or head[at] > 0x7F:
+        raise malformed("the head does not begin with an array and a version")
+    if head[at] != VERSION:
+        raise ProtocolError("version", f"version {head[at]}, and {VERSION} is spoken here")
+
+
+def _unpack(head: bytes, limits: WireLimits) -> tuple[LinkId, int, Fields]:
+    try:
+        wire = unpackb(
+            head,
+            use_list=False,
+            timestamp=1,  # a float, which no field takes: the cheapest of what it can become
+            strict_map_key=False,
+            object_pairs_hook=_refuse_map,
+            ext_hook=_refuse_ext,
+            max_str_len=limits.text_bytes_max,
+            max_array_len=limits.array_items_max,
+        )
+    except UnicodeDecodeError:
+        raise malformed("a text is not UTF-8") from None
+    except ValueError as error:  # the scan left nothing else to find
+        raise ProtocolError("oversized", str(error)) from None
+    if len(wire) < 3:
+        raise malformed("a packet is not [version, link, number, frame, ...]")
+    link = LinkId(token(wire[1], "the link id", LINK_ID_BYTES))
+    return link, integer(wire[2], "the packet number"), wire[3:]
+
+
+def _refuse_map(_: object) -> object:
+    raise malformed("a map in a packet")
+
+
+def _refuse_ext(_code: int, _data: bytes) -> object:
+    raise malformed("an extension in a packet")
+
+
+def _decode_frame(
+    fields: object, parts: Sequence[bytes], taken: list[int], limits: WireLimits
+) -> Frame:
+    if type(fields) is not tuple or not fields:
+        raise malformed("a frame is not an array")
+    frame_type = integer(fields[0], "the type of a frame")
+    if frame_type == _DATA:
+        return _decode_data(fields, parts, taken, limits)
+    decoder = FROM_WIRE.get(frame_type)
+    if decoder is None:
+        raise ProtocolError("unknown frame", f"frame of type {frame_type}")
+    return decoder(fields[1:], limits)
+
+
+def _decode_data(
+    fields: Fields, parts: Sequence[bytes], taken: list[int], limits: WireLimits
+) -> Data | ControlData:
+    _, lane, first_seq, records = row(fields, "DATA", 4)
+    lane = integer(lane, "the lane of DATA", 0, ALL_LANES - 1)
+    if lane == CONTROL_LANE:
+        control = check_control(records, limits)
+        seq_max = COUNT_MAX - len(control) + 1
+        return ControlData(integer(first_seq, "the first number of DATA", 1, seq_max), control)
+    checked = check_records(records, parts, taken, limits)
+    seq_max = COUNT_MAX - len(checked) + 1
+    return Data(lane, integer(first_seq, "the first number of DATA", 1, seq_max), checked)

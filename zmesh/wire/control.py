@@ -1,0 +1,101 @@
+"""Control records as positional arrays, both ways."""
+
+from typing import Final, assert_never, cast
+
+from zmesh.errors import ProtocolError
+from zmesh.message import LANES, Outcome
+from zmesh.options import WireLimits
+from zmesh.wire.fields import Fields, array, integer, malformed, row, text
+from zmesh.wire.frames import Control, ControlType, Drain, Gap, Interest, Settle
+
+_OUTCOMES: Final = tuple(Outcome)
+
+Entries = tuple[tuple[str, str], ...]
+
+
+def control_to_wire(record: Control) -> Fields:
+    """Return the array of a control record."""
+    match record:
+        case Settle(lane, outcomes, details):
+            return (ControlType.SETTLE, lane, outcomes, details)
+        case Gap(lane, ranges):
+            return (ControlType.GAP, lane, ranges)
+        case Interest(added, removed):
+            return (ControlType.INTEREST, added, removed)
+        case Drain():
+            return (ControlType.DRAIN,)
+        case _:
+            assert_never(record)
+
+
+def check_control(value: object, limits: WireLimits) -> tuple[Control, ...]:
+    """Return the records of a DATA frame of the control lane.
+
+    Raises:
+        ProtocolError: "malformed", "oversized", or "unknown frame" for a record of a type that
+            this version does not know.
+    """
+    records = array(value, "control records", limits.records_max)
+    if not records:
+        raise malformed("a DATA frame without records")
+    return tuple([_control_from_wire(record, limits) for record in records])
+
+
+def _control_from_wire(value: object, limits: WireLimits) -> Control:
+    if type(value) is not tuple or not value:
+        raise malformed("a control record is not an array")
+    match integer(value[0], "the type of a control record"):
+        case ControlType.SETTLE:
+            return _settle(value, limits)
+        case ControlType.GAP:
+            return _gap(value, limits)
+        case ControlType.INTEREST:
+            _, added, removed = row(value, "INTEREST", 3)
+            entries = _interest(added, limits.interest_max)
+            return Interest(entries, _interest(removed, limits.interest_max - len(entries)))
+        case ControlType.DRAIN:
+            row(value, "DRAIN", 1)
+            return Drain()
+        case unknown:
+            raise ProtocolError("unknown frame", f"control record of type {unknown}")
+
+
+def _settle(value: Fields, limits: WireLimits) -> Settle:
+    _, lane, ranges, notes = row(value, "SETTLE", 4)
+    outcomes = []
+    for item in array(ranges, "outcomes", limits.ranges_max):
+        outcome, first, last = row(item, "an outcome", 3)
+        outcome = _OUTCOMES[integer(outcome, "an outcome", 0, len(_OUTCOMES) - 1)]
+        first = integer(first, "the first number of an outcome", 1)
+        outcomes.append((outcome, first, integer(last, "the last number of an outcome", first)))
+    details = array(notes, "details", limits.ranges_max)
+    for item in details:
+        seq, reason, delay_ms = row(item, "a detail", 3)
+        integer(seq, "the number of a detail", 1)
+        text(reason, "a reason")
+        integer(delay_ms, "a delay")
+    return Settle(
+        integer(lane, "the lane of SETTLE", 0, LANES - 1),
+        tuple(outcomes),
+        cast("tuple[tuple[int, str, int], ...]", details),
+    )
+
+
+def _gap(value: Fields, limits: WireLimits) -> Gap:
+    _, lane, ranges = row(value, "GAP", 3)
+    items = array(ranges, "gaps", limits.ranges_max)
+    for item in items:
+        first, last, size = row(item, "a gap", 3)
+        integer(last, "the last number of a gap", integer(first, "the first number of a gap", 1))
+        integer(size, "the size of a gap")
+    lane = integer(lane, "the lane of GAP", 0, LANES - 1)
+    return Gap(lane, cast("tuple[tuple[int, int, int], ...]", items))
+
+
+def _interest(value: object, length_max: int) -> Entries:
+    items = array(value, "interest", length_max)
+    for item in items:
+        kind, name = row(item, "an interest", 2)
+        text(kind, "the kind of an interest")
+        text(name, "an interest")
+    return cast("Entries", items)

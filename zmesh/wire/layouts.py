@@ -1,0 +1,311 @@
+"""Frames as positional arrays, both ways: `[type, field, ...]`. DATA is in `codec`."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, cast
+
+from zmesh.ids import (
+    MESH_TAG_BYTES,
+    NODE_ID_BYTES,
+    TOKEN_BYTES,
+    JournalId,
+    MeshTag,
+    NodeId,
+    SessionId,
+)
+from zmesh.message import CONTROL_LANE
+from zmesh.options import WireLimits
+from zmesh.wire.fields import (
+    COUNT_MAX,
+    NONCE_MAX,
+    Fields,
+    array,
+    integer,
+    lane_rows,
+    malformed,
+    ranges_above,
+    row,
+    text,
+    texts,
+    token,
+)
+from zmesh.wire.frames import (
+    Ack,
+    Bye,
+    ByeCode,
+    Error,
+    ErrorCode,
+    Fenced,
+    Frame,
+    FrameType,
+    Hello,
+    Iam,
+    LaneState,
+    PeerHint,
+    Ping,
+    Pong,
+    Ranges,
+    Welcome,
+    Who,
+)
+
+ALL_LANES: Final = CONTROL_LANE + 1
+
+PlainFrame = Who | Iam | Hello | Welcome | Ack | Ping | Pong | Bye | Fenced | Error
+"""Every frame without records."""
+
+
+# To the wire
+
+
+def _who_to_wire(frame: Who) -> Fields:
+    return (FrameType.WHO, frame.mesh, frame.node)
+
+
+def _iam_to_wire(frame: Iam) -> Fields:
+    known = [(hint.node, hint.name, hint.endpoints) for hint in frame.known]
+    return (
+        FrameType.IAM, frame.mesh, frame.node, frame.name, frame.incarnation, frame.endpoints,
+        known,
+    )  # fmt: skip
+
+
+def _hello_to_wire(frame: Hello) -> Fields:
+    return (
+        FrameType.HELLO, frame.mesh, frame.node, frame.to, frame.name, frame.incarnation,
+        frame.journal, frame.attempt, frame.resume, frame.fresh, frame.endpoints,
+        _lanes_to_wire(frame.lanes),
+    )  # fmt: skip
+
+
+def _welcome_to_wire(frame: Welcome) -> Fields:
+    return (
+        FrameType.WELCOME, frame.node, frame.name, frame.incarnation, frame.journal,
+        frame.attempt, frame.session, frame.endpoints, _lanes_to_wire(frame.lanes),
+    )  # fmt: skip
+
+
+def _lanes_to_wire(lanes: Sequence[LaneState]) -> list[Fields]:
+    return [
+        (
+            state.lane, state.next_seq, state.received_cum, state.received_ranges,
+            state.seq_limit, state.bytes_limit,
+        )
+        for state in lanes
+    ]  # fmt: skip
+
+
+def _ack_to_wire(frame: Ack) -> Fields:
+    return (FrameType.ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit)
+
+
+def _ping_to_wire(frame: Ping) -> Fields:
+    return (FrameType.PING, frame.nonce)
+
+
+def _pong_to_wire(frame: Pong) -> Fields:
+    return (FrameType.PONG, frame.nonce)
+
+
+def _bye_to_wire(frame: Bye) -> Fields:
+    return (FrameType.BYE, frame.code, frame.text)
+
+
+def _fenced_to_wire(frame: Fenced) -> Fields:
+    return (FrameType.FENCED, frame.incarnation)
+
+
+def _error_to_wire(frame: Error) -> Fields:
+    return (FrameType.ERROR, frame.code, frame.text)
+
+
+TO_WIRE: Final[dict[type[Frame], Callable[..., Fields]]] = {
+    Who: _who_to_wire,
+    Iam: _iam_to_wire,
+    Hello: _hello_to_wire,
+    Welcome: _welcome_to_wire,
+    Ack: _ack_to_wire,
+    Ping: _ping_to_wire,
+    Pong: _pong_to_wire,
+    Bye: _bye_to_wire,
+    Fenced: _fenced_to_wire,
+    Error: _error_to_wire,
+}
+"""The array of each frame without records."""
+
+
+# From the wire
+
+
+def _mesh(value: object) -> MeshTag:
+    return MeshTag(token(value, "the mesh tag", MESH_TAG_BYTES))
+
+
+def _node(value: object) -> NodeId:
+    return NodeId(token(value, "a node id", NODE_ID_BYTES))
+
+
+def _journal(value: object) -> JournalId:
+    return JournalId(token(value, "the journal id", TOKEN_BYTES))
+
+
+def _session(value: object) -> SessionId:
+    return SessionId(token(value, "a session id", TOKEN_BYTES))
+
+
+def _endpoints(value: object, limits: WireLimits) -> tuple[str, ...]:
+    return texts(value, "endpoints", limits.endpoints_max)
+
+
+def _lanes(value: object, limits: WireLimits) -> tuple[LaneState, ...]:
+    states = []
+    for fields in lane_rows(value, "lane states", 6, ALL_LANES):
+        lane, next_seq, cum, ranges, seq_limit, bytes_limit = fields
+        cum = integer(cum, "the cumulative number of a lane")
+        states.append(
+            LaneState(
+                cast("int", lane),  # checked by `lane_rows`
+                integer(next_seq, "the next number of a lane", 1),
+                cum,
+                ranges_above(ranges, cum, "the ranges of a lane", limits.ranges_max),
+                integer(seq_limit, "the message credit of a lane"),
+                integer(bytes_limit, "the byte credit of a lane"),
+            )
+        )
+    return tuple(states)
+
+
+def _who(fields: Fields, _: WireLimits) -> Who:
+    mesh, node = row(fields, "WHO", 2)
+    return Who(_mesh(mesh), _node(node))
+
+
+def _iam(fields: Fields, limits: WireLimits) -> Iam:
+    mesh, node, name, incarnation, endpoints, known = row(fields, "IAM", 6)
+    return Iam(
+        _mesh(mesh),
+        _node(node),
+        text(name, "the name of a node"),
+        integer(incarnation, "the incarnation"),
+        _endpoints(endpoints, limits),
+        tuple([_hint(hint, limits) for hint in array(known, "known peers", limits.known_max)]),
+    )
+
+
+def _hint(value: object, limits: WireLimits) -> PeerHint:
+    node, name, endpoints = row(value, "a known peer", 3)
+    return PeerHint(
+        _node(node), text(name, "the name of a known peer"), _endpoints(endpoints, limits)
+    )
+
+
+def _hello(fields: Fields, limits: WireLimits) -> Hello:
+    (
+        mesh, node, to, name, incarnation, journal, attempt, resume, fresh, endpoints, lanes,
+    ) = row(fields, "HELLO", 11)  # fmt: skip
+    return Hello(
+        _mesh(mesh),
+        _node(node),
+        _node(to),
+        text(name, "the name of a node"),
+        integer(incarnation, "the incarnation"),
+        _journal(journal),
+        integer(attempt, "the attempt"),
+        None if resume is None else _session(resume),
+        _session(fresh),
+        _endpoints(endpoints, limits),
+        _lanes(lanes, limits),
+    )
+
+
+def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
+    node, name, incarnation, journal, attempt, session, endpoints, lanes = row(
+        fields, "WELCOME", 8
+    )
+    return Welcome(
+        _node(node),
+        text(name, "the name of a node"),
+        integer(incarnation, "the incarnation"),
+        _journal(journal),
+        integer(attempt, "the attempt"),
+        _session(session),
+        _endpoints(endpoints, limits),
+        _lanes(lanes, limits),
+    )
+
+
+def _ack(fields: Fields, limits: WireLimits) -> Ack:
+    largest, delay_us, lanes, credit = row(fields, "ACK", 4)
+    # Written out, since nearly every packet carries one.
+    received = array(lanes, "acknowledgements", ALL_LANES)
+    previous = -1
+    for item in received:
+        lane, cum, ranges = row(item, "an acknowledgement", 3)
+        if type(lane) is not int or type(cum) is not int:
+            raise malformed("the lane or number of an acknowledgement is not an integer")
+        if not previous < lane < ALL_LANES or not 0 <= cum <= COUNT_MAX:
+            raise malformed("acknowledgements are not of ascending lanes, or out of range")
+        previous = lane
+        if type(ranges) is not tuple or ranges:
+            ranges_above(ranges, cum, "the ranges of an acknowledgement", limits.ranges_max)
+    granted = array(credit, "credit", ALL_LANES)
+    previous = -1
+    for item in granted:
+        lane, seq_limit, bytes_limit = row(item, "credit", 3)
+        if type(lane) is not int or type(seq_limit) is not int or type(bytes_limit) is not int:
+            raise malformed("credit is not an array of integers")
+        if not previous < lane < ALL_LANES or not 0 <= seq_limit <= COUNT_MAX >= bytes_limit >= 0:
+            raise malformed("credit is not of ascending lanes, or out of range")
+        previous = lane
+    return Ack(
+        integer(largest, "the largest packet number"),
+        integer(delay_us, "the delay of an acknowledgement"),
+        cast("tuple[tuple[int, int, Ranges], ...]", received),
+        cast("tuple[tuple[int, int, int], ...]", granted),
+    )
+
+
+def _ping(fields: Fields, _: WireLimits) -> Ping:
+    return Ping(integer(row(fields, "PING", 1)[0], "a nonce", 0, NONCE_MAX))
+
+
+def _pong(fields: Fields, _: WireLimits) -> Pong:
+    return Pong(integer(row(fields, "PONG", 1)[0], "a nonce", 0, NONCE_MAX))
+
+
+def _bye(fields: Fields, _: WireLimits) -> Bye:
+    code, reason = row(fields, "BYE", 2)
+    return Bye(_code(ByeCode, code), text(reason, "the text of BYE"))
+
+
+def _fenced(fields: Fields, _: WireLimits) -> Fenced:
+    return Fenced(integer(row(fields, "FENCED", 1)[0], "the incarnation"))
+
+
+def _error(fields: Fields, _: WireLimits) -> Error:
+    code, reason = row(fields, "ERROR", 2)
+    return Error(_code(ErrorCode, code), text(reason, "the text of ERROR"))
+
+
+Code = TypeVar("Code", ByeCode, ErrorCode)
+
+
+def _code(codes: type[Code], value: object) -> Code:
+    try:
+        return codes(integer(value, "a code"))
+    except ValueError:
+        raise malformed(f"{value} is not a {codes.__name__}") from None
+
+
+FROM_WIRE: Final[dict[int, Callable[[Fields, WireLimits], PlainFrame]]] = {
+    FrameType.WHO: _who,
+    FrameType.IAM: _iam,
+    FrameType.HELLO: _hello,
+    FrameType.WELCOME: _welcome,
+    FrameType.ACK: _ack,
+    FrameType.PING: _ping,
+    FrameType.PONG: _pong,
+    FrameType.BYE: _bye,
+    FrameType.FENCED: _fenced,
+    FrameType.ERROR: _error,
+}
+"""The frame without records of each type, from its fields after the type."""

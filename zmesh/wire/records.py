@@ -1,0 +1,198 @@
+"""Records of the data lanes: checked in bulk, so that the tuples msgpack made are the records.
+
+Where there are many, checks run over whole columns of a DATA frame at C speed.
+"""
+
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import Final, cast
+
+from zmesh.message import LANES, Record, Tag
+from zmesh.options import WireLimits
+from zmesh.wire.fields import (
+    COUNT_MAX,
+    Fields,
+    array,
+    integer,
+    malformed,
+    oversized,
+    row,
+    text,
+    token,
+)
+
+HEAD_MAX: Final = 255
+TAG_MAX: Final = 127
+DIGEST_BYTES: Final = 16
+UNKNOWN_ITEMS_MAX: Final = 8
+"""In the value of a tag this version does not know."""
+
+BULK_MIN: Final = 8
+"""From this many records on it is cheaper to look at columns than at each."""
+
+Column = tuple[object, ...]
+"""The same field of many records."""
+
+_HEADS: Final = frozenset(range(HEAD_MAX + 1))
+_INTEGER_TAGS: Final = frozenset(
+    map(int, (Tag.TTL_MS, Tag.MESSAGE_ID, Tag.ATTEMPT, Tag.CORRELATION))
+)
+_BODY = itemgetter(2)
+
+
+# Bodies in parts of their own
+
+
+def split_bodies(
+    records: tuple[Record, ...], inline_bytes_max: int, parts: list[bytes | memoryview]
+) -> Sequence[object]:
+    """Append bodies over `inline_bytes_max` to `parts`, and put their index in their place."""
+    if max(map(len, map(_BODY, records))) <= inline_bytes_max:
+        return records
+    wire: list[object] = []
+    for record in records:
+        body = record[2]
+        if len(body) <= inline_bytes_max:
+            wire.append(record)
+        else:
+            wire.append((*record[:2], len(parts), *record[3:]))
+            parts.append(body)
+    return wire
+
+
+def _join_bodies(records: Fields, parts: Sequence[bytes], taken: list[int]) -> tuple[Record, ...]:
+    joined: list[Record] = []
+    for record in cast("tuple[Record, ...]", records):
+        body = cast("object", record[2])
+        if type(body) is bytes:
+            joined.append(record)
+            continue
+        index = integer(body, "the index of a part", 1, len(parts) - 1)
+        taken.append(index)
+        joined.append((*record[:2], parts[index], *record[3:]))
+    return tuple(joined)
+
+
+# Checks
+
+
+def check_records(
+    value: object, parts: Sequence[bytes], taken: list[int], limits: WireLimits
+) -> tuple[Record, ...]:
+    """Return the records of a DATA frame, with bodies from `parts` where they have their own.
+
+    The indexes of those parts are appended to `taken`.
+
+    Raises:
+        ProtocolError: "malformed" or "oversized".
+    """
+    records = array(value, "records", limits.records_max)
+    if len(records) < BULK_MIN:
+        bodies = _check_each(records, limits)
+    else:
+        bodies = _check_all(records, limits)
+    types = set(map(type, bodies))
+    if types == {bytes}:
+        return cast("tuple[Record, ...]", records)
+    if not types:
+        raise malformed("a DATA frame without records")
+    if not types <= {bytes, int}:
+        raise malformed("the body of a record is neither bytes nor the index of a part")
+    return _join_bodies(records, parts, taken)
+
+
+def _check_each(records: Fields, limits: WireLimits) -> Column:
+    """Check everything but the bodies, which are returned."""
+    bodies = []
+    for record in records:
+        if type(record) is not tuple or not 3 <= len(record) <= 4:
+            raise malformed("a record is not an array of 3 or 4")
+        head, target, body = record[:3]
+        if type(head) is not int or not 0 <= head <= HEAD_MAX:
+            raise malformed("the head of a record is not an integer in 0..255")
+        if type(target) is not str:
+            raise malformed("the target of a record is not a text")
+        if len(record) == 4:
+            _check_extras(record[3], limits)
+        bodies.append(body)
+    return tuple(bodies)
+
+
+def _check_all(records: Fields, limits: WireLimits) -> Column:
+    """Do what `_check_each` does column by column, at a tenth of its cost for many records."""
+    heads, targets, bodies, extras = _columns(records)
+    # A text or bytes in the place of a record was taken apart like one, and shows here: the
+    # first item of a text is no integer, the second of bytes no text.
+    if set(map(type, heads)) != {int} or not _HEADS.issuperset(heads):
+        raise malformed("the head of a record is not an integer in 0..255")
+    if set(map(type, targets)) != {str}:
+        raise malformed("the target of a record is not a text")
+    for extra in extras:
+        _check_extras(extra, limits)
+    return bodies
+
+
+def _columns(records: Fields) -> tuple[Column, Column, Column, Column]:
+    """Return heads, targets, bodies and extras; the last are fewer where not all have some."""
+    try:
+        columns = tuple(zip(*cast("Iterable[Fields]", records), strict=True))
+    except TypeError:
+        raise malformed("a record is not an array of 3 or 4") from None
+    except ValueError:
+        return _uneven_columns(records)
+    if len(columns) == 3:
+        return (*columns, ())
+    if len(columns) == 4:
+        return columns
+    raise malformed("a record is not an array of 3 or 4")
+
+
+def _uneven_columns(records: Fields) -> tuple[Column, Column, Column, Column]:
+    rows = cast("tuple[Fields, ...]", records)
+    if set(map(type, rows)) != {tuple} or set(map(len, rows)) != {3, 4}:
+        raise malformed("a record is not an array of 3 or 4")
+    heads, targets, bodies = zip(*rows, strict=False)
+    return heads, targets, bodies, tuple([row[3] for row in rows if len(row) == 4])
+
+
+def _check_extras(extras: object, limits: WireLimits) -> None:
+    fields = array(extras, "extras", limits.extras_max)
+    if not fields or len(fields) % 2:
+        raise malformed("extras are not pairs of tag and value")
+    previous = 0
+    for index in range(0, len(fields), 2):
+        tag, value = fields[index], fields[index + 1]
+        if type(tag) is not int or not previous < tag <= TAG_MAX:
+            raise malformed(f"tags are not ascending integers in 1..{TAG_MAX}")
+        previous = tag
+        if tag in _INTEGER_TAGS:
+            if type(value) is not int or not 0 <= value <= COUNT_MAX:
+                raise malformed(f"an extra is not an integer in 0..{COUNT_MAX}")
+        else:
+            _check_value(tag, value, limits)
+
+
+def _check_value(tag: int, value: object, limits: WireLimits) -> None:
+    match tag:
+        case Tag.KEY:
+            text(value, "a key")
+        case Tag.HEADERS:
+            if type(value) is not bytes:
+                raise malformed("headers are not bytes")
+            if len(value) > limits.headers_bytes_max:
+                raise oversized("headers", len(value), limits.headers_bytes_max)
+        case Tag.PREDECESSOR:
+            lane, seq = row(value, "a predecessor", 2)
+            integer(lane, "the lane of a predecessor", 0, LANES - 1)
+            integer(seq, "the number of a predecessor", 1)
+        case Tag.FRAGMENTS:
+            pieces, size, digest = row(value, "fragments", 3)
+            integer(pieces, "the count of fragments", 1)
+            integer(size, "the size of a fragmented body", 1)
+            token(digest, "the digest of a fragmented body", DIGEST_BYTES)
+        case _:
+            items = (
+                array(value, "an extra", UNKNOWN_ITEMS_MAX) if type(value) is tuple else [value]
+            )
+            if not set(map(type, items)) <= {int, str, bytes}:
+                raise malformed("an extra is neither a scalar nor an array of scalars")

@@ -1,0 +1,157 @@
+"""One candidate's dials: addresses in parallel, rounds with back-off, and whose turn it is.
+
+`Membership` drives these; nothing here knows of the table or of identities.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+
+from zmesh.discovery.candidates import MDNS, Candidate
+from zmesh.events import PathCause
+from zmesh.ids import Entropy
+from zmesh.options import NodeOptions
+
+
+class Phase(Enum):
+    """What is being done about a candidate."""
+
+    RESTING = "resting"  # until `due`
+    DIALING = "dialing"  # a round is under way
+    GREETED = "greeted"  # one path answered with the right id; the link is being made on it
+    LINKED = "linked"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A path we dialed: where to, and until when it has to show the next sign."""
+
+    endpoint: str
+    deadline: float  # infinite once a link watches over the path
+
+
+@dataclass(slots=True, eq=False)
+class Pursuit:
+    """The dials of one candidate.
+
+    A round tries every endpoint once, each a stagger after the one before (RFC 8305 section 5) or
+    as soon as that one failed, so that a black-holed address delays nobody.
+    """
+
+    candidate: Candidate
+    phase: Phase = Phase.RESTING
+    due: float | None = None  # when the next round begins; None: when something changes
+    began: float = -inf  # when the latest round did
+    untried: deque[str] = field(default_factory=deque)  # what is left of this round
+    next_dial: float = 0.0
+    attempts: dict[int, Attempt] = field(default_factory=dict)  # path -> attempt
+    winner: int | None = None  # the path that answered with the right id
+    queued: bool = False  # waits for a free dial
+    slow: bool = False  # the answer was wrong, not missing: hurry cannot help
+    forget_at: float | None = None
+    causes: dict[str, PathCause] = field(default_factory=dict)  # endpoint -> latest failure
+
+    def begin(self, endpoints: Iterable[str], now: float) -> None:
+        """Start a round."""
+        self.phase = Phase.DIALING
+        self.due = None
+        self.began = self.next_dial = now
+        self.slow = False
+        self.causes.clear()
+        self.untried = deque(endpoints)
+
+    def extend(self, endpoints: Iterable[str]) -> None:
+        """Add what was learned while the round is under way."""
+        busy = {attempt.endpoint for attempt in self.attempts.values()}
+        seen = busy.union(self.untried, self.causes)
+        self.untried.extend(endpoint for endpoint in endpoints if endpoint not in seen)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nobody was ever dialed here, nor met otherwise: the first round is planned."""
+        return self.began == -inf and not self.candidate.proven
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every endpoint of this round was tried in vain."""
+        return self.phase is Phase.DIALING and not self.untried and not self.attempts
+
+    def rest(self, due: float | None) -> None:
+        """Do nothing until `due`."""
+        self.phase = Phase.RESTING
+        self.due = due
+        self.untried.clear()
+        self.winner = None
+        self.candidate.linked = False
+
+    def next_wake(self) -> float | None:
+        """Return when something has to be done, as far as this candidate goes."""
+        times = [each.deadline for each in self.attempts.values() if each.deadline < inf]
+        if self.phase is Phase.DIALING and self.untried and not self.queued:
+            times.append(self.next_dial)
+        if self.phase is Phase.RESTING:
+            times += [time for time in (self.due, self.forget_at) if time is not None]
+        return min(times, default=None)
+
+
+def backoff(failures: int, options: NodeOptions, entropy: Entropy) -> float:
+    """Return how long to wait after so many rounds failed: doubling, full jitter, capped.
+
+    Full jitter, because a whole mesh may lose the same peer in the same instant.
+    """
+    ceiling = options.reconnect_min * 2.0 ** min(failures - 1, 30)
+    return entropy.uniform(0.0, min(options.reconnect_max, ceiling))
+
+
+def slow_backoff(options: NodeOptions, entropy: Entropy) -> float:
+    """Return how long to wait where haste is useless: the peer left, or somebody else answers."""
+    return entropy.uniform(options.reconnect_max / 2, options.reconnect_max)
+
+
+class DialQueue:
+    """Who waits for a free dial, served in turns so that no kind of candidate starves another.
+
+    The kinds are: what the operator wrote down, who proved itself before, strangers from mDNS,
+    strangers others told of, and strangers that failed before.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: tuple[dict[int, Pursuit], ...] = ({}, {}, {}, {}, {})
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._kinds))
+
+    def add(self, pursuit: Pursuit) -> None:
+        """Have it wait, at the end of its kind, if it does not wait already."""
+        if not pursuit.queued:
+            pursuit.queued = True
+            self._kinds[_kind(pursuit.candidate)][pursuit.candidate.serial] = pursuit
+
+    def discard(self, pursuit: Pursuit) -> None:
+        """Have it wait no longer."""
+        pursuit.queued = False
+        for kind in self._kinds:
+            kind.pop(pursuit.candidate.serial, None)
+
+    def pop(self) -> Pursuit:
+        """Return whose turn it is, which waits no longer. There must be one."""
+        while True:
+            kind = self._kinds[self._turn]
+            self._turn = (self._turn + 1) % len(self._kinds)
+            if kind:
+                pursuit = kind.pop(next(iter(kind)))
+                pursuit.queued = False
+                return pursuit
+
+
+def _kind(candidate: Candidate) -> int:
+    if candidate.is_pinned:
+        return 0
+    if candidate.proven:
+        return 1
+    if candidate.failures:
+        return 4
+    return 2 if MDNS in candidate.vouched else 3

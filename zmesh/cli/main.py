@@ -1,0 +1,55 @@
+"""`zmesh`: on a terminal what the API does in code."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import zmesh
+from zmesh.errors import UsageError, ZmeshError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code: 0 well, 1 not well, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _demo(options)
+    except UsageError as error:
+        print(f"zmesh: {error}", file=sys.stderr)
+        return 2
+    except ZmeshError as error:
+        print(f"zmesh: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zmesh", description="Brokerless, reliable messaging for services on a LAN."
+    )
+    parser.add_argument("--version", action="version", version=f"zmesh {zmesh.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="watch processes find each other, work, lose one, and lose nothing",
+        description="Start a coordinator and three workers as separate processes on loopback, "
+        "which find each other by mDNS; have them analyse every file of a directory, kill one "
+        "with SIGKILL half-way, start another, and compare every result with one computed "
+        "serially.",
+    )
+    demo.add_argument(
+        "--tree", type=Path, help="the directory (default: Python's standard library)"
+    )
+    demo.add_argument("--json", action="store_true", help="print one line of JSON and no more")
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from zmesh.cli.demo.coordinator import run  # noqa: PLC0415  # rich is an extra
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the demo needs {error.name}: install it with pip install 'zmesh[cli]'"
+        ) from error
+    return run(options.tree, as_json=options.json)

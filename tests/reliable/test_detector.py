@@ -161,6 +161,13 @@ def test_own_stall_of_thirty_seconds_brings_no_suspicion() -> None:
         assert run(subject, woken + 60.0, always(0.001))[1] is None
 
 
+def test_a_lag_longer_than_the_wait_leaves_none_but_no_more() -> None:
+    subject = detector()
+    subject.on_ping_sent(10.0)
+    subject.on_loop_late(30.0, 11.0)
+    assert subject.deadline(SUSPECT) < 11.0 + MULTIPLIER_MAX * 3.8
+
+
 def test_a_late_loop_makes_patient_and_a_punctual_one_forgets_it() -> None:
     subject = detector()
     subject.on_loop_late(3.0, 10.0)
@@ -194,6 +201,15 @@ def test_slow_answers_make_patient() -> None:
         subject.on_ping_sent(4010.0)
     assert quick.deadline(SUSPECT) < 4010.0 + 3.8
     assert slow.deadline(SUSPECT) > 4010.0 + 5.0
+
+
+def test_answers_always_as_late_may_still_be_a_quarter_later() -> None:
+    subject = detector()
+    run(subject, 20_000.0, always(2.0))
+    subject.heard(20_000.0)
+    subject.on_ping_sent(20_010.0)
+    mean_and_pause = 2.0 + 3.0
+    assert subject.deadline(SUSPECT) == pytest.approx(20_010.0 + mean_and_pause + 5.226 * 0.5)
 
 
 def test_a_restart_forgets_the_waits_of_the_old_path() -> None:

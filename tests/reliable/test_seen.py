@@ -58,6 +58,7 @@ def test_a_message_that_is_begun_again_loses_its_outcome() -> None:
     assert seen.begin(message(1), 1.0)
     assert seen.begin(message(1), 1.0)
     assert seen.check(message(1), 1.0) is PENDING
+    assert seen.statistics == SeenStatistics(pending=1, finished=0, expired=0, displaced=0)
     seen.finish(message(1), Outcome.ACCEPTED, 2.0)
     assert seen.check(message(1), 2.0) is Outcome.ACCEPTED
     assert seen.statistics.finished == 1
@@ -78,6 +79,14 @@ def test_an_outcome_is_remembered_for_the_horizon() -> None:
     assert seen.statistics == SeenStatistics(pending=0, finished=1, expired=1, displaced=0)
 
 
+def test_each_outcome_has_its_own_age() -> None:
+    seen = table()
+    handle(seen, 1, 0.0)
+    handle(seen, 2, 0.75 * HORIZON_S)
+    assert seen.check(message(1), 1.5 * HORIZON_S) is None
+    assert seen.check(message(2), 1.5 * HORIZON_S) is Outcome.ACCEPTED
+
+
 def test_a_message_being_handled_is_never_too_old() -> None:
     seen = table()
     seen.begin(message(1), 0.0)
@@ -91,6 +100,16 @@ def test_a_full_table_forgets_the_oldest_outcome() -> None:
     assert seen.check(message(0), 0.0) is None
     assert [seen.check(message(counter), 0.0) for counter in (1, 2, 3)] == [Outcome.ACCEPTED] * 3
     assert seen.statistics == SeenStatistics(pending=0, finished=3, expired=0, displaced=1)
+
+
+def test_a_new_outcome_is_as_young_as_it_is() -> None:
+    seen = table(capacity=3)
+    handle(seen, 0, 0.0, Outcome.MODIFIED)
+    handle(seen, 0, 0.0, Outcome.ACCEPTED)
+    handle(seen, 1, 0.0)
+    handle(seen, 2, 0.0)  # the place of the first outcome goes, not the second
+    assert seen.check(message(0), 0.0) is Outcome.ACCEPTED
+    assert seen.statistics == SeenStatistics(pending=0, finished=3, expired=0, displaced=0)
 
 
 def test_a_table_full_of_messages_being_handled_takes_no_more() -> None:

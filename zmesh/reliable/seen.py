@@ -99,14 +99,13 @@ class SeenTable:
         if len(self._pending) >= self._capacity:
             return False
         self._finished.pop(message_id, None)
-        self._evict(now, self._capacity - 1)
+        self._evict(now)
         self._pending.add(message_id)
         return True
 
     def finish(self, message_id: MessageId, outcome: Outcome, now: float) -> None:
         """Note the outcome of a message that was begun; KeyError where it was not."""
         self._pending.remove(message_id)
-        self._evict(now, self._capacity - 1)
         stamp = self._stamp(outcome, now)
         self._finished[message_id] = stamp
         self._order.append(message_id)
@@ -137,14 +136,14 @@ class SeenTable:
     def _is_expired(self, stamp: _Stamp, now: float) -> bool:
         return self._tick(now) - stamp.tick > TICKS
 
-    def _evict(self, now: float, held_max: int) -> None:
-        """Forget a few entries that are too old, and of what is left all above `held_max`."""
+    def _evict(self, now: float) -> None:
+        """Forget a few entries that are too old, and then as many as make room for one more."""
         stamps = self._stamps_in_order
         for _ in range(EVICTIONS_MAX):
             if not stamps or not self._is_expired(stamps[0], now):
                 break
             self._forget_oldest(now)
-        while stamps and len(self._pending) + len(stamps) > held_max:
+        while stamps and len(self._pending) + len(stamps) >= self._capacity:
             self._forget_oldest(now)
 
     def _forget_oldest(self, now: float) -> None:

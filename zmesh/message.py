@@ -6,7 +6,6 @@ A *record* is a message as the link carries it: a plain tuple, because one is ma
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
-from operator import itemgetter
 from typing import Final
 
 LANES: Final = 10
@@ -80,9 +79,6 @@ Extras = tuple[ExtraValue, ...]
 Record = tuple[int, str, bytes | memoryview] | tuple[int, str, bytes | memoryview, Extras]
 """`(head, target, body)` or `(head, target, body, extras)`; `head = kind | encoding << 4`."""
 
-_TARGET = itemgetter(1)
-_BODY = itemgetter(2)
-
 RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 
@@ -137,13 +133,16 @@ def size_of(record: Record) -> int:
     return size
 
 
-def total_size(records: Sequence[Record]) -> int:
-    """Return the sum of `size_of` over the records, for plain ones at C speed."""
+def sizes_of(records: Sequence[Record]) -> list[int]:
+    """Return `size_of` of each record."""
     if not records or max(map(len, records)) > 3:
-        return sum(map(size_of, records))
-    bodies = sum(map(len, map(_BODY, records)))
-    targets = sum(map(len, map(_TARGET, records)))
-    return bodies + targets + RECORD_OVERHEAD_BYTES * len(records)
+        return [size_of(record) for record in records]
+    return [len(body) + len(target) + RECORD_OVERHEAD_BYTES for _, target, body in records]  # type: ignore[misc]
+
+
+def total_size(records: Sequence[Record]) -> int:
+    """Return the sum of `size_of` over the records."""
+    return sum(sizes_of(records))
 
 
 @dataclass(frozen=True, slots=True)

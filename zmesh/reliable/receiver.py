@@ -8,9 +8,10 @@ waits for it. A released record is held against credit until it is settled.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from operator import itemgetter
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Kind, Outcome, Record, Tag, extra, size_of, total_size
+from zmesh.message import Kind, Outcome, Record, Tag, extra, head, size_of, sizes_of
 from zmesh.options import LinkOptions
 from zmesh.reliable.credit import CreditPool, LaneCredit
 from zmesh.reliable.fragments import Assembly
@@ -20,6 +21,9 @@ from zmesh.wire.frames import Control, Settle
 
 REASON_CHARACTERS_MAX = 200
 """Longer reasons are cut: a settlement must stay a small control record."""
+
+_HEAD = itemgetter(0)
+_FRAGMENT_HEAD = head(Kind.FRAGMENT)
 
 IsReleased = Callable[[int, int], bool]
 """Whether `(lane, seq)` has been released: asked for a record's predecessor."""
@@ -132,7 +136,8 @@ class IncomingLane:
         Raises ProtocolError where the peer exceeds its credit; nothing is kept then.
         """
         last = first + len(records) - 1
-        size = total_size(records)
+        sizes = sizes_of(records)
+        size = sum(sizes)
         self._check_credit(first, last, size, records)
         new = self.received.add(first, last)
         if not new:
@@ -142,13 +147,13 @@ class IncomingLane:
             self.received_bytes += size
             if first == self.released + 1 and self._is_plain(records):
                 self.released = last
-                self._held.update(zip(range(first, last + 1), map(size_of, records), strict=True))
+                self._held.update(zip(range(first, last + 1), sizes, strict=True))
                 return [Arrived(self.lane, first, last, list(records))]
         else:
             self.duplicates += len(records)
             for start, end in new:
                 self.duplicates -= end - start + 1
-                self.received_bytes += total_size(records[start - first : end - first + 1])
+                self.received_bytes += sum(sizes[start - first : end - first + 1])
         for start, end in new:
             for seq in range(start, end + 1):
                 self._keep(seq, records[seq - first], now)
@@ -171,7 +176,7 @@ class IncomingLane:
         """Whether the records can be released as they are: no extras, nothing waiting."""
         if self.early or self._voided or self._transfer or self._skipping:
             return False
-        return max(map(len, records)) == 3 and all(r[0] & 15 != Kind.FRAGMENT for r in records)
+        return max(map(len, records)) == 3 and _FRAGMENT_HEAD not in set(map(_HEAD, records))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record
@@ -219,7 +224,7 @@ class IncomingLane:
                 break  # released with the lane that holds the predecessor
             del self.early[seq]
             self.released = seq
-            if record[0] & 15 == Kind.FRAGMENT:
+            if record[0] == _FRAGMENT_HEAD:
                 self._close_run(run, arrived, seq - 1)
                 run = []
                 arrived += self._on_fragment(seq, record)

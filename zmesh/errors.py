@@ -57,6 +57,13 @@ class ForkedProcess(UsageError):
         )
 
 
+class NotOpen(UsageError):
+    """A node was used before it was opened."""
+
+    def __init__(self) -> None:
+        super().__init__("this node is not open yet: use it inside `async with zmesh.Node(...)`")
+
+
 class WrongThread(UsageError):
     """A node was used outside the thread that runs its event loop."""
 
@@ -94,6 +101,16 @@ class InvalidOption(UsageError):
         self.option = option
         self.value = value
         super().__init__(f"{option}={value!r} cannot work: expected {expected}")
+
+
+class AlreadySettled(UsageError):
+    """A message was accepted, rejected or released a second time."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this message already has its outcome: settle it once, and before the next is asked "
+            "for, or read with settle='manual'"
+        )
 
 
 class PeerUnknown(DeliveryError):
@@ -140,6 +157,20 @@ class PeerRestarted(DeliveryError):
         super().__init__(
             f"peer {peer} restarted and forgot its session: the message may or may not have been "
             "handled; send it again if handling it twice is harmless"
+        )
+
+
+class PeersMissing(ZmeshError, TimeoutError):
+    """The peers waited for did not appear in time."""
+
+    def __init__(self, wanted: str, seen: Sequence[str], timeout: float) -> None:
+        self.wanted = wanted
+        self.seen = tuple(seen)
+        self.timeout = timeout
+        who = ", ".join(sorted(seen)[:8]) or "nobody"
+        super().__init__(
+            f"no {wanted} within {timeout:g} s (in sight: {who}): check that it runs in the same "
+            "mesh on this machine, or name it with peers=[...]"
         )
 
 

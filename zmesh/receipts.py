@@ -1,0 +1,102 @@
+"""Receipts: what a sender holds until its messages have their outcome."""
+
+import asyncio
+from collections.abc import Generator
+from typing import assert_never
+
+from zmesh.errors import (
+    Closed,
+    DeadLettered,
+    Expired,
+    NoProvider,
+    PeerLost,
+    PeerRestarted,
+    PeerUnknown,
+    Rejected,
+    ZmeshError,
+)
+from zmesh.message import Failure, FailureKind, Ticket
+
+
+def error_of(failure: Failure) -> ZmeshError:
+    """Return the error that tells of this failure."""
+    match failure.kind:
+        case FailureKind.REJECTED:
+            return Rejected(failure.peer, failure.reason)
+        case FailureKind.EXPIRED:
+            return Expired(failure.peer)
+        case FailureKind.DEAD_LETTERED:
+            return DeadLettered(failure.peer, failure.attempts, failure.reason)
+        case FailureKind.PEER_LOST:
+            return PeerLost(failure.peer, failure.reason)
+        case FailureKind.PEER_RESTARTED:
+            return PeerRestarted(failure.peer)
+        case FailureKind.PEER_UNKNOWN:
+            return PeerUnknown(failure.peer)
+        case FailureKind.NO_PROVIDER:
+            return NoProvider(failure.peer)
+        case FailureKind.CLOSED:
+            return Closed(failure.reason or "node")
+        case _:
+            assert_never(failure.kind)
+
+
+class Receipt(Ticket):
+    """The outcome of what was posted or published, once there is one.
+
+    `await receipt` waits until every message has its outcome, and returns how many were accepted.
+    It raises the error of the first that was not; `receipt.failures` has them all. A receipt that
+    nobody awaits costs nothing.
+    """
+
+    __slots__ = ("_waiters",)
+
+    def __init__(self, expected: int = 1) -> None:
+        super().__init__(expected)
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    def __await__(self) -> Generator[object, None, int]:
+        if not self.done:
+            yield from self.outcome()
+        return self.result()
+
+    def outcome(self) -> "asyncio.Future[None]":
+        """Return a future that is done when every message has its outcome, whatever it is."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.done:
+            future.set_result(None)
+        else:
+            # Those who gave up waiting are forgotten here.
+            self._waiters = [waiter for waiter in self._waiters or () if not waiter.done()]
+            self._waiters.append(future)
+        return future
+
+    def result(self) -> int:
+        """Return how many messages were accepted, when all have their outcome.
+
+        Raises:
+            Rejected, Expired, DeadLettered, PeerLost, PeerRestarted, PeerUnknown, Closed: what
+                became of the first message that was not accepted.
+        """
+        if self.failures:
+            error = error_of(self.failures[0])
+            if self.expected > 1:
+                error.add_note(
+                    f"{len(self.failures)} of {self.expected} messages were not accepted: "
+                    "see the receipt's failures"
+                )
+            raise error
+        return self.accepted
+
+    def finish(self) -> None:
+        """Wake those who wait: every message has its outcome."""
+        if self._waiters is not None:
+            waiters, self._waiters = self._waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Receipt: {self.accepted} accepted, {len(self.failures)} failed of {self.expected}>"
+        )

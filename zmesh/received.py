@@ -1,0 +1,299 @@
+"""A received message, and how the verdict on it finds its way back to the sender."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from zmesh.actions import Delivery
+from zmesh.errors import AlreadySettled
+from zmesh.events import SettleDeliveries, Source
+from zmesh.message import Outcome, Record, Tag, extra
+from zmesh.wire.bodies import decode_body, decode_headers
+
+
+class Settler(Protocol):
+    """Takes verdicts on the records `first..last` (indexes) of a delivery."""
+
+    def settle(
+        self,
+        delivery: Delivery,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        reason: str = "",
+        delay: float = 0.0,
+    ) -> None:
+        """Pass the verdict on."""
+        ...
+
+    def abandon(self, delivery: Delivery, first: int, last: int) -> None:
+        """Say that the consumer is gone and gives no verdict on these."""
+        ...
+
+
+def numbers(delivery: Delivery, first: int, last: int) -> tuple[int, int]:
+    """Return the sequence numbers of the records `first..last` (indexes)."""
+    # A record put together from fragments is alone in its delivery and spans several numbers.
+    is_end = last == len(delivery.records) - 1
+    return delivery.first_seq + first, delivery.last_seq if is_end else delivery.first_seq + last
+
+
+class Chunk:
+    """A run of records of one delivery that one reader has taken.
+
+    Reading on accepts what was read before, so a whole run costs one settlement: `current` moves
+    with the reader, and `accept_read` settles everything before it.
+    """
+
+    __slots__ = (
+        "_apart",
+        "_settled",
+        "count",
+        "current",
+        "delivery",
+        "messages",
+        "noted",
+        "settler",
+        "stop",
+    )
+
+    def __init__(self, settler: Settler, delivery: Delivery, start: int, stop: int) -> None:
+        self.count = stop - start
+        self._settled = start  # everything below has its verdict
+        self._apart: set[int] | None = None  # judged one by one by the application
+        self.settler = settler
+        self.delivery = delivery
+        self.stop = stop
+        self.current: Message | None = None
+        self.noted = False  # whether the settlements know that reading went on
+        records = delivery.records
+        self.messages = iter(
+            [Message(self, records[index], index) for index in range(start, stop)]
+        )
+
+    def accept_read(self) -> None:
+        """Accept what was read before the current message."""
+        self.noted = False  # reading on is to be noted again
+        if self.current is not None:
+            self._accept_until(self.current.index)
+
+    def accept_all(self) -> None:
+        """Accept the whole chunk: its reader asked for more."""
+        self.current = None
+        self._accept_until(self.stop)
+
+    def leave(self, outcome: Outcome | None) -> int:
+        """Settle the current message so and accept those before; leave all alone with None.
+
+        Returns the index of the first message that was not read.
+        """
+        message, self.current = self.current, None
+        if message is None:
+            return self.stop
+        if outcome is not None:
+            self.noted = False
+            self._accept_until(message.index)
+            if not self._is_settled(message.index):
+                self.judge(message.index, outcome)
+        return message.index + 1
+
+    def judge(self, index: int, outcome: Outcome, reason: str = "", delay: float = 0.0) -> None:
+        """Settle one record by the application's own word.
+
+        Raises:
+            AlreadySettled: the record has its verdict.
+        """
+        if self._is_settled(index):
+            raise AlreadySettled
+        if self._apart is None:
+            self._apart = set()
+        self._apart.add(index)
+        self.settler.settle(self.delivery, index, index, outcome, reason, delay)
+
+    def _is_settled(self, index: int) -> bool:
+        return index < self._settled or (self._apart is not None and index in self._apart)
+
+    def _accept_until(self, stop: int) -> None:
+        start = self._settled
+        self._settled = max(start, stop)
+        apart = self._apart or ()
+        for index in sorted(index for index in apart if start <= index < stop):
+            if start < index:
+                self.settler.settle(self.delivery, start, index - 1, Outcome.ACCEPTED)
+            start = index + 1
+        if start < stop:
+            self.settler.settle(self.delivery, start, stop - 1, Outcome.ACCEPTED)
+
+
+class Message:
+    """A message from a peer.
+
+    In an `async for`, asking for the next message accepts this one; leaving the loop by an
+    exception gives it back, to be delivered again. `accept`, `reject` and `release` say it
+    outright.
+    """
+
+    __slots__ = ("_body", "_chunk", "_headers", "_record", "index")
+
+    _body: object
+    _headers: Mapping[str, object]
+
+    def __init__(self, chunk: Chunk, record: Record, index: int) -> None:
+        self._chunk = chunk
+        self._record = record
+        self.index = index
+
+    @property
+    def body(self) -> object:
+        """What the sender passed: bytes as they were, anything else as msgpack carries it.
+
+        Raises:
+            ProtocolError: the peer sent something that is not msgpack.
+        """
+        try:
+            return self._body
+        except AttributeError:
+            self._body = decode_body(self._record[0] >> 4, self._record[2])
+            return self._body
+
+    @property
+    def headers(self) -> Mapping[str, object]:
+        """The sender's headers; empty where there are none.
+
+        Raises:
+            ProtocolError: the peer sent something that is not a msgpack map.
+        """
+        try:
+            return self._headers
+        except AttributeError:
+            data = extra(self._record, Tag.HEADERS)
+            self._headers = decode_headers(data) if isinstance(data, bytes) else {}
+            return self._headers
+
+    @property
+    def sender(self) -> str:
+        """The name of the node that sent it."""
+        return self._chunk.delivery.sender_name
+
+    @property
+    def sender_id(self) -> str:
+        """The id of the node that sent it, as hex: what to answer to where names are doubled."""
+        return self._chunk.delivery.source.node.hex()
+
+    @property
+    def topic(self) -> str:
+        """The topic it was published on; the service it calls; empty for a direct message."""
+        return self._record[1]
+
+    @property
+    def priority(self) -> int:
+        """0 (lowest) to 9 (highest)."""
+        return self._chunk.delivery.source.lane
+
+    @property
+    def key(self) -> str | None:
+        """Messages of one key keep their order."""
+        key = extra(self._record, Tag.KEY)
+        return key if isinstance(key, str) else None
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first delivery, one more each time it was given back."""
+        attempt = extra(self._record, Tag.ATTEMPT)
+        return attempt if isinstance(attempt, int) else 1
+
+    async def accept(self) -> None:
+        """Tell the sender that it was handled.
+
+        Raises:
+            AlreadySettled: it has its outcome.
+        """
+        self._chunk.judge(self.index, Outcome.ACCEPTED)
+
+    async def reject(self, reason: str) -> None:
+        """Refuse it for good: the sender's receipt fails with `Rejected` and the reason.
+
+        Raises:
+            AlreadySettled: it has its outcome.
+        """
+        self._chunk.judge(self.index, Outcome.REJECTED, reason)
+
+    async def release(self, delay: float = 0.0) -> None:
+        """Give it back, to be delivered again after `delay` seconds; it counts as no attempt.
+
+        Raises:
+            AlreadySettled: it has its outcome.
+        """
+        self._chunk.judge(self.index, Outcome.RELEASED, "", delay)
+
+    def __repr__(self) -> str:
+        """Show where it came from, never what it says."""
+        where = f" on {self.topic!r}" if self.topic else ""
+        return f"<Message from {self.sender!r}{where}, attempt {self.attempt}>"
+
+
+class Settlements:
+    """Verdicts gathered in one turn, consecutive ones merged into ranges."""
+
+    def __init__(self, soon: Callable[[], None], now: Callable[[], None]) -> None:
+        """`soon` has what is pending taken when the loop's turn ends, `now` at once."""
+        self._soon = soon
+        self._now = now
+        self._verdicts: list[SettleDeliveries] = []
+        self._read_on: list[Chunk] = []
+
+    def note(self, chunk: Chunk) -> None:
+        """Remember that the chunk is being read: what was read is accepted when the turn ends."""
+        chunk.noted = True
+        self._read_on.append(chunk)
+        self._soon()
+
+    def hurry(self) -> None:
+        """Have verdicts sent at once: their reader goes idle, and the sender may wait for them."""
+        if self._verdicts:
+            self._now()
+
+    def settle(
+        self,
+        delivery: Delivery,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        reason: str = "",
+        delay: float = 0.0,
+    ) -> None:
+        """Add a verdict on the records `first..last` (indexes) of the delivery."""
+        first_seq, last_seq = numbers(delivery, first, last)
+        if self._verdicts and outcome is Outcome.ACCEPTED:
+            previous = self._verdicts[-1]
+            if (
+                previous.outcome is Outcome.ACCEPTED
+                and previous.last_seq + 1 == first_seq
+                and _same(previous.source, delivery.source)
+            ):
+                previous.last_seq = last_seq
+                return
+        self._verdicts.append(
+            SettleDeliveries(delivery.source, first_seq, last_seq, outcome, reason, delay)
+        )
+        self._soon()
+
+    def abandon(self, delivery: Delivery, first: int, last: int) -> None:
+        """Give back what nobody here reads any more."""
+        self.settle(delivery, first, last, Outcome.RELEASED)
+
+    def take(self) -> list[SettleDeliveries]:
+        """Return what was gathered, and begin anew."""
+        chunks, self._read_on = self._read_on, []
+        for chunk in chunks:
+            chunk.accept_read()
+        verdicts, self._verdicts = self._verdicts, []
+        return verdicts
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._verdicts or self._read_on)
+
+
+def _same(left: Source, right: Source) -> bool:
+    return left is right or left == right

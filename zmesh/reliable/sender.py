@@ -17,6 +17,9 @@ from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
 
+ENDED_SPANS_MIN = 64
+"""Fewer are not worth being forgotten at once."""
+
 T = TypeVar("T")
 
 Chunk = tuple[int, list[T], int]
@@ -100,14 +103,27 @@ class SendWindow(Generic[T]):
 
 
 class ControlQueue(SendWindow[Control]):
-    """The control lane's sending half: no credit, no settlement; an ACK releases."""
+    """The control lane's sending half: no settlement; an ACK releases.
 
-    __slots__ = ()
+    Instead of credit there is a fixed `window`: the peer refuses numbers further above the lowest
+    it lacks.
+    """
+
+    __slots__ = ("_window",)
+
+    def __init__(self, ranges_max: int, window: int) -> None:
+        super().__init__(ranges_max)
+        self._window = window
+
+    @property
+    def _last(self) -> int:
+        """The highest number that may be transmitted now."""
+        return min(self.next_seq - 1, self.acked.cum + self._window)
 
     @property
     def ready(self) -> bool:
-        """Whether something waits to be (re)transmitted."""
-        return self.next_transmit < self.next_seq or bool(self.resend)
+        """Whether something can be (re)transmitted now."""
+        return self.next_transmit <= self._last or bool(self.resend)
 
     def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
         """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
@@ -118,9 +134,7 @@ class ControlQueue(SendWindow[Control]):
     def take(self, budget: int, count_max: int) -> Chunk[Control]:
         """Return the next records, about `budget` bytes and at least one; only when `ready`."""
         resending = bool(self.resend)
-        first, last = (
-            self.resend.pop_first() if resending else (self.next_transmit, self.next_seq - 1)
-        )
+        first, last = self.resend.pop_first() if resending else (self.next_transmit, self._last)
         size, records = 0, list[Control]()
         for seq in range(first, min(last, first + count_max - 1) + 1):
             record = self.items[seq]
@@ -188,7 +202,7 @@ class OutgoingLane(SendWindow[Record]):
     def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
         """Number the records; each ends on its own."""
         first, last = self._enqueue(records, now)
-        self._spans.append(Span(first, last, ticket, last - first + 1))
+        self._append(Span(first, last, ticket, last - first + 1))
         return first, last
 
     def submit_whole(
@@ -196,8 +210,14 @@ class OutgoingLane(SendWindow[Record]):
     ) -> tuple[int, int]:
         """Number the fragments of one record, which end together."""
         first, last = self._enqueue(fragments, now)
-        self._spans.append(Span(first, last, ticket, last - first + 1, whole))
+        self._append(Span(first, last, ticket, last - first + 1, whole))
         return first, last
+
+    def _append(self, span: Span) -> None:
+        """Add a span, and forget those that ended behind one that lasts, if they are many."""
+        if len(self._spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
+            self._spans = deque(old for old in self._spans if old.remaining)
+        self._spans.append(span)
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:

@@ -46,7 +46,7 @@ class Session:
         self._rooms = CreditPool(options.transfer_bytes_max)
         self.outgoing: dict[int, OutgoingLane] = {}
         self.incoming: dict[int, IncomingLane] = {}
-        self.control_out = ControlQueue(options.ranges_max)
+        self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
         self._keys: dict[str, tuple[int, int]] = {}  # the last number submitted with each key

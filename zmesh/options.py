@@ -89,11 +89,59 @@ class LinkOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransportOptions:
+    """What bounds the sockets. Times in seconds."""
+
+    # queues inside libzmq, in packets a connection: credit keeps honest peers far below both
+    send_queue_max: int = 8 * KIB  # a peer that reads nothing costs this much, and hears PathFull
+    receive_queue_max: int = 1 * KIB  # a flood waits in TCP once this much is unread
+    sockets_max: int = 4 * KIB  # two a dialed peer, its own and its monitor, and three of ours
+    backlog: int = 1024  # connections the kernel holds while the I/O thread is busy
+
+    # one turn of one socket: what it takes from the loop before the others have theirs
+    turn_packets_max: int = 256
+    turn_bytes_max: int = 4 * MIB
+
+    # connections
+    handshake_timeout: float = 2.0  # inbound: who connects and says nothing holds a descriptor
+    keepalive_idle: float = 5.0  # TCP keepalive: a host that vanished ends the connection in
+    keepalive_interval: float = 2.0  # idle + interval * count seconds, whatever we have to say
+    keepalive_count: int = 3
+    unacked_max: float = 15.0  # the same where data waits for TCP's ack (TCP_USER_TIMEOUT)
+
+    full_retry: float = 0.05  # a ROUTER cannot say when one peer has room: ask again after this
+    watchdog_interval: float = 1.0  # looks for what no wake-up announced, and for descriptors
+    descriptors_spare: int = 16  # fewer free than this is worth a warning
+    dial_descriptors: int = 8  # what must be free to dial: three a dial, and what others take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryOptions:
+    """What bounds the sources of candidates. Times in seconds."""
+
+    # mDNS: what a flood of records costs (cloned devices were seen to send 350 packets a second)
+    records_max: int = 1024  # waiting to be looked at
+    records_per_second: float = 50.0  # looked at, in the long run; what comes faster waits
+    records_burst: int = 200  # a whole mesh that starts together
+    record_gap: float = 1.0  # between two looks at one node's records
+    resolving_max: int = 16  # records being completed by queries at once
+    resolving_timeout: float = 3.0
+    records_loud: int = 3000  # heard in a minute: worth one warning in that minute
+    other_meshes_max: int = 64  # of which the tags are remembered, to tell why nobody is seen
+
+    interfaces_every: float = 5.0  # looked at; no portable call tells of changes
+    names_every: float = 30.0  # host names of static peers are resolved again
+    names_retry: float = 1.0  # the same after a failure, then doubling up to `names_every`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
     """What bounds a whole node. Times in seconds."""
 
     link: LinkOptions = LinkOptions()
     wire: WireLimits = WireLimits()
+    transport: TransportOptions = TransportOptions()
+    discovery: DiscoveryOptions = DiscoveryOptions()
     peers_max: int = 1024
     candidates_max: int = 1024
     node_bytes_max: int = 256 * MIB  # un-settled deliveries held for the application, all peers
@@ -102,7 +150,8 @@ class NodeOptions:
     calls_max: int = 100_000
     attempts_max: int = 20
     dead_letters_max: int = 10_000
-    seen_messages_max: int = 1_000_000
+    seen_messages_max: int = 100_000  # some 20 MB; a million stalls the loop when it grows
+    seen_horizon: float = 86_400.0  # how long a handled message id is remembered
     reconnect_min: float = 0.1
     reconnect_max: float = 15.0
     dial_timeout: float = 2.0
@@ -122,3 +171,7 @@ class NodeOptions:
     stale_deliveries_max: int = 4096  # of a peer's ended sessions, still with the application
     replies_kept_max: int = 1024  # that could not be delivered, should the caller ask again
     replies_kept_bytes_max: int = 16 * MIB
+    peer_paths_max: int = 4  # inbound, of one peer: nobody tells when one ends (at least 3)
+    strangers_max: int = 4096  # paths without a link whose last answer is remembered
+    doubt_interval: float = 0.1  # between sweeps that find out whose connection ended
+    defects_traced_max: int = 4096  # culprits and kinds of defect told of once

@@ -64,7 +64,7 @@ class Tag(IntEnum):
 
     HEADERS = 1  # bytes: a msgpack map, opaque to the link
     KEY = 2  # str: messages of one key keep their order
-    PREDECESSOR = 3  # (lane, seq) of the message of the same key sent before this one
+    PREDECESSORS = 3  # ((lane, seq), ...): the last of the same key on each other lane
     TTL_MS = 4  # int: milliseconds left to live when transmitted
     MESSAGE_ID = 5  # int: the origin's counter; with origin node and journal it is unique
     ATTEMPT = 6  # int: 1 at the first delivery, which is not written
@@ -72,7 +72,10 @@ class Tag(IntEnum):
     FRAGMENTS = 8  # (count, total_bytes, digest16): on the first fragment of a large body
 
 
-ExtraValue = int | str | bytes | tuple[int, ...] | tuple[int, int, bytes]
+Fragments = tuple[int, int, bytes]
+Predecessors = tuple[tuple[int, int], ...]
+
+ExtraValue = int | str | bytes | Predecessors | Fragments
 Extras = tuple[ExtraValue, ...]
 """Flat: `(tag, value, tag, value, ...)`, tags ascending."""
 

@@ -87,7 +87,9 @@ def watermarks(draw: st.DrawFn) -> tuple[int, Ranges]:
 extra_values: dict[int, SearchStrategy[ExtraValue]] = {
     Tag.HEADERS: st.binary(max_size=20),
     Tag.KEY: texts,
-    Tag.PREDECESSOR: st.tuples(data_lanes, numbers),
+    Tag.PREDECESSORS: st.dictionaries(data_lanes, numbers, max_size=9).map(
+        lambda lanes: tuple(sorted(lanes.items()))
+    ),
     Tag.TTL_MS: counts,
     Tag.MESSAGE_ID: counts,
     Tag.ATTEMPT: counts,
@@ -174,6 +176,7 @@ welcomes = st.builds(
     incarnation=counts,
     journal=journal_ids,
     attempt=counts,
+    calls=counts,
     session=session_ids,
     endpoints=endpoints,
     lanes=lane_states(),

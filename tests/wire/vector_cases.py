@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 
 from zmesh.ids import NO_LINK, JournalId, LinkId, MeshTag, NodeId, SessionId
-from zmesh.message import Extras, Outcome, Record, Tag
+from zmesh.message import Extras, ExtraValue, Outcome, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.wire import frames as wire
 from zmesh.wire.codec import encode
@@ -98,10 +98,8 @@ def data(*records: Record) -> Packet:
     return of(Data(4, 1, records))
 
 
-def with_extras(
-    *extras: Tag | int | str | bytes | tuple[int, int] | tuple[int, int, bytes],
-) -> Packet:
-    flat: Extras = tuple(int(item) if isinstance(item, Tag) else item for item in extras)
+def with_extras(*items: ExtraValue) -> Packet:
+    flat: Extras = tuple([int(item) if isinstance(item, Tag) else item for item in items])
     return data((0x11, "resize", b"body", flat))
 
 
@@ -130,10 +128,10 @@ def handshake_packets() -> dict[str, Packet]:
             (Hello(MESH, ADA, BOB, "", MAX, JOURNAL, MAX, None, FRESH, (), every_lane),),
         ),
         "welcome": Packet(
-            LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 9, SESSION, endpoints, lanes),)
+            LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 9, 2, SESSION, endpoints, lanes),)
         ),
         "welcome without lanes": Packet(
-            LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 1, FRESH, (), ()),)
+            LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 1, 0, FRESH, (), ()),)
         ),
     }
 
@@ -160,13 +158,15 @@ def data_packets() -> dict[str, Packet]:
         ),
         "target of 1024 bytes": data((0, "é" * 512, b"")),
         "key": with_extras(Tag.KEY, "user-7"),
-        "key and predecessor": with_extras(Tag.KEY, "user-7", Tag.PREDECESSOR, (9, 70000)),
+        "key and predecessors": with_extras(
+            Tag.KEY, "user-7", Tag.PREDECESSORS, ((0, 3), (9, 70000))
+        ),
         "time to live": with_extras(Tag.TTL_MS, 60000),
         "message id": with_extras(Tag.MESSAGE_ID, MAX),
         "attempt": with_extras(Tag.ATTEMPT, 2),
         "correlation": with_extras(Tag.CORRELATION, 0),
         "every extra": with_extras(
-            Tag.HEADERS, b"\x80", Tag.KEY, "", Tag.PREDECESSOR, (0, 1), Tag.TTL_MS, 0,
+            Tag.HEADERS, b"\x80", Tag.KEY, "", Tag.PREDECESSORS, ((0, 1),), Tag.TTL_MS, 0,
             Tag.MESSAGE_ID, 1, Tag.ATTEMPT, 1, Tag.CORRELATION, 1, Tag.FRAGMENTS, (2, 2, digest),
         ),
         "an extra of a later version": with_extras(Tag.KEY, "k", 127, (1, 2, b"three")),
@@ -338,7 +338,7 @@ def malformed_frames() -> Invalid:
         "HELLO with next number 0": hello([4, 0, 0, [], 0, 0]),
         "HELLO with a field too many": [hello()[0][:-2] + b"\x90"],
         "WELCOME without a session": one(
-            FrameType.WELCOME, BOB, "bob", 1, JOURNAL, 1, None, [], []
+            FrameType.WELCOME, BOB, "bob", 1, JOURNAL, 1, 0, None, [], []
         ),
         "ACK with lanes descending": one(FrameType.ACK, 1, 0, [[5, 0, []], [4, 0, []]], []),
         "ACK with ranges that touch": ack([3, 4], [5, 6]),
@@ -380,7 +380,8 @@ def malformed_records() -> Invalid:
         "tag 0": extras(0, 1),
         "tag 128": extras(128, 1),
         "a key of bytes": extras(2, b"key"),
-        "a predecessor on the control lane": extras(3, [10, 1]),
+        "a predecessor on the control lane": extras(3, [[10, 1]]),
+        "predecessors that descend": extras(3, [[4, 1], [3, 1]]),
         "a negative time to live": extras(4, -1),
         "a digest of 15 bytes": extras(8, [2, 2, bytes(15)]),
         "an unknown extra with an array in it": extras(99, [[1]]),

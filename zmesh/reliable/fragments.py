@@ -7,10 +7,10 @@ records of kind FRAGMENT. All but the last have the same size.
 
 from hashlib import blake2b
 from io import BytesIO
-from typing import Final
+from typing import Final, cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Kind, Record, Tag, extra, head, with_extra, without_extra
+from zmesh.message import Fragments, Kind, Record, Tag, extra, head, with_extra, without_extra
 from zmesh.options import LinkOptions
 
 DIGEST_BYTES: Final = 16
@@ -56,7 +56,7 @@ class Assembly:
         announced = extra(first, Tag.FRAGMENTS)
         if not (isinstance(announced, tuple) and len(announced) == 3):
             raise ProtocolError("fragments", "the first piece announces no others")
-        count, total, digest = announced
+        count, total, digest = cast("Fragments", announced)
         piece = len(first[2])
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
             raise ProtocolError("fragments", f"the digest is not {DIGEST_BYTES} bytes")

@@ -4,13 +4,18 @@ An attempt counter per incarnation tells a late copy of a HELLO from a new one. 
 same until a session begins, so an answer lost on the way starts no second session.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from math import inf
 
 from zmesh.errors import ProtocolError
 from zmesh.ids import TOKEN_BYTES, Entropy, JournalId, MeshTag, NodeId, SessionId
+from zmesh.options import LinkOptions
 from zmesh.reliable.link_events import SessionEnd
 from zmesh.wire.frames import Hello, LaneState, Welcome
+
+HELLO_TRIES_MAX = 4
+"""HELLOs on one path without an answer; then another path is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class SessionChoice:
     session: SessionId
     resumed: bool
     ended: SessionEnd | None  # why the one before ended, where there was one
+    lanes_count: bool = True  # whether the peer's lane states are of this session
 
 
 class Handshake:
@@ -92,6 +98,7 @@ class Handshake:
             incarnation=local.incarnation,
             journal=local.journal,
             attempt=attempt,
+            calls=self._attempt,
             session=self.session,
             endpoints=endpoints,
             lanes=lanes,
@@ -118,6 +125,8 @@ class Handshake:
             choice = SessionChoice(held, resumed=True, ended=None)
         else:
             choice = SessionChoice(hello.fresh, resumed=False, ended=self._why_ended(hello))
+        # A caller that wants to resume another session tells the lanes of that one.
+        choice = replace(choice, lanes_count=hello.resume in (None, choice.session))
         self._peer_attempt = hello.attempt
         self._note(hello)
         self._enter(choice.session)
@@ -140,6 +149,7 @@ class Handshake:
         else:
             raise ProtocolError("session", "WELCOME names a session that was not offered")
         self._note(welcome)
+        self._peer_attempt = max(self._peer_attempt, welcome.calls)
         self._enter(choice.session)
         return choice
 
@@ -167,3 +177,43 @@ class Handshake:
     def forget_session(self) -> None:
         """The session ended on our side; the next link starts another."""
         self.session = None
+
+
+class HelloTimer:
+    """When to say HELLO again, or to stop waiting for what should follow a handshake packet."""
+
+    def __init__(self, options: LinkOptions, entropy: Entropy) -> None:
+        self._options = options
+        self._entropy = entropy
+        self._tries = 0
+        self._began = -inf
+        self.at = inf
+
+    def begin(self, now: float) -> None:
+        """Start to call on a path."""
+        self._began = now
+        self._tries = 0
+
+    def on_hello(self, now: float) -> None:
+        """Note that HELLO was said; each waits twice as long for its answer as the one before."""
+        options = self._options
+        wait = min(options.hello_timeout * 2**self._tries, options.hello_timeout_max)
+        self.at = now + wait * self._entropy.uniform(0.8, 1.2)
+        self._tries += 1
+
+    def on_welcome_sent(self, now: float) -> None:
+        """Wait for the first packet of the link."""
+        self.at = now + 2 * self._options.hello_timeout
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        self.at = inf
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether HELLO may be said again on this path."""
+        return self._tries < HELLO_TRIES_MAX
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether the call is so young that an answer may be on its way."""
+        return now < self._began + self._options.crossing_grace

@@ -16,7 +16,13 @@ from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable import link_events as happened
 from zmesh.reliable.conduct import Conduct
 from zmesh.reliable.credit import CreditPool
-from zmesh.reliable.handshake import Handshake, HelloVerdict, LocalIdentity, SessionChoice
+from zmesh.reliable.handshake import (
+    Handshake,
+    HelloTimer,
+    HelloVerdict,
+    LocalIdentity,
+    SessionChoice,
+)
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
 from zmesh.reliable.link_states import TRANSITIONS, LinkState, Trigger
 from zmesh.reliable.link_statistics import LinkStatistics
@@ -46,9 +52,6 @@ from zmesh.wire.frames import (
     Welcome,
     Who,
 )
-
-HELLO_TRIES_MAX = 4
-"""HELLOs on one path without an answer; then another path is asked for."""
 
 
 class Link:
@@ -82,9 +85,7 @@ class Link:
         self._link_id = NO_LINK
         self._announced: SessionId | None = None  # the session of the last Opened
         self._outbox: list[tuple[Path, Packet]] = []  # outside the flow of the current link
-        self._called_at = now
-        self._hello_at: float | None = None  # when to say HELLO again, or give the answer up
-        self._hello_tries = 0
+        self._hello_timer = HelloTimer(options, entropy)
         self._down_until: float | None = None  # when the session ends for want of a link
         self._conduct = Conduct(options, now)
         self._path_full = False
@@ -378,11 +379,11 @@ class Link:
         self._session.expire(now)
         if self.state is LinkState.OPEN:
             self._on_open_timer(now)
-        elif self._hello_at is not None and self._hello_at <= now:
+        elif self._hello_timer.at <= now:
             self._on_hello_timer(now)
         self._verdict.on_timer(self.endpoints or (), now)
         self._drain_verdict(now)
-        if self._down_until is not None and self._down_until <= now:
+        if self._lingers_until <= now:
             self._down_until = None
             self._verdict.on_linger_over()
             self._drain_verdict(now)
@@ -401,9 +402,17 @@ class Link:
             self._give_up("it acknowledges nothing", now)
 
     @property
+    def _lingers_until(self) -> float:
+        """When the session ends for want of a link; never while a handshake is under way."""
+        if self._down_until is None or self.state is not LinkState.IDLE:
+            return inf
+        return self._down_until
+
+    @property
     def deadline(self) -> float | None:
         """When `on_timer` is due; None where nothing is."""
-        due = [self._session.expiry, self._verdict.deadline, self._hello_at, self._down_until]
+        due = [self._session.expiry, self._verdict.deadline, self._lingers_until]
+        due.append(self._hello_timer.at)
         if self.state is LinkState.OPEN:
             due.append(self._verdict.detector.ping_deadline(self._session.data_pending))
             due.append(self._recovery.deadline)
@@ -418,21 +427,17 @@ class Link:
         self.path = path
         self._link_id = LinkId(self._entropy.token(LINK_ID_BYTES))
         self._handshake.call()
-        self._called_at = now
-        self._hello_tries = 0
+        self._hello_timer.begin(now)
         self._say_hello(path, now)
 
     def _say_hello(self, path: Path, now: float) -> None:
         hello = self._handshake.hello(self.local_endpoints, self._session.lane_states())
         self._send(path, self._link_id, hello)
-        options = self._options
-        wait = min(options.hello_timeout * 2**self._hello_tries, options.hello_timeout_max)
-        self._hello_at = now + wait * self._entropy.uniform(0.8, 1.2)
-        self._hello_tries += 1
+        self._hello_timer.on_hello(now)
 
     def _on_hello_timer(self, now: float) -> None:
         if self.state is LinkState.CALLING and self.path is not None:
-            if self._hello_tries < HELLO_TRIES_MAX:
+            if self._hello_timer.may_retry:
                 self._say_hello(self.path, now)
                 return
             self._give_up("no answer to HELLO", now)
@@ -461,18 +466,18 @@ class Link:
         return (
             self.state is LinkState.CALLING
             and self.local.node < self.peer
-            and now < self._called_at + self._options.crossing_grace
+            and self._hello_timer.is_fresh(now)
         )
 
     def _accept(self, path: Path, link: LinkId, hello: Hello, now: float) -> None:
         choice = self._handshake.accept(hello)
-        self._enter(choice, hello.lanes)
+        self._enter(choice, hello.lanes, now)
         self._move(Trigger.HELLO)
         self._leave_path()
         self.path = path
         self._link_id = link
         self._welcome(path, hello.attempt)
-        self._hello_at = now + 2 * self._options.hello_timeout
+        self._hello_timer.on_welcome_sent(now)
 
     def _welcome(self, path: Path, attempt: int) -> None:
         lanes = self._session.lane_states()
@@ -487,26 +492,30 @@ class Link:
         if choice is None:
             self._packets_stale += 1
             return
-        self._enter(choice, welcome.lanes)
+        self._enter(choice, welcome.lanes, now)
+        if not choice.resumed:
+            self._session.grant_all()
         self._move(Trigger.WELCOME)
         self._on_open(now)
         self._writer.ping_wanted = True  # the peer waits for a packet, and both for a round trip
 
-    def _enter(self, choice: SessionChoice, lanes: tuple[LaneState, ...]) -> None:
+    def _enter(self, choice: SessionChoice, lanes: tuple[LaneState, ...], now: float) -> None:
         """Go on with the session, or begin the one that was chosen."""
         if choice.ended is not None:
             self._replace_session(choice.ended)
         try:
-            self._session.resume(lanes)
+            self._session.resume(lanes if choice.lanes_count else ())
         except ProtocolError:
             self._end_session(SessionEnd.PEER_FORGOT)  # the next HELLO starts another
+            self._give_up("it contradicts what it acknowledged", now)
             raise
 
     def _on_open(self, now: float) -> None:
         session = self.session
         assert session is not None, "a link opens with a session"  # noqa: S101
         self._links += 1
-        self._hello_at = self._down_until = None
+        self._hello_timer.stop()
+        self._down_until = None
         self._recovery.start()
         self._writer.start(now)
         self._path_full = False
@@ -535,7 +544,7 @@ class Link:
     def _leave_path(self) -> None:
         self.path = None
         self._link_id = NO_LINK
-        self._hello_at = None
+        self._hello_timer.stop()
         self._recovery.stop()
 
     def _replace_session(self, reason: SessionEnd) -> None:

@@ -8,10 +8,23 @@ waits for it. A released record is held against credit until it is settled.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from math import inf
 from operator import itemgetter
+from typing import cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Kind, Outcome, Record, Tag, extra, head, size_of, sizes_of
+from zmesh.message import (
+    Fragments,
+    Kind,
+    Outcome,
+    Predecessors,
+    Record,
+    Tag,
+    extra,
+    head,
+    size_of,
+    sizes_of,
+)
 from zmesh.options import LinkOptions
 from zmesh.reliable.credit import CreditPool, LaneCredit
 from zmesh.reliable.fragments import Assembly
@@ -61,11 +74,12 @@ class Transfer:
 
     `reserved` bytes were drawn for it at its first fragment; then fragments cost no credit.
     Without them each fragment holds its credit (`messages`, `size`) until the body is settled or
-    the room is found.
+    the room is found. After its `deadline` it is not delivered.
     """
 
     first: int
     last: int
+    deadline: float
     assembly: Assembly
     reserved: bool
     messages: int = 0
@@ -219,16 +233,16 @@ class IncomingLane:
             record = self.early.get(seq)
             if record is None:
                 break
-            predecessor = extra(record, Tag.PREDECESSOR)
-            if isinstance(predecessor, tuple) and not is_released(*predecessor[:2]):
-                break  # released with the lane that holds the predecessor
+            if len(record) == 4 and not self._may_follow(record, is_released):
+                break  # released with the lane that holds a predecessor
             del self.early[seq]
             self.released = seq
+            deadline = self._deadlines.pop(seq, inf) if self._deadlines else inf
             if record[0] == _FRAGMENT_HEAD:
                 self._close_run(run, arrived, seq - 1)
                 run = []
-                arrived += self._on_fragment(seq, record)
-            elif self._admit(seq, record, now):
+                arrived += self._on_fragment(seq, record, now)
+            elif self._admit(seq, record, deadline, now):
                 self._held[seq] = size_of(record)
                 run.append(record)
             else:
@@ -237,26 +251,31 @@ class IncomingLane:
         self._close_run(run, arrived)
         return arrived
 
+    def _may_follow(self, record: Record, is_released: IsReleased) -> bool:
+        """Whether what was submitted before with the same key has been released."""
+        predecessors = cast("Predecessors", extra(record, Tag.PREDECESSORS) or ())
+        return all(is_released(lane, seq) for lane, seq in predecessors)
+
     def _close_run(self, run: list[Record], arrived: list[Arrived], last: int = 0) -> None:
         if run:
             last = last or self.released
             arrived.append(Arrived(self.lane, last - len(run) + 1, last, run))
 
-    def _admit(self, seq: int, record: Record, now: float) -> bool:
+    def _admit(self, seq: int, record: Record, deadline: float, now: float) -> bool:
         """Return whether the record goes to the application as it is.
 
         Otherwise it has expired and is settled, or it is the first piece of a large body.
         """
         self._fail_transfer(seq - 1, Outcome.REJECTED, "its fragments end early")
         self._skipping = None
-        fragments = extra(record, Tag.FRAGMENTS)
-        if self._deadlines and self._deadlines.pop(seq, now) < now:
+        fragments = cast("Fragments | None", extra(record, Tag.FRAGMENTS))
+        if deadline < now:
             self._refuse(seq, record, Outcome.EXPIRED, "")
-            if isinstance(fragments, tuple):
+            if fragments is not None:
                 self._skipping = (seq + fragments[0] - 1, Outcome.EXPIRED, "")
             return False
-        if isinstance(fragments, tuple):
-            self._begin(seq, seq + fragments[0] - 1, record)
+        if fragments is not None:
+            self._begin(seq, seq + fragments[0] - 1, record, deadline)
             return False
         return True
 
@@ -267,7 +286,7 @@ class IncomingLane:
 
     # Fragments
 
-    def _begin(self, seq: int, last: int, record: Record) -> None:
+    def _begin(self, seq: int, last: int, record: Record, deadline: float) -> None:
         try:
             assembly = Assembly(record, self._options)
         except ProtocolError as error:
@@ -275,10 +294,10 @@ class IncomingLane:
             self._skipping = (last, Outcome.REJECTED, error.detail)
             return
         reserved = self._rooms.draw(assembly.total_bytes)
-        self._transfer = Transfer(seq, last, assembly, reserved)
+        self._transfer = Transfer(seq, last, deadline, assembly, reserved)
         self._charge(self._transfer, record)
 
-    def _on_fragment(self, seq: int, record: Record) -> list[Arrived]:
+    def _on_fragment(self, seq: int, record: Record, now: float) -> list[Arrived]:
         """Add a fragment to the transfer under way; return the body when it is whole."""
         transfer = self._transfer
         if transfer is None:
@@ -294,6 +313,9 @@ class IncomingLane:
             self._fail_transfer(seq, Outcome.REJECTED, error.detail)
             return []
         if whole is None:
+            return []
+        if transfer.deadline < now:
+            self._fail_transfer(seq, Outcome.EXPIRED, "")
             return []
         self._transfer = None
         self._transfers[transfer.first] = transfer

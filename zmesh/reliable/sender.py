@@ -227,6 +227,11 @@ class OutgoingLane(SendWindow[Record]):
 
     # Transmission
 
+    @property
+    def first_open(self) -> int:
+        """The lowest number without outcome; `next_seq` where all have one."""
+        return next(iter(self.items), self.next_seq)
+
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
         self.seq_limit = max(self.seq_limit, seq_limit)

@@ -49,7 +49,7 @@ class Session:
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
-        self._keys: dict[str, tuple[int, int]] = {}  # the last number submitted with each key
+        self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
         self._was_full = False
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
         self.ack_at: float | None = None  # when it is to be told at the latest
@@ -116,7 +116,7 @@ class Session:
             for record in records:
                 last = self._submit_one(out, record, ticket, now, ttl)
         if key is not None:
-            self._keys[key] = (lane, last)
+            self._note_key(key, lane, last)
         self._was_full = self._was_full or self.room_messages <= 0
         return first, last
 
@@ -133,25 +133,31 @@ class Session:
         return last
 
     def _with_key(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
-        """Write the key, and on the first record who of the same key came before it.
+        """Write the key, and who of the same key came before on other lanes.
 
-        Within the lane the numbers keep the order; only another lane needs to be named.
+        Within the lane the numbers keep the order. Each record names each other lane, not just
+        the last: any of them may expire while what came before it is still on its way.
         """
         keyed = [with_extra(record, Tag.KEY, key) for record in records]
-        before = self._keys.get(key)
-        if (
-            before is not None
-            and before[0] != lane
-            and before[1] in self.outgoing[before[0]].items
-        ):
-            keyed[0] = with_extra(keyed[0], Tag.PREDECESSOR, before)
-        if len(self._keys) > 1024 and len(self._keys) > 2 * self.queued_messages:
-            self._keys = {
-                known: (number, seq)
-                for known, (number, seq) in self._keys.items()
-                if seq in self.outgoing[number].items
-            }
+        before = tuple(
+            (other, seq)
+            for other, seq in sorted(self._keys.get(key, {}).items())
+            if other != lane and self.outgoing[other].first_open <= seq
+        )
+        if before:
+            return [with_extra(record, Tag.PREDECESSORS, before) for record in keyed]
         return keyed
+
+    def _note_key(self, key: str, lane: int, seq: int) -> None:
+        """Remember the last number of the key on the lane, and forget keys that are done."""
+        self._keys.setdefault(key, {})[lane] = seq
+        if len(self._keys) > 1024 and len(self._keys) > 2 * self.queued_messages:
+            first_open = {number: out.first_open for number, out in self.outgoing.items()}
+            self._keys = {
+                known: last
+                for known, last in self._keys.items()
+                if any(first_open[number] <= seq for number, seq in last.items())
+            }
 
     def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         out.deadlines[seq] = deadline
@@ -335,6 +341,10 @@ class Session:
     def tell_all(self) -> None:
         """Let the next acknowledgement name every lane: a grant or an ACK may have been lost."""
         self.ack_lanes.update(self.incoming, (CONTROL_LANE,))
+
+    def grant_all(self) -> None:
+        """Let the next acknowledgement grant every lane its first window: no HELLO did."""
+        self.ack_lanes.update(range(LANES))
 
     def lane_states(self) -> tuple[LaneState, ...]:
         """Return what HELLO and WELCOME say of every lane."""

@@ -132,13 +132,18 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Grant a link: `session` is the one both sides are in from now on."""
+    """Grant a link: `session` is the one both sides are in from now on.
+
+    `attempt` is that of the HELLO it answers; `calls` is the last attempt the sender of the
+    WELCOME made itself: a HELLO of it that is still on the way is void.
+    """
 
     node: NodeId
     name: str
     incarnation: int
     journal: JournalId
     attempt: int
+    calls: int
     session: SessionId
     endpoints: tuple[str, ...]
     lanes: tuple[LaneState, ...]

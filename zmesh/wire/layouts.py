@@ -80,7 +80,7 @@ def _hello_to_wire(frame: Hello) -> Fields:
 def _welcome_to_wire(frame: Welcome) -> Fields:
     return (
         FrameType.WELCOME, frame.node, frame.name, frame.incarnation, frame.journal,
-        frame.attempt, frame.session, frame.endpoints, _lanes_to_wire(frame.lanes),
+        frame.attempt, frame.calls, frame.session, frame.endpoints, _lanes_to_wire(frame.lanes),
     )  # fmt: skip
 
 
@@ -218,8 +218,8 @@ def _hello(fields: Fields, limits: WireLimits) -> Hello:
 
 
 def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
-    node, name, incarnation, journal, attempt, session, endpoints, lanes = row(
-        fields, "WELCOME", 8
+    node, name, incarnation, journal, attempt, calls, session, endpoints, lanes = row(
+        fields, "WELCOME", 9
     )
     return Welcome(
         _node(node),
@@ -227,6 +227,7 @@ def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
         integer(incarnation, "the incarnation"),
         _journal(journal),
         integer(attempt, "the attempt"),
+        integer(calls, "the last attempt of the other side"),
         _session(session),
         _endpoints(endpoints, limits),
         _lanes(lanes, limits),

@@ -69,7 +69,8 @@ def _join_bodies(records: Fields, parts: Sequence[bytes], taken: list[int]) -> t
             continue
         index = integer(body, "the index of a part", 1, len(parts) - 1)
         taken.append(index)
-        joined.append((*record[:2], parts[index], *record[3:]))
+        bare = (record[0], record[1], parts[index])
+        joined.append(bare if len(record) == 3 else (*bare, record[3]))
     return tuple(joined)
 
 
@@ -181,10 +182,12 @@ def _check_value(tag: int, value: object, limits: WireLimits) -> None:
                 raise malformed("headers are not bytes")
             if len(value) > limits.headers_bytes_max:
                 raise oversized("headers", len(value), limits.headers_bytes_max)
-        case Tag.PREDECESSOR:
-            lane, seq = row(value, "a predecessor", 2)
-            integer(lane, "the lane of a predecessor", 0, LANES - 1)
-            integer(seq, "the number of a predecessor", 1)
+        case Tag.PREDECESSORS:
+            previous = -1
+            for pair in array(value, "predecessors", LANES - 1):
+                lane, seq = row(pair, "a predecessor", 2)
+                previous = integer(lane, "the lane of a predecessor", previous + 1, LANES - 1)
+                integer(seq, "the number of a predecessor", 1)
         case Tag.FRAGMENTS:
             pieces, size, digest = row(value, "fragments", 3)
             integer(pieces, "the count of fragments", 1)

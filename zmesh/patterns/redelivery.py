@@ -1,0 +1,189 @@
+"""What becomes of a message for one peer that was not accepted: again, later, or a failure.
+
+Shared by the patterns that address a peer for good (direct, publish/subscribe). Attempts grow only
+by handlers that failed; what was given back unhandled comes again as it was.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from zmesh.deadlines import Deadlines
+from zmesh.ids import Entropy, NodeId
+from zmesh.message import (
+    Failure,
+    FailureKind,
+    Kind,
+    Outcome,
+    Record,
+    Tag,
+    Ticket,
+    extra,
+    size_of,
+    with_extra,
+    without_extra,
+)
+from zmesh.options import NodeOptions
+from zmesh.peers import Peer
+from zmesh.reliable.link_events import Returned, SessionEnd
+from zmesh.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be handled, kept for the operator to look at."""
+
+    record: Record
+    peer: NodeId
+    reason: str
+    attempts: int
+    at: float  # on the node's clock
+
+
+@dataclass(slots=True)
+class _Retry:
+    peer: Peer
+    lane: int
+    record: Record
+    ticket: Ticket
+
+
+class Redelivery:
+    """Decides on records that came back, and keeps those whose next attempt is to come."""
+
+    def __init__(self, turn: Turn, options: NodeOptions, entropy: Entropy) -> None:
+        self._turn = turn
+        self._options = options
+        self._entropy = entropy
+        self._retries: dict[int, _Retry] = {}
+        self._due: Deadlines[int] = Deadlines()
+        self._numbered = 0
+        self.dead_letters: deque[DeadLetter] = deque(maxlen=options.dead_letters_max)
+        self.dead_lettered = 0  # ever; what is above `dead_letters_max` was dropped, oldest first
+        self.redelivered = 0
+
+    def __len__(self) -> int:
+        """Count the records that wait for their next attempt."""
+        return len(self._retries)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._due.next
+
+    def on_returned(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
+        """Decide on a record that was not accepted; `ended` tells why its session did."""
+        match returned.outcome:
+            case Outcome.REJECTED:
+                self._fail(peer, returned, FailureKind.REJECTED, returned.reason)
+            case Outcome.EXPIRED:
+                self._fail(peer, returned, FailureKind.EXPIRED, returned.reason)
+            case Outcome.MODIFIED:
+                self._on_modified(peer, returned)
+            case Outcome.RELEASED if returned.transmitted:
+                # Two nodes must not play ping-pong with it as fast as they can.
+                delay = max(returned.delay, self._options.redeliver_min)
+                self._retry(peer, returned, returned.record, delay)
+            case _:
+                self._on_session_ended(peer, returned, ended)
+
+    def _on_modified(self, peer: Peer, returned: Returned) -> None:
+        attempts = _attempt(returned.record)
+        if attempts >= self._options.attempts_max:
+            self.dead_lettered += 1
+            letter = DeadLetter(
+                returned.record, peer.id, returned.reason, attempts, self._turn.now
+            )
+            self.dead_letters.append(letter)
+            self._turn.trace(
+                "dead_lettered", 30, peer=peer.label, attempts=attempts, reason=returned.reason
+            )
+            self._fail(peer, returned, FailureKind.DEAD_LETTERED, returned.reason)
+            return
+        record = with_extra(returned.record, Tag.ATTEMPT, attempts + 1)
+        options = self._options
+        ceiling = min(options.redeliver_max, options.redeliver_min * 2.0 ** min(attempts, 30))
+        backoff = ceiling * self._entropy.uniform(0.5, 1.0)
+        self._retry(peer, returned, record, max(returned.delay, backoff))
+
+    def _on_session_ended(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
+        """Decide without a verdict: what never left this process is safe to send again."""
+        match ended:
+            case SessionEnd.PEER_RESTARTED | SessionEnd.PEER_FORGOT:
+                # A subscription ends with the process that had it, a name stays.
+                is_publication = returned.record[0] & 15 == Kind.PUBLICATION
+                if returned.transmitted or is_publication:
+                    self._fail(peer, returned, FailureKind.PEER_RESTARTED, ended.value)
+                else:
+                    self._retry(peer, returned, returned.record, 0.0)
+            case SessionEnd.LINGER_OVER | SessionEnd.PEER_LEFT:
+                self._fail(peer, returned, FailureKind.PEER_LOST, ended.value)
+            case SessionEnd.CLOSED:
+                self._fail(peer, returned, FailureKind.CLOSED, "")
+            case None:  # no link was ever open: the next session takes it
+                self._retry(peer, returned, returned.record, 0.0)
+
+    # Attempts to come
+
+    def _retry(self, peer: Peer, returned: Returned, record: Record, delay: float) -> None:
+        # Its predecessor was a number of the session it comes from.
+        retry = _Retry(
+            peer, returned.lane, without_extra(record, Tag.PREDECESSORS), returned.ticket
+        )
+        if delay <= 0:
+            self._resubmit(retry)
+            return
+        self._numbered += 1
+        self._retries[self._numbered] = retry
+        self._due.set(self._numbered, self._turn.now + delay)
+        peer.retries += 1
+        peer.retry_bytes += size_of(record)
+
+    def on_timer(self) -> None:
+        """Submit what is due again."""
+        for number in self._due.due(self._turn.now):
+            self._resubmit(self._take(number))
+
+    def _take(self, number: int) -> _Retry:
+        retry = self._retries.pop(number)
+        retry.peer.retries -= 1
+        retry.peer.retry_bytes -= size_of(retry.record)
+        return retry
+
+    def _resubmit(self, retry: _Retry) -> None:
+        peer, ticket = retry.peer, retry.ticket
+        ttl = None if ticket.expires is None else ticket.expires - self._turn.now
+        if ttl is not None and ttl <= 0:
+            failure = Failure(FailureKind.EXPIRED, peer.label, "", _attempt(retry.record))
+            self._turn.fail(ticket, failure)
+            return
+        self.redelivered += 1
+        key = extra(retry.record, Tag.KEY)
+        self._turn.submit(
+            peer,
+            retry.lane,
+            [retry.record],
+            ticket,
+            key=key if isinstance(key, str) else None,
+            ttl=ttl,
+        )
+
+    # Ends
+
+    def on_gone(self, peer: Peer, kind: FailureKind, reason: str) -> None:
+        """Fail what waits for a peer that will not come back."""
+        if not peer.retries:
+            return
+        for number in [n for n, retry in self._retries.items() if retry.peer is peer]:
+            self._due.discard(number)
+            retry = self._take(number)
+            failure = Failure(kind, peer.label, reason, _attempt(retry.record))
+            self._turn.fail(retry.ticket, failure)
+
+    def _fail(self, peer: Peer, returned: Returned, kind: FailureKind, reason: str) -> None:
+        failure = Failure(kind, peer.label, reason, _attempt(returned.record))
+        self._turn.fail(returned.ticket, failure)
+
+
+def _attempt(record: Record) -> int:
+    attempt = extra(record, Tag.ATTEMPT)
+    return attempt if isinstance(attempt, int) else 1

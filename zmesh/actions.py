@@ -149,6 +149,7 @@ class PeerView:
     endpoints: tuple[str, ...]
     incarnation: int
     round_trip: float | None
+    draining: bool = False  # asked for no new work; it finishes what it has
 
 
 class PeerChange(Enum):

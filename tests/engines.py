@@ -1,0 +1,344 @@
+"""Whole nodes without sockets: engines on a simulated network, in virtual time.
+
+Each host takes a turn for whatever happened and whenever its engine's deadline comes. Its
+application accepts every direct message and publication at once unless told otherwise, and
+answers requests by `handlers`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from zmesh.actions import (
+    Action,
+    CallAnswered,
+    CancelRequest,
+    DeliverInbox,
+    DeliverPublications,
+    DeliverRequests,
+    Delivery,
+    Dial,
+    Drained,
+    HangUp,
+    IdentityClash,
+    PeerChange,
+    PeerChanged,
+    PeerState,
+    Probe,
+    RoomChanged,
+    SendPackets,
+    TicketsDone,
+    Trace,
+)
+from zmesh.engine import Engine
+from zmesh.events import (
+    Call,
+    CandidateFound,
+    EndpointsChanged,
+    Event,
+    OpenInbox,
+    PacketsReceived,
+    Post,
+    Publish,
+    Reply,
+    Serve,
+    SettleDeliveries,
+    Source,
+    Subscribe,
+    TimerFired,
+)
+from zmesh.ids import JournalId, MeshTag, NodeId, Path
+from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
+from zmesh.options import NodeOptions
+from zmesh.reliable.handshake import LocalIdentity
+from zmesh.testing.clock import EventQueue, SeededEntropy
+from zmesh.testing.network import Network
+
+Parts = list[bytes]
+Handler = Callable[[Record], Record | Outcome | None]
+"""Makes of a request its reply, an outcome without one, or None: still at it."""
+
+MESH = MeshTag(b"testmesh")
+
+
+def body(record: Record) -> bytes:
+    return bytes(record[2])
+
+
+def direct(text: str) -> Record:
+    return (head(Kind.DIRECT), "", text.encode())
+
+
+def request(service: str, text: str = "") -> Record:
+    return (head(Kind.REQUEST), service, text.encode())
+
+
+def reply(text: str) -> Record:
+    return (head(Kind.REPLY), "", text.encode())
+
+
+def publication(topic: str, text: str = "") -> Record:
+    return (head(Kind.PUBLICATION), topic, text.encode())
+
+
+def echo(record: Record) -> Record:
+    return reply(body(record).decode())
+
+
+class Host:
+    """One life of a node: its engine, its application, and everything its engine ordered."""
+
+    def __init__(
+        self, world: "World", index: int, name: str, incarnation: int, options: NodeOptions
+    ) -> None:
+        self.world = world
+        self._index = index
+        self.name = name
+        self.id = NodeId(bytes([index + 1]) * 16)
+        self.endpoint = f"tcp://127.0.0.1:{5000 + index}"
+        self.alive = True
+        entropy = SeededEntropy(f"{name} {incarnation}")
+        local = LocalIdentity(MESH, self.id, name, incarnation, JournalId(entropy.token(16)))
+        self.engine = Engine(local, options, entropy, world.queue.now)
+        self.actions: list[Action] = []
+        self.inbox: list[str] = []
+        self.heard: list[tuple[str, str]] = []  # (topic, body) of publications
+        self.handled: list[str] = []  # bodies of requests
+        self.places: list[tuple[Source, int, int, Record]] = []  # requests, to be answered by hand
+        self.answers: dict[int, CallAnswered] = {}
+        self.changes: list[tuple[PeerChange, str]] = []
+        self.handlers: dict[str, Handler] = {}
+        self.accepts = True
+        self.calls = 0
+        self._pending: list[Event] = []
+        self._wake_at: float | None = None
+
+    @property
+    def index(self) -> int:
+        return self._index
+
+    # Driving
+
+    def do(self, *events: Event) -> None:
+        """Queue events for the host's next turn, which comes at once."""
+        if not self._pending:
+            self.world.queue.after(0.0, self._turn)
+        self._pending += events
+
+    def deliver(self, event: Event) -> None:
+        self.do(event)
+
+    def receive(self, path: Path, packet: Parts) -> None:
+        self.do(PacketsReceived([(path, packet)]))
+
+    def _turn(self) -> None:
+        events, self._pending = self._pending, []
+        if not self.alive:
+            return
+        self._perform(self.engine.handle(events, self.world.queue.now))
+        for event in events:
+            if isinstance(event, PacketsReceived):
+                for path, _ in event.packets:
+                    self.world.network.consumed(self, path)
+        self._plan()
+
+    def _plan(self) -> None:
+        deadline = self.engine.deadline
+        if deadline is not None and (self._wake_at is None or deadline < self._wake_at):
+            self._wake_at = deadline
+            self.world.queue.at(deadline, self._wake, deadline)
+
+    def _wake(self, planned: float) -> None:
+        if planned == self._wake_at:
+            self._wake_at = None
+            self.do(TimerFired())
+
+    def _perform(self, actions: list[Action]) -> None:
+        self.actions += actions
+        network = self.world.network
+        for action in actions:
+            match action:
+                case SendPackets(path, packets):
+                    for packet in packets:
+                        network.send(self, path, [bytes(part) for part in packet])
+                case Dial(path, endpoint):
+                    network.dial(self, path, endpoint)
+                case HangUp(path):
+                    network.hang_up(self, path)
+                case Probe(endpoint, timeout):
+                    network.probe(self, endpoint, timeout)
+                case _:
+                    self._inform(action)
+
+    def _inform(self, action: Action) -> None:
+        match action:
+            case DeliverInbox(deliveries):
+                for delivery in deliveries:
+                    self.inbox += [body(record).decode() for record in delivery.records]
+                    self._accept(delivery)
+            case DeliverPublications(pairs):
+                for delivery, tokens in pairs:
+                    assert len(tokens) == len(delivery.records)
+                    self.heard += [(r[1], body(r).decode()) for r in delivery.records]
+                    self._accept(delivery)
+            case DeliverRequests(deliveries):
+                for delivery in deliveries:
+                    self._handle(delivery)
+            case CallAnswered():
+                assert action.call not in self.answers, "a call has one answer"
+                self.answers[action.call] = action
+            case PeerChanged(change, peer, _):
+                self.changes.append((change, peer.name))
+            case _:
+                pass
+
+    def _accept(self, delivery: Delivery) -> None:
+        if self.accepts:
+            self.do(
+                SettleDeliveries(
+                    delivery.source, delivery.first_seq, delivery.last_seq, Outcome.ACCEPTED
+                )
+            )
+
+    def _handle(self, delivery: Delivery) -> None:
+        single = len(delivery.records) == 1
+        for seq, record in enumerate(delivery.records, delivery.first_seq):
+            self.handled.append(body(record).decode())
+            last = delivery.last_seq if single else seq
+            handler = self.handlers[record[1]]
+            answer = handler(record)
+            if answer is None:
+                self.places.append((delivery.source, seq, last, record))
+            elif isinstance(answer, Outcome):
+                self.do(SettleDeliveries(delivery.source, seq, last, answer, "handler said so"))
+            else:
+                self.do(Reply(delivery.source, seq, last, correlation(record), answer))
+
+    # Commands
+
+    def post(self, to: "str | Host", *texts: str, lane: int = 4, **options: object) -> Ticket:
+        ticket = Ticket(len(texts))
+        target = to if isinstance(to, str) else to.id
+        event = Post(target, lane, [direct(text) for text in texts], ticket)
+        self.do(replace(event, **options))  # type: ignore[arg-type]
+        return ticket
+
+    def publish(self, topic: str, text: str = "", **options: object) -> Ticket:
+        ticket = Ticket()
+        self.do(replace(Publish(publication(topic, text), 4, ticket), **options))  # type: ignore[arg-type]
+        return ticket
+
+    def call(self, service: str, text: str = "", timeout: float | None = 10.0) -> int:
+        self.calls += 1
+        deadline = None if timeout is None else self.world.queue.now + timeout
+        self.do(Call(self.calls, request(service, text), 4, deadline))
+        return self.calls
+
+    def answer(self, text: str) -> None:
+        """Answer the oldest request that waits for it."""
+        source, first, last, record = self.places.pop(0)
+        self.do(Reply(source, first, last, correlation(record), reply(text)))
+
+    def serve(self, service: str, handler: Handler = echo) -> None:
+        self.handlers[service] = handler
+        self.do(Serve(service))
+
+    def subscribe(self, token: int, pattern: str) -> None:
+        self.do(Subscribe(token, pattern))
+
+    def kill(self) -> None:
+        """End the process: its connections close."""
+        self.alive = False
+        self.world.network.kill(self)
+
+    # What it ordered
+
+    def ordered(self, kind: type) -> list[Action]:
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    def finished(self, ticket: Ticket) -> bool:
+        """Whether the application was told that the ticket is done, exactly once."""
+        told = [t for a in self.actions if isinstance(a, TicketsDone) for t in a.tickets]
+        assert told.count(ticket) <= 1
+        return ticket in told
+
+    def traces(self, name: str) -> list[Trace]:
+        return [a for a in self.actions if isinstance(a, Trace) and a.name == name]
+
+    def sees(self, other: "Host") -> PeerState | None:
+        return next((v.state for v in self.engine.peers() if v.id == other.id), None)
+
+
+class World:
+    """Hosts on one network. Time passes only in `run`."""
+
+    def __init__(self, options: NodeOptions | None = None) -> None:
+        self.queue = EventQueue()
+        self.random = Random(1)
+        self.network: Network[Parts] = Network(self.queue, self.random, corrupt=_corrupt)
+        self.options = options or NodeOptions()
+        self.hosts: dict[str, Host] = {}
+        self._incarnations: dict[str, int] = {}
+
+    def host(self, name: str, *, options: NodeOptions | None = None, inbox: bool = True) -> Host:
+        """Start a host, or start it again."""
+        index = list(self._incarnations).index(name) if name in self._incarnations else None
+        if index is None:
+            index = len(self._incarnations)
+        incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
+        host = Host(self, index, name, incarnation, options or self.options)
+        self.hosts[name] = host
+        self.network.listen(host, host.endpoint)
+        host.do(EndpointsChanged((host.endpoint,)))
+        if inbox:
+            host.do(OpenInbox())
+        return host
+
+    def introduce(self, one: Host, other: Host) -> None:
+        """Let each know where the other is."""
+        one.do(CandidateFound("mdns", other.id, other.name, (other.endpoint,)))
+        other.do(CandidateFound("mdns", one.id, one.name, (one.endpoint,)))
+
+    def mesh(self, *names: str) -> list[Host]:
+        """Start hosts that all know of each other, and let them join."""
+        hosts = [self.host(name) for name in names]
+        for number, host in enumerate(hosts):
+            for other in hosts[:number]:
+                self.introduce(other, host)
+        self.run(3.0)
+        for host in hosts:
+            assert len(host.engine.peers()) == len(hosts) - 1, host.name
+        return hosts
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.queue.now + seconds
+        while (at := self.queue.next_at) is not None and at <= until:
+            self.queue.step()
+        self.queue.now = until
+
+    def run_until(self, condition: Callable[[], bool], seconds: float = 30.0) -> float:
+        """Let time pass until something holds; return how long that took."""
+        start = self.queue.now
+        while not condition():
+            at = self.queue.next_at
+            assert at is not None, "nothing will ever happen again"
+            assert at <= start + seconds, f"not within {seconds} s"
+            self.queue.step()
+        return self.queue.now - start
+
+
+def correlation(record: Record) -> int:
+    number = extra(record, Tag.CORRELATION)
+    assert isinstance(number, int)
+    return number
+
+
+def _corrupt(_source: int, _target: int, packet: Parts, random: Random) -> Parts:
+    return [random.randbytes(len(packet[0])), *packet[1:]]
+
+
+__all__ = [
+    "CancelRequest", "Drained", "Host", "IdentityClash", "RoomChanged", "World", "body",
+    "correlation", "direct", "echo", "publication", "reply", "request",
+]  # fmt: skip

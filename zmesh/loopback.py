@@ -1,0 +1,127 @@
+"""The way to this node itself: patterns use it as they use a link, and need no second path.
+
+What is submitted arrives in the same turn. Nothing can be lost on the way, so there is no
+transmission, no credit and no time to live here; the bound is that of a link's queue.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+
+from zmesh.errors import BodyTooLarge
+from zmesh.ids import SessionId
+from zmesh.message import Outcome, Record, Ticket, size_of
+from zmesh.options import LinkOptions
+from zmesh.reliable.link_events import Accepted, Arrived, LinkEvent, Returned, Room
+
+
+class Loopback:
+    """Carries records from this node to itself; see `zmesh.ports.Carrier`."""
+
+    def __init__(self, session: SessionId, options: LinkOptions) -> None:
+        self._session = session
+        self._options = options
+        self._open: dict[tuple[int, int], tuple[Record, Ticket]] = {}  # by lane and number
+        self._numbers = count(1)  # shared by all lanes: contiguity is a matter of wires
+        self._queued_bytes = 0
+        self._was_full = False
+        self._events: list[LinkEvent] = []
+
+    @property
+    def session(self) -> SessionId | None:
+        """The one session there is, for as long as the node lives."""
+        return self._session
+
+    @property
+    def room_messages(self) -> int:
+        """How many more records may be submitted; 0 or less where it is full."""
+        if self._queued_bytes >= self._options.queued_bytes_max:
+            return 0
+        return self._options.queued_messages_max - len(self._open)
+
+    @property
+    def queued_messages(self) -> int:
+        """How many records the application has not settled yet."""
+        return len(self._open)
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes they are."""
+        return self._queued_bytes
+
+    def submit(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        ticket: Ticket,
+        now: float,  # noqa: ARG002  what is here at once cannot be late
+        *,
+        key: str | None = None,  # noqa: ARG002  everything arrives in the order submitted
+        ttl: float | None = None,  # noqa: ARG002
+    ) -> tuple[int, int]:
+        """Hand the records over; raises BodyTooLarge as a link would."""
+        largest = max(len(record[2]) for record in records)
+        if largest > self._options.body_bytes_max:
+            raise BodyTooLarge(largest, self._options.body_bytes_max)
+        first = last = 0
+        for record in records:
+            last = next(self._numbers)
+            first = first or last
+            self._open[lane, last] = (record, ticket)
+            self._queued_bytes += size_of(record)
+        self._events.append(Arrived(lane, first, last, list(records)))
+        self._was_full = self._was_full or self.room_messages <= 0
+        return first, last
+
+    def settle(
+        self,
+        session: bytes,
+        lane: int,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        now: float,  # noqa: ARG002
+        reason: str = "",
+        delay: float = 0.0,
+        *,
+        lazy: bool = False,  # noqa: ARG002  there is no traffic to wait for
+    ) -> bool:
+        """Give records their outcome; False where none of them waits for it."""
+        if session != self._session:
+            return False
+        settled = False
+        accepted: list[Ticket] = []
+        for number in range(first, last + 1):
+            entry = self._open.pop((lane, number), None)
+            if entry is None:
+                continue
+            settled = True
+            record, ticket = entry
+            self._queued_bytes -= size_of(record)
+            if outcome is Outcome.ACCEPTED:
+                ticket.accepted += 1
+                accepted.append(ticket)
+            else:
+                self._events.append(
+                    Returned(record, ticket, lane, outcome, reason, delay, transmitted=True)
+                )
+        if accepted:
+            self._events.append(Accepted(accepted))
+        if self._was_full and self.room_messages > 0:
+            self._was_full = False
+            self._events.append(Room())
+        return settled
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Do nothing: everything has arrived, and the application's verdict decides."""
+
+    def take_events(self) -> list[LinkEvent]:
+        """Return what happened since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> list[tuple[Record, Ticket]]:
+        """Return what was not settled; nobody will any more."""
+        left = list(self._open.values())
+        self._open.clear()
+        self._queued_bytes = 0
+        return left

@@ -1,0 +1,100 @@
+"""Direct messages: to one peer's inbox, by name or id."""
+
+from collections.abc import Callable, Sequence
+
+from zmesh.actions import Delivery
+from zmesh.batches import runs
+from zmesh.errors import AmbiguousPeer, PeerUnknown
+from zmesh.events import Post, Source
+from zmesh.ids import NodeId
+from zmesh.message import Failure, FailureKind, Outcome, Record, Tag, extra, with_extra
+from zmesh.peers import Peer
+from zmesh.turn import Turn
+
+
+class Direct:
+    """Sends direct messages, and holds those that came until the application reads its inbox.
+
+    `reach` finds the peer of a name or id, taking it in where only a hint of it is known; it
+    raises PeerUnknown or AmbiguousPeer.
+    """
+
+    def __init__(self, turn: Turn, reach: Callable[[str | NodeId], Peer]) -> None:
+        self._turn = turn
+        self._reach = reach
+        self._open = False
+        self._held: list[tuple[Delivery, float]] = []  # with its arrival; bounded by credit
+
+    @property
+    def held(self) -> int:
+        """How many records wait for the inbox to be read."""
+        return sum(len(delivery.records) for delivery, _ in self._held)
+
+    def on_post(self, post: Post) -> None:
+        """Submit records to a peer, whether there is a link to it or not."""
+        try:
+            peer = self._reach(post.to)
+        except (PeerUnknown, AmbiguousPeer) as error:
+            to = post.to if isinstance(post.to, str) else post.to.hex()
+            for _ in post.records:
+                self._turn.fail(post.ticket, Failure(FailureKind.PEER_UNKNOWN, to, str(error)))
+            return
+        if post.ttl is not None:
+            post.ticket.expires = self._turn.now + post.ttl
+        self._turn.submit(peer, post.lane, post.records, post.ticket, key=post.key, ttl=post.ttl)
+
+    def on_records(
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
+    ) -> None:
+        """Deliver a batch, or hold it while nobody reads."""
+        delivery = Delivery(source, peer.label, first, last, list(records))
+        if self._open:
+            self._turn.deliver_inbox(delivery)
+        else:
+            self._held.append((delivery, self._turn.now))
+
+    def on_open_inbox(self) -> None:
+        """Deliver what was held, and from now on what comes."""
+        self._open = True
+        held, self._held = self._held, []
+        for delivery, since in held:
+            self._deliver_held(delivery, self._turn.now - since)
+
+    def _deliver_held(self, delivery: Delivery, waited: float) -> None:
+        """Deliver what has time left to live; the time it waited here counts."""
+        records = delivery.records
+        left = [_time_left(record, waited) for record in records]
+        if all(ttl is None for ttl in left):
+            self._turn.deliver_inbox(delivery)
+            return
+        aged = [
+            record if ttl is None else with_extra(record, Tag.TTL_MS, ttl)
+            for record, ttl in zip(records, left, strict=True)
+        ]
+        alive = [ttl is None or ttl > 0 for ttl in left]
+        source = delivery.source
+        for is_alive, first, last, run in runs(delivery.first_seq, delivery.last_seq, aged, alive):
+            if is_alive:
+                self._turn.deliver_inbox(Delivery(source, delivery.sender_name, first, last, run))
+            else:
+                self._turn.settle(source, first, last, Outcome.EXPIRED)
+
+    def on_session_ended(self, peer: Peer) -> int:
+        """Drop what was held of a session that is over; return how many numbers that was.
+
+        Its sender knows that the outcome is unknown, and may send again.
+        """
+        held, self._held = self._held, []
+        dropped = 0
+        for delivery, since in held:
+            if delivery.source.node == peer.id:
+                dropped += delivery.last_seq - delivery.first_seq + 1
+            else:
+                self._held.append((delivery, since))
+        return dropped
+
+
+def _time_left(record: Record, waited: float) -> int | None:
+    """Return the milliseconds a record has left to live after waiting so many seconds."""
+    ttl_ms = extra(record, Tag.TTL_MS)
+    return max(0, ttl_ms - round(waited * 1000)) if isinstance(ttl_ms, int) else None

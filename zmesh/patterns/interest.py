@@ -1,0 +1,178 @@
+"""Who provides which service, and who wants which topics: told to every peer, learned from each.
+
+A peer is told everything when a session begins, and changes from then on; what changes back and
+forth within a turn is not told at all.
+"""
+
+from collections.abc import Iterable
+
+from zmesh.ids import NodeId
+from zmesh.options import NodeOptions
+from zmesh.patterns.routing import TopicTable, is_pattern
+from zmesh.peers import Peer, RemotePeer
+from zmesh.turn import Turn
+from zmesh.wire.frames import Interest
+
+SERVICE = "service"
+TOPIC = "topic"
+
+Entry = tuple[str, str]
+
+
+class InterestTable:
+    """Services and topic patterns, of this node and of all peers."""
+
+    def __init__(self, turn: Turn, options: NodeOptions) -> None:
+        self._turn = turn
+        self._options = options
+        self._subscriptions: dict[int, str] = {}
+        self._pattern_uses: dict[str, int] = {}
+        self._changes: dict[Entry, bool] = {}  # since peers were told: added, or else removed
+        self._tokens: TopicTable[int] = TopicTable(options.topics_cached_max)
+        self._receivers: TopicTable[Peer] = TopicTable(options.topics_cached_max)
+        self._providers: dict[str, dict[NodeId, Peer]] = {}
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions this node has."""
+        return len(self._subscriptions)
+
+    def tokens(self, topic: str) -> tuple[int, ...]:
+        """Return this node's subscriptions to a topic."""
+        return self._tokens.match(topic)
+
+    def receivers(self, topic: str) -> tuple[Peer, ...]:
+        """Return the nodes with a subscription to a topic, this one included."""
+        return self._receivers.match(topic)
+
+    def providers(self, service: str) -> Iterable[Peer]:
+        """Return the nodes that provide a service, this one included."""
+        return self._providers.get(service, {}).values()
+
+    # This node
+
+    def serve(self, service: str) -> None:
+        """Provide a service; again changes nothing."""
+        if self._learn(self._turn.peers.local, (SERVICE, service)):
+            self._note((SERVICE, service), added=True)
+
+    def withdraw(self, service: str) -> None:
+        """Provide a service no longer."""
+        if self._unlearn(self._turn.peers.local, (SERVICE, service)):
+            self._note((SERVICE, service), added=False)
+
+    def subscribe(self, token: int, pattern: str) -> None:
+        """Add a subscription."""
+        self._subscriptions[token] = pattern
+        self._tokens.add(pattern, token)
+        uses = self._pattern_uses.get(pattern, 0)
+        self._pattern_uses[pattern] = uses + 1
+        if not uses:
+            self._learn(self._turn.peers.local, (TOPIC, pattern))
+            self._note((TOPIC, pattern), added=True)
+
+    def unsubscribe(self, token: int) -> None:
+        """End a subscription, if there is one."""
+        pattern = self._subscriptions.pop(token, None)
+        if pattern is None:
+            return
+        self._tokens.remove(pattern, token)
+        self._pattern_uses[pattern] -= 1
+        if not self._pattern_uses[pattern]:
+            del self._pattern_uses[pattern]
+            self._unlearn(self._turn.peers.local, (TOPIC, pattern))
+            self._note((TOPIC, pattern), added=False)
+
+    def _note(self, entry: Entry, *, added: bool) -> None:
+        if self._changes.get(entry, added) is not added:
+            del self._changes[entry]
+        else:
+            self._changes[entry] = added
+
+    # Telling
+
+    def announce(self, peer: RemotePeer) -> None:
+        """Tell a peer everything: a session with it has begun."""
+        peer.announced = True
+        local = self._turn.peers.local
+        entries = [(SERVICE, name) for name in local.services]
+        entries += [(TOPIC, pattern) for pattern in local.topics]
+        self._tell(peer, entries, [])
+
+    def flush(self) -> None:
+        """Tell all peers what changed in this turn."""
+        if not self._changes:
+            return
+        changes, self._changes = self._changes, {}
+        added = [entry for entry, is_added in changes.items() if is_added]
+        removed = [entry for entry, is_added in changes.items() if not is_added]
+        for peer in self._turn.peers:
+            if peer.announced:
+                self._tell(peer, added, removed)
+
+    def _tell(self, peer: RemotePeer, added: list[Entry], removed: list[Entry]) -> None:
+        step = self._options.wire.interest_max
+        for index in range(0, len(removed), step):
+            peer.link.send_control(Interest((), tuple(removed[index : index + step])))
+        for index in range(0, len(added), step):
+            peer.link.send_control(Interest(tuple(added[index : index + step]), ()))
+        self._turn.touched[peer] = None
+
+    # Learning
+
+    def on_interest(self, peer: Peer, interest: Interest) -> list[str]:
+        """Take what a peer tells; return the services it provides from now on.
+
+        What is not valid, or more than a peer may have, is left out and traced.
+        """
+        for entry in interest.removed:
+            self._unlearn(peer, entry)
+        services: list[str] = []
+        refused = 0
+        for entry in interest.added:
+            if not self._is_welcome(peer, entry):
+                refused += 1
+            elif self._learn(peer, entry) and entry[0] == SERVICE:
+                services.append(entry[1])
+        if refused:
+            self._turn.trace("interest_refused", 30, peer=peer.label, entries=refused)
+        return services
+
+    def forget(self, peer: Peer) -> None:
+        """Forget what a peer told: its session is over."""
+        for service in list(peer.services):
+            self._unlearn(peer, (SERVICE, service))
+        for pattern in list(peer.topics):
+            self._unlearn(peer, (TOPIC, pattern))
+
+    def _is_welcome(self, peer: Peer, entry: Entry) -> bool:
+        kind, text = entry
+        if kind == TOPIC and not is_pattern(text, self._options.wire.text_bytes_max):
+            return False
+        return len(peer.services) + len(peer.topics) < self._options.interest_max
+
+    def _learn(self, peer: Peer, entry: Entry) -> bool:
+        kind, text = entry
+        if kind == SERVICE and text not in peer.services:
+            peer.services[text] = None
+            self._providers.setdefault(text, {})[peer.id] = peer
+            return True
+        if kind == TOPIC and text not in peer.topics:
+            peer.topics[text] = None
+            self._receivers.add(text, peer)
+            return True
+        return False
+
+    def _unlearn(self, peer: Peer, entry: Entry) -> bool:
+        kind, text = entry
+        if kind == SERVICE and text in peer.services:
+            del peer.services[text]
+            del self._providers[text][peer.id]
+            if not self._providers[text]:
+                del self._providers[text]
+            return True
+        if kind == TOPIC and text in peer.topics:
+            del peer.topics[text]
+            self._receivers.remove(text, peer)
+            return True
+        return False

@@ -1,0 +1,214 @@
+"""Requests: handed to the handlers of this node's services, each once, and answered.
+
+A request that comes again by another way (its caller moved it here and back, or lost the session)
+is known by its message id: while it is handled the answer will do for all copies, and afterwards
+it is answered from memory as far as that reaches.
+"""
+
+from dataclasses import dataclass, field
+
+from zmesh.actions import CancelRequest, Delivery
+from zmesh.batches import runs
+from zmesh.events import Reply, SettleDeliveries, Source
+from zmesh.ids import JournalId
+from zmesh.message import Outcome, Record, Tag, extra, size_of, with_extra
+from zmesh.options import NodeOptions
+from zmesh.peers import InternalTicket, Peer, RemotePeer
+from zmesh.reliable.link_events import Returned, SessionEnd
+from zmesh.reliable.seen import PENDING, MessageId, SeenTable
+from zmesh.turn import Turn
+
+_MAY_ASK_AGAIN = (SessionEnd.PEER_FORGOT, SessionEnd.LINGER_OVER)
+"""A caller that left or restarted knows nothing of its calls any more."""
+
+
+class ReplyTicket(InternalTicket):
+    """The ticket of one reply."""
+
+    __slots__ = ("message_id",)
+
+    def __init__(self, message_id: MessageId) -> None:
+        super().__init__()
+        self.message_id = message_id
+
+
+Place = tuple[Source, int, int]
+"""Where a copy of a request came from, and its numbers there."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request the application has, and copies of it that came since."""
+
+    message_id: MessageId
+    place: Place
+    copies: list[Place] = field(default_factory=list)
+
+
+class Serving:
+    """The providing side of calls."""
+
+    def __init__(self, turn: Turn, options: NodeOptions) -> None:
+        self._turn = turn
+        self._options = options
+        self._seen = SeenTable(options.seen_messages_max, options.seen_horizon)
+        self._running: dict[MessageId, _Running] = {}
+        self._places: dict[tuple[bytes, int], dict[int, _Running]] = {}  # session, lane -> number
+        self._kept: dict[MessageId, Record] = {}  # replies that were not delivered, oldest first
+        self._kept_bytes = 0
+        self._unnamed = InternalTicket()  # of replies to requests without a message id
+        self.duplicates = 0
+
+    def __len__(self) -> int:
+        """Count the requests the application has."""
+        return len(self._running)
+
+    @property
+    def replies_kept(self) -> int:
+        """How many replies wait for their caller to ask again."""
+        return len(self._kept)
+
+    # Requests
+
+    def on_requests(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        """Hand requests over, but for copies and those for services not provided here."""
+        single = len(records) == 1
+        fresh = [
+            self._admit(peer, record, (source, seq, last if single else seq))
+            for seq, record in enumerate(records, first)
+        ]
+        for is_fresh, low, high, run in runs(first, last, records, fresh):
+            if is_fresh:
+                self._turn.deliver_requests(Delivery(source, peer.label, low, high, run))
+
+    def _admit(self, peer: Peer, record: Record, place: Place) -> bool:
+        """Return whether a request is to be handled; if not, it is settled here or later."""
+        if record[1] not in self._turn.peers.local.services:
+            self._settle(place, Outcome.RELEASED, "the service is not provided here")
+            return False
+        message_id = self._message_id(peer, record)
+        if message_id is None:
+            return True
+        state = self._seen.check(message_id, self._turn.now)
+        if state is not None:
+            self.duplicates += 1
+            if state is PENDING:
+                self._running[message_id].copies.append(place)
+            else:
+                self._answer_again(peer, message_id, state, place)
+            return False
+        if not self._seen.begin(message_id, self._turn.now):
+            self._settle(place, Outcome.RELEASED, "too many requests are being handled")
+            return False
+        running = _Running(message_id, place)
+        self._running[message_id] = running
+        source, first, _ = place
+        self._places.setdefault((source.session, source.lane), {})[first] = running
+        return True
+
+    def _answer_again(
+        self, peer: Peer, message_id: MessageId, outcome: Outcome, place: Place
+    ) -> None:
+        if outcome is not Outcome.ACCEPTED:
+            self._settle(
+                place, Outcome.REJECTED, "it was handled before, without a reply to repeat"
+            )
+            return
+        # Where no reply is kept it is on its way already, or has arrived.
+        self._settle(place, Outcome.ACCEPTED)
+        reply = self._kept.pop(message_id, None)
+        if reply is not None:
+            self._kept_bytes -= size_of(reply)
+            self._turn.submit(peer, place[0].lane, [reply], ReplyTicket(message_id))
+
+    def on_cancel(self, peer: Peer, record: Record) -> None:
+        """Have the handler of a request stopped: its caller waits no longer."""
+        message_id = self._message_id(peer, record)
+        running = None if message_id is None else self._running.get(message_id)
+        if running is not None:
+            source, first, _ = running.place
+            self._turn.actions.append(CancelRequest(source, first))
+
+    def _message_id(self, peer: Peer, record: Record) -> MessageId | None:
+        number = extra(record, Tag.MESSAGE_ID)
+        if not isinstance(number, int):
+            return None
+        # The counter starts anew with the caller's process, and so does its incarnation.
+        incarnation = peer.link.incarnation if isinstance(peer, RemotePeer) else 0
+        return (peer.id, JournalId(incarnation.to_bytes(16, "big")), number)
+
+    # Outcomes
+
+    def on_reply(self, reply: Reply) -> None:
+        """Answer a request, and accept it."""
+        source = reply.source
+        running = self._take(source, reply.first_seq)
+        if len(reply.record) == 3:  # as most are
+            record: Record = (*reply.record, (int(Tag.CORRELATION), reply.correlation))
+        else:
+            record = with_extra(reply.record, Tag.CORRELATION, reply.correlation)
+        ticket = self._unnamed
+        if running is not None:
+            self._seen.finish(running.message_id, Outcome.ACCEPTED, self._turn.now)
+            ticket = ReplyTicket(running.message_id)
+        peer = self._turn.peers.find(source.node)
+        if peer is not None:
+            self._turn.submit(peer, source.lane, [record], ticket)
+        elif running is not None:
+            self._keep(running.message_id, record)
+        self._settle((source, reply.first_seq, reply.last_seq), Outcome.ACCEPTED)
+        for copy in running.copies if running is not None else ():
+            self._settle(copy, Outcome.ACCEPTED)
+
+    def on_settled(self, settled: SettleDeliveries) -> None:
+        """Note the outcome of requests that get no reply; `Turn.settle` tells their callers."""
+        places = self._places.get((settled.source.session, settled.source.lane))
+        if places is None:
+            return
+        numbers = range(settled.first_seq, settled.last_seq + 1)
+        for number in [seq for seq in numbers if seq in places]:
+            running = self._take(settled.source, number)
+            if running is None:
+                continue
+            if settled.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
+                self._seen.finish(running.message_id, Outcome.REJECTED, self._turn.now)
+            else:
+                self._seen.forget(running.message_id)
+            for source, first, last in running.copies:
+                self._turn.settle(
+                    source, first, last, settled.outcome, settled.reason, settled.delay
+                )
+
+    def on_returned(self, returned: Returned, ended: SessionEnd | None) -> None:
+        """Keep a reply that was not delivered, where its caller may ask again."""
+        if isinstance(returned.ticket, ReplyTicket) and ended in _MAY_ASK_AGAIN:
+            self._keep(returned.ticket.message_id, returned.record)
+
+    def _take(self, source: Source, first: int) -> _Running | None:
+        place = (source.session, source.lane)
+        running = self._places.get(place, {}).pop(first, None)
+        if running is not None:
+            del self._running[running.message_id]
+            if not self._places[place]:
+                del self._places[place]
+        return running
+
+    def _keep(self, message_id: MessageId, reply: Record) -> None:
+        self._kept[message_id] = reply
+        self._kept_bytes += size_of(reply)
+        options = self._options
+        while (
+            len(self._kept) > options.replies_kept_max
+            or self._kept_bytes > options.replies_kept_bytes_max
+        ):
+            oldest = next(iter(self._kept))
+            self._kept_bytes -= size_of(self._kept.pop(oldest))
+            if self._seen.begin(oldest, self._turn.now):
+                self._seen.finish(oldest, Outcome.UNKNOWN, self._turn.now)
+
+    def _settle(self, place: Place, outcome: Outcome, reason: str = "") -> None:
+        source, first, last = place
+        lazy = outcome is Outcome.ACCEPTED  # a reply goes with it, or has gone
+        self._turn.settle(source, first, last, outcome, reason, lazy=lazy)

@@ -1,0 +1,267 @@
+"""The peers a node knows: by id, by name, by path, and what patterns need to know of each."""
+
+from collections.abc import Iterator
+
+from zmesh.actions import PeerState, PeerView
+from zmesh.errors import AmbiguousPeer, PeerUnknown
+from zmesh.ids import NODE_ID_BYTES, NodeId, Path, SessionId, short
+from zmesh.message import Ticket
+from zmesh.options import NodeOptions
+from zmesh.ports import Carrier
+from zmesh.reliable.link import Link
+from zmesh.reliable.link_events import Liveness, SessionEnd
+
+_STATES = {liveness: PeerState(liveness.value) for liveness in Liveness}
+
+
+class InternalTicket(Ticket):
+    """The ticket of records a pattern sends on its own account: no caller hears of it."""
+
+    __slots__ = ()
+
+
+class Peer:
+    """A node as patterns see it; this node itself is one as well, reached by the loopback."""
+
+    def __init__(self, node: NodeId, name: str, carrier: Carrier) -> None:
+        self.id = node
+        self.name = name
+        self.carrier = carrier
+        self.session: SessionId | None = None  # as far as its events have been taken
+        self.present = True  # joined, and neither lost nor left: gets new work
+        self.draining = False  # asked for no new work
+        self.services: dict[str, None] = {}  # dictionaries, because their order repeats in a run
+        self.topics: dict[str, None] = {}
+        self.calls = 0  # our calls it has not answered
+        self.open_in = 0  # numbers delivered from it and not yet settled
+        self.stale_in = 0  # the same of sessions that are over
+        self.retries = 0  # records for it that wait for their next attempt
+        self.retry_bytes = 0
+
+    @property
+    def state(self) -> PeerState:
+        """The verdict on the peer."""
+        return PeerState.ALIVE
+
+    @property
+    def label(self) -> str:
+        """What to call it before people: its name, or its short id while that is unknown."""
+        return self.name or short(self.id)
+
+
+class RemotePeer(Peer):
+    """A peer and its link."""
+
+    def __init__(self, node: NodeId, link: Link) -> None:
+        super().__init__(node, "", link)
+        self.link = link
+        self.present = False
+        self.suspected = False  # and the application was told
+        self.ended: SessionEnd | None = None  # why the latest session did
+        self.announced = False  # it has been told in this session what this node is interested in
+        self.paths: dict[Path, None] = {}
+
+    @property
+    def state(self) -> PeerState:
+        """The verdict on the peer."""
+        return _STATES[self.link.liveness]
+
+    def view(self) -> PeerView:
+        """Return the peer as it is now."""
+        link = self.link
+        return PeerView(
+            id=self.id,
+            name=self.name,
+            state=self.state,
+            services=frozenset(self.services),
+            topics=frozenset(self.topics),
+            endpoints=link.endpoints,
+            incarnation=link.incarnation,
+            round_trip=link.round_trip.smoothed,
+            draining=self.draining,
+        )
+
+
+class Hints:
+    """Candidates by name: only for finding whom a message is to wait for."""
+
+    def __init__(self, hints_max: int) -> None:
+        self._hints_max = hints_max
+        self._names: dict[NodeId, dict[str, str]] = {}  # node -> source -> name, oldest first
+        self._nodes: dict[str, dict[NodeId, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._names
+
+    def add(self, source: str, node: NodeId, name: str) -> None:
+        """Note what a source says; where there is no room the oldest hint makes some."""
+        names = self._names.get(node)
+        if names is None:
+            if len(self._names) >= self._hints_max:
+                self._forget(next(iter(self._names)))
+            names = self._names[node] = {}
+        old = names.get(source, "")
+        names[source] = name
+        self._unlist(node, old)
+        if name:
+            self._nodes.setdefault(name, {})[node] = None
+
+    def remove(self, source: str, node: NodeId) -> None:
+        """Forget what a source said of a node."""
+        names = self._names.get(node)
+        if names is None or source not in names:
+            return
+        self._unlist(node, names.pop(source))
+        if not names:
+            del self._names[node]
+
+    def named(self, name: str) -> list[NodeId]:
+        """Return the nodes said to have this name."""
+        return list(self._nodes.get(name, ()))
+
+    def _forget(self, node: NodeId) -> None:
+        for source in list(self._names[node]):
+            self.remove(source, node)
+
+    def _unlist(self, node: NodeId, name: str) -> None:
+        """Take a node off a name's list unless another source still calls it so."""
+        if not name or name in self._names[node].values():
+            return
+        del self._nodes[name][node]
+        if not self._nodes[name]:
+            del self._nodes[name]
+
+
+class Peers:
+    """All known peers, and this node itself as `local`."""
+
+    def __init__(self, local: Peer, options: NodeOptions) -> None:
+        self.local = local
+        self.hints = Hints(options.candidates_max)
+        self._peer_paths_max = options.peer_paths_max
+        self._by_id: dict[NodeId, RemotePeer] = {}
+        self._by_name: dict[str, dict[NodeId, RemotePeer]] = {}
+        self._by_path: dict[Path, RemotePeer] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[RemotePeer]:
+        return iter(self._by_id.values())
+
+    def get(self, node: NodeId) -> RemotePeer | None:
+        """Return the remote peer with this id."""
+        return self._by_id.get(node)
+
+    def find(self, node: NodeId) -> Peer | None:
+        """Return the peer with this id, this node included."""
+        return self.local if node == self.local.id else self._by_id.get(node)
+
+    def on_path(self, path: Path) -> RemotePeer | None:
+        """Return the peer that proved to be at the other end of a path."""
+        return self._by_path.get(path)
+
+    # Changes
+
+    def add(self, peer: RemotePeer) -> None:
+        """Take in a new peer."""
+        self._by_id[peer.id] = peer
+
+    def remove(self, peer: RemotePeer) -> None:
+        """Forget a peer and its paths."""
+        del self._by_id[peer.id]
+        self.rename(peer, "")
+        for path in list(peer.paths):
+            self.unbind(path)
+
+    def rename(self, peer: RemotePeer, name: str) -> bool:
+        """Note the peer's name; return whether it is another than before."""
+        if name == peer.name:
+            return False
+        if peer.name:
+            del self._by_name[peer.name][peer.id]
+            if not self._by_name[peer.name]:
+                del self._by_name[peer.name]
+        if name:
+            self._by_name.setdefault(name, {})[peer.id] = peer
+        peer.name = name
+        return True
+
+    def bind(self, path: Path, peer: RemotePeer) -> bool:
+        """Note who is at the other end of a path; False where it is somebody else's already.
+
+        Nobody tells when an inbound path ends, so the oldest one not in use makes room.
+        """
+        owner = self._by_path.setdefault(path, peer)
+        if owner is not peer:
+            return False
+        peer.paths[path] = None
+        inbound = [each for each in peer.paths if isinstance(each, bytes)]
+        if len(inbound) > self._peer_paths_max:
+            self.unbind(next(each for each in inbound if each not in (path, peer.link.path)))
+        return True
+
+    def unbind(self, path: Path) -> RemotePeer | None:
+        """Forget a path; return whose it was."""
+        peer = self._by_path.pop(path, None)
+        if peer is not None:
+            peer.paths.pop(path, None)
+        return peer
+
+    # Finding by what people say
+
+    def resolve(self, to: str | NodeId) -> NodeId:
+        """Return the node that a name, an id or its hex digits stands for.
+
+        A name means a present peer if there is one, else a peer expected to (re)appear.
+
+        Raises:
+            PeerUnknown: nobody is known by it.
+            AmbiguousPeer: several are.
+        """
+        if isinstance(to, bytes):
+            return self._resolve_id(to)
+        named = list(self._by_name.get(to, {}).values())
+        if to == self.local.name:
+            found = [self.local.id, *(peer.id for peer in named if peer.present)]
+        else:
+            found = (
+                [peer.id for peer in named if peer.present]
+                or [peer.id for peer in named if peer.state is not PeerState.LEFT]
+                or [node for node in self.hints.named(to) if not self._has_left(node)]
+            )
+        if len(found) > 1:
+            raise AmbiguousPeer(to, [node.hex() for node in found])
+        if found:
+            return found[0]
+        node = _parse_id(to)
+        if node is None:
+            raise PeerUnknown(to, self._known())
+        return self._resolve_id(node)
+
+    def _resolve_id(self, node: NodeId) -> NodeId:
+        peer = self.find(node)
+        if (peer is None and node not in self.hints) or (
+            peer is not None and peer.state is PeerState.LEFT
+        ):
+            raise PeerUnknown(node.hex(), self._known())
+        return node
+
+    def _has_left(self, node: NodeId) -> bool:
+        peer = self._by_id.get(node)
+        return peer is not None and peer.state is PeerState.LEFT
+
+    def _known(self) -> list[str]:
+        return [peer.label for peer in self if peer.present]
+
+
+def _parse_id(text: str) -> NodeId | None:
+    if len(text) != 2 * NODE_ID_BYTES:
+        return None
+    try:
+        return NodeId(bytes.fromhex(text))
+    except ValueError:
+        return None

@@ -1,0 +1,124 @@
+"""The narrow ports: what one floor needs of another, so that fakes can stand in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from zmesh.ids import Path, SessionId
+from zmesh.message import Outcome, Record, Ticket
+from zmesh.reliable.link_events import LinkEvent
+
+
+class Carrier(Protocol):
+    """Carries records to one node: a `reliable.link.Link`, or the `loopback.Loopback`."""
+
+    @property
+    def session(self) -> SessionId | None:
+        """The session that the numbers of records belong to; None where there is none."""
+        ...
+
+    @property
+    def room_messages(self) -> int:
+        """How many more records may be submitted; 0 or less where it is full."""
+        ...
+
+    @property
+    def queued_messages(self) -> int:
+        """How many submitted records have no outcome yet."""
+        ...
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes they are."""
+        ...
+
+    def submit(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        ticket: Ticket,
+        now: float,
+        *,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> tuple[int, int]:
+        """Queue records; their outcomes come as `Accepted` and `Returned`. Raises BodyTooLarge."""
+        ...
+
+    def settle(
+        self,
+        session: bytes,
+        lane: int,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        now: float,
+        reason: str = "",
+        delay: float = 0.0,
+        *,
+        lazy: bool = False,
+    ) -> bool:
+        """Give records that arrived their outcome; False where none of them waits for it."""
+        ...
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Take back what was submitted with the ticket, as far as it has not arrived."""
+        ...
+
+    def take_events(self) -> list[LinkEvent]:
+        """Return what happened since the last call, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransportStatistics:
+    """What a transport did since it opened."""
+
+    packets_sent: int
+    bytes_sent: int
+    packets_received: int
+    bytes_received: int
+    packets_full: int  # refused for want of room, each told by PathFull
+    packets_unroutable: int  # refused because the path is gone, each told by PathDown
+    dials: int
+    watchdog_rescues: int  # packets found that no wake-up announced: a defect where it grows
+
+
+class Transport(Protocol):
+    """Performs the engine's orders to the network, on one event loop and in its thread.
+
+    What happens comes as events (`PacketsReceived`, `PathUp`, `PathDown`, `InboundClosed`,
+    `PathFull`, `PathWritable`, `ProbeAnswered`) to the callback the transport was made with, in
+    lists, in order, and never from inside a call to one of these methods.
+    """
+
+    def open(self) -> tuple[str, ...]:
+        """Listen, and return the endpoints. Raises InvalidOption where an address is no good."""
+        ...
+
+    def send(self, path: Path, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
+        """Send packets, each a list of parts, in order.
+
+        From the first that is refused on none is sent: `PathFull` or `PathDown` tells.
+        """
+        ...
+
+    def dial(self, path: int, endpoint: str) -> None:
+        """Connect. One `PathUp` may follow, and one `PathDown` unless `hang_up` comes first."""
+        ...
+
+    def hang_up(self, path: int) -> None:
+        """Close a dialed path; what was sent just before mostly still goes. Idempotent."""
+        ...
+
+    def probe(self, endpoint: str, timeout: float) -> None:
+        """Try a fresh connection for `timeout` seconds; `ProbeAnswered` follows."""
+        ...
+
+    def close(self) -> None:
+        """Close everything within a second; nothing is reported any more. Idempotent."""
+        ...
+
+    def statistics(self) -> TransportStatistics:
+        """Return the counters."""
+        ...

@@ -1,0 +1,42 @@
+import errno
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from zmesh.transport.descriptors import descriptors_left
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("left", [0, 1, 5])
+def test_counts_what_the_limit_leaves(left: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < opened[0] + 10:  # no hole below the last one
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened[-1] + 1 + left, hard))
+        assert descriptors_left(8) == left
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def test_counts_no_further_than_asked_and_leaves_nothing_open() -> None:
+    before = open_descriptors()
+    assert descriptors_left(7) == 7
+    assert open_descriptors() == before
+
+
+def test_another_error_is_not_taken_for_a_full_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_device(*_: object) -> int:
+        raise OSError(errno.ENOENT, "no such file")
+
+    monkeypatch.setattr(os, "open", no_such_device)
+    with pytest.raises(OSError, match="no such file"):
+        descriptors_left(1)

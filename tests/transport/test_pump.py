@@ -1,0 +1,205 @@
+"""The readiness pump against a real socket pair.
+
+Over inproc, where a message is there when `send` returns: signals are the same as over TCP, and no
+test has to wait for the network.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from tests.transport.peer import options
+from zmesh.options import WireLimits
+from zmesh.transport.counters import Counters
+from zmesh.transport.pump import REFUSED_FULL, REFUSED_UNROUTABLE, Intake, Packets, push
+
+
+class Pair:
+    """A ROUTER and a DEALER connected with each other."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        Pair.count += 1
+        address = f"inproc://pair-{Pair.count}"
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.context.set(zmq.BLOCKY, 0)
+        self.router = self.context.socket(zmq.ROUTER)
+        self.router.set(zmq.ROUTER_MANDATORY, 1)
+        self.router.bind(address)
+        self.dealer = self.context.socket(zmq.DEALER)
+        self.dealer.connect(address)
+        self.dealer.send(b"hello")
+        self.routing_id = self.router.recv_multipart()[0]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.context.destroy()
+
+
+class Reader:
+    """An intake on the DEALER, and the batches it delivered."""
+
+    def __init__(self, pair: Pair, **changes: Any) -> None:
+        self.batches: list[Packets] = []
+        self.rooms = 0
+        self.counters = Counters()
+        self.intake = Intake(
+            asyncio.get_running_loop(),
+            pair.dealer,
+            1,
+            options(**changes),
+            WireLimits(),
+            self.counters,
+            deliver=self.batches.append,
+            on_room=self._on_room,
+        )
+
+    def _on_room(self) -> None:
+        self.rooms += 1
+
+    async def received(self, count: int) -> list[bytes]:
+        for _ in range(2 * count + 2):  # iterations of the loop, each with a turn of the socket
+            if sum(map(len, self.batches)) >= count:
+                break
+            await asyncio.sleep(0)
+        return [parts[0] for batch in self.batches for _, parts in batch]
+
+
+def fill(pair: Pair, count: int) -> None:
+    """Let `count` messages to the DEALER wait unread."""
+    for number in range(count):
+        pair.router.send_multipart([pair.routing_id, b"%d" % number])
+
+
+async def test_one_wake_up_delivers_all_that_waits_in_one_batch(pair: Pair) -> None:
+    fill(pair, 50)
+    reader = Reader(pair)
+    assert await reader.received(50) == [b"%d" % number for number in range(50)]
+    assert len(reader.batches) == 1
+    reader.intake.close()
+
+
+async def test_a_turn_takes_no_more_packets_than_its_budget_and_goes_on(pair: Pair) -> None:
+    fill(pair, 50)
+    reader = Reader(pair, turn_packets_max=20)
+    assert await reader.received(50) == [b"%d" % number for number in range(50)]
+    assert [len(batch) for batch in reader.batches] == [20, 20, 10]
+    reader.intake.close()
+
+
+async def test_a_turn_takes_no_more_bytes_than_its_budget_and_one_packet(pair: Pair) -> None:
+    for _ in range(10):
+        pair.router.send_multipart([pair.routing_id, bytes(600), bytes(400)])
+    reader = Reader(pair, turn_bytes_max=2500)
+    await reader.received(10)
+    assert [len(batch) for batch in reader.batches] == [3, 3, 3, 1]
+    assert reader.counters.bytes_received == 10_000
+    assert reader.counters.packets_received == 10
+    reader.intake.close()
+
+
+async def test_two_busy_sockets_take_turns(pair: Pair) -> None:
+    other = Pair()
+    fill(pair, 100)
+    fill(other, 100)
+    order: list[str] = []
+    readers = [Reader(pair, turn_packets_max=10), Reader(other, turn_packets_max=10)]
+    for name, reader in zip("ab", readers, strict=True):
+        reader.batches = _Noting(order, name)
+        reader.intake._deliver = reader.batches.append
+    for reader in readers:
+        await reader.received(100)
+        reader.intake.close()
+    assert order[:8] in (list("abababab"), list("babababa"))
+    other.context.destroy()
+
+
+class _Noting(list[Packets]):
+    def __init__(self, order: list[str], name: str) -> None:
+        self.order, self.name = order, name
+
+    def append(self, batch: Packets) -> None:
+        super().append(batch)
+        self.order.append(self.name)
+
+
+async def test_what_a_send_swallowed_the_signal_of_is_read_after_a_look(pair: Pair) -> None:
+    reader = Reader(pair)
+    for number in range(300):
+        pair.router.send_multipart([pair.routing_id, b"%d" % number])
+        pair.dealer.get(zmq.EVENTS)  # takes the signal, as a send may
+        reader.intake.look()
+        assert reader.batches == [[(1, [b"%d" % other])] for other in range(number)]
+        await asyncio.sleep(0)
+        assert len(reader.batches) == number + 1
+    reader.intake.close()
+
+
+async def test_what_nobody_looked_for_is_rescued(pair: Pair) -> None:
+    reader = Reader(pair)
+    pair.router.send_multipart([pair.routing_id, b"stuck"])
+    pair.dealer.get(zmq.EVENTS)
+    await asyncio.sleep(0.05)
+    assert reader.batches == []
+    assert reader.intake.rescue()
+    assert not reader.intake.rescue()  # it is planned
+    assert await reader.received(1) == [b"stuck"]
+    assert not reader.intake.rescue()
+    reader.intake.close()
+
+
+async def test_what_the_loop_is_about_to_hear_of_needs_no_rescue(pair: Pair) -> None:
+    reader = Reader(pair)
+    await asyncio.sleep(0)
+    pair.router.send_multipart([pair.routing_id, b"on its way"])
+    assert not reader.intake.rescue()
+    assert await reader.received(1) == [b"on its way"]
+    reader.intake.close()
+
+
+async def test_draining_ignores_the_budget(pair: Pair) -> None:
+    reader = Reader(pair, turn_packets_max=10)
+    await asyncio.sleep(0)
+    fill(pair, 55)
+    assert reader.intake.drain() == [(1, [b"%d" % number]) for number in range(55)]
+    reader.intake.close()
+
+
+async def test_nothing_is_read_once_closed(pair: Pair) -> None:
+    fill(pair, 50)
+    reader = Reader(pair, turn_packets_max=10)
+    await asyncio.sleep(0)
+    reader.intake.close()
+    await asyncio.sleep(0.05)
+    assert len(reader.batches) == 1
+    assert pair.dealer.recv() == b"10"
+
+
+def test_push_tells_where_it_stopped_and_why(pair: Pair) -> None:
+    counters = Counters()
+    assert push(pair.router, pair.routing_id, [[b"a"], [b"bc", b"d"]], counters) == 0
+    assert push(pair.router, b"nobody", [[b"lost"]], counters) == REFUSED_UNROUTABLE
+    assert (counters.packets_sent, counters.bytes_sent) == (2, 4)
+    stuck = pair.context.socket(zmq.DEALER)
+    stuck.set(zmq.SNDHWM, 3)
+    stuck.connect("tcp://127.0.0.1:1")
+    assert push(stuck, None, [[b"x", b"y"]] * 5, counters) == REFUSED_FULL
+    assert counters.packets_sent == 5
+    stuck.close()
+
+
+async def test_room_that_was_awaited_is_told_once(pair: Pair) -> None:
+    reader = Reader(pair)
+    reader.intake.await_room()
+    assert not reader.intake.rescue()
+    assert reader.rooms == 1
+    reader.intake.rescue()
+    assert reader.rooms == 1
+    reader.intake.close()

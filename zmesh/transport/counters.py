@@ -1,0 +1,25 @@
+"""What a transport counts."""
+
+from dataclasses import dataclass, fields
+
+from zmesh.ports import TransportStatistics
+
+
+@dataclass(slots=True)
+class Counters:
+    """The growing half of `TransportStatistics`; each field is described there."""
+
+    packets_sent: int = 0
+    bytes_sent: int = 0
+    packets_received: int = 0
+    bytes_received: int = 0
+    packets_full: int = 0
+    packets_unroutable: int = 0
+    dials: int = 0
+    watchdog_rescues: int = 0
+
+    def frozen(self) -> TransportStatistics:
+        """Return the counters as they are now."""
+        return TransportStatistics(
+            **{field.name: getattr(self, field.name) for field in fields(self)}
+        )

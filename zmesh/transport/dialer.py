@@ -1,0 +1,220 @@
+"""The outbound half: one DEALER for every path dialed."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import zmq
+
+from zmesh.actions import Trace
+from zmesh.discovery.endpoints import Endpoint
+from zmesh.errors import UsageError
+from zmesh.events import (
+    PacketsReceived,
+    PathCause,
+    PathDown,
+    PathFull,
+    PathUp,
+    PathWritable,
+)
+from zmesh.ids import Path
+from zmesh.options import TransportOptions, WireLimits
+from zmesh.transport.counters import Counters
+from zmesh.transport.descriptors import descriptors_left
+from zmesh.transport.news import News
+from zmesh.transport.probes import Probes
+from zmesh.transport.pump import REFUSED_FULL, Intake, Packets, push
+from zmesh.transport.sockets import Socket, Sockets
+
+WARNING: Final = 30
+"""The level of a `Trace`, as in logging."""
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """What a dialed path has while it lives."""
+
+    socket: Socket
+    key: bytes  # its name at the monitors' ear
+    intake: Intake
+
+
+@dataclass(slots=True, eq=False)
+class _Dialed:
+    """A path, from its dial until its end was told."""
+
+    endpoint: Endpoint
+    timer: asyncio.TimerHandle  # gives up a dial that has no outcome
+    connection: _Connection | None  # None while a probe finds out why it failed
+    is_up: bool = False
+    is_full: bool = False
+
+
+class Dialer:
+    """Dials, and carries what goes and comes on the paths that were dialed."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: Sockets,
+        options: TransportOptions,
+        limits: WireLimits,
+        news: News,
+        counters: Counters,
+        probes: Probes,
+        *,
+        dial_timeout: float,
+        on_trace: Callable[[Trace], None],
+    ) -> None:
+        self._loop = loop
+        self._sockets = sockets
+        self._options = options
+        self._limits = limits
+        self._news = news
+        self._counters = counters
+        self._probes = probes
+        self._dial_timeout = dial_timeout
+        self._on_trace = on_trace
+        self._dialed: dict[int, _Dialed] = {}
+        self._paths: dict[Path, int] = {}  # by key at the ear
+
+    @property
+    def intakes(self) -> list[Intake]:
+        """Those of all connections."""
+        return [dialed.connection.intake for dialed in self._dialed.values() if dialed.connection]
+
+    def dial(self, path: int, text: str) -> None:
+        """Connect to an endpoint. Every end of it comes as news, none as an exception."""
+        if path in self._dialed:
+            raise UsageError(f"path {path} is dialed already: number every dial anew")
+        self._counters.dials += 1
+        needed = self._options.dial_descriptors
+        try:
+            endpoint = Endpoint.parse(text)
+        except ValueError as error:
+            self._refuse(path, text, str(error))
+            return
+        if descriptors_left(needed) < needed:
+            self._refuse(path, text, "no file descriptors left: raise the limit (ulimit -n)")
+            return
+        try:
+            connection = self._connect(path, endpoint)
+        except zmq.ZMQError as error:
+            self._refuse(path, text, f"{error}: raise sockets_max or the limit (ulimit -n)")
+            return
+        timer = self._loop.call_later(self._dial_timeout, self._on_timeout, path)
+        self._dialed[path] = _Dialed(endpoint, timer, connection)
+        self._paths[connection.key] = path
+
+    def hang_up(self, path: int) -> None:
+        """Close a path; nothing is told."""
+        dialed = self._dialed.pop(path, None)
+        if dialed is not None:
+            dialed.timer.cancel()
+            self._disconnect(dialed)
+
+    def send(self, path: int, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
+        """Send on a path."""
+        dialed = self._dialed.get(path)
+        if dialed is None or dialed.connection is None:
+            self._counters.packets_unroutable += 1
+            if dialed is None:  # else its end is still to be told
+                self._news.later(PathDown(path, PathCause.UNROUTABLE))
+            return
+        connection = dialed.connection
+        refused = push(connection.socket, None, packets, self._counters)
+        connection.intake.look()
+        if refused == REFUSED_FULL:
+            self._counters.packets_full += 1
+            if not dialed.is_full:
+                dialed.is_full = True
+                connection.intake.await_room()
+                self._news.later(PathFull(path))
+
+    def on_monitor(self, key: Path, event: int) -> None:
+        """Take in an event of a connection's monitor."""
+        path = self._paths.get(key)
+        if path is None:
+            return  # said before the socket was closed, heard after
+        dialed = self._dialed[path]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            dialed.timer.cancel()
+            dialed.is_up = True
+            self._news.later(PathUp(path))
+        elif dialed.is_up:
+            self._end(path, PathCause.CLOSED)
+        elif event == zmq.EVENT_CONNECT_RETRIED:
+            self._ask_why(path, dialed)
+        else:  # connected, and whoever listens there is not one of us
+            self._end(path, PathCause.UNREACHABLE)
+
+    def close(self) -> None:
+        """Read and report nothing any more."""
+        for dialed in self._dialed.values():
+            dialed.timer.cancel()
+            if dialed.connection is not None:
+                dialed.connection.intake.close()
+        self._dialed.clear()
+        self._paths.clear()
+
+    def _connect(self, path: int, endpoint: Endpoint) -> _Connection:
+        socket, key = self._sockets.dealer()
+        socket.set(zmq.IPV6, int(endpoint.address.version == 6))
+        socket.connect(str(endpoint))
+        intake = Intake(
+            self._loop,
+            socket,
+            path,
+            self._options,
+            self._limits,
+            self._counters,
+            deliver=self._on_packets,
+            on_room=partial(self._on_room, path),
+        )
+        return _Connection(socket, key, intake)
+
+    def _refuse(self, path: int, endpoint: str, reason: str) -> None:
+        self._on_trace(Trace("dial_refused", WARNING, {"endpoint": endpoint, "reason": reason}))
+        self._news.later(PathDown(path, PathCause.UNREACHABLE))
+
+    def _ask_why(self, path: int, dialed: _Dialed) -> None:
+        # libzmq keeps the errno to itself. It matters: refused means that the process is gone.
+        self._disconnect(dialed)
+        dialed.timer.cancel()
+        seconds_left = dialed.timer.when() - self._loop.time()
+        self._probes.start(dialed.endpoint, seconds_left, partial(self._on_reason, path, dialed))
+
+    def _on_reason(self, path: int, dialed: _Dialed, cause: PathCause | None) -> None:
+        if self._dialed.get(path) is dialed:
+            del self._dialed[path]
+            self._news.now(PathDown(path, cause or PathCause.UNREACHABLE))
+
+    def _on_timeout(self, path: int) -> None:
+        self._end(path, PathCause.UNREACHABLE)
+        self._news.now()
+
+    def _end(self, path: int, cause: PathCause) -> None:
+        dialed = self._dialed.pop(path)
+        dialed.timer.cancel()
+        if dialed.connection is not None:
+            packets = dialed.connection.intake.drain()
+            if packets:
+                self._news.later(PacketsReceived(packets))
+        self._disconnect(dialed)
+        self._news.later(PathDown(path, cause))
+
+    def _disconnect(self, dialed: _Dialed) -> None:
+        connection, dialed.connection = dialed.connection, None
+        if connection is not None:
+            connection.intake.close()
+            del self._paths[connection.key]
+            self._sockets.drop(connection.key)
+
+    def _on_packets(self, packets: Packets) -> None:
+        self._news.now(PacketsReceived(packets))
+
+    def _on_room(self, path: int) -> None:
+        self._dialed[path].is_full = False
+        self._news.later(PathWritable(path))

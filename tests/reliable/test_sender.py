@@ -366,6 +366,17 @@ def test_what_is_remembered_is_bounded_while_one_message_is_handled_for_hours() 
     assert len(subject._spans) < 200
 
 
+def test_all_numbers_below_the_first_open_one_have_an_outcome() -> None:
+    subject, _ = sent(4)
+    assert subject.first_open == 1
+    settle(subject, 2, 3)
+    assert subject.first_open == 1
+    settle(subject, 1, 1)
+    assert subject.first_open == 4
+    settle(subject, 4, 4)
+    assert subject.first_open == 5
+
+
 # Large bodies
 
 

@@ -229,8 +229,9 @@ class OutgoingLane(SendWindow[Record]):
 
     @property
     def first_open(self) -> int:
-        """The lowest number without outcome; `next_seq` where all have one."""
-        return next(iter(self.items), self.next_seq)
+        """All numbers below this have an outcome."""
+        self._forget_ended()
+        return self._spans[0].first if self._spans else self.next_seq
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
@@ -392,11 +393,15 @@ class OutgoingLane(SendWindow[Record]):
             self._gone.difference_update(range(first, last + 1))
         return dropped
 
+    def _forget_ended(self) -> None:
+        spans = self._spans
+        while spans and not spans[0].remaining:
+            spans.popleft()
+
     def _between(self, first: int, last: int) -> list[Span]:
         """Return the live spans that overlap `first..last`, ascending."""
+        self._forget_ended()
         spans = self._spans
-        while spans and spans[0].remaining == 0:
-            spans.popleft()
         low, high = 0, len(spans)
         if spans and spans[0].last >= first:  # settled in the order sent, as most are
             high = 0

@@ -331,6 +331,9 @@ def malformed_frames() -> Invalid:
         "WHO without a node": one(FrameType.WHO, MESH),
         "WHO with a mesh tag of 9 bytes": one(FrameType.WHO, MESH + b"x", ADA),
         "IAM with a name of bytes": iam(b"ada", [], []),
+        "IAM with endpoints that are a text": one(
+            FrameType.IAM, MESH, ADA, "ada", 1, "tcp://127.0.0.1:1", []
+        ),
         "a text that is not UTF-8": [bye.replace(b"???", b"\xc3\x28?")],
         "a text with a surrogate": [bye.replace(b"???", b"\xed\xa0\x80")],
         "HELLO with a lane twice": hello(state, state),
@@ -341,6 +344,8 @@ def malformed_frames() -> Invalid:
             FrameType.WELCOME, BOB, "bob", 1, JOURNAL, 1, 0, None, [], []
         ),
         "ACK with lanes descending": one(FrameType.ACK, 1, 0, [[5, 0, []], [4, 0, []]], []),
+        "ACK with a lane that is true": one(FrameType.ACK, 1, 0, [[True, 0, []]], []),
+        "ACK with a negative number": one(FrameType.ACK, 1, 0, [[4, -1, []]], []),
         "ACK with ranges that touch": ack([3, 4], [5, 6]),
         "ACK with ranges that overlap": ack([3, 5], [5, 6]),
         "ACK with a range that ends before it begins": ack([4, 3]),
@@ -365,6 +370,9 @@ def malformed_records() -> Invalid:
         "a record of five": records([0, "", b"", [4, 1], 0]),
         "a text for a record": records(*["abc"] * 10),
         "bytes for a record": records(*[b"abc"] * 10),
+        "a number for a record, among many": records(*[record] * 10, 7),
+        "records of three and of two, many": records(*[record] * 10, [1, ""]),
+        "records of two, many": records(*[[1, ""]] * 10),
         "a head of 256": records([256, "", b""]),
         "a head that is true, among many": records(*[record] * 10, [True, "", b""]),
         "a target of bytes": records([0, b"", b""]),
@@ -379,6 +387,7 @@ def malformed_records() -> Invalid:
         "a tag twice": extras(4, 1, 4, 1),
         "tag 0": extras(0, 1),
         "tag 128": extras(128, 1),
+        "headers that are a text": extras(1, "unit"),
         "a key of bytes": extras(2, b"key"),
         "a predecessor on the control lane": extras(3, [[10, 1]]),
         "predecessors that descend": extras(3, [[4, 1], [3, 1]]),

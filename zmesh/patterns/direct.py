@@ -39,6 +39,9 @@ class Direct:
             for _ in post.records:
                 self._turn.fail(post.ticket, Failure(FailureKind.PEER_UNKNOWN, to, str(error)))
             return
+        if not post.records:
+            self._turn.note_accepted((post.ticket,))
+            return
         if post.ttl is not None:
             post.ticket.expires = self._turn.now + post.ttl
         self._turn.submit(peer, post.lane, post.records, post.ticket, key=post.key, ttl=post.ttl)

@@ -556,7 +556,7 @@ class Link:
         if self._announced is not None:
             self._events.append(happened.SessionEnded(self._announced, reason))
         self._announced = None
-        self._events += ended.abandon()
+        ended.abandon()
 
     def _end_session(self, reason: SessionEnd) -> None:
         self._handshake.forget_session()

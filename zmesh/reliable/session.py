@@ -5,7 +5,7 @@ paths or liveness; the link moves its records and acknowledgements.
 """
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import assert_never
 
 from zmesh.errors import BodyTooLarge, ProtocolError
@@ -15,15 +15,16 @@ from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import split
 from zmesh.reliable.link_events import (
     Accepted,
-    Arrived,
     ControlArrived,
     LinkEvent,
-    Returned,
     Room,
 )
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
 from zmesh.reliable.sender import ControlQueue, OutgoingLane
 from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, Settle
+
+DEADLINES_MIN = 1024
+"""Fewer are not worth being looked through."""
 
 LaneAcks = tuple[tuple[int, int, Ranges], ...]
 LaneCredits = tuple[tuple[int, int, int], ...]
@@ -49,6 +50,7 @@ class Session:
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
+        self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
         self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
         self._was_full = False
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
@@ -162,6 +164,18 @@ class Session:
     def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         out.deadlines[seq] = deadline
         heappush(self._deadlines, (deadline, out.lane, seq))
+        if len(self._deadlines) >= self._deadlines_max:
+            self._forget_deadlines()
+
+    def _forget_deadlines(self) -> None:
+        """Drop those of records that have ended: the heap holds about twice the others at most."""
+        self._deadlines = [
+            (deadline, lane.lane, seq)
+            for lane in self.outgoing.values()
+            for seq, deadline in lane.deadlines.items()
+        ]
+        heapify(self._deadlines)
+        self._deadlines_max = 2 * len(self._deadlines) + DEADLINES_MIN
 
     def send_control(self, record: Interest | Drain) -> None:
         """Queue a control record."""
@@ -184,7 +198,7 @@ class Session:
         if incoming is None or not incoming.settle(first, last, outcome, reason, delay):
             return False
         self.ack_lanes.add(lane)
-        self.ack_lanes.update(n for n, other in self.incoming.items() if other.find_room())
+        self._offer_room()
         if lazy:
             self._ack_within(now)
         else:
@@ -195,6 +209,7 @@ class Session:
         """Give up what was submitted with the ticket; see `Link.withdraw`."""
         for lane in self.outgoing.values():
             self._events += lane.withdraw(ticket)
+        self._note_room()
 
     def expire(self, now: float) -> None:
         """Give up what has outlived its time to live."""
@@ -203,17 +218,26 @@ class Session:
             lane = self.outgoing[number]
             if lane.deadlines.get(seq) == deadline:
                 self._events += lane.give_up(seq, Outcome.EXPIRED)
+        self._note_room()
+
+    def _note_room(self) -> None:
+        """Tell once that a queue which was full has room again."""
+        if self._was_full and self.room_messages > 0:
+            self._was_full = False
+            self._events.append(Room())
 
     @property
     def expiry(self) -> float | None:
         """When `expire` has something to do."""
         return self._deadlines[0][0] if self._deadlines else None
 
-    def abandon(self) -> list[Returned]:
-        """End the session; return every record without outcome. Use another one from now on."""
+    def abandon(self) -> None:
+        """End the session, and return every record without outcome. Use another from now on."""
         for incoming in self.incoming.values():
             incoming.close()
-        return [returned for lane in self.outgoing.values() for returned in lane.abandon()]
+        for lane in self.outgoing.values():
+            self._events += lane.abandon()
+        self._note_room()
 
     # From the peer
 
@@ -222,7 +246,7 @@ class Session:
         incoming = self._incoming(lane)
         self.ack_lanes.add(lane)
         duplicates = incoming.duplicates
-        before = incoming.released
+        before, rooms_used = incoming.released, self._rooms.used
         self._events += incoming.on_data(first, records, now, self._is_released)
         self._ack_messages += len(records)
         if incoming.duplicates > duplicates or incoming.received.above:
@@ -231,6 +255,8 @@ class Session:
             self._ack_within(now)
         if incoming.released > before:
             self._release_successors(now)
+            if self._rooms.used < rooms_used:
+                self._offer_room()
 
     def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
         """Take in control records, each once and in order."""
@@ -268,9 +294,7 @@ class Session:
             if tickets:
                 self._events.append(Accepted(tickets))
             self._events += returned
-        if self._was_full and self.room_messages > 0:
-            self._was_full = False
-            self._events.append(Room())
+        self._note_room()
 
     def _on_gap(self, record: Gap, now: float) -> None:
         incoming = self._incoming(record.lane)
@@ -280,6 +304,11 @@ class Session:
         self._settle_now = self._settle_now or incoming.unsettled
         self._events += incoming.release(now, self._is_released)
         self._release_successors(now)
+        self._offer_room()
+
+    def _offer_room(self) -> None:
+        """Let transfers that wait for room have what was freed; they hold credit until then."""
+        self.ack_lanes.update(n for n, lane in self.incoming.items() if lane.find_room())
 
     def _is_released(self, lane: int, seq: int) -> bool:
         incoming = self.incoming.get(lane)
@@ -291,9 +320,10 @@ class Session:
         while progress:
             progress = False
             for lane in self.incoming.values():
-                arrived: list[Arrived] = lane.release(now, self._is_released) if lane.early else []
-                progress = progress or bool(arrived)
-                self._events += arrived
+                if lane.early:
+                    before = lane.released
+                    self._events += lane.release(now, self._is_released)
+                    progress = progress or lane.released > before
 
     # For packets
 

@@ -18,7 +18,9 @@ from zmesh.events import (
     SettleDeliveries,
     TimerFired,
 )
+from zmesh.ids import Path
 from zmesh.message import Outcome
+from zmesh.ports import TransportStatistics
 from zmesh.received import Chunk
 from zmesh.runner import COMMANDS_MAX, LATE, ApplicationAction, Runner
 
@@ -51,7 +53,16 @@ class FakeNetwork:
         self.orders: list[tuple[object, ...]] = []
         self.runner: Runner | None = None
 
-    def send(self, path: int | bytes, packets: list[list[bytes | memoryview]]) -> None:
+    def open(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        self.orders.append(("close",))
+
+    def statistics(self) -> TransportStatistics:
+        raise NotImplementedError
+
+    def send(self, path: Path, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         self.orders.append(("send", path, packets))
         if self.runner is not None:
             self.runner.news([InboundClosed()])

@@ -1,3 +1,110 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
+from zmesh.actions import PeerState
+from zmesh.assembly import DrainReport
+from zmesh.errors import (
+    AlreadySettled,
+    AmbiguousPeer,
+    Backpressure,
+    BodyNotEncodable,
+    BodyTooLarge,
+    Closed,
+    DeadLettered,
+    DeliveryError,
+    DeliveryTimeout,
+    DuplicateIdentity,
+    Expired,
+    ForkedProcess,
+    InvalidOption,
+    NoProvider,
+    NotOpen,
+    PeerLost,
+    PeerRestarted,
+    PeersMissing,
+    PeerUnknown,
+    ProtocolError,
+    Reject,
+    Rejected,
+    RemoteError,
+    UsageError,
+    WrongThread,
+    ZmeshError,
+)
+from zmesh.inbox import Inbox
+from zmesh.message import Failure, FailureKind
+from zmesh.node import Node
+from zmesh.options import (
+    DiscoveryOptions,
+    LinkOptions,
+    NodeOptions,
+    TransportOptions,
+    WireLimits,
+)
+from zmesh.peers_view import (
+    Joined,
+    Left,
+    Overrun,
+    Peer,
+    PeerEvent,
+    Peers,
+    Recovered,
+    Suspected,
+    Updated,
+)
+from zmesh.receipts import Receipt
+from zmesh.received import Message
+from zmesh.subscriptions import Subscription
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AlreadySettled",
+    "AmbiguousPeer",
+    "Backpressure",
+    "BodyNotEncodable",
+    "BodyTooLarge",
+    "Closed",
+    "DeadLettered",
+    "DeliveryError",
+    "DeliveryTimeout",
+    "DiscoveryOptions",
+    "DrainReport",
+    "DuplicateIdentity",
+    "Expired",
+    "Failure",
+    "FailureKind",
+    "ForkedProcess",
+    "Inbox",
+    "InvalidOption",
+    "Joined",
+    "Left",
+    "LinkOptions",
+    "Message",
+    "NoProvider",
+    "Node",
+    "NodeOptions",
+    "NotOpen",
+    "Overrun",
+    "Peer",
+    "PeerEvent",
+    "PeerLost",
+    "PeerRestarted",
+    "PeerState",
+    "PeerUnknown",
+    "Peers",
+    "PeersMissing",
+    "ProtocolError",
+    "Receipt",
+    "Recovered",
+    "Reject",
+    "Rejected",
+    "RemoteError",
+    "Subscription",
+    "Suspected",
+    "TransportOptions",
+    "Updated",
+    "UsageError",
+    "WireLimits",
+    "WrongThread",
+    "ZmeshError",
+]

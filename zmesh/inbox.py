@@ -34,6 +34,9 @@ class DeliveryQueue:
 
     def put(self, settler: Settler, delivery: Delivery, start: int, stop: int) -> None:
         """Add the records `start` to `stop` (exclusive) of a delivery, and wake a reader."""
+        if self._is_closed:
+            settler.abandon(delivery, start, stop - 1)
+            return
         self._items.append((settler, delivery, start, stop))
         self._wake_one()
 

@@ -1,7 +1,7 @@
 """A received message, and how the verdict on it finds its way back to the sender."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from zmesh.actions import Delivery
 from zmesh.errors import AlreadySettled
@@ -134,7 +134,7 @@ class Message:
 
     __slots__ = ("_body", "_chunk", "_headers", "_record", "index")
 
-    _body: object
+    _body: Any
     _headers: Mapping[str, object]
 
     def __init__(self, chunk: Chunk, record: Record, index: int) -> None:
@@ -143,7 +143,7 @@ class Message:
         self.index = index
 
     @property
-    def body(self) -> object:
+    def body(self) -> Any:
         """What the sender passed: bytes as they were, anything else as msgpack carries it.
 
         Raises:

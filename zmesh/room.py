@@ -15,11 +15,12 @@ class RoomQueues(Generic[K]):
         """`has_room` tells whether a place takes at least one message."""
         self._loop = loop
         self._has_room = has_room
+        self._is_closed = False
         self._waiters: dict[K, deque[asyncio.Future[None]]] = {}
 
     def is_free(self, place: K) -> bool:
         """Return whether one may send at once: there is room, and nobody waits before."""
-        return place not in self._waiters and self._has_room(place)
+        return self._is_closed or (place not in self._waiters and self._has_room(place))
 
     async def wait(self, place: K) -> None:
         """Wait for one's turn and for room; then send without awaiting, and call `passed`."""
@@ -51,7 +52,8 @@ class RoomQueues(Generic[K]):
             self._release(waiter)
 
     def close(self) -> None:
-        """Let everybody go."""
+        """Let everybody go, and keep nobody from now on."""
+        self._is_closed = True
         for place in self._waiters:
             self.gone(place)
 

@@ -28,6 +28,7 @@ from zmesh.actions import (
     Trace,
 )
 from zmesh.events import Event, LoopLate, TimerFired
+from zmesh.ports import Transport
 from zmesh.received import Settlements
 
 logger = logging.getLogger(__name__)
@@ -57,26 +58,6 @@ class Core(Protocol):
 
     def handle(self, events: Sequence[Event], now: float) -> list[Action]:
         """Take in what happened, and return what is to be done, in order."""
-        ...
-
-
-class Adapter(Protocol):
-    """What performs orders to the network."""
-
-    def send(self, path: int | bytes, packets: list[list[bytes | memoryview]]) -> None:
-        """Perform `SendPackets`."""
-        ...
-
-    def dial(self, path: int, endpoint: str) -> None:
-        """Perform `Dial`."""
-        ...
-
-    def hang_up(self, path: int) -> None:
-        """Perform `HangUp`."""
-        ...
-
-    def probe(self, endpoint: str, timeout: float) -> None:
-        """Perform `Probe`."""
         ...
 
 
@@ -114,9 +95,9 @@ class Runner:
         self._is_turn_planned = False  # a turn comes with the loop's next iteration
         self._has_flushed = False  # commands of this iteration wait for that one
 
-    def start(self, adapter: Adapter) -> None:
-        """Begin to take events; `adapter` performs the orders to the network."""
-        self._adapter = adapter
+    def start(self, transport: Transport) -> None:
+        """Begin to take events; `transport` performs the orders to the network."""
+        self._transport = transport
         self._is_running = True
         self._now = self._loop.time()
         self._wake_at = self._now + TICK
@@ -231,16 +212,16 @@ class Runner:
         self._timer = self._loop.call_at(wake_at, self._on_timer)
 
     def _perform(self, actions: list[Action]) -> None:
-        adapter = self._adapter
+        transport = self._transport
         for action in actions:
             match action:
                 case SendPackets():
-                    adapter.send(action.path, action.packets)
+                    transport.send(action.path, action.packets)
                 case Dial():
-                    adapter.dial(action.path, action.endpoint)
+                    transport.dial(action.path, action.endpoint)
                 case HangUp():
-                    adapter.hang_up(action.path)
+                    transport.hang_up(action.path)
                 case Probe():
-                    adapter.probe(action.endpoint, action.timeout)
+                    transport.probe(action.endpoint, action.timeout)
                 case _:
                     self._application.perform(action)

@@ -124,6 +124,11 @@ class Subscriptions:
             self._command(Unsubscribe(token))
             queue.close()
 
+    def drain(self) -> None:
+        """End all subscriptions: nothing more is wanted."""
+        for token in list(self._queues):
+            self.remove(token)
+
     def close(self, failure: str | None = None) -> None:
         """End all loops over all subscriptions."""
         while self._queues:

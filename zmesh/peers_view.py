@@ -1,0 +1,278 @@
+"""`node.peers`: who is there, waiting for somebody, and watching them come and go."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Self, assert_never
+from weakref import WeakSet
+
+from zmesh.actions import PeerChange, PeerChanged, PeerState, PeerView
+from zmesh.errors import Closed, InvalidOption, PeersMissing
+from zmesh.patterns.routing import TopicTable
+
+WATCH_EVENTS_MAX: Final = 1024
+"""Events kept for a watcher that does not keep up; the oldest are dropped, and it is told."""
+
+PRESENT: Final = frozenset({PeerState.ALIVE, PeerState.BUSY, PeerState.SUSPECT})
+"""The states of a peer that joined and is not known to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer as it was when asked for; it never changes, ask again for news."""
+
+    id: str  # hex; what to address it by where several share a name
+    name: str
+    state: PeerState
+    services: frozenset[str]
+    topics: frozenset[str]  # the patterns it subscribes to
+    endpoints: tuple[str, ...]
+    incarnation: int
+    round_trip: float | None  # smoothed, in seconds; None before it was measured
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it joined, and is not known to be gone."""
+        return self.state in PRESENT
+
+    def hears(self, topic: str) -> bool:
+        """Return whether it subscribes to a topic."""
+        table: TopicTable[str] = TopicTable(cache_max=1)
+        for pattern in self.topics:
+            table.add(pattern, pattern)
+        return topic in self.topics or bool(table.match(topic))
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A peer is there. It precedes all that comes from it."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """A peer serves, or subscribes to, something else than before."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """A peer has gone silent; its state says how much that means."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A suspected peer was heard again."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A peer is gone: it said so, or was lost. `peer` is how it was known last."""
+
+    peer: Peer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """The watcher was too slow, and `missed` events were dropped: look at `node.peers` again."""
+
+    missed: int
+
+
+PeerEvent = Joined | Updated | Suspected | Recovered | Left | Overrun
+
+
+def peer_of(view: PeerView) -> Peer:
+    """Return the peer as the application sees it."""
+    return Peer(
+        view.id.hex(), view.name, view.state, view.services, view.topics, view.endpoints,
+        view.incarnation, view.round_trip,
+    )  # fmt: skip
+
+
+def event_of(news: PeerChanged) -> PeerEvent:
+    """Return the news as a watcher sees it."""
+    peer = peer_of(news.peer)
+    match news.change:
+        case PeerChange.JOINED:
+            return Joined(peer)
+        case PeerChange.UPDATED:
+            return Updated(peer)
+        case PeerChange.SUSPECTED:
+            return Suspected(peer)
+        case PeerChange.RECOVERED:
+            return Recovered(peer)
+        case PeerChange.LEFT:
+            return Left(peer, news.reason)
+        case _:
+            assert_never(news.change)
+
+
+class Watcher:
+    """`async for event in node.peers.watch()`: first those who are there, then what happens.
+
+    It ends when the node closes.
+    """
+
+    def __init__(self, present: list[Peer]) -> None:
+        self._events: deque[PeerEvent] = deque(Joined(peer) for peer in present)
+        self._missed = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed: BaseException | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PeerEvent:
+        while not self._events and not self._missed:
+            if self._closed is not None:
+                raise self._closed
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return Overrun(missed)
+        return self._events.popleft()
+
+    def add(self, event: PeerEvent) -> None:
+        """Tell the watcher what happened."""
+        if len(self._events) >= WATCH_EVENTS_MAX:
+            self._events.popleft()
+            self._missed += 1
+        self._events.append(event)
+        self._wake()
+
+    def close(self, failure: str | None) -> None:
+        """End the watch once what happened has been read; a failure is told."""
+        self._closed = StopAsyncIteration() if failure is None else Closed(failure)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Peers:
+    """The peers of a node, as its application sees them."""
+
+    def __init__(
+        self, views: Callable[[], list[PeerView]], find: Callable[[str], PeerView | None]
+    ) -> None:
+        """`views` returns all peers, `find` one by name or id; both raise once the node closed."""
+        self._views = views
+        self._find = find
+        self._watchers: WeakSet[Watcher] = WeakSet()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._failure = "node"
+
+    def __iter__(self) -> Iterator[Peer]:
+        return map(peer_of, self._views())
+
+    def __len__(self) -> int:
+        return len(self._views())
+
+    def get(self, name_or_id: str) -> Peer | None:
+        """Return the peer with this name or id, or None.
+
+        Raises:
+            AmbiguousPeer: several peers have the name.
+        """
+        view = self._find(name_or_id)
+        return None if view is None else peer_of(view)
+
+    async def wait_for(
+        self,
+        *,
+        name: str | None = None,
+        service: str | None = None,
+        topic: str | None = None,
+        count: int = 1,
+        timeout: float | None = None,  # noqa: ASYNC109  # the error tells who was there
+    ) -> list[Peer]:
+        """Wait until `count` peers are there that meet all that is asked, and return them.
+
+        Args:
+            name: they have this name.
+            service: they provide this service.
+            topic: they subscribe to this topic.
+            count: how many.
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            PeersMissing: they did not appear in time. It is a `TimeoutError`.
+            Closed: the node was closed meanwhile.
+        """
+        if count < 1:
+            raise InvalidOption("count", count, "1 or more")
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    found = [peer for peer in self if _meets(peer, name, service, topic)]
+                    if len(found) >= count:
+                        return found
+                    await self._change()
+        except TimeoutError as error:
+            wanted = _wanted(name, service, topic, count)
+            seen = [peer.name or peer.id for peer in self if peer.is_present]
+            raise PeersMissing(wanted, seen, timeout or 0.0) from error
+
+    def watch(self) -> Watcher:
+        """Return an iterator of what happens to peers, beginning with `Joined` for those there.
+
+        It never holds anything up: a watcher that does not keep up is told what it missed.
+        """
+        watcher = Watcher([peer for peer in self if peer.is_present])
+        self._watchers.add(watcher)
+        return watcher
+
+    def changed(self, news: PeerChanged) -> None:
+        """Tell all who wait and watch."""
+        if self._watchers:
+            event = event_of(news)
+            for watcher in list(self._watchers):
+                watcher.add(event)
+        self._wake()
+
+    def close(self, failure: str | None) -> None:
+        """End all waiting and watching."""
+        for watcher in list(self._watchers):
+            watcher.close(failure)
+        self._wake()
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _meets(peer: Peer, name: str | None, service: str | None, topic: str | None) -> bool:
+    return (
+        peer.is_present
+        and name in {None, peer.name}
+        and (service is None or service in peer.services)
+        and (topic is None or peer.hears(topic))
+    )
+
+
+def _wanted(name: str | None, service: str | None, topic: str | None, count: int) -> str:
+    wishes = {"named": name, "serving": service, "subscribed to": topic}
+    told = [f"{verb} {value!r}" for verb, value in wishes.items() if value is not None]
+    return " ".join([f"{count} peer{'s' if count > 1 else ''}", " and ".join(told)]).strip()

@@ -62,6 +62,7 @@ class LinkBooks:
         self.ledger = Ledger(around.wrong)
         self.watch = WireWatch(self._options, around.findings, self.ledger, calm=self._calm)
         self._views: dict[tuple[str, int], _View] = {}
+        self._opened: set[tuple[int, SessionId]] = set()  # sessions a host was in
         self._ended: set[tuple[int, SessionId]] = set()  # sessions a host has ended
         self._held: dict[tuple[str, bytes, int], list[int]] = {}  # messages and bytes, by lane
 
@@ -90,7 +91,7 @@ class LinkBooks:
                 case ControlArrived():
                     self._on_control(label, peer, event)
                 case Opened():
-                    self._on_opened(label, peer, event)
+                    self._on_opened(label, index, peer, event)
                 case SessionEnded():
                     session_over = True
                     self._on_ended(label, index, peer, event)
@@ -119,7 +120,8 @@ class LinkBooks:
             case _:
                 self._note(label, type(event).__name__)
 
-    def _on_opened(self, label: str, peer: int, event: Opened) -> None:
+    def _on_opened(self, label: str, index: int, peer: int, event: Opened) -> None:
+        self._opened.add((index, event.session))
         self._note(label, "opened", label_of(peer, event.incarnation), event.session)
         view = self._view(label, peer)
         if event.name != label_of(peer, event.incarnation):
@@ -144,12 +146,11 @@ class LinkBooks:
         if event.reason is SessionEnd.PEER_RESTARTED:
             justified = restarted
         elif event.reason is SessionEnd.PEER_FORGOT:
-            justified = (peer, event.session) in self._ended
+            # A peer that answered HELLO and heard nothing more may forget it without a word.
+            key = (peer, event.session)
+            justified = key in self._ended or (key not in self._opened and not self._calm)
         elif event.reason is SessionEnd.LINGER_OVER:
-            since = self._around.queue.now if view.down_since is None else view.down_since
-            away = self._around.queue.now - since
-            long = away >= self._options.session_linger * LINGER_SLACK
-            justified = long or restarted or not lives.alive
+            justified = self._is_long_away(view) or restarted or not lives.alive
         elif event.reason is SessionEnd.PEER_LEFT:
             justified = lives.left
         else:
@@ -165,9 +166,21 @@ class LinkBooks:
         self._note(label, "liveness", event.old.value, event.new.value, event.why)
         if event.new in (Liveness.ALIVE, Liveness.JOINING):
             return
-        if self._calm or (event.new is Liveness.LOST and not self._may_be_lost(index, peer)):
+        wrongly_lost = (
+            event.new is Liveness.LOST
+            and not self._may_be_lost(index, peer)
+            and not self._is_long_away(self._view(label, peer))
+        )
+        if self._calm or wrongly_lost:
             text = f"takes {label_of(peer, self._lives[peer].current)} for {event.new.value}"
             self._wrong(Rule.LIVENESS, label, f"{text} ({event.why})")
+
+    def _is_long_away(self, view: _View) -> bool:
+        """Return whether there was no link for as long as a session lingers."""
+        if view.down_since is None:
+            return False
+        away = self._around.queue.now - view.down_since
+        return away >= self._options.session_linger * LINGER_SLACK
 
     # Control records: each once and in order, and all of them, while a session lasts
 

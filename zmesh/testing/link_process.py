@@ -32,10 +32,11 @@ from zmesh.reliable.link_events import (
     SessionEnded,
 )
 from zmesh.reliable.link_states import LinkState
-from zmesh.testing.application import Application, Job, Verdict
+from zmesh.testing.application import Application, Verdict
 from zmesh.testing.clock import HostClock
 from zmesh.testing.findings import Rule
 from zmesh.testing.hosts import Process, Surroundings
+from zmesh.testing.ledger import Message
 from zmesh.testing.link_books import LinkBooks
 from zmesh.testing.network import NetworkEvent
 from zmesh.testing.scenario import Submission
@@ -55,6 +56,23 @@ def node_id(index: int) -> NodeId:
 def index_of(node: NodeId) -> int:
     """Return which host carries this id."""
     return int.from_bytes(node, "big")
+
+
+@dataclass(slots=True)
+class Job:
+    """A delivery with the application, and what is needed to settle it."""
+
+    sender: int
+    session: bytes
+    lane: int
+    first_seq: int
+    last_seq: int
+    message: Message
+
+    @property
+    def number(self) -> int:
+        """The number of its message."""
+        return self.message.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +129,7 @@ class LinkProcess(Process[Packet, Command]):
         self._seeking: set[int] = set()  # peers to look for again, later
         self._tries = dict.fromkeys(peers, 0)
         self._complained: dict[Path, float] = {}
-        self.application = Application(
+        self.application: Application[Job] = Application(
             self.queue, self.random, scenario.hosts[index].consumer, self._on_verdict
         )
         self._verdicts: deque[tuple[Job, Verdict]] = deque()
@@ -299,7 +317,8 @@ class LinkProcess(Process[Packet, Command]):
                 case Opened():
                     self._tries[peer] = 0
                     self._sessions[peer] = event.session
-                    self._books.announce(self.label, peer, link)
+                    if link.session == event.session:  # it may have ended in the same turn
+                        self._books.announce(self.label, peer, link)
                 case SessionEnded():
                     self._sessions.pop(peer, None)
                 case PathWanted() | LeftBehind():

@@ -179,6 +179,11 @@ class Network(Generic[P]):
         else:
             self._transmit(socket, packet)
 
+    def other_end(self, port: Port[P], path: Path) -> int | None:
+        """Return which host a path leads to, while it is open."""
+        socket = self._sockets.get((port.index, path))
+        return None if socket is None else socket.peer.port.index
+
     def consumed(self, port: Port[P], path: Path) -> None:
         """Tell that the host read a packet that came on this path."""
         socket = self._sockets.get((port.index, path))

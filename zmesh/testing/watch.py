@@ -10,7 +10,7 @@ from zmesh.ids import LinkId, SessionId
 from zmesh.message import LANES, Record, Tag, extra, size_of
 from zmesh.options import LinkOptions
 from zmesh.testing.findings import Findings, Rule
-from zmesh.testing.ledger import TTL_SLACK, Ledger
+from zmesh.testing.ledger import TTL_SLACK, Ledger, Message
 from zmesh.wire.frames import Ack, Data, Hello, LaneState, Packet, Ping, Welcome
 
 RESENT_BURST = 12  # retransmissions into silence: a probe, then with back-off
@@ -59,7 +59,7 @@ class WireWatch:
     """Follows every session by the packets its two sides send and read."""
 
     def __init__(
-        self, options: LinkOptions, findings: Findings, ledger: Ledger, *, calm: bool
+        self, options: LinkOptions, findings: Findings, ledger: Ledger | None, *, calm: bool
     ) -> None:
         self._options = options
         self._findings = findings
@@ -102,8 +102,8 @@ class WireWatch:
                     self._grant(session, reader, frame.credit)
                 case Welcome():
                     self._grant(frame.session, reader, _credit_in(frame.lanes))
-                case Data():
-                    self._note_ttl(frame, now)
+                case Data() if self._ledger is not None:
+                    self._note_ttl(self._ledger, frame, now)
                 case _:
                     pass
 
@@ -127,8 +127,8 @@ class WireWatch:
             else:
                 lane.sent.add(seq)
                 lane.sent_bytes += size_of(record)
-            if len(record) == 4:
-                self._check_ttl(sender, record, now, at)
+            if len(record) == 4 and self._ledger is not None:
+                self._check_ttl(sender, self._ledger.peek(record), record, now, at)
         if seq > lane.seq_limit:
             text = f"sends {seq} in lane {frame.lane}, allowed are {lane.seq_limit}"
             self._findings.add(at, Rule.CREDIT, sender, text)
@@ -168,10 +168,11 @@ class WireWatch:
 
     # Time to live
 
-    def _check_ttl(self, sender: str, record: Record, now: float, at: float) -> None:
+    def _check_ttl(
+        self, sender: str, message: Message | None, record: Record, now: float, at: float
+    ) -> None:
         """A sender may not promise more time than is left by its own clock."""
         ttl_ms = extra(record, Tag.TTL_MS)
-        message = self._ledger.peek(record)
         if message is None or message.ttl is None:
             return
         left = message.ttl - (now - message.submitted_at)
@@ -179,11 +180,12 @@ class WireWatch:
             text = f"sends {message} with {ttl_ms!r} ms to live, {left * 1000:.0f} are left"
             self._findings.add(at, Rule.LATE, sender, text)
 
-    def _note_ttl(self, frame: Data, now: float) -> None:
+    @staticmethod
+    def _note_ttl(ledger: Ledger, frame: Data, now: float) -> None:
         for record in frame.records:
             if len(record) == 4:
                 ttl_ms = extra(record, Tag.TTL_MS)
-                message = self._ledger.peek(record)
+                message = ledger.peek(record)
                 if message is not None and isinstance(ttl_ms, int):
                     message.expires_at = max(message.expires_at or 0.0, now + ttl_ms / 1000)
 

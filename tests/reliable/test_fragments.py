@@ -132,7 +132,7 @@ def test_another_record_among_the_pieces_is_refused(other: Record) -> None:
     "first",
     [
         (HEAD, "t", b"12345"),
-        with_extra((HEAD, "t", b"12345"), Tag.FRAGMENTS, (2, 10)),
+        with_extra((HEAD, "t", b"12345"), Tag.FRAGMENTS, ((2, 10),)),
         with_extra((HEAD, "t", b"12345"), Tag.FRAGMENTS, "2"),
         announce(2, 10, digest=bytes(15)),
         announce(1, 5),

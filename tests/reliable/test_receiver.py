@@ -190,6 +190,24 @@ def test_a_gap_over_credit_is_refused() -> None:
     assert bench.held == (0, 0)
 
 
+def test_a_gap_of_what_is_here_costs_nothing() -> None:
+    """The sender counted it when it was sent, and does not know that it came."""
+    bench = Bench()
+    large = record(b"x" * 984)
+    bench.data(1, large)
+    bench.data(3, large)
+    assert bench.gap(3, 3, 1000) == []
+    with pytest.raises(ProtocolError, match="over credit"):
+        bench.gap(2, 2, 1)
+
+
+def test_a_gap_of_what_was_sent_names_one_number() -> None:
+    bench = Bench()
+    with pytest.raises(ProtocolError, match="more than one number"):
+        bench.gap(1, 2, 34)
+    assert bench.held == (0, 0)
+
+
 # Settlement
 
 

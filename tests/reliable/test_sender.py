@@ -514,6 +514,28 @@ def test_a_large_body_half_sent_ends_by_the_peers_verdict() -> None:
     assert returned == [Returned(whole, ticket, 4, Outcome.EXPIRED, "", 0.0, transmitted=True)]
 
 
+def test_the_verdict_on_its_first_number_is_that_on_a_large_body() -> None:
+    """Of a body that was given up, any pieces may come, and be of no use where the first lacks."""
+    subject = lane()
+    whole, ticket = fragmented(subject, amount=5)
+    take(subject)
+    settle(subject, 1, 1, Outcome.EXPIRED)
+    settle(subject, 2, 3, Outcome.REJECTED, {2: ("a fragment of no transfer", 0.0)})
+    settle(subject, 5, 5, Outcome.EXPIRED)
+    _, returned = settle(subject, 4, 4, Outcome.REJECTED)
+    assert returned == [Returned(whole, ticket, 4, Outcome.EXPIRED, "", 0.0, transmitted=True)]
+
+
+def test_a_large_body_with_a_verdict_on_some_of_it_is_unknown_when_abandoned() -> None:
+    subject = lane()
+    whole, ticket = fragmented(subject)
+    take(subject)
+    settle(subject, 1, 2, Outcome.ACCEPTED)
+    assert subject.abandon() == [
+        Returned(whole, ticket, 4, Outcome.UNKNOWN, "", 0.0, transmitted=True)
+    ]
+
+
 def test_abandon_returns_each_record_once_and_knows_what_left() -> None:
     subject, (ticket,) = sent(3)
     subject.submit(numbered(2, 3), ticket, 0.0)

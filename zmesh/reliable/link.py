@@ -25,7 +25,7 @@ from zmesh.reliable.handshake import (
 )
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
 from zmesh.reliable.link_states import TRANSITIONS, LinkState, Trigger
-from zmesh.reliable.link_statistics import LinkStatistics
+from zmesh.reliable.link_statistics import LinkCounters, LinkStatistics
 from zmesh.reliable.liveness import LivenessVerdict
 from zmesh.reliable.recovery import Piece, Recovery
 from zmesh.reliable.round_trip import RoundTrip
@@ -89,8 +89,7 @@ class Link:
         self._down_until: float | None = None  # when the session ends for want of a link
         self._conduct = Conduct(options, now)
         self._path_full = False
-        self._packets_sent = self._packets_received = self._packets_stale = 0
-        self._defects = self._links = 0
+        self._counters = LinkCounters()
 
     # What is known
 
@@ -146,22 +145,7 @@ class Link:
 
     def statistics(self) -> LinkStatistics:
         """Return counters, and what is held now."""
-        incoming = self._session.incoming.values()
-        return LinkStatistics(
-            packets_sent=self._packets_sent,
-            packets_received=self._packets_received,
-            packets_stale=self._packets_stale,
-            packets_lost=self._recovery.packets_lost,
-            retransmitted=self._writer.retransmitted,
-            duplicates=sum(lane.duplicates for lane in incoming),
-            defects=self._defects,
-            links=self._links,
-            queued_messages=self.queued_messages,
-            queued_bytes=self.queued_bytes,
-            held_messages=sum(lane.held_messages for lane in incoming),
-            held_bytes=sum(lane.held_bytes for lane in incoming),
-            bytes_in_flight=self._recovery.bytes_in_flight,
-        )
+        return self._counters.snapshot(self._session, self._recovery, self._writer)
 
     # Commands
 
@@ -261,7 +245,7 @@ class Link:
 
     def _on_stale(self, path: Path, packet: Packet, now: float) -> None:
         """Drop a packet of another link; a peer that still uses it is told, once a second."""
-        self._packets_stale += 1
+        self._counters.packets_stale += 1
         silent = isinstance(packet.frames[0], Error | Bye | Fenced)
         if not silent and self._conduct.may_complain(now):
             self._send(path, packet.link, Error(ErrorCode.UNKNOWN_LINK, "say HELLO"))
@@ -279,7 +263,7 @@ class Link:
         if self.state is LinkState.ANSWERED:
             self._move(Trigger.CONFIRM)
             self._on_open(now)
-        self._packets_received += 1
+        self._counters.packets_received += 1
         self._writer.on_packet(packet.number, now)
         self._verdict.on_heard(now)
         self._drain_verdict(now)
@@ -448,7 +432,7 @@ class Link:
         answered = link == self._link_id
         match self._handshake.judge(hello, answered=answered):
             case HelloVerdict.STALE:
-                self._packets_stale += 1
+                self._counters.packets_stale += 1
             case HelloVerdict.FENCED:
                 self._send(path, link, Fenced(self.incarnation))
             case HelloVerdict.CLASH:
@@ -474,6 +458,7 @@ class Link:
         self._enter(choice, hello.lanes, now)
         self._move(Trigger.HELLO)
         self._leave_path()
+        self._down_until = None  # the peer is back
         self.path = path
         self._link_id = link
         self._welcome(path, hello.attempt)
@@ -486,11 +471,11 @@ class Link:
 
     def _on_welcome(self, path: Path, link: LinkId, welcome: Welcome, now: float) -> None:
         if self.state is not LinkState.CALLING or link != self._link_id or path != self.path:
-            self._packets_stale += 1
+            self._counters.packets_stale += 1
             return
         choice = self._handshake.on_welcome(welcome)
         if choice is None:
-            self._packets_stale += 1
+            self._counters.packets_stale += 1
             return
         self._enter(choice, welcome.lanes, now)
         if not choice.resumed:
@@ -513,7 +498,7 @@ class Link:
     def _on_open(self, now: float) -> None:
         session = self.session
         assert session is not None, "a link opens with a session"  # noqa: S101
-        self._links += 1
+        self._counters.links += 1
         self._hello_timer.stop()
         self._down_until = None
         self._recovery.start()
@@ -553,6 +538,7 @@ class Link:
             self._session,
             Session(self._options, self._limits, self._pool, self._events),
         )
+        self._counters.duplicates += ended.duplicates
         if self._announced is not None:
             self._events.append(happened.SessionEnded(self._announced, reason))
         self._announced = None
@@ -566,7 +552,7 @@ class Link:
         self.state = TRANSITIONS[self.state, trigger]
 
     def _defect(self, kind: str, detail: str) -> None:
-        self._defects += 1
+        self._counters.defects += 1
         self._events.append(happened.Defect(kind, detail))
 
     def _drain_verdict(self, now: float) -> None:
@@ -600,7 +586,7 @@ class Link:
                 packet := self._writer.next_packet(self._link_id, self._session, now)
             ) is not None:
                 out.append((self.path, packet))
-        self._packets_sent += len(out)
+        self._counters.packets_sent += len(out)
         return out
 
     def _send(self, path: Path, link: LinkId, frame: Frame) -> None:

@@ -32,36 +32,44 @@ class LivenessVerdict:
         """Take a frame of the current link as the sign of life it is."""
         self.detector.heard(now)
         if self.state is not Liveness.ALIVE and self._link_open:
+            self._forget_probes()
             self._become(Liveness.ALIVE, "it answers")
 
     def on_open(self, now: float) -> None:
         """A link was established."""
         self._link_open = True
-        self.process_gone = self._unreachable = False
-        self._probing.clear()
-        self._probe_at = None
+        self.process_gone = False
+        self._forget_probes()
         self.detector.restart(now)
         self._become(Liveness.ALIVE, "linked")
 
     def on_link_down(self, why: str, now: float) -> None:
         """The link was given up; whether the peer lives is to be found out at once."""
         self._link_open = False
+        self.detector.on_ping_sent(now)  # a new link is owed: that is silence, too
         if self.state in (Liveness.ALIVE, Liveness.BUSY):
             self._become(Liveness.SUSPECT, why)
-        if self.state is not Liveness.LEFT:
+        if self.state is Liveness.SUSPECT and not self._probing:
             self._probe_at = now
 
     def on_left(self) -> None:
         """The peer said BYE, or we closed."""
         self._link_open = False
-        self._probe_at = None
+        self._forget_probes()
         self._become(Liveness.LEFT, "it said goodbye")
 
     def on_linger_over(self) -> None:
         """The peer stayed away for as long as its session is kept."""
-        self._probe_at = None
+        self._forget_probes()
         if self.state is not Liveness.LEFT:
             self._become(Liveness.LOST, "it stayed away for too long")
+
+    def _forget_probes(self) -> None:
+        """What was asked in one silence says nothing of the next."""
+        self._probing.clear()
+        self._causes.clear()
+        self._unreachable = False
+        self._probe_at = None
 
     def on_probe(self, endpoint: str, cause: PathCause | None, now: float) -> None:
         """Take the result of one probed endpoint; the last one of a round decides."""
@@ -82,13 +90,14 @@ class LivenessVerdict:
         self._unreachable = False
         if None in causes:
             self._become(Liveness.BUSY, "its host accepts connections, the process is silent")
-        elif causes and all(cause is PathCause.REFUSED for cause in causes):
-            if not self._link_open:
-                self.process_gone = True
-                self._become(Liveness.LOST, "its host refuses connections: the process is gone")
-        else:
+            return
+        self._become(Liveness.SUSPECT, "its host accepts connections no more")
+        if not causes or any(cause is not PathCause.REFUSED for cause in causes):
             self._unreachable = True
             self._check_silence(now)
+        elif not self._link_open:
+            self.process_gone = True
+            self._become(Liveness.LOST, "its host refuses connections: the process is gone")
 
     def on_timer(self, endpoints: tuple[str, ...], now: float) -> None:
         """Look at the silence, and begin a round of probes where one is due."""

@@ -202,12 +202,15 @@ class IncomingLane:
     def on_gap(self, first: int, last: int, size: int) -> None:
         """Note that these numbers will never come; call `release` next.
 
-        `size` is what the sender counted against credit for them: where it is not 0 they had been
-        sent, and the sender waits for a verdict.
+        `size` is what the sender counted against credit: where it is not 0, the (one) number had
+        been sent, and the sender waits for a verdict. Raises ProtocolError beyond the credit.
         """
         if last > self.credit.seq_limit:
             raise ProtocolError("credit", f"gap {last} is over {self.credit.seq_limit}")
-        if self.received_bytes + size > self.credit.bytes_limit:
+        if size and first != last:
+            raise ProtocolError("gap", f"{size} bytes for more than one number")
+        over = self.received_bytes + size > self.credit.bytes_limit
+        if size and over and first not in self.received:
             raise ProtocolError("credit", f"gap of {size} bytes is over credit")
         for start, end in self.received.add(first, last) or []:
             self._voided.add(start, end)

@@ -44,7 +44,7 @@ class Recovery:
         self._next_number = 1
         self._loss_at: float | None = None
         self._probe_at: float | None = None
-        self._largest = 0
+        self._largest = 0  # packet the peer has acknowledged
         self.probes_unanswered = 0
         self.packets_lost = 0
 
@@ -58,6 +58,7 @@ class Recovery:
         """Forget what is under way: the link was given up."""
         self._sent.clear()
         self._loss_at = self._probe_at = None
+        self._largest = 0
         self.probes_unanswered = 0
         self._rate = DeliveryRate()
 
@@ -110,10 +111,12 @@ class Recovery:
                 self.round_trip.on_sample(now - newest.sent_at, delay)
             self.probes_unanswered = 0
             self._arm(now)
-        return self._find_lost(largest, now)
+        self._largest = max(self._largest, largest)
+        return self._find_lost(now)
 
-    def _find_lost(self, largest: int, now: float) -> list[Piece]:
+    def _find_lost(self, now: float) -> list[Piece]:
         """Give up packets that later ones overtook, by count or by time (section 6.1)."""
+        largest = self._largest
         self._loss_at = None
         delay = self.round_trip.loss_delay()
         lost: list[int] = []
@@ -124,7 +127,6 @@ class Recovery:
                 lost.append(number)
             elif self._loss_at is None:
                 self._loss_at = packet.sent_at + delay
-                self._largest = largest
         pieces: list[Piece] = []
         for number in lost:
             packet = self._sent.pop(number)
@@ -139,7 +141,7 @@ class Recovery:
         """Return what is lost by now, and whether a PING is due as a probe."""
         lost: list[Piece] = []
         if self._loss_at is not None and self._loss_at <= now:
-            lost = self._find_lost(self._largest, now)
+            lost = self._find_lost(now)
         probe = self._probe_at is not None and self._probe_at <= now
         if probe:
             self.probes_unanswered += 1

@@ -154,7 +154,8 @@ class ControlQueue(SendWindow[Control]):
 class Span:
     """Consecutive numbers submitted with one ticket.
 
-    `whole` is the record a fragmented body was before it was split: its numbers end as one.
+    `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
+    `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
     """
 
     first: int
@@ -162,6 +163,7 @@ class Span:
     ticket: Ticket
     remaining: int
     whole: Record | None = None
+    verdict: tuple[Outcome, str, float] | None = None
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -362,12 +364,14 @@ class OutgoingLane(SendWindow[Record]):
         """Give numbers of one span an outcome; return how many records were accepted by it."""
         nothing = ("", 0.0)
         if span.whole is not None:
+            if span.verdict is None and first == span.first:
+                span.verdict = (outcome, *details.get(first, nothing))
             span.remaining -= len(self._drop(first, last))
             if span.remaining:
                 return 0
+            outcome, reason, delay = span.verdict or (outcome, *nothing)
             if outcome is Outcome.ACCEPTED:
                 return 1
-            reason, delay = next((details[s] for s in details if first <= s <= last), nothing)
             returned.append(
                 Returned(span.whole, span.ticket, self.lane, outcome, reason, delay, transmitted)
             )
@@ -456,6 +460,7 @@ class OutgoingLane(SendWindow[Record]):
             if span.whole is not None:
                 sent = span.first < self.next_transmit
                 outcome = Outcome.UNKNOWN if sent else Outcome.RELEASED
+                span.verdict = None  # on some of it: nobody knows about the rest
                 self._end(span, span.first, span.last, outcome, {}, returned, transmitted=sent)
                 continue
             sent_last = min(span.last, self.next_transmit - 1)

@@ -78,6 +78,11 @@ class Session:
         return self._options.queued_messages_max - self.queued_messages
 
     @property
+    def duplicates(self) -> int:
+        """Records that came more than once."""
+        return sum(lane.duplicates for lane in self.incoming.values())
+
+    @property
     def has_ready_lane(self) -> bool:
         """Whether a lane could transmit now, as far as credit goes."""
         return any(lane.ready for lane in self.outgoing.values())
@@ -342,6 +347,11 @@ class Session:
                 self.ack_lanes.add(incoming.lane)
                 self.control_out.enqueue(incoming.take_settlements(self._limits.ranges_max))
         self.gather_gaps()
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a lane has passed numbers that will not come, and nobody was told."""
+        return any(lane.gaps for lane in self.outgoing.values())
 
     def gather_gaps(self) -> None:
         """Turn the gaps of all lanes into control records."""

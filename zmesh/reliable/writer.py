@@ -76,7 +76,8 @@ class PacketWriter:
             delay_us = max(0, round((now - self._largest_at) * 1_000_000))
             frames.insert(0, Ack(self._largest, delay_us, lanes, credit))
         if not frames:
-            return None
+            # What was ready had become holes: if anything, the peer is to be told of those.
+            return self.next_packet(link, session, now) if session.has_gaps else None
         if pieces or eliciting:
             recovery.on_sent(number, pieces, size + PACKET_OVERHEAD_BYTES, now)
         return Packet(link, number, tuple(frames))

@@ -99,6 +99,12 @@ def test_a_restarted_peer_leaves_and_joins_again() -> None:
     changes = [change for change, _ in a.changes]
     assert changes[0] is PeerChange.JOINED
     assert changes[-2:] == [PeerChange.LEFT, PeerChange.JOINED]
+    left = next(
+        action
+        for action in a.actions
+        if isinstance(action, PeerChanged) and action.change is PeerChange.LEFT
+    )
+    assert (left.peer.incarnation, left.peer.state) == (1, PeerState.LOST)
     assert a.engine.peers()[0].incarnation == 2
     ticket = a.post("b", "hello")
     world.run_until(lambda: a.finished(ticket))

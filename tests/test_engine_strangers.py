@@ -10,6 +10,7 @@ from tests.engines import MESH, Host, World
 from zmesh.actions import DeliverInbox, HangUp, IdentityClash, PeerState, SendPackets
 from zmesh.events import (
     CandidateFound,
+    InboundClosed,
     PacketsReceived,
     PathCause,
     PathDown,
@@ -303,6 +304,26 @@ def test_news_of_unknown_paths_is_ignored() -> None:
     for path in (99, b"nobody"):
         a.do(PathDown(path, PathCause.CLOSED), PathFull(path), PathWritable(path))
     world.run(1.0)
+    assert_unharmed(world, a, b)
+
+
+def test_connections_that_come_and_go_make_nobody_ask_around_all_day() -> None:
+    world = World(NodeOptions(doubts_per_second=4))
+    a, b, c = world.host("a"), world.host("b"), world.host("c")
+    for host in (b, c):
+        host.do(CandidateFound("static", None, "a", (a.endpoint,)))  # so their paths are inbound
+    world.run(3.0)
+    asked = 0
+
+    def on_sent(source: int, _target: int, packet: list[bytes]) -> None:
+        nonlocal asked
+        asked += source == a.index and isinstance(decode(packet, WireLimits()).frames[0], Who)
+
+    world.network.on_sent = on_sent
+    for _ in range(100):
+        a.do(InboundClosed())
+        world.run(0.1)
+    assert 30 <= asked <= 44
     assert_unharmed(world, a, b)
 
 

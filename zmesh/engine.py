@@ -87,6 +87,7 @@ class Engine:
         self._introductions = Introductions(
             local, options, self._turn, self._membership, self._defects, self._residents.admit
         )
+        self._deadline: float | None = None
         self._drain_until: float | None = None
         self._drained = False
         self._closed = False
@@ -104,16 +105,20 @@ class Engine:
                 break
             self._on_event(event)
         if not self._closed:
-            self._do_what_is_due()
+            if self._deadline is not None and self._deadline <= now:
+                self._do_what_is_due()
             self._settle_down()
-            self._check_drained()
+            if self._drain_until is not None:
+                self._check_drained()
+        self._deadline = None if self._closed else self._next_deadline()
         return self._turn.end()
 
     @property
     def deadline(self) -> float | None:
         """When `handle` is due, whatever happens; None: when something does."""
-        if self._closed:
-            return None
+        return self._deadline
+
+    def _next_deadline(self) -> float | None:
         due = (
             self._residents.deadline,
             self._membership.deadline,
@@ -125,43 +130,44 @@ class Engine:
         return min((when for when in due if when is not None), default=None)
 
     def _do_what_is_due(self) -> None:
-        now, news = self._turn.now, self._news
+        now, news, membership = self._turn.now, self._news, self._membership
         for part in (self._residents, self._introductions, news.redelivery, news.calls):
             if part.deadline is not None and part.deadline <= now:
                 part.on_timer()
-        if self._membership.deadline is not None and self._membership.deadline <= now:
-            self._membership.on_timer(now)
+        if membership.deadline is not None and membership.deadline <= now:
+            membership.on_timer(now)
+            for node in membership.take_asks(now):
+                peer = self._peers.get(node)
+                if peer is not None:
+                    self._introductions.ask(peer)
 
     def _settle_down(self) -> None:
         """Pass events and orders on until all is quiet; then let links write their packets."""
-        turn, news = self._turn, self._news
+        turn, residents, interest = self._turn, self._residents, self._news.interest
         unsent: dict[Peer, None] = {}
         while True:
-            news.interest.flush()
-            self._perform_orders()
-            if turn.touched:
+            while turn.touched:
                 touched, turn.touched = turn.touched, {}
                 unsent.update(touched)
                 for peer in touched:
-                    self._residents.take_events(peer)
-            elif unsent:
-                batch, unsent = unsent, {}
-                for peer in batch:
-                    if isinstance(peer, RemotePeer):
-                        self._residents.write(peer)
-            else:
+                    residents.take_events(peer)
+            interest.flush()
+            self._perform_orders()
+            if turn.touched:
+                continue
+            if not unsent:
                 return
+            batch, unsent = unsent, {}
+            for peer in batch:
+                if isinstance(peer, RemotePeer):
+                    residents.write(peer)
 
     def _perform_orders(self) -> None:
-        """Pass on whom membership wants dialed, hung up and asked."""
+        """Pass on whom membership wants dialed and hung up."""
         for order in self._membership.take_dials():
             self._turn.actions.append(order)
             if isinstance(order, HangUp):
                 self._introductions.on_hung_up(order.path)
-        for node in self._membership.take_asks(self._turn.now):
-            peer = self._peers.get(node)
-            if peer is not None:
-                self._introductions.ask(peer)
 
     # Events, the frequent ones first
 
@@ -296,8 +302,7 @@ class Engine:
 
     def _check_drained(self) -> None:
         """End the drain when nothing is open, or when it has lasted long enough."""
-        if self._drain_until is None:
-            return
+        assert self._drain_until is not None  # noqa: S101  # called only during a drain
         news, everyone = self._news, [self._peers.local, *self._peers]
         unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
         unsettled_out += len(news.calls)

@@ -38,6 +38,9 @@ _ANSWERED = {"version": ErrorCode.UNSUPPORTED_VERSION, "unknown frame": ErrorCod
 
 _TEXT_MAX = 200
 
+_DOUBT_INTERVAL_S = 0.1
+"""Connections that end within this time of each other are looked into together."""
+
 
 class Introductions:
     """Routes packets to links, and speaks for the node where there is no link.
@@ -64,7 +67,7 @@ class Introductions:
         self._gifted: dict[Path, float] = {}  # when a list of peers was given last
         self._gift_from = 0  # whom the next list begins with
         self._doubt_at: float | None = None  # when inbound paths are to be looked at
-        self._doubted_at = float("-inf")
+        self._calm_until = float("-inf")  # not before
         self.endpoints: tuple[str, ...] = ()
         self.packets_received = 0
         self.packets_unknown = 0
@@ -138,7 +141,7 @@ class Introductions:
         start = self._gift_from % len(present)
         self._gift_from = start + count
         chosen = islice(present + present, start, start + count)
-        return tuple(PeerHint(peer.id, peer.name, peer.link.endpoints) for peer in chosen)
+        return tuple(PeerHint(peer.id, peer.name, peer.endpoints) for peer in chosen)
 
     def _on_iam(self, path: Path, iam: Iam) -> None:
         now = self._turn.now
@@ -235,9 +238,8 @@ class Introductions:
 
     def on_inbound_closed(self) -> None:
         """Some connection to us ended: find out whose, soon but not once for each of many."""
-        now = self._turn.now
         if self._doubt_at is None:
-            self._doubt_at = max(now, self._doubted_at + self._options.doubt_interval)
+            self._doubt_at = max(self._turn.now, self._calm_until)
         self.on_timer()
 
     @property
@@ -251,10 +253,12 @@ class Introductions:
         if self._doubt_at is None or now < self._doubt_at:
             return
         self._doubt_at = None
-        self._doubted_at = now
-        for peer in self._turn.peers:
-            if isinstance(peer.link.path, bytes):
-                self.ask(peer)
+        inbound = [peer for peer in self._turn.peers if isinstance(peer.link.path, bytes)]
+        for peer in inbound:
+            self.ask(peer)
+        # A stranger that connects and leaves in a loop must not make us ask around all day.
+        pause = max(_DOUBT_INTERVAL_S, len(inbound) / self._options.doubts_per_second)
+        self._calm_until = now + pause
 
     def ask(self, peer: RemotePeer) -> None:
         """Ask a linked peer who it is, and whom it knows."""

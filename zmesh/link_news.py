@@ -1,9 +1,10 @@
 """What links tell, brought to the patterns and to the application."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
-from zmesh.actions import IdentityClash, PeerChange, PeerChanged, Probe
+from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
 from zmesh.batches import runs
 from zmesh.defects import Defects
 from zmesh.discovery.membership import Membership, Unlinked
@@ -199,7 +200,9 @@ class LinkNews:
     def _on_opened(self, peer: RemotePeer, event: Opened) -> None:
         turn = self._turn
         peer.session = event.session
-        renamed = turn.peers.rename(peer, event.name)
+        changed = turn.peers.rename(peer, event.name) or peer.endpoints != event.endpoints
+        peer.incarnation = event.incarnation
+        peer.endpoints = event.endpoints
         if not peer.announced:
             peer.draining = False
             self.interest.announce(peer)
@@ -209,7 +212,7 @@ class LinkNews:
             peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
         )
         if peer.present:
-            if renamed:
+            if changed:
                 self._tell(peer, PeerChange.UPDATED)
             return
         peer.present = True
@@ -243,7 +246,9 @@ class LinkNews:
     def _leave(self, peer: RemotePeer, reason: str) -> None:
         """Tell that a peer is gone, once, and move its calls elsewhere."""
         if peer.present:
-            self._tell(peer, PeerChange.LEFT, reason)
+            gone = PeerState.LEFT if peer.state is PeerState.LEFT else PeerState.LOST
+            view = replace(peer.view(), state=gone)  # a restarted one is alive again already
+            self._turn.actions.append(PeerChanged(PeerChange.LEFT, view, reason))
             peer.present = peer.suspected = False
             self._turn.room_changed(peer.id)
         self.calls.on_provider_gone(peer, reason)

@@ -27,7 +27,9 @@ class Peer:
         self.id = node
         self.name = name
         self.carrier = carrier
-        self.session: SessionId | None = None  # as far as its events have been taken
+        self.incarnation = 0  # this and what follows: as far as the carrier's events were taken
+        self.endpoints: tuple[str, ...] = ()
+        self.session: SessionId | None = None
         self.present = True  # joined, and neither lost nor left: gets new work
         self.draining = False  # asked for no new work
         self.services: dict[str, None] = {}  # dictionaries, because their order repeats in a run
@@ -68,16 +70,15 @@ class RemotePeer(Peer):
 
     def view(self) -> PeerView:
         """Return the peer as it is now."""
-        link = self.link
         return PeerView(
             id=self.id,
             name=self.name,
             state=self.state,
             services=frozenset(self.services),
             topics=frozenset(self.topics),
-            endpoints=link.endpoints,
-            incarnation=link.incarnation,
-            round_trip=link.round_trip.smoothed,
+            endpoints=self.endpoints,
+            incarnation=self.incarnation,
+            round_trip=self.link.round_trip.smoothed,
             draining=self.draining,
         )
 

@@ -13,7 +13,7 @@ from zmesh.events import Reply, SettleDeliveries, Source
 from zmesh.ids import JournalId
 from zmesh.message import Outcome, Record, Tag, extra, size_of, with_extra
 from zmesh.options import NodeOptions
-from zmesh.peers import InternalTicket, Peer, RemotePeer
+from zmesh.peers import InternalTicket, Peer
 from zmesh.reliable.link_events import Returned, SessionEnd
 from zmesh.reliable.seen import PENDING, MessageId, SeenTable
 from zmesh.turn import Turn
@@ -136,8 +136,7 @@ class Serving:
         if not isinstance(number, int):
             return None
         # The counter starts anew with the caller's process, and so does its incarnation.
-        incarnation = peer.link.incarnation if isinstance(peer, RemotePeer) else 0
-        return (peer.id, JournalId(incarnation.to_bytes(16, "big")), number)
+        return (peer.id, JournalId(peer.incarnation.to_bytes(16, "big")), number)
 
     # Outcomes
 

@@ -1,13 +1,17 @@
-"""Does anybody listen there? A TCP connection, opened and closed at once, tells."""
+"""Does anybody listen there? A TCP connection tells, if it is still there a moment later."""
 
 import asyncio
 import errno
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from zmesh.discovery.endpoints import Endpoint
 from zmesh.events import PathCause
+
+LASTS_AFTER_S: Final = 0.1
+"""A connection not reset by then belongs to a process that is there, if only stopped."""
 
 OnAnswer = Callable[[PathCause | None], None]
 
@@ -23,8 +27,9 @@ class _Probe:
 class Probes:
     """Tries connections, one per endpoint at a time, without tasks and without waiting.
 
-    A connection that succeeds says that the kernel listens for the process, and no more; one that
-    is refused says that nobody does.
+    A connection that lasts says that the kernel listens for the process, and no more; one that is
+    refused says that nobody does. A process that is being killed is in between: for some
+    milliseconds its kernel still accepts what it is about to reset.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,12 +74,26 @@ class Probes:
     def _on_result(self, probe: _Probe, result: int) -> None:
         if self._running.get(probe.endpoint) is not probe:
             return  # timed out or closed before its turn came
-        if result == 0:
-            self._answer(probe, PathCause.REFUSED if _is_own(probe.connection) else None)
-        elif result == errno.ECONNREFUSED:
+        if result == 0 and not _is_own(probe.connection):
+            self._watch(probe)
+        elif result in (0, errno.ECONNREFUSED):
             self._answer(probe, PathCause.REFUSED)
         else:
             self._answer(probe, PathCause.UNREACHABLE)
+
+    def _watch(self, probe: _Probe) -> None:
+        """See whether the connection lasts: libzmq's greeting says so at once, else time does."""
+        probe.timer.cancel()
+        probe.timer = self._loop.call_later(LASTS_AFTER_S, self._answer, probe, None)
+        self._loop.remove_writer(probe.connection)
+        self._loop.add_reader(probe.connection, self._on_readable, probe)
+
+    def _on_readable(self, probe: _Probe) -> None:
+        try:
+            greeted = bool(probe.connection.recv(1))
+        except OSError:
+            greeted = False
+        self._answer(probe, None if greeted else PathCause.REFUSED)
 
     def _answer(self, probe: _Probe, cause: PathCause | None) -> None:
         self._end(probe)
@@ -85,6 +104,7 @@ class Probes:
         del self._running[probe.endpoint]
         probe.timer.cancel()
         self._loop.remove_writer(probe.connection)
+        self._loop.remove_reader(probe.connection)
         probe.connection.close()
 
 

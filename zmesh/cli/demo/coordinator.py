@@ -33,7 +33,7 @@ class Tally:
     started_at: dict[str, float] = field(default_factory=dict)
     third_done: asyncio.Event = field(default_factory=asyncio.Event)
     killed_at: float | None = None
-    last_failover_at: float | None = None
+    first_failover_at: float | None = None
     redelivered: int = 0
 
     def on_reply(self, path: Path, reply: dict[str, Any], now: float) -> None:
@@ -44,7 +44,7 @@ class Tally:
             self.third_done.set()
         if reply["attempt"] > 1:
             self.redelivered += 1
-            self.last_failover_at = now
+            self.first_failover_at = self.first_failover_at or now
 
     def discovery_ms(self) -> float:
         """Return the median of the times from a worker's start until it was linked here."""
@@ -52,10 +52,10 @@ class Tally:
         return round(1000 * statistics.median(took), 1)
 
     def failover_ms(self) -> float:
-        """Return the time from the kill until the last call it cost was answered."""
-        if self.killed_at is None or self.last_failover_at is None:
+        """Return the time from the kill until another answered a call that was the victim's."""
+        if self.killed_at is None or self.first_failover_at is None:
             return 0.0
-        return round(1000 * (self.last_failover_at - self.killed_at), 1)
+        return round(1000 * (self.first_failover_at - self.killed_at), 1)
 
 
 class Workers:

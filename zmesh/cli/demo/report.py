@@ -20,7 +20,7 @@ class Summary:
     killed: int
     joined_late: int
     discovery_ms: float  # from a worker's start until it is linked here: the median
-    failover_ms: float  # from the kill until the last of its calls is answered by another
+    failover_ms: float  # from the kill until another has answered a call of the victim
     redelivered: int
     lost: int
     wrong: int

@@ -68,6 +68,7 @@ class Introductions:
         self._gift_from = 0  # whom the next list begins with
         self._doubt_at: float | None = None  # when inbound paths are to be looked at
         self._calm_until = float("-inf")  # not before
+        self._doubts = 0  # how often inbound paths are still to be asked
         self.endpoints: tuple[str, ...] = ()
         self.packets_received = 0
         self.packets_unknown = 0
@@ -237,7 +238,12 @@ class Introductions:
             self._turn.touched[peer] = None
 
     def on_inbound_closed(self) -> None:
-        """Some connection to us ended: find out whose, soon but not once for each of many."""
+        """Some connection to us ended: find out whose, soon but not once for each of many.
+
+        ZeroMQ may tell of the end a moment before it takes the path away, so the question that
+        comes too early, and goes into the void, is asked again.
+        """
+        self._doubts = 2
         if self._doubt_at is None:
             self._doubt_at = max(self._turn.now, self._calm_until)
         self.on_timer()
@@ -252,13 +258,14 @@ class Introductions:
         now = self._turn.now
         if self._doubt_at is None or now < self._doubt_at:
             return
-        self._doubt_at = None
         inbound = [peer for peer in self._turn.peers if isinstance(peer.link.path, bytes)]
         for peer in inbound:
             self.ask(peer)
         # A stranger that connects and leaves in a loop must not make us ask around all day.
         pause = max(_DOUBT_INTERVAL_S, len(inbound) / self._options.doubts_per_second)
         self._calm_until = now + pause
+        self._doubts -= 1
+        self._doubt_at = self._calm_until if self._doubts else None
 
     def ask(self, peer: RemotePeer) -> None:
         """Ask a linked peer who it is, and whom it knows."""

@@ -170,6 +170,36 @@ async def test_competing_loops_get_each_message_once() -> None:
     await asyncio.wait(tasks)
 
 
+async def test_loop_that_joins_shares_what_the_first_had_taken() -> None:
+    bench = Bench()
+    bench.put(1, 100)
+    first, bodies = aiter(bench.inbox), []
+    bodies.append(await anext(first))
+    second = aiter(bench.inbox)
+    assert len(bench.queue) == 99
+    for _ in range(49):
+        bodies.append(await anext(second))
+        bodies.append(await anext(first))
+    bodies.append(await anext(second))
+    assert [message.index for message in bodies] == list(range(100))
+    del second
+    assert len(bench.queue) == 0
+    asking = asyncio.ensure_future(anext(first))
+    await asyncio.sleep(0)
+    assert sum(end - begin + 1 for begin, end, _ in bench.settled()) == 100
+    asking.cancel()
+
+
+async def test_loop_that_left_shares_nothing_twice() -> None:
+    bench = Bench()
+    bench.put(1, 10)
+    await read(bench.inbox, 4)
+    loops = [aiter(bench.inbox), aiter(bench.inbox)]
+    seen = [(await anext(loops[number % 2])).index for number in range(6)]
+    assert seen == [4, 5, 6, 7, 8, 9]
+    assert len(bench.queue) == 0
+
+
 async def test_cancelled_waiting_never_loses_a_message() -> None:
     bench = Bench()
     got: list[int] = []

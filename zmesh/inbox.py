@@ -4,12 +4,13 @@ import asyncio
 import sys
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.loop_exit import left_by_break
-from zmesh.message import Outcome
+from zmesh.message import Outcome, Tag, extra
 from zmesh.received import Chunk, Message, Settlements, Settler
 
 Settle = Literal["auto", "manual"]
@@ -19,15 +20,27 @@ CHUNK_MAX: Final = 128
 """Messages a loop takes at once, and after which it lets other tasks run."""
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """The records `start` to `stop` (exclusive) of a delivery."""
+
+    settler: Settler
+    delivery: Delivery
+    start: int
+    stop: int
+    since: float | None  # when it came, where messages in it may expire
+
+
 class DeliveryQueue:
     """Deliveries that wait for a reader. Credit bounds it: nothing in it is settled yet."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
         self.settlements = settlements
-        self.readers = 0
+        self._readers = 0
+        self._run: Chunk | None = None  # what the only reader took at once
         self._loop = loop
         self._thread = threading.get_ident()
-        self._items: deque[tuple[Settler, Delivery, int, int]] = deque()
+        self._items: deque[_Waiting] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
         self._failure: str | None = None
@@ -37,7 +50,10 @@ class DeliveryQueue:
         if self._is_closed:
             settler.abandon(delivery, start, stop - 1)
             return
-        self._items.append((settler, delivery, start, stop))
+        # Extras are rare: whether there are any is found out at C speed.
+        may_expire = max(map(len, delivery.records)) > 3
+        since = self._loop.time() if may_expire else None
+        self._items.append(_Waiting(settler, delivery, start, stop, since))
         self._wake_one()
 
     def take(self) -> Chunk | None:
@@ -51,15 +67,43 @@ class DeliveryQueue:
             if self._failure is not None:
                 raise Closed(self._failure)
             raise StopAsyncIteration
-        if not self._items:
-            return None
-        settler, delivery, start, stop = self._items.popleft()
-        end = min(stop, start + (CHUNK_MAX if self.readers <= 1 else 1))
-        if end < stop:
-            self._items.appendleft((settler, delivery, end, stop))
-        if self._items:
-            self._wake_one()
-        return Chunk(settler, delivery, start, end)
+        while self._items:
+            waiting = self._items[0]
+            chunk = self._chunk_of(waiting)
+            if waiting.start == waiting.stop:
+                self._items.popleft()
+            if chunk is not None:
+                if self._items:
+                    self._wake_one()
+                return chunk
+        return None
+
+    def joined(self) -> None:
+        """Count a reader more; it shares what the only one before had taken and not read."""
+        self._readers += 1
+        if self._run is not None:
+            run, self._run = self._run, None
+            stop = run.stop
+            unread = run.give_up()
+            if unread < stop:
+                self._items.appendleft(_Waiting(run.settler, run.delivery, unread, stop, None))
+
+    def _chunk_of(self, waiting: "_Waiting") -> Chunk | None:
+        """Take a run of what waits, or settle its first message as expired."""
+        settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
+        if waiting.since is not None or self._readers > 1:
+            waiting.start += 1
+            if waiting.since is not None and self._has_expired(delivery, start, waiting.since):
+                settler.settle(delivery, start, start, Outcome.EXPIRED)
+                return None
+            return Chunk(settler, delivery, start, waiting.start)
+        waiting.start = min(waiting.stop, start + CHUNK_MAX)
+        self._run = Chunk(settler, delivery, start, waiting.start)
+        return self._run
+
+    def _has_expired(self, delivery: Delivery, index: int, since: float) -> bool:
+        ttl_ms = extra(delivery.records[index], Tag.TTL_MS)
+        return isinstance(ttl_ms, int) and self._loop.time() - since > ttl_ms / 1000
 
     async def wait(self) -> None:
         """Wait until there may be something to take."""
@@ -70,14 +114,14 @@ class DeliveryQueue:
             await waiter
         except asyncio.CancelledError:
             # Only a wake-up was for us, never a message: pass it on.
-            if waiter.cancelled():
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
             elif self._items:
                 self._wake_one()
             raise
 
-    def left(self, chunk: Chunk, outcome: Outcome | None) -> None:
-        """Settle the message a reader held when it went, and keep for others what it had not read.
+    def left(self, chunk: Chunk | None, outcome: Outcome | None) -> None:
+        """Count a reader less: settle the message it held, keep for others what it had not read.
 
         Without an outcome (`settle="manual"`) the message stays the application's. It may come
         from any thread, because the garbage collector does.
@@ -87,13 +131,19 @@ class DeliveryQueue:
         if threading.get_ident() != self._thread:
             self._loop.call_soon_threadsafe(self.left, chunk, outcome)
             return
+        self._readers -= 1
+        if chunk is None:
+            return
+        if chunk is self._run:
+            self._run = None
         unread = chunk.leave(outcome)
         if unread == chunk.stop:
             return
         if self._is_closed:
             chunk.settler.abandon(chunk.delivery, unread, chunk.stop - 1)
             return
-        self._items.appendleft((chunk.settler, chunk.delivery, unread, chunk.stop))
+        # What can expire is taken one by one, so none of it is left here.
+        self._items.appendleft(_Waiting(chunk.settler, chunk.delivery, unread, chunk.stop, None))
         self._wake_one()
 
     def close(self, failure: str | None = None) -> None:
@@ -101,14 +151,14 @@ class DeliveryQueue:
         self._is_closed = True
         self._failure = failure
         while self._items:
-            settler, delivery, start, stop = self._items.popleft()
-            settler.abandon(delivery, start, stop - 1)
+            left = self._items.popleft()
+            left.settler.abandon(left.delivery, left.start, left.stop - 1)
         while self._waiters:
             self._wake_one()
 
     def __len__(self) -> int:
         """Return the number of messages that wait."""
-        return sum(stop - start for _, _, start, stop in self._items)
+        return sum(waiting.stop - waiting.start for waiting in self._items)
 
     def _wake_one(self) -> None:
         while self._waiters:
@@ -130,7 +180,7 @@ class Reader:
         self._has_left = False
         self._is_asking = False
         self._streak = 0  # messages read since other tasks last had their turn
-        queue.readers += 1
+        queue.joined()
 
     def __aiter__(self) -> Self:
         return self
@@ -178,10 +228,8 @@ class Reader:
         if self._has_left:
             return
         self._has_left = True
-        self._queue.readers -= 1
-        if self._chunk is not None:
-            chunk, self._chunk = self._chunk, None
-            self._queue.left(chunk, outcome if self._is_auto else None)
+        chunk, self._chunk = self._chunk, None
+        self._queue.left(chunk, outcome if self._is_auto else None)
 
     def __del__(self) -> None:
         # A message left by `break` was handled, one left by an exception was not.

@@ -291,7 +291,11 @@ class Node:
         return await assembly.posting.post_many(_address(to), bodies, priority, key, ttl, headers)
 
     async def flush(self) -> None:
-        """Wait until everything posted and published so far has its outcome, whatever it is."""
+        """Wait until everything posted and published so far has its outcome, whatever it is.
+
+        Raises:
+            Closed: the node was closed meanwhile.
+        """
         await self._at_work().posting.flush()
 
     def inbox(self, settle: Settle = "auto") -> Inbox:

@@ -161,10 +161,16 @@ class Posting:
         return receipt
 
     async def flush(self) -> None:
-        """Wait until everything posted and published so far has its outcome."""
+        """Wait until everything posted and published so far has its outcome.
+
+        Raises:
+            Closed: the node was closed meanwhile.
+        """
         for receipt in list(self._open):
             if not receipt.done:
                 await receipt.outcome()
+        if self._closed is not None:
+            raise Closed(self._closed)
 
     def done(self, tickets: Iterable[Ticket]) -> None:
         """Close receipts that have their outcome."""

@@ -81,6 +81,13 @@ class Chunk:
         self.current = None
         self._accept_until(self.stop)
 
+    def give_up(self) -> int:
+        """Leave to others what was not read; return the index where that begins."""
+        unread = list(self.messages)
+        if unread:
+            self.stop = unread[0].index
+        return self.stop
+
     def leave(self, outcome: Outcome | None) -> int:
         """Settle the current message so and accept those before; leave all alone with None.
 

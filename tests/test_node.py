@@ -1,0 +1,415 @@
+"""A node's life: described, opened, used where it belongs, and closed without a trace."""
+
+import asyncio
+import gc
+import logging
+import os
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nodes import nodes, read
+from zmesh import (
+    Closed,
+    DuplicateIdentity,
+    ForkedProcess,
+    InvalidOption,
+    Node,
+    NotOpen,
+    PeerUnknown,
+    UsageError,
+    WrongThread,
+)
+from zmesh.actions import IdentityClash
+from zmesh.events import PathUp
+
+# Describing
+
+
+def test_describing_a_node_does_no_io() -> None:
+    descriptors = set(Path("/proc/self/fd").iterdir()) if Path("/proc/self/fd").exists() else set()
+    threads = threading.active_count()
+    node = Node("camera-3", peers=["localhost:5555"], seeds=["127.0.0.1:5556"])
+    assert threading.active_count() == threads
+    if descriptors:
+        assert len(list(Path("/proc/self/fd").iterdir())) <= len(descriptors)
+    assert (node.name, node.mesh) == ("camera-3", "default")
+    assert repr(node) == "<Node 'camera-3' of mesh 'default'>"
+
+
+def test_name_tells_machine_and_process_by_default() -> None:
+    assert Node().name.endswith(f"-{os.getpid()}")
+
+
+def test_environment_adds_peers_and_names_the_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMESH_MESH", "lab")
+    monkeypatch.setenv("ZMESH_PEERS", "127.0.0.1:1001, 127.0.0.1:1002")
+    monkeypatch.setenv("ZMESH_SEEDS", "127.0.0.1:1003")
+    node = Node(peers=["127.0.0.1:1000"])
+    assert node.mesh == "lab"
+    assert [target.port for target in node._settings.peers] == [1000, 1001, 1002]
+    assert [target.port for target in node._settings.seeds] == [1003]
+    assert Node(mesh="other").mesh == "other"
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Node(""), "name"),
+        (lambda: Node("a\nb"), "name"),
+        (lambda: Node("x" * 2000), "name"),
+        (lambda: Node(mesh=""), "mesh"),
+        (lambda: Node(peers=["nowhere"]), "peers"),
+        (lambda: Node(seeds=["127.0.0.1:99999"]), "seeds"),
+        (lambda: Node(port=70000), "port"),
+        (lambda: Node(interfaces=[]), "interfaces"),
+        (lambda: Node(interfaces="eth0"), "interfaces"),
+    ],
+)
+def test_argument_that_cannot_work_is_named(make: Callable[[], Node], named: str) -> None:
+    with pytest.raises(InvalidOption, match=named):
+        make()
+
+
+@pytest.mark.parametrize("interfaces", [["*"], ["192.0.2.1"], ["127.0.0.1", "2001:db8::1"]])
+def test_network_needs_the_word_insecure(interfaces: list[str]) -> None:
+    with pytest.raises(InvalidOption, match="insecure=True"):
+        Node(interfaces=interfaces)
+    Node(interfaces=interfaces, insecure=True)
+
+
+# Opening
+
+
+async def test_loopback_interfaces_need_no_word() -> None:
+    async with Node("a", interfaces=["127.0.0.1"], mdns=False) as node:
+        assert len(node.endpoints) == 1
+        assert node.endpoints[0].startswith("tcp://127.0.0.1:")
+
+
+async def test_several_addresses_share_one_port() -> None:
+    try:
+        async with Node("a", interfaces=["127.0.0.1", "::1"], mdns=False) as node:
+            ports = {endpoint.rpartition(":")[2] for endpoint in node.endpoints}
+            assert len(ports) == 1
+            if len(node.endpoints) == 2:
+                async with Node("b", peers=node.endpoints[1:], mdns=False) as other:
+                    await other.peers.wait_for(name="a", timeout=5)
+    except InvalidOption:
+        pytest.skip("no IPv6 on loopback")
+
+
+async def test_interface_that_is_not_there_is_told() -> None:
+    node = Node("a", interfaces=["nonesuch0"], mdns=False)
+    with pytest.raises(InvalidOption, match="at least one that is up"):
+        await node.open()
+    with pytest.raises(Closed):
+        _ = node.peers
+
+
+async def test_port_that_is_taken_is_told() -> None:
+    async with Node("a", mdns=False) as first:
+        port = int(first.endpoints[0].rpartition(":")[2])
+        with pytest.raises(InvalidOption, match="port free"):
+            await Node("b", port=port, mdns=False).open()
+
+
+async def test_use_before_opening_is_refused() -> None:
+    node = Node("a", mdns=False)
+    for use in (lambda: node.peers, lambda: node.id, lambda: node.endpoints, node.inbox):
+        with pytest.raises(NotOpen):
+            use()
+    with pytest.raises(NotOpen):
+        await node.send("b", 1)
+    async with node:
+        pass
+    with pytest.raises(UsageError):
+        await node.open()
+
+
+async def test_id_and_endpoints_are_what_others_need() -> None:
+    async with nodes("a", "b") as (a, b):
+        assert len(bytes.fromhex(a.id)) == 16
+        [peer] = b.peers
+        assert (peer.name, peer.id, list(peer.endpoints)) == ("a", a.id, a.endpoints)
+        assert b.peers.get("a") == b.peers.get(a.id)
+        assert b.peers.get("nobody") is None
+
+
+# Closing
+
+
+async def use_everything(node: Node) -> list[Callable[[], object]]:
+    return [
+        lambda: node.send("b", 1),
+        lambda: node.post("b", 1),
+        lambda: node.post_many("b", [1]),
+        node.flush,
+        lambda: node.call("echo"),
+        lambda: node.publish("a", 1),
+    ]
+
+
+async def test_use_after_closing_is_refused() -> None:
+    node = Node("a", mdns=False)
+    async with node:
+        pass
+    for use in await use_everything(node):
+        with pytest.raises(Closed):
+            await use()  # type: ignore[misc]
+    for call in (node.inbox, lambda: node.peers, lambda: node.subscribe("a"), lambda: node.id):
+        with pytest.raises(Closed):
+            call()
+    with pytest.raises(Closed):
+        node.post_nowait("b", 1)
+    await node.close()
+
+
+async def test_all_who_wait_are_told_that_it_closed() -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("slow")
+        async def slow(_: object) -> None:
+            await asyncio.sleep(60)
+
+        await a.peers.wait_for(service="slow", timeout=5)
+        receipt = await a.post("b", "never read")
+        loop = asyncio.create_task(read(a.inbox(), 1))
+        watcher = a.peers.watch()
+        watch = asyncio.create_task(_exhaust(watcher))
+        under_way: list[Coroutine[Any, Any, Any]] = [
+            a.call("slow"),
+            a.send("b", 1),
+            a.peers.wait_for(count=9),
+            a.flush(),
+        ]
+        waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(each) for each in under_way]
+        waiting.append(asyncio.ensure_future(receipt))
+        await asyncio.sleep(0.05)
+        await a.close()
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        assert {type(result) for result in results} == {Closed}
+        assert await asyncio.wait_for(loop, 5) == []
+        await asyncio.wait_for(watch, 5)
+
+
+async def _exhaust(watcher: object) -> None:
+    async for _ in watcher:  # type: ignore[attr-defined]
+        pass
+
+
+async def test_draining_finishes_what_is_under_way() -> None:
+    async with nodes("a", "b") as (a, b):
+        begun, gate = asyncio.Event(), asyncio.Event()
+
+        @b.service("slow")
+        async def slow(_: object) -> str:
+            begun.set()
+            await gate.wait()
+            return "finished"
+
+        await a.peers.wait_for(service="slow", timeout=5)
+        call = asyncio.create_task(a.call("slow"))
+        await begun.wait()
+        closing = asyncio.create_task(b.close(drain=5))
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        gate.set()
+        report = await closing
+        assert (report.unsettled_out, report.unsettled_in) == (0, 0)
+        assert await call == "finished"
+
+
+async def test_drain_ends_in_time_and_reports_what_was_open() -> None:
+    async with nodes("a", "b") as (a, _):
+        receipt = await a.post_many("b", [1, 2, 3])
+        report = await asyncio.wait_for(a.close(drain=0.1), 5)
+        assert report.unsettled_out == 3
+        with pytest.raises(Closed):
+            await receipt
+
+
+async def test_closing_twice_at_once_is_harmless() -> None:
+    async with nodes("a", "b") as (a, _):
+        await asyncio.gather(a.close(), a.close(drain=0.1))
+
+
+async def test_nothing_is_left_after_closing() -> None:
+    async def use() -> None:
+        async with nodes("a", "b") as (a, b), Node("c", mesh="left") as c:
+
+            @b.service("work")
+            def work(_: object) -> int:
+                return 1
+
+            await a.peers.wait_for(service="work", timeout=5)
+            await asyncio.gather(*(a.call("work") for _ in range(20)))
+            await (await a.publish("x", 1))
+            assert c.endpoints
+
+    await use()
+    gc.collect()
+    await asyncio.sleep(0.05)
+    tasks, threads = asyncio.all_tasks(), threading.enumerate()
+    descriptors = _descriptors()
+    await use()
+    await use()
+    gc.collect()
+    await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() == tasks
+    assert threading.enumerate() == threads
+    assert _descriptors() == descriptors
+
+
+def _descriptors() -> int:
+    path = Path("/proc/self/fd")
+    return len(list(path.iterdir())) if path.exists() else 0
+
+
+async def test_cancelled_closing_goes_on() -> None:
+    node = await Node("a", mdns=False).open()
+    task = asyncio.create_task(node.close(drain=0.2))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert node._assembly is not None
+    async with asyncio.timeout(5):
+        while node._assembly._transport is None or node._assembly._transport._is_open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def test_node_that_was_never_closed_is_told() -> None:
+    async def forget() -> None:
+        await Node("forgotten", mdns=False).open()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(forget())
+        gc.collect()
+    assert any("'forgotten'" in str(each.message) for each in caught)
+
+
+# Where it belongs
+
+
+async def test_sixteen_other_threads_are_refused_and_do_no_harm() -> None:
+    async with nodes("a", "b") as (a, b):
+        errors: list[BaseException] = []
+
+        def misuse() -> None:
+            for _ in range(50):
+                for use in (lambda: a.peers, lambda: a.post_nowait("b", 1), a.inbox):
+                    try:
+                        use()
+                    except WrongThread as error:
+                        errors.append(error)
+            try:
+                asyncio.run(a.send("b", 1))
+            except WrongThread as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=misuse) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        reading = asyncio.create_task(read(b.inbox(), 200))
+        for number in range(200):
+            await a.send("b", number)
+        assert [message.body for message in await reading] == list(range(200))
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
+        assert len(errors) == 16 * 151
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_child_of_a_fork_is_refused_and_does_no_harm() -> None:
+    async with nodes("a", "b") as (a, b):
+        child = os.fork()
+        if not child:
+            os._exit(_in_child(a))
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        reading = asyncio.create_task(read(b.inbox(), 1))
+        await a.send("b", "still here", timeout=5)
+        await reading
+
+
+def _in_child(node: Node) -> int:
+    """Use the node of the parent; return 0 where that was refused as it should be."""
+    try:
+        for use in (lambda: node.peers, node.inbox, lambda: node.post_nowait("b", 1)):
+            try:
+                use()
+            except ForkedProcess as error:
+                if error.owner_pid != os.getppid():
+                    return 2
+            else:
+                return 3
+    except BaseException:  # noqa: BLE001  # the child must not run the parent's tests
+        traceback.print_exc()
+        return 4
+    return 0
+
+
+# When it breaks
+
+
+async def test_bug_in_the_engine_closes_the_node_and_hangs_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nodes("a", "b") as (a, _):
+        waiting = [
+            asyncio.create_task(coroutine)
+            for coroutine in (a.send("b", 1), a.peers.wait_for(count=9), read(a.inbox(), 1))
+        ]
+        await asyncio.sleep(0.05)
+        assert a._assembly is not None
+        monkeypatch.setattr(a._assembly.engine, "_on_event", _bug)
+        a._assembly.runner.news([PathUp(99)])
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        assert {type(result) for result in results} == {Closed}
+        with pytest.raises(Closed, match="internal error"):
+            await a.send("b", 1)
+        assert "internal error while handling PathUp" in caplog.text
+        await asyncio.wait_for(a.close(drain=1), 5)
+
+
+def _bug(_: object) -> None:
+    raise KeyError("a bug")
+
+
+async def test_clash_of_identities_closes_the_node(caplog: pytest.LogCaptureFixture) -> None:
+    async with nodes("a", "b") as (a, _):
+        waiting = asyncio.create_task(a.send("b", 1))
+        await asyncio.sleep(0)
+        assert a._assembly is not None
+        a._assembly.perform(IdentityClash("tcp://127.0.0.1:1", fenced=False))
+        with pytest.raises(Closed, match="alive twice"):
+            await asyncio.wait_for(waiting, 5)
+        with pytest.raises(DuplicateIdentity, match=a._assembly.id.hex()):
+            await a.send("b", 1)
+        assert "alive twice" in caplog.text
+
+
+# Telling
+
+
+async def test_lone_node_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("zmesh.assembly.ALONE_AFTER", 0.05)
+    caplog.set_level(logging.INFO, "zmesh")
+    async with Node("a", mesh="lonely", mdns=False):
+        await asyncio.sleep(0.1)
+    assert "a: no peers in mesh 'lonely'" in caplog.text
+
+
+async def test_unknown_peer_is_an_error_that_names_those_known() -> None:
+    async with nodes("a", "b") as (a, _):
+        with pytest.raises(PeerUnknown, match="known: b"):
+            await a.send("c", 1)

@@ -9,7 +9,6 @@ from zmesh.testing.scenario import Fault, FaultKind
 if TYPE_CHECKING:
     from zmesh.testing.world import World
 
-_GOODBYE = 0.05  # seconds between saying goodbye and the end of the process
 _PARTING = {
     FaultKind.WEATHER, FaultKind.LAG, FaultKind.ONE_WAY, FaultKind.PARTITION, FaultKind.ISOLATION,
     FaultKind.BLACK_HOLE, FaultKind.CRASH, FaultKind.POWER_LOSS, FaultKind.LEAVE,
@@ -18,14 +17,22 @@ _PARTING = {
 
 def strike(world: "World[Any]", fault: Fault) -> None:
     """Let the fault happen, and plan its end."""
-    if fault.kind in _PARTING:
+    if fault.kind in _PARTING or _is_long_stop(world, fault):
         _note_parting(world, fault)
     _HOW[fault.kind](world, fault)
+
+
+def _is_long_stop(world: "World[Any]", fault: Fault) -> bool:
+    """Whether a host is silent for so long that its nodes' sessions end, if it has no link."""
+    stops = fault.kind in (FaultKind.STALL, FaultKind.SUSPEND)
+    long = fault.seconds > world.scenario.link.session_linger / 2
+    return stops and long and world.scenario.level == "node"
 
 
 def _note_parting(world: "World[Any]", fault: Fault) -> None:
     alone = fault.kind in (
         FaultKind.ISOLATION, FaultKind.CRASH, FaultKind.POWER_LOSS, FaultKind.LEAVE,
+        FaultKind.STALL, FaultKind.SUSPEND,
     )  # fmt: skip
     others = range(len(world.lives)) if alone else [fault.other]
     for other in others:
@@ -94,8 +101,7 @@ def _isolate(world: "World[Any]", fault: Fault) -> None:
 
 
 def _say_goodbye(world: "World[Any]", fault: Fault) -> None:
-    world.leave(fault.host)
-    world.queue.after(_GOODBYE, _kill, world, fault)
+    world.queue.after(world.leave(fault.host), _kill, world, fault)
 
 
 _HOW: dict[FaultKind, Callable[["World[Any]", Fault], None]] = {
@@ -116,4 +122,6 @@ _HOW: dict[FaultKind, Callable[["World[Any]", Fault], None]] = {
         fault.host, fault.seconds, 0.01 + 0.5 * fault.severity
     ),
     FaultKind.ECHO: lambda world, fault: world.echo(fault.host, fault.other),
+    FaultKind.GHOST: lambda world, fault: world.haunt(fault.host, fault.severity),
+    FaultKind.STRANGER: lambda world, fault: world.intrude(fault.host),
 }

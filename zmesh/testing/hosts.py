@@ -90,6 +90,16 @@ class Process(ABC, Generic[P, E]):
         """Which host this is a life of."""
         return self._index
 
+    @property
+    def last_queued(self) -> E | NetworkEvent | tuple[Path, P] | None:
+        """What was queued last for the next turn."""
+        return self._inbox[-1] if self._inbox else None
+
+    @property
+    def has_handled_all(self) -> bool:
+        """Whether nothing waits for a turn."""
+        return not self._inbox
+
     # What happens to it
 
     def deliver(self, event: E | NetworkEvent) -> None:

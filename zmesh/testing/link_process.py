@@ -17,7 +17,7 @@ from zmesh.events import (
     PathWritable,
     ProbeAnswered,
 )
-from zmesh.ids import JournalId, MeshTag, NodeId, Path
+from zmesh.ids import JournalId, MeshTag, NodeId, Path, SessionId
 from zmesh.message import Ticket
 from zmesh.options import WireLimits
 from zmesh.reliable.handshake import LocalIdentity
@@ -315,10 +315,7 @@ class LinkProcess(Process[Packet, Command]):
                 case Arrived():
                     self._take(peer, event, now)
                 case Opened():
-                    self._tries[peer] = 0
-                    self._sessions[peer] = event.session
-                    if link.session == event.session:  # it may have ended in the same turn
-                        self._books.announce(self.label, peer, link)
+                    self._on_opened(peer, link, event.session)
                 case SessionEnded():
                     self._sessions.pop(peer, None)
                 case PathWanted() | LeftBehind():
@@ -330,6 +327,12 @@ class LinkProcess(Process[Packet, Command]):
                     self._submit_parked(peer, now)
                 case _:
                     pass
+
+    def _on_opened(self, peer: int, link: Link, session: SessionId) -> None:
+        self._tries[peer] = 0
+        self._sessions[peer] = session
+        if link.session == session:  # it may have ended in the same turn
+            self._books.announce(self.label, peer, link)
 
     # The application
 

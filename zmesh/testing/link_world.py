@@ -13,6 +13,7 @@ from zmesh.testing.trace import Trace
 from zmesh.testing.world import World
 from zmesh.wire.frames import Data, Hello, Packet
 
+GOODBYE = 0.05  # seconds between saying goodbye and the end of the process
 ECHOES_MAX = 4  # handshakes remembered for each pair of hosts
 
 
@@ -43,12 +44,13 @@ class LinkWorld(World[Packet]):
         if process is not None:
             process.deliver(Submit(submission))
 
-    def leave(self, host: int) -> None:
-        """Let a host say goodbye."""
+    def leave(self, host: int) -> float:
+        """Let a host say goodbye; return how many seconds that takes."""
         process = self._alive(host)
         if process is not None:
             self.lives[host].left = True
             process.deliver(Leave())
+        return GOODBYE
 
     def slow(self, host: int, seconds: float, each: float) -> None:
         """Let the handlers of a host take `each` seconds, for a while."""

@@ -13,8 +13,10 @@ from hashlib import blake2b
 from time import monotonic
 from typing import get_args
 
+from zmesh.testing.generator import generate
 from zmesh.testing.link_world import LinkWorld
-from zmesh.testing.scenario import Level, generate
+from zmesh.testing.node_world import NodeWorld
+from zmesh.testing.scenario import Level
 from zmesh.testing.trace import Trace
 from zmesh.testing.world import Report
 
@@ -29,7 +31,9 @@ def run(seed: int, level: Level = "link", *, lines_max: int = 0) -> Report:
     With `lines_max` the report has as many of the last lines of a readable trace; the run is the
     same otherwise.
     """
-    return LinkWorld(generate(seed, level), Trace(lines_max)).run()
+    scenario, trace = generate(seed, level), Trace(lines_max)
+    world = LinkWorld(scenario, trace) if level == "link" else NodeWorld(scenario, trace)
+    return world.run()
 
 
 def replay_command(report: Report) -> str:

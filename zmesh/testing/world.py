@@ -183,6 +183,12 @@ class World(ABC, Generic[P]):
         """Add to the trace."""
         self.trace.note(self.queue.now, host, what, *facts)
 
+    def haunt(self, host: int, severity: float) -> None:
+        """Let a host hear of a node that is not there; hosts of links alone hear of nobody."""
+
+    def intrude(self, host: int) -> None:
+        """Let a stranger send rubbish to a host; hosts of links alone have no door for it."""
+
     # What hosts are made of
 
     @abstractmethod
@@ -210,8 +216,8 @@ class World(ABC, Generic[P]):
         """Let the handlers of a host take `each` seconds, for a while."""
 
     @abstractmethod
-    def leave(self, host: int) -> None:
-        """Let a host say goodbye."""
+    def leave(self, host: int) -> float:
+        """Let a host say goodbye; return how many seconds that takes."""
 
     @abstractmethod
     def busy(self) -> bool:

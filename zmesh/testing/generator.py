@@ -1,0 +1,228 @@
+"""From a seed to a scenario: the same seed always means the same."""
+
+from math import exp, log
+from random import Random
+from typing import Any, Literal
+
+from zmesh.message import LANES, PRIORITY_DEFAULT, Outcome
+from zmesh.options import KIB, MIB, LinkOptions
+from zmesh.testing.scenario import (
+    Consumer,
+    Fault,
+    FaultKind,
+    HostPlan,
+    InterestChange,
+    Level,
+    Scenario,
+    Submission,
+)
+
+
+def generate(seed: int, level: Level = "link") -> Scenario:
+    """Return the scenario of a seed: always the same one."""
+    return _Generator(seed, level).scenario()
+
+
+SERVICES = ("add", "multiply")
+TOPICS = ("news.*", "news.local", "weather.>", "*.local")
+PUBLISHED = ("news.local", "news.far", "weather.today.here", "sport.local")
+
+_SHARES = {
+    FaultKind.WEATHER: 5, FaultKind.LAG: 1, FaultKind.CORRUPTION: 1, FaultKind.ONE_WAY: 2,
+    FaultKind.PARTITION: 3, FaultKind.ISOLATION: 1, FaultKind.BLACK_HOLE: 2, FaultKind.RESET: 5,
+    FaultKind.CRASH: 3, FaultKind.POWER_LOSS: 1, FaultKind.LEAVE: 1, FaultKind.STALL: 2,
+    FaultKind.SUSPEND: 1, FaultKind.SLOW: 2, FaultKind.ECHO: 3,
+}  # fmt: skip
+
+_NODE_SHARES = {FaultKind.CORRUPTION: 0, FaultKind.GHOST: 1, FaultKind.STRANGER: 2}
+
+
+class _Generator:
+    def __init__(self, seed: int, level: Level) -> None:
+        self._seed = seed
+        self._level = level
+        self._random = Random(f"scenario {level} {seed}")  # noqa: S311  repeatable is the point
+
+    def scenario(self) -> Scenario:
+        random, whole = self._random, self._level == "node"
+        hosts = random.choices((2, 3, 4, 5), (8, 3, 1, 1))[0]
+        intensity = random.choices((0, 1, 3, 6), (2, 3, 4, 2))[0]
+        active = self._between(0.5, 8.0)
+        options = self._link_options()
+        delay = random.choice((0.000_1, 0.000_2, 0.002, 0.02))
+        return Scenario(
+            seed=self._seed,
+            level=self._level,
+            hosts=self._hosts(hosts, calm=intensity == 0),
+            link=options,
+            delay=delay,
+            jitter=delay * random.choice((0.1, 1.0)),
+            unread_max=1000 if intensity == 0 else random.choice((8, 64, 1000, 1000)),
+            submissions=self._submissions(hosts, active, options, calm=intensity == 0),
+            faults=self._faults(hosts, active, intensity),
+            active=active,
+            changes=self._changes(hosts, active) if whole else (),
+            attempts_max=random.choice((3, 20)),
+            discovery=random.choice(("mdns", "mdns", "static")),
+        )
+
+    def _between(self, low: float, high: float) -> float:
+        """Return a number whose logarithm is uniform: small ones are as likely as large ones."""
+        return exp(self._random.uniform(log(low), log(high)))
+
+    def _link_options(self) -> LinkOptions:
+        """Return small limits, so that short runs meet them."""
+        choice = self._random.choice
+        window = choice((2, 4, 16, 64, 1024))
+        window_max = window * choice((1, 4))
+        fragment = choice((256, 1 * KIB, 4 * KIB))
+        window_bytes = max(choice((4 * KIB, 16 * KIB, 64 * KIB, 1 * MIB)), 4 * fragment)
+        return LinkOptions(
+            window_messages=window,
+            window_messages_max=window_max,
+            window_bytes=window_bytes,
+            window_bytes_max=window_bytes * choice((1, 4)),
+            packet_bytes=choice((512, 4 * KIB, 64 * KIB)),
+            fragment_bytes=fragment,
+            in_flight_bytes_min=choice((2 * KIB, 16 * KIB, 256 * KIB)),
+            quantum_bytes=choice((1 * KIB, 64 * KIB)),
+            ranges_max=window_max // 2 + 1,  # what an honest peer can need
+            transfer_bytes_max=choice((256 * KIB, 8 * MIB)),
+            ack_every_messages=choice((2, 16, 256)),
+            session_linger=choice((4.0, 10.0, 60.0)),
+        )
+
+    def _hosts(self, count: int, *, calm: bool) -> tuple[HostPlan, ...]:
+        random = self._random
+        shielded = random.randrange(count) if random.random() < 0.15 else None
+        return tuple(
+            HostPlan(
+                starts_at=random.choice((0.0, 0.0, self._between(0.001, 1.0))),
+                clock_rate=1.0 if calm else random.choice((1.0, 1.001, 0.999)),
+                clock_zero=random.choice((0.0, 17.5, 86_400.0 * random.random())),
+                shielded=index == shielded,
+                consumer=self._consumer(),
+                **self._node_plan(index),
+            )
+            for index in range(count)
+        )
+
+    def _node_plan(self, index: int) -> dict[str, Any]:
+        """Return what a host offers and wants, where it is a whole node."""
+        if self._level != "node":
+            return {}
+        random = self._random
+        return {
+            "fresh_identity": random.random() < 0.3,
+            "reads_at": random.choice((0.0, 0.0, self._between(0.01, 2.0))),
+            "services": tuple(s for s in SERVICES if random.random() < 0.5 or index == 1),
+            "topics": tuple(t for t in TOPICS if random.random() < 0.3),
+        }
+
+    def _changes(self, hosts: int, active: float) -> tuple[InterestChange, ...]:
+        random = self._random
+        count = random.choice((0, 0, 2, 6))
+        made = []
+        for at in sorted(random.random() * active for _ in range(count)):
+            kind: Literal["service", "topic"] = random.choice(("service", "topic"))
+            name = random.choice(SERVICES if kind == "service" else TOPICS)
+            added = random.random() < 0.5
+            made.append(InterestChange(at, random.randrange(hosts), kind, name, added))
+        return tuple(made)
+
+    def _consumer(self) -> Consumer:
+        random = self._random
+        outcomes = random.choice((
+            (),
+            ((Outcome.REJECTED, 0.1), (Outcome.RELEASED, 0.1), (Outcome.MODIFIED, 0.1)),
+        ))  # fmt: skip
+        return Consumer(
+            concurrency=random.choice((1, 3, 64)),
+            seconds=random.choice((0.0, 0.0, 0.001, 0.02)),
+            long_share=random.choice((0.0, 0.0, 0.01)),
+            outcomes=outcomes,
+        )
+
+    def _submissions(
+        self, hosts: int, active: float, options: LinkOptions, *, calm: bool
+    ) -> tuple[Submission, ...]:
+        random = self._random
+        lanes = random.choice(
+            ((PRIORITY_DEFAULT,), (0, PRIORITY_DEFAULT, LANES - 1), range(LANES))
+        )
+        keys = random.choice(((None,), (None, "a"), ("a", "b", None)))
+        expiring = 0.0 if calm else random.choice((0.0, 0.2))
+        count = int(self._between(4, 50))
+        made = []
+        for at in sorted(random.random() * active for _ in range(count)):
+            source, target = random.sample(range(hosts), 2)
+            made.append(
+                Submission(
+                    at=at,
+                    source=source,
+                    target=target,
+                    lane=random.choice(lanes),
+                    sizes=self._sizes(options),
+                    key=random.choice(keys),
+                    ttl=self._between(0.02, 5.0) if random.random() < expiring else None,
+                    withdraw_after=(
+                        self._between(0.001, 2.0) if random.random() < expiring / 4 else None
+                    ),
+                    **self._pattern(),
+                )
+            )
+        return tuple(made)
+
+    def _pattern(self) -> dict[str, Any]:
+        """Return which pattern a submission uses, where hosts are whole nodes."""
+        if self._level != "node":
+            return {}
+        random = self._random
+        kind = random.choice(("direct", "call", "publish"))
+        if kind == "direct":
+            return {}
+        if kind == "publish":
+            return {"kind": kind, "name": random.choice(PUBLISHED)}
+        timeout = random.choice((None, self._between(0.2, 20.0)))
+        return {"kind": kind, "name": random.choice(SERVICES), "timeout": timeout}
+
+    def _sizes(self, options: LinkOptions) -> tuple[int, ...]:
+        """Return the sizes of the bodies of one submission: mostly few and small."""
+        random = self._random
+        if random.random() < 0.1:
+            largest = min(256 * KIB, 100 * options.fragment_bytes)
+            return (int(self._between(options.fragment_bytes, largest)),)
+        count = random.choice((1, 1, 2, 5, 20))
+        largest = min(options.fragment_bytes, 64 if count > 5 else 2 * KIB)
+        return tuple(int(self._between(16, largest)) for _ in range(count))
+
+    def _faults(self, hosts: int, active: float, intensity: int) -> tuple[Fault, ...]:
+        random = self._random
+        if intensity == 0:
+            return ()
+        count = random.randint(1, 2 * intensity)
+        shares = _SHARES | (_NODE_SHARES if self._level == "node" else {})
+        kinds = random.choices(tuple(shares), tuple(shares.values()), k=count)
+        return tuple(
+            self._fault(at, kind, hosts)
+            for at, kind in zip(
+                sorted(random.random() * active for _ in range(count)), kinds, strict=True
+            )
+        )
+
+    def _fault(self, at: float, kind: FaultKind, hosts: int) -> Fault:
+        random = self._random
+        host, other = random.sample(range(hosts), 2)
+        match kind:
+            case FaultKind.STALL | FaultKind.SUSPEND | FaultKind.SLOW:
+                seconds = self._between(0.05, 15.0)
+            case (
+                FaultKind.RESET | FaultKind.ECHO | FaultKind.BLACK_HOLE
+                | FaultKind.GHOST | FaultKind.STRANGER
+            ):  # fmt: skip
+                seconds = 0.0
+            case FaultKind.CRASH | FaultKind.POWER_LOSS | FaultKind.LEAVE:
+                seconds = self._between(0.001, 10.0)
+            case _:
+                seconds = self._between(0.05, 10.0)
+        return Fault(at, kind, host, other, seconds, random.random())

@@ -1,0 +1,191 @@
+"""What nodes tell their applications, held against what is so: peers, deliveries, answers."""
+
+from collections.abc import Callable, Iterable
+
+from zmesh.actions import CallAnswered, Delivery, PeerChange, PeerChanged, PeerState, PeerView
+from zmesh.events import Source
+from zmesh.ids import NodeId
+from zmesh.message import FailureKind, Kind, Record
+from zmesh.testing.findings import Rule
+from zmesh.testing.node_ledger import Handling, NodeLedger, NodeMessage, NodeParcel
+from zmesh.testing.node_process import NodeProcess
+from zmesh.testing.scenario import Scenario, Submission
+
+
+def node_id(index: int, incarnation: int, shuffled: int) -> NodeId:
+    """Return the id of a life of a host; `shuffled` decides whose id is lower."""
+    return NodeId(bytes((shuffled, index)) + incarnation.to_bytes(14, "big"))
+
+
+def index_of(node: NodeId) -> int:
+    """Return which host carries an id."""
+    return node[1]
+
+
+class NodeBooks:
+    """Judges what every node of a run tells."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        wrong: Callable[[Rule, str, str], None],
+        may_be_lost: Callable[[int, int], bool],
+        node_of: Callable[[int], NodeId | None],
+    ) -> None:
+        self.wrong = wrong
+        self.node_of = node_of  # the id of a host's present life; None while it is dead
+        self._scenario = scenario
+        self._may_be_lost = may_be_lost
+        self.ledger = NodeLedger(
+            wrong,
+            may_be_lost,
+            calm=scenario.calm,
+            fickle=any(each.kind == "topic" and not each.added for each in scenario.changes),
+            attempts_max=scenario.attempts_max,
+        )
+        self._views: dict[str, dict[NodeId, PeerView]] = {}  # what each process was told
+        self._known: dict[NodeParcel, None] = {}  # sent to a peer that had joined
+
+    @staticmethod
+    def name_of(index: int) -> str:
+        """Return what a host's nodes are called, in every life."""
+        return f"host-{chr(ord('a') + index)}"
+
+    def views(self, process: NodeProcess) -> dict[NodeId, PeerView]:
+        """Return the peers a process's application was told of."""
+        return self._views.setdefault(process.label, {})
+
+    # Sending
+
+    def submit(self, process: NodeProcess, submission: Submission, kind: Kind) -> NodeParcel:
+        """Make the messages of a submission."""
+        parcel = self.ledger.submit(
+            process.label, process.index, submission, kind, process.clock.read()
+        )
+        process.note("submits", parcel.messages[0].number, kind.name, len(parcel.messages))
+        return parcel
+
+    def on_posted(self, process: NodeProcess, parcel: NodeParcel, target: NodeId) -> None:
+        """Note whether the sender knows the peer it sends to."""
+        if target in self.views(process):
+            self._known[parcel] = None
+
+    def on_answered(self, process: NodeProcess, answer: CallAnswered) -> None:
+        """Check the end of a call."""
+        failure = answer.failure.name if answer.failure else "replied"
+        process.note("answered", answer.call, failure, answer.peer)
+        call = answer.call
+        service = "" if call >= len(self.ledger.messages) else self._service(call)
+        providers = [
+            view.name
+            for view in self.views(process).values()
+            if service in view.services and view.state is PeerState.ALIVE and not view.draining
+        ]
+        self.ledger.on_answered(process.label, answer, process.clock.read(), providers=providers)
+
+    def _service(self, call: int) -> str:
+        return self.ledger.messages[call].submission.name
+
+    # Receiving
+
+    def on_delivered(
+        self, process: NodeProcess, source: Source, kind: Kind, record: Record
+    ) -> tuple[NodeMessage, Handling] | None:
+        """Check what a handler is given."""
+        taken = self.ledger.on_delivered(
+            process.label, process.index, index_of(source.node), kind, source.lane, record
+        )
+        if taken is not None:
+            process.note("delivered", taken[0].number, kind.name, source.lane)
+        stranger = source.node != process.node and source.node not in self.views(process)
+        if stranger and self._scenario.calm:
+            self.wrong(Rule.IDENTITY, process.label, "is given a message of who has not joined")
+        return taken
+
+    def check_tokens(
+        self, process: NodeProcess, delivery: Delivery, tokens: list[tuple[int, ...]]
+    ) -> None:
+        """Every publication goes to someone, and to each subscription once."""
+        for record, given in zip(delivery.records, tokens, strict=True):
+            if not given or len(set(given)) != len(given):
+                text = f"a publication on {record[1]} is for subscriptions {given}"
+                self.wrong(Rule.UNTRUE, process.label, text)
+
+    # Peers
+
+    def on_peer_changed(self, process: NodeProcess, news: PeerChanged) -> None:
+        """Check that news of a peer makes sense, after the news before."""
+        views, peer = self.views(process), news.peer
+        process.note("peer", news.change.value, peer.name, peer.state.value, news.reason)
+        joins = news.change is PeerChange.JOINED
+        if joins == (peer.id in views):
+            known = "has joined" if joins else "has not"
+            text = f"hears that {peer.name} {news.change.value}, who {known}"
+            self.wrong(Rule.LIVENESS, process.label, text)
+        if news.change is PeerChange.LEFT:
+            views.pop(peer.id, None)
+        else:
+            views[peer.id] = peer
+        if self._scenario.calm and news.change not in (PeerChange.JOINED, PeerChange.UPDATED):
+            text = f"takes {peer.name} for {peer.state.value} ({news.reason})"
+            self.wrong(Rule.LIVENESS, process.label, text)
+        if news.change is PeerChange.LEFT and peer.state is PeerState.LOST:
+            self._check_loss(process, news)
+
+    def _check_loss(self, process: NodeProcess, news: PeerChanged) -> None:
+        """A peer whose loop is blocked, or who sleeps, is not lost for that."""
+        index = index_of(news.peer.id)
+        if not self._may_be_lost(process.index, index) and "stayed away" not in news.reason:
+            text = f"takes {news.peer.name} for lost ({news.reason})"
+            self.wrong(Rule.LIVENESS, process.label, text)
+
+    def disagreement(
+        self,
+        process: NodeProcess,
+        other: NodeProcess,
+        services: Iterable[str],
+        topics: Iterable[str],
+    ) -> str:
+        """Return what a process does not know of another, or nothing."""
+        view = self.views(process).get(other.node)
+        if view is None:
+            return "it has not joined"
+        if view.state is not PeerState.ALIVE:
+            return f"it is {view.state.value}"
+        if view.services != set(services):
+            return "it provides other services"
+        if view.topics != set(topics):
+            return "it subscribes to other topics"
+        return ""
+
+    # The end
+
+    def finish(self) -> None:
+        """Find what was lost, and messages for peers that had joined and were not known."""
+        self.ledger.finish()
+        for parcel in self._known:
+            kinds = [failure.kind for failure in parcel.ticket.failures]
+            if FailureKind.PEER_UNKNOWN in kinds:
+                text = f"{parcel.messages[0]} is for somebody unknown, who had joined"
+                self.wrong(Rule.UNTRUE, parcel.sender, text)
+
+    def check_rest(self, process: NodeProcess) -> None:
+        """Nothing may be left of anything once all is settled."""
+        statistics = process.engine.statistics()
+        if statistics.peers != statistics.present:
+            return  # what is queued for one who stays away is kept for as long as that lingers
+        rest = {
+            "queued messages": statistics.queued_messages,
+            "queued bytes": statistics.queued_bytes,
+            "deliveries": statistics.unsettled_in,
+            "held messages": statistics.held,
+            "retries": statistics.retries,
+            "calls": statistics.calls,
+            "requests": statistics.requests,
+        }
+        for what, count in rest.items():
+            if count:
+                self.wrong(Rule.MEMORY, process.label, f"{count} {what} are left")
+        if self._scenario.calm and statistics.defects:
+            text = f"counts defects: {sorted(statistics.defects.items())}"
+            self.wrong(Rule.RESENT, process.label, text)

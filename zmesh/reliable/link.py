@@ -253,7 +253,7 @@ class Link:
     def _on_refusal(self, frame: Frame, now: float) -> None:
         """Our HELLO was answered by something else than WELCOME."""
         if isinstance(frame, Fenced):
-            self._events.append(happened.Clash(fenced=True))
+            self._on_fenced(frame)
         elif isinstance(frame, Error) and frame.code is ErrorCode.DUPLICATE_IDENTITY:
             self._events.append(happened.Clash(fenced=False))
         if isinstance(frame, Error | Fenced):
@@ -288,7 +288,7 @@ class Link:
             case Bye(code, text):
                 self._on_bye(code, text)
             case Fenced():
-                self._events.append(happened.Clash(fenced=True))
+                self._on_fenced(frame)
                 self._give_up("fenced", now)
             case Error(code, text):
                 self._on_error(code, text, now)
@@ -296,6 +296,13 @@ class Link:
                 raise ProtocolError("misplaced", f"{type(frame).__name__} inside a link")
             case _:
                 assert_never(frame)
+
+    def _on_fenced(self, fenced: Fenced) -> None:
+        if fenced.incarnation <= self.local.incarnation:
+            raise ProtocolError(
+                "fenced", f"by incarnation {fenced.incarnation}, which is not newer"
+            )
+        self._events.append(happened.Clash(fenced=True))
 
     def _on_ack(self, ack: Ack, now: float) -> None:
         self._session.on_ack(ack.lanes, ack.credit)
@@ -437,7 +444,7 @@ class Link:
                 self._send(path, link, Fenced(self.incarnation))
             case HelloVerdict.CLASH:
                 self._send(path, link, Error(ErrorCode.DUPLICATE_IDENTITY, "same incarnation"))
-                self._events.append(happened.Clash(fenced=False))
+                self._defect("clone", "two nodes have this peer's id and incarnation")
             case HelloVerdict.REPEAT:
                 if path == self.path:
                     self._welcome(path, hello.attempt)
@@ -470,16 +477,14 @@ class Link:
         self._send(path, self._link_id, welcome)
 
     def _on_welcome(self, path: Path, link: LinkId, welcome: Welcome, now: float) -> None:
-        if self.state is not LinkState.CALLING or link != self._link_id or path != self.path:
-            self._counters.packets_stale += 1
-            return
-        choice = self._handshake.on_welcome(welcome)
+        ours = self.state is LinkState.CALLING and (link, path) == (self._link_id, self.path)
+        choice = self._handshake.on_welcome(welcome) if ours else None
         if choice is None:
             self._counters.packets_stale += 1
             return
         self._enter(choice, welcome.lanes, now)
-        if not choice.resumed:
-            self._session.grant_all()
+        if choice.ended is not None:
+            self._session.grant_all()  # our HELLO told of the session that ended
         self._move(Trigger.WELCOME)
         self._on_open(now)
         self._writer.ping_wanted = True  # the peer waits for a packet, and both for a round trip

@@ -47,6 +47,7 @@ class Session:
         self._rooms = CreditPool(options.transfer_bytes_max)
         self.outgoing: dict[int, OutgoingLane] = {}
         self.incoming: dict[int, IncomingLane] = {}
+        self._granted: dict[int, tuple[int, int]] = {}  # credit of lanes not used yet
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
@@ -287,9 +288,10 @@ class Session:
             if number == CONTROL_LANE:
                 self.control_out.acknowledge(cum, ranges)
             else:
-                self._outgoing(number).on_ack(cum, ranges)
+                if cum or ranges or number in self.outgoing:
+                    self._outgoing(number).on_ack(cum, ranges)
         for number, seq_limit, bytes_limit in credit:
-            self._outgoing(number).grant(seq_limit, bytes_limit)
+            self._grant(number, seq_limit, bytes_limit)
 
     def _on_settle(self, record: Settle) -> None:
         lane = self._outgoing(record.lane)
@@ -426,7 +428,7 @@ class Session:
             elif state.received_cum or number in self.outgoing or state.received_ranges:
                 self._outgoing(number).resume(state.received_cum, state.received_ranges)
             if state is not None:
-                self._outgoing(number).grant(state.seq_limit, state.bytes_limit)
+                self._grant(number, state.seq_limit, state.bytes_limit)
         self.ack_lanes.clear()  # the handshake has just told everything
         self.ack_at = None
 
@@ -434,12 +436,21 @@ class Session:
         if self.ack_at is None:
             self.ack_at = now + self._options.ack_delay_max
 
+    def _grant(self, lane: int, seq_limit: int, bytes_limit: int) -> None:
+        """Note credit; a lane that was never used is not made for it."""
+        if lane in self.outgoing or not 0 <= lane < LANES:
+            self._outgoing(lane).grant(seq_limit, bytes_limit)
+        else:
+            messages, size = self._granted.get(lane, (0, 0))
+            self._granted[lane] = (max(messages, seq_limit), max(size, bytes_limit))
+
     def _outgoing(self, lane: int) -> OutgoingLane:
         out = self.outgoing.get(lane)
         if out is None:
             if not 0 <= lane < LANES:
                 raise ProtocolError("lane", f"there is no lane {lane}")
             out = self.outgoing[lane] = OutgoingLane(lane, self._options.ranges_max)
+            out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 
     def _incoming(self, lane: int) -> IncomingLane:

@@ -24,7 +24,9 @@ LANES = (LaneState(0, 1, 0, (), 10, 1000),)
 
 def side(name: str, peer: str, incarnation: int = 1, life: str = "") -> Handshake:
     local = identity(name, incarnation, life)
-    return Handshake(local, identity(peer).node, SeededEntropy(hash_of(f"{name}{incarnation}{life}")))
+    return Handshake(
+        local, identity(peer).node, SeededEntropy(hash_of(f"{name}{incarnation}{life}"))
+    )
 
 
 def hello(caller: Handshake) -> Hello:
@@ -252,6 +254,18 @@ def test_a_welcome_by_somebody_else_or_an_older_life_is_a_lie() -> None:
         a.on_welcome(answer)
     with pytest.raises(ProtocolError, match="another node"):
         a.on_welcome(replace(answer, node=identity("c").node, incarnation=3))
+
+
+def test_a_welcome_by_a_clone_is_no_answer() -> None:
+    a, b = pair()
+    meet(a, b)
+    session = a.session
+    clone = side("b", "a", life="clone")
+    said = hello(a)
+    clone.accept(said)
+    with pytest.raises(ProtocolError, match="clone"):
+        a.on_welcome(welcome(clone, said))
+    assert a.session == session
 
 
 def test_a_welcome_needs_a_session() -> None:

@@ -141,6 +141,9 @@ class Handshake:
             return None
         if welcome.node != self._peer or welcome.incarnation < self.incarnation:
             raise ProtocolError("identity", "WELCOME from another node or an older incarnation")
+        same_life = welcome.incarnation == self.incarnation
+        if same_life and self.journal not in (None, welcome.journal):
+            raise ProtocolError("identity", "WELCOME from a clone of the peer met before")
         if welcome.session == self.session:
             choice = SessionChoice(welcome.session, resumed=True, ended=None)
         elif welcome.session == self._fresh:

@@ -122,7 +122,7 @@ class LeftBehind:
 
 @dataclass(frozen=True, slots=True)
 class Clash:
-    """Two live nodes with one identity, or (fenced) a newer incarnation of ourselves exists."""
+    """The peer knows another node with our identity: of our incarnation, or (fenced) a newer."""
 
     fenced: bool
 

@@ -40,6 +40,7 @@ from zmesh.options import (
     TransportOptions,
     WireLimits,
 )
+from zmesh.outgoing import Headers
 from zmesh.peers_view import (
     Joined,
     Left,
@@ -74,6 +75,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "ForkedProcess",
+    "Headers",
     "Inbox",
     "InvalidOption",
     "Joined",

@@ -7,9 +7,9 @@ from typing import Self
 from zmesh.actions import Delivery
 from zmesh.errors import UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
-from zmesh.inbox import DeliveryQueue, Inbox, Settle
+from zmesh.inbox import DeliveryQueue, Inbox, Reader, Settle
 from zmesh.message import Outcome
-from zmesh.received import Settlements, Settler
+from zmesh.received import Message, Settlements, Settler
 
 _GRAVITY = {Outcome.ACCEPTED: 0, Outcome.REJECTED: 1, Outcome.RELEASED: 2, Outcome.MODIFIED: 3}
 """Of several verdicts the gravest goes to the publisher: what anybody gave back comes again."""
@@ -74,6 +74,18 @@ class Subscription(Inbox):
         self.pattern = pattern
         self._registry = registry
         self._token = 0  # none yet
+
+    def __aiter__(self) -> Reader:
+        self._check_entered()
+        return super().__aiter__()
+
+    async def __anext__(self) -> Message:
+        self._check_entered()
+        return await super().__anext__()
+
+    def _check_entered(self) -> None:
+        if not self._token:
+            raise UsageError("a subscription begins with `async with`: read it inside the block")
 
     async def __aenter__(self) -> Self:
         """Subscribe. Peers hear of it at once, and publish to it from then on.

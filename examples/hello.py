@@ -1,0 +1,26 @@
+"""Two processes say hello: `python examples/hello.py alice`, and elsewhere `... bob alice`.
+
+They find each other by mDNS; neither is told where the other is.
+"""
+
+import asyncio
+import sys
+
+import zmesh
+
+
+async def main(name: str, friend: str | None) -> None:
+    """Greet the friend, if there is one; answer the first who greets, and end."""
+    async with zmesh.Node(name, mesh="hello") as node:
+        if friend is not None:
+            await node.peers.wait_for(name=friend, timeout=30)
+            await node.send(friend, {"text": f"hello {friend}, this is {name}"})
+        async for message in node.inbox():
+            print(f"{message.sender} says: {message.body['text']}", flush=True)
+            if friend is None:
+                await node.post(message.sender, {"text": f"hello {message.sender}"})
+            break
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))

@@ -1,0 +1,55 @@
+"""Other processes for tests: started, spoken to line by line, and ended by their id."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+class Child:
+    """A Python program under test."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    async def line(self, seconds: float = 20.0) -> str:
+        """Return the next line it prints."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
+        return line.decode().rstrip("\n")
+
+    async def ended(self, seconds: float = 20.0) -> tuple[int, str, str]:
+        """Wait for its end; return exit status and what else it printed, out and err."""
+        out, error = await asyncio.wait_for(self.process.communicate(), seconds)
+        assert self.process.returncode is not None
+        return self.process.returncode, out.decode(), error.decode()
+
+
+@asynccontextmanager
+async def run(*arguments: str, environment: dict[str, str] | None = None) -> AsyncIterator[Child]:
+    """Run Python with these arguments, warnings being errors; kill it at the latest at the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-X",
+        "dev",
+        "-W",
+        "error",
+        *arguments,
+        stdout=PIPE,
+        stderr=PIPE,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        yield Child(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        # The transport would otherwise close with the loop, and warn.
+        process._transport.close()  # type: ignore[attr-defined]

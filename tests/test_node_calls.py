@@ -1,0 +1,266 @@
+"""Services and calls between real nodes."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from tests.nodes import nodes
+from zmesh import (
+    DeliveryTimeout,
+    InvalidOption,
+    Message,
+    Node,
+    NoProvider,
+    Overrun,
+    PeerEvent,
+    Reject,
+    Rejected,
+    RemoteError,
+    UsageError,
+)
+
+
+async def echo(message: Message) -> object:
+    return message.body
+
+
+def services_of(event: PeerEvent) -> frozenset[str]:
+    assert not isinstance(event, Overrun)
+    return event.peer.services
+
+
+async def test_call_returns_what_the_handler_returned() -> None:
+    async with nodes("a", "b") as (a, b):
+        b.service("echo")(echo)
+        await a.peers.wait_for(service="echo", timeout=5)
+        for body in (None, 1, "x", b"raw", {"a": [1, 2.5, None]}):
+            assert await a.call("echo", body) == body
+
+
+async def test_large_bodies_go_both_ways() -> None:
+    async with nodes("a", "b") as (a, b):
+        b.service("echo")(echo)
+        await a.peers.wait_for(service="echo", timeout=5)
+        body = bytes(2_000_000)
+        assert await a.call("echo", body, timeout=20) == body
+
+
+async def test_service_given_before_opening_is_provided() -> None:
+    async with nodes("a") as (a,):
+        b = Node("b", peers=a.endpoints, mdns=False)
+
+        @b.service("who")
+        async def who(message: Message) -> str:
+            return f"{b.name} answers {message.sender}"
+
+        async with b:
+            await a.peers.wait_for(service="who", timeout=5)
+            assert await a.call("who") == "b answers a"
+
+
+async def test_headers_and_priority_arrive() -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("look")
+        async def look(message: Message) -> list[object]:
+            return [dict(message.headers), message.priority]
+
+        await a.peers.wait_for(service="look", timeout=5)
+        assert await a.call("look", headers={"unit": "C"}, priority=9) == [{"unit": "C"}, 9]
+
+
+async def test_node_calls_its_own_service() -> None:
+    async with nodes("a") as (a,):
+        a.service("echo")(echo)
+        assert await a.call("echo", 5) == 5
+
+
+async def test_sixty_four_calls_at_a_time() -> None:
+    async with nodes("a", "b") as (a, b):
+        b.service("echo", concurrency=16)(echo)
+        await a.peers.wait_for(service="echo", timeout=5)
+        assert await asyncio.gather(*(a.call("echo", n) for n in range(64))) == list(range(64))
+
+
+async def test_calls_are_spread_over_the_providers() -> None:
+    async with nodes("a", "b", "c") as (a, b, c):
+        for node in (b, c):
+            name = node.name
+
+            async def who(_: Message, name: str = name) -> str:
+                await asyncio.sleep(0.01)
+                return name
+
+            node.service("who")(who)
+        await a.peers.wait_for(service="who", count=2, timeout=5)
+        answers = await asyncio.gather(*(a.call("who") for _ in range(20)))
+        assert answers.count("b") == answers.count("c") == 10
+
+
+# What goes wrong
+
+
+async def test_unknown_service_is_told_at_once_with_those_known() -> None:
+    async with nodes("a", "b") as (a, b):
+        b.service("echo")(echo)
+        await a.peers.wait_for(service="echo", timeout=5)
+        with pytest.raises(NoProvider, match="services in sight: echo"):
+            await a.call("ecco", timeout=5)
+
+
+async def test_exception_of_the_handler_reaches_the_caller() -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("fail")
+        async def fail(_: Message) -> None:
+            raise KeyError("paper")
+
+        await a.peers.wait_for(service="fail", timeout=5)
+        with pytest.raises(RemoteError) as caught:
+            await a.call("fail", timeout=5)
+        assert (caught.value.service, caught.value.type_name) == ("fail", "KeyError")
+        assert caught.value.text == "'paper'"
+
+
+async def test_rejection_reaches_the_caller() -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("refuse")
+        def refuse(_: Message) -> None:
+            raise Reject("no paper")
+
+        await a.peers.wait_for(service="refuse", timeout=5)
+        with pytest.raises(Rejected, match="b rejected the message: no paper"):
+            await a.call("refuse", timeout=5)
+
+
+async def test_call_in_vain_times_out_and_cancels_the_handler() -> None:
+    async with nodes("a", "b") as (a, b):
+        cancelled = asyncio.Event()
+
+        @b.service("slow")
+        async def slow(_: Message) -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        await a.peers.wait_for(service="slow", timeout=5)
+        with pytest.raises(
+            DeliveryTimeout, match=r"the call to 'slow' had no outcome within 0\.1"
+        ):
+            await a.call("slow", timeout=0.1)
+        await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_cancelled_call_cancels_the_handler() -> None:
+    async with nodes("a", "b") as (a, b):
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        @b.service("slow")
+        async def slow(_: Message) -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        await a.peers.wait_for(service="slow", timeout=5)
+        call = asyncio.create_task(a.call("slow"))
+        await begun.wait()
+        call.cancel()
+        await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_provider_that_closes_hands_its_calls_to_another() -> None:
+    async with nodes("a", "b", "c") as (a, b, c):
+        begun = asyncio.Event()
+        first: list[Node] = []
+
+        def provide(node: Node) -> None:
+            @node.service("work")
+            async def work(_: Message) -> str:
+                if not first:
+                    first.append(node)
+                    begun.set()
+                    await asyncio.sleep(60)
+                return node.name
+
+        provide(b)
+        provide(c)
+        await a.peers.wait_for(service="work", count=2, timeout=5)
+        call = asyncio.create_task(a.call("work", timeout=20))
+        await begun.wait()
+        await first[0].close()
+        assert await call == ({"b", "c"} - {first[0].name}).pop()
+
+
+async def test_withdrawn_service_is_not_called_any_more() -> None:
+    async with nodes("a", "b") as (a, b):
+        b.service("echo")(echo)
+        await a.peers.wait_for(service="echo", timeout=5)
+        b.withdraw("echo")
+        async for event in a.peers.watch():
+            if not services_of(event):
+                break
+        with pytest.raises(NoProvider):
+            await a.call("echo", 1, timeout=5)
+        with pytest.raises(UsageError):
+            b.withdraw("echo")
+        b.service("echo")(echo)
+        await a.peers.wait_for(service="echo", timeout=5)
+
+
+async def test_service_that_cannot_be_provided_is_refused() -> None:
+    async with Node("a", mdns=False) as a:
+        with pytest.raises(InvalidOption, match="service"):
+            a.service(echo)  # type: ignore[arg-type]
+        with pytest.raises(InvalidOption, match="concurrency"):
+            a.service("echo", concurrency=0)
+        with pytest.raises(InvalidOption, match="service"):
+            a.service("x" * 5000)(echo)
+        a.service("echo")(echo)
+        with pytest.raises(UsageError, match="provided already"):
+            a.service("echo")(echo)
+
+
+# Handlers that take their time
+
+
+async def test_plain_handlers_block_threads_and_not_the_node() -> None:
+    async with nodes("a", "b") as (a, b):
+        here = threading.get_ident()
+
+        @b.service("block", concurrency=4)
+        def block(_: Message) -> bool:
+            time.sleep(0.2)
+            return threading.get_ident() != here
+
+        b.service("echo")(echo)
+        await a.peers.wait_for(service="block", timeout=5)
+        begun = time.monotonic()
+        calls = [asyncio.create_task(a.call("block")) for _ in range(4)]
+        await asyncio.sleep(0.02)
+        assert await a.call("echo", 1) == 1
+        assert time.monotonic() - begun < 0.19
+        assert await asyncio.gather(*calls) == [True] * 4
+        assert time.monotonic() - begun < 0.75
+
+
+async def test_handler_is_asked_once_however_long_it_takes() -> None:
+    async with nodes("a", "b") as (a, b):
+        asked = 0
+
+        @b.service("slow")
+        async def slow(_: Message) -> int:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(3)
+            return asked
+
+        await a.peers.wait_for(service="slow", timeout=5)
+        assert await a.call("slow", timeout=20) == 1

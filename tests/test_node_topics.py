@@ -1,0 +1,133 @@
+"""Publications and subscriptions between real nodes."""
+
+import asyncio
+
+import pytest
+
+from tests.nodes import nodes, read
+from zmesh import InvalidOption, Rejected, UsageError
+
+
+async def test_publication_reaches_every_subscriber_and_its_receipt_counts_them() -> None:
+    async with (
+        nodes("a", "b", "c") as (a, b, c),
+        b.subscribe("sensors.*.temp") as first,
+        c.subscribe("sensors.>") as second,
+        a.subscribe("sensors.kitchen.temp") as own,
+    ):
+        await a.peers.wait_for(topic="sensors.kitchen.temp", count=2, timeout=5)
+        receipt = await a.publish("sensors.kitchen.temp", 21.5, headers={"unit": "C"})
+        for subscription in (first, second, own):
+            [message] = await asyncio.wait_for(read(subscription, 1), 5)
+            assert (message.topic, message.body) == ("sensors.kitchen.temp", 21.5)
+            assert (message.sender, message.headers) == ("a", {"unit": "C"})
+        assert await receipt == 3
+
+
+async def test_publication_nobody_wants_is_accepted_by_nobody() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("other"):
+        assert await (await a.publish("topic", 1)) == 0
+
+
+async def test_publications_keep_their_order() -> None:
+    async with nodes("a", "b") as (a, b):
+        async with b.subscribe(">") as everything:
+            await a.peers.wait_for(topic="x", timeout=5)
+            for number in range(500):
+                await a.publish(f"topic.{number % 3}", number)
+            messages = await asyncio.wait_for(read(everything, 500), 10)
+            assert [message.body for message in messages] == list(range(500))
+        await a.flush()
+
+
+async def test_several_subscriptions_of_a_node_all_get_it_and_it_settles_once() -> None:
+    async with (
+        nodes("a", "b") as (a, b),
+        b.subscribe("a.*") as first,
+        b.subscribe("*.b") as second,
+    ):
+        await a.peers.wait_for(topic="a.b", timeout=5)
+        receipt = await a.publish("a.b", 1)
+        await asyncio.wait_for(read(first, 1), 5)
+        await asyncio.sleep(0.05)
+        assert not receipt.done
+        await asyncio.wait_for(read(second, 1), 5)
+        assert await receipt == 1
+
+
+async def test_rejection_by_a_subscriber_reaches_the_publisher() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("t", settle="manual") as subscription:
+        await a.peers.wait_for(topic="t", timeout=5)
+        receipt = await a.publish("t", 1)
+        await (await asyncio.wait_for(anext(subscription), 5)).reject("not mine")
+        with pytest.raises(Rejected, match="not mine"):
+            await asyncio.wait_for(asyncio.ensure_future(receipt), 5)
+
+
+async def test_publication_given_back_comes_again() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("t") as subscription:
+        await a.peers.wait_for(topic="t", timeout=5)
+        receipt = await a.publish("t", 1)
+
+        async def fail() -> None:
+            async for _ in subscription:
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(fail(), 5)
+        [message] = await asyncio.wait_for(read(subscription, 1), 5)
+        assert message.attempt == 2
+        assert await receipt == 1
+
+
+async def test_ended_subscription_holds_up_nobody() -> None:
+    async with nodes("a", "b") as (a, b):
+        async with b.subscribe("t"):
+            await a.peers.wait_for(topic="t", timeout=5)
+            receipts = [await a.publish("t", number) for number in range(20)]
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            for receipt in receipts:
+                await receipt
+
+
+async def test_joining_and_publishing_raced_loses_nothing_that_was_counted() -> None:
+    async with nodes("a", "b") as (a, b):
+        for _ in range(50):
+            async with b.subscribe("race") as subscription:
+                expected = 0
+                async with asyncio.timeout(5):
+                    while not expected:
+                        receipt = await a.publish("race", 1)
+                        await asyncio.sleep(0)
+                        expected = receipt.expected if not receipt.done else 0
+                    assert await read(subscription, 1)
+                    await receipt
+
+
+@pytest.mark.parametrize("topic", ["", "a..b", "a.*", "a.>", ".a", "x" * 2000])
+async def test_topic_that_cannot_be_published_to_is_refused(topic: str) -> None:
+    async with nodes("a") as (a,):
+        with pytest.raises(InvalidOption, match="topic"):
+            await a.publish(topic, 1)
+
+
+@pytest.mark.parametrize("pattern", ["", "a..b", "a*", ">.a", "a.>b"])
+async def test_pattern_that_cannot_be_subscribed_to_is_refused(pattern: str) -> None:
+    async with nodes("a") as (a,):
+        with pytest.raises(InvalidOption, match="pattern"):
+            a.subscribe(pattern)
+
+
+async def test_subscription_is_read_inside_its_block() -> None:
+    async with nodes("a") as (a,):
+        subscription = a.subscribe("t")
+        with pytest.raises(UsageError):
+            await anext(subscription)
+        with pytest.raises(UsageError):
+            async for _ in subscription:
+                pass
+        async with subscription:
+            await a.publish("t", 1)
+            assert [message.body for message in await read(subscription, 1)] == [1]
+        assert [message async for message in subscription] == []

@@ -345,3 +345,20 @@ def test_a_turn_costs_no_more_with_a_thousand_peers_known() -> None:
     ticket = a.post(b, "one")
     world.run_until(lambda: a.finished(ticket))
     assert looked_at == 0
+
+
+def test_a_peer_whose_address_is_another_nodes_now_is_lost_and_not_busy_for_ever() -> None:
+    """Its host lost power, and came back with a new process and a new identity."""
+    world = World()
+    a, b = world.mesh("a", "b")
+    ticket = a.post(b, "fine")
+    world.run_until(lambda: a.finished(ticket))
+    world.network.black_hole(a.index, b.index)
+    b.kill()
+    successor = world.host("c")
+    world.network.listen(successor, b.endpoint)
+    ticket = a.post(b, "anybody there?")
+    world.introduce(a, successor)
+    world.run_until(lambda: a.finished(ticket), 60.0)
+    assert ticket.failures[0].kind is FailureKind.PEER_LOST
+    assert [view.name for view in a.engine.peers()] == ["c"]

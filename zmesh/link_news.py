@@ -203,6 +203,7 @@ class LinkNews:
         changed = turn.peers.rename(peer, event.name) or peer.endpoints != event.endpoints
         peer.incarnation = event.incarnation
         peer.endpoints = event.endpoints
+        peer.supplanted.clear()
         if not peer.announced:
             peer.draining = False
             self.interest.announce(peer)
@@ -289,5 +290,7 @@ class LinkNews:
     def on_probe(self, endpoint: str, cause: PathCause | None) -> None:
         """Take the answer to a probe."""
         for peer in self._probing.pop(endpoint, ()):
-            peer.link.on_probe(endpoint, cause, self._turn.now)
+            is_other = cause is None and endpoint in peer.supplanted
+            answer = PathCause.REFUSED if is_other else cause
+            peer.link.on_probe(endpoint, answer, self._turn.now)
             self._turn.touched[peer] = None

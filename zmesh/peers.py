@@ -62,6 +62,7 @@ class RemotePeer(Peer):
         self.ended: SessionEnd | None = None  # why the latest session did
         self.announced = False  # it has been told in this session what this node is interested in
         self.paths: dict[Path, None] = {}
+        self.supplanted: dict[str, None] = {}  # endpoints of it where another node answered since
 
     @property
     def state(self) -> PeerState:

@@ -11,6 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
+def say(*words: object) -> None:
+    """Print a line for the test that started this program."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 class Child:
     """A Python program under test."""
 
@@ -43,7 +49,7 @@ async def run(*arguments: str, environment: dict[str, str] | None = None) -> Asy
         stdout=PIPE,
         stderr=PIPE,
         cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
     )
     try:
         yield Child(process)

@@ -1,0 +1,41 @@
+"""However a program ends, it ends soon and says nothing it need not say."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from tests.processes import run
+from zmesh import Node
+
+ENDING = "tests/integration/programs/ending.py"
+
+WAYS = {
+    "return": (0, ""),
+    "return-mdns": (0, ""),
+    "exception": (1, "ZeroDivisionError"),
+    "interrupt": (-signal.SIGINT, "KeyboardInterrupt"),
+    "exit": (3, ""),
+    "leak": (0, "never closed"),
+}
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_program_ends_within_two_seconds(how: str) -> None:
+    status_wanted, told = WAYS[how]
+    async with (
+        Node("peer", mesh="ending", mdns=False) as peer,
+        run(ENDING, how, *peer.endpoints) as program,
+    ):
+        assert await program.line() == "ready"
+        begun = time.monotonic()
+        if how == "interrupt":
+            await asyncio.sleep(0.1)
+            program.process.send_signal(signal.SIGINT)
+        status, _, error = await program.ended()
+        assert time.monotonic() - begun < 2
+        assert status == status_wanted
+        assert told in error
+        if not told:
+            assert error == ""

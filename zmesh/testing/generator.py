@@ -61,6 +61,8 @@ class _Generator:
             submissions=self._submissions(hosts, active, options, calm=intensity == 0),
             faults=self._faults(hosts, active, intensity),
             active=active,
+            # A call without deadline waits for a provider as long as a session lingers.
+            settle_within=60.0 + (options.session_linger if whole else 0.0),
             changes=self._changes(hosts, active) if whole else (),
             attempts_max=random.choice((3, 20)),
             discovery=random.choice(("mdns", "mdns", "static")),

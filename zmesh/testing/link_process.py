@@ -123,6 +123,8 @@ class LinkProcess(Process[Packet, Command]):
         journal = JournalId(self.entropy.token(16))
         local = LocalIdentity(MESH, node_id(index), self.label, incarnation, journal)
         self.links = {peer: self._make_link(local, peer) for peer in peers}
+        self._touched: dict[int, None] = {}  # peers whose links have something to give
+        self._deadlines: dict[int, float] = {}
         self._routes: dict[Path, int] = {}  # whose packets come on which path
         self._dialed: dict[int, int] = {}  # path -> peer
         self._paths = 0
@@ -167,8 +169,9 @@ class LinkProcess(Process[Packet, Command]):
         now: float,
         late: LoopLate | None,
     ) -> None:
-        links = self.links
+        links, touched = self.links, self._touched
         if late is not None:
+            touched.update(dict.fromkeys(links))
             for link in links.values():
                 link.on_loop_late(late.lag, now)
         for event in events:
@@ -177,35 +180,49 @@ class LinkProcess(Process[Packet, Command]):
             elif isinstance(event, Command):
                 self._on_command(event, now)
             else:
+                touched.update(dict.fromkeys(links))
                 self._on_news(event, now)
-        for peer, link in links.items():
-            deadline = link.deadline
-            if deadline is not None and deadline <= now:
-                link.on_timer(now)
+        for peer, deadline in self._deadlines.items():
+            if deadline <= now:
+                touched[peer] = None
+                links[peer].on_timer(now)
+        for peer in touched:
             self._digest(peer, now)
         self._settle(now)
-        for peer, link in links.items():
-            for path, packet in link.packets(now):
-                self.network.send(self, path, packet)
-            self._digest(peer, now)
-            self._books.check_bounds(self.label, peer, link)
+        for peer in touched:
+            self._write(peer, links[peer], now)
+        touched.clear()
+
+    def _write(self, peer: int, link: Link, now: float) -> None:
+        """Send what a link has to send, and note when it is to be looked at again."""
+        for path, packet in link.packets(now):
+            self.network.send(self, path, packet)
+        self._digest(peer, now)
+        self._books.check_bounds(self.label, peer, link)
+        deadline = link.deadline
+        if deadline is None:
+            self._deadlines.pop(peer, None)
+        else:
+            self._deadlines[peer] = deadline
 
     def _deadline(self) -> float | None:
-        due = [link.deadline for link in self.links.values()]
-        return min((deadline for deadline in due if deadline is not None), default=None)
+        return min(self._deadlines.values(), default=None)
 
     def _on_command(self, command: Command, now: float) -> None:
         match command:
             case Submit(submission):
+                self._touched[submission.target] = None
                 self._submit(submission, now)
             case GiveUp(peer, ticket):
+                self._touched[peer] = None
                 self._books.ledger.withdraw(ticket)
                 self.links[peer].withdraw(ticket)
             case Redial(peer):
                 self._seek(peer)
             case Leave():
                 self.left = True
-                for link in self.links.values():
+                for peer, link in self.links.items():
+                    self._touched[peer] = None
                     link.close(ByeCode.CLOSED, "done")
             case _:
                 assert_never(command)
@@ -300,6 +317,7 @@ class LinkProcess(Process[Packet, Command]):
                 self.network.send(self, path, error)
             return
         self._books.on_read(self.label, peer, packet, now)
+        self._touched[peer] = None
         self.links[peer].on_packet(path, packet, now)
 
     # What links ask for, and tell
@@ -380,6 +398,7 @@ class LinkProcess(Process[Packet, Command]):
         while self._verdicts:
             jobs, verdict = self._next_verdicts()
             first, last = jobs[0], jobs[-1]
+            self._touched[first.sender] = None
             taken = self.links[first.sender].settle(
                 first.session,
                 first.lane,

@@ -182,13 +182,17 @@ class NodeLedger:
         """A request goes to another provider only when the one before cannot answer."""
         for earlier in message.handlings:
             given_back = earlier.verdict is not None and earlier.verdict.outcome in GIVEN_BACK
-            lost = earlier.receiver != handling.receiver and self._may_be_lost(
-                message.source, earlier.index
+            elsewhere = earlier.receiver != handling.receiver
+            # A provider that was lost may still get to it, late, as the attempt it was.
+            lost = elsewhere and any(
+                self._may_be_lost(message.source, index)
+                for index in (earlier.index, handling.index)
             )
             if not given_back and not lost:
                 text = f"{message} is with {earlier.receiver} already"
                 self._wrong(Rule.DUPLICATED, handling.receiver, text)
-            if handling.attempt <= earlier.attempt:
+            same = handling.attempt == earlier.attempt
+            if same or (handling.attempt < earlier.attempt and not lost):
                 text = f"{message} comes again as attempt {handling.attempt}"
                 self._wrong(Rule.UNTRUE, handling.receiver, text)
 

@@ -596,3 +596,12 @@ def test_whatever_is_sent_all_credit_and_room_comes_back(
     assert (bench.held, bench.rooms.used) == ((0, 0), 0)
     settled = [seq for _, first, last in bench.settlements() for seq in range(first, last + 1)]
     assert sorted(settled) == [*range(1, len(sequence) + 1), 20]
+
+
+def test_one_verdict_may_span_records_and_whole_bodies() -> None:
+    bench = Bench()
+    pieces = split(record(b"x" * 20), 8)
+    bench.data(1, A, B, *pieces, C)
+    assert bench.lane.settle(1, 6, Outcome.ACCEPTED)
+    assert bench.settlements() == [(Outcome.ACCEPTED, 1, 6)]
+    assert bench.held == (0, 0)

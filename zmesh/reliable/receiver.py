@@ -368,12 +368,26 @@ class IncomingLane:
     def settle(
         self, first: int, last: int, outcome: Outcome, reason: str = "", delay: float = 0.0
     ) -> bool:
-        """Note the application's verdict; False where none of it was open."""
-        transfer = self._transfers.pop(first, None) if self._transfers else None
-        if transfer is not None:
+        """Note the application's verdict; False where none of it was open.
+
+        The numbers may be of records and of whole bodies, in any succession.
+        """
+        was_open = False
+        for start in sorted(seq for seq in self._transfers if first <= seq <= last):
+            if first < start:
+                was_open |= self._settle_held(first, start - 1, outcome, reason, delay)
+            transfer = self._transfers.pop(start)
             self._finish_transfer(transfer)
-            self._outcome(outcome, first, transfer.last, reason, delay)
-            return True
+            self._outcome(outcome, start, transfer.last, reason, delay)
+            was_open = True
+            first = transfer.last + 1
+        if first <= last:
+            was_open |= self._settle_held(first, last, outcome, reason, delay)
+        return was_open
+
+    def _settle_held(
+        self, first: int, last: int, outcome: Outcome, reason: str, delay: float
+    ) -> bool:
         numbers = range(first, last + 1)
         sizes = list(map(self._held.pop, numbers, repeat(-1)))
         if min(sizes) >= 0 and not (reason or delay):

@@ -287,9 +287,8 @@ class Session:
         for number, cum, ranges in lanes:
             if number == CONTROL_LANE:
                 self.control_out.acknowledge(cum, ranges)
-            else:
-                if cum or ranges or number in self.outgoing:
-                    self._outgoing(number).on_ack(cum, ranges)
+            elif cum or ranges or number in self.outgoing:
+                self._outgoing(number).on_ack(cum, ranges)
         for number, seq_limit, bytes_limit in credit:
             self._grant(number, seq_limit, bytes_limit)
 

@@ -23,9 +23,13 @@ from zmesh.reliable.link_events import (
     ControlArrived,
     Defect,
     LinkEvent,
+    Liveness,
+    LivenessChanged,
     PathWanted,
     ProbeWanted,
     Returned,
+    SessionEnd,
+    SessionEnded,
 )
 from zmesh.reliable.link_statistics import LinkStatistics
 from zmesh.wire.frames import Ack, Control, Frame, Hello, LaneState, Packet, Ping, Welcome
@@ -141,6 +145,15 @@ class End:
     @property
     def returned(self) -> list[Returned]:
         return [event for event in self.events if isinstance(event, Returned)]
+
+    @property
+    def verdicts(self) -> list[Liveness]:
+        """What the peer was taken for, in order."""
+        return [event.new for event in self.events if isinstance(event, LivenessChanged)]
+
+    @property
+    def ended(self) -> list[SessionEnd]:
+        return [event.reason for event in self.events if isinstance(event, SessionEnded)]
 
     @property
     def defects(self) -> list[str]:
@@ -295,9 +308,9 @@ class Pair:
 
     def _carry(self, source: End, path: Path, packet: Packet) -> None:
         for extra in self.weather(source, packet):
-            self.at(self.delay + extra, self._deliver, source, path, packet)
+            self.at(self.delay + extra, self.deliver, source, path, packet)
 
-    def _deliver(self, source: End, path: Path, packet: Packet) -> None:
+    def deliver(self, source: End, path: Path, packet: Packet) -> None:
         route = self._routes.get((id(source), path))
         if route is not None:
             target, target_path = route

@@ -2,7 +2,7 @@ import pytest
 
 from zmesh.events import PathCause
 from zmesh.options import LinkOptions
-from zmesh.reliable.link_events import Liveness, LivenessChanged, ProbeWanted
+from zmesh.reliable.link_events import Liveness, LivenessChanged
 from zmesh.reliable.liveness import LivenessVerdict
 from zmesh.reliable.round_trip import RoundTrip
 
@@ -22,7 +22,7 @@ class Bench:
         self.verdict = LivenessVerdict(OPTIONS, round_trip)
         self.endpoints = endpoints
         self.verdict.on_open(START)
-        self.verdict.events.clear()
+        self.verdict.take_events()
 
     def state(self) -> Liveness:
         return self.verdict.state
@@ -35,7 +35,7 @@ class Bench:
 
     def told(self) -> list[Liveness | tuple[str, ...]]:
         """New verdicts and wanted probes since the last call."""
-        events, self.verdict.events = self.verdict.events, []
+        events = self.verdict.take_events()
         return [
             event.new if isinstance(event, LivenessChanged) else event.endpoints
             for event in events
@@ -71,7 +71,9 @@ def test_a_peer_is_joining_until_a_link_opens() -> None:
     assert verdict.deadline is None
     verdict.on_open(START)
     assert verdict.state is Liveness.ALIVE
-    assert verdict.events == [LivenessChanged(Liveness.JOINING, Liveness.ALIVE, "linked")]
+    joined = LivenessChanged(Liveness.JOINING, Liveness.ALIVE, "linked")
+    assert verdict.take_events() == [joined]
+    assert verdict.take_events() == []
 
 
 def test_a_handshake_that_fails_makes_nobody_suspect() -> None:
@@ -79,7 +81,7 @@ def test_a_handshake_that_fails_makes_nobody_suspect() -> None:
     verdict.on_link_down("no answer to HELLO", START)
     verdict.on_timer(ENDPOINTS, START + 100.0)
     assert verdict.state is Liveness.JOINING
-    assert verdict.events == []
+    assert verdict.take_events() == []
     assert verdict.deadline is None
 
 
@@ -350,8 +352,8 @@ def test_probes_are_wanted_again_and_again_at_their_interval() -> None:
     bench = Bench().silent()
     first = START + 4.0
     bench.answer(first, CONNECTED, CONNECTED)
+    bench.told()
     for turn in range(1, 4):
         bench.run(first + turn * OPTIONS.probe_interval)
-        wanted = [event for event in bench.verdict.events if isinstance(event, ProbeWanted)]
-        assert len(wanted) == turn
+        assert bench.told() == [ENDPOINTS]
         bench.answer(first + turn * OPTIONS.probe_interval, CONNECTED, CONNECTED)

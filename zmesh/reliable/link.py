@@ -215,6 +215,7 @@ class Link:
         self._move(Trigger.LEAVE)
         self._leave_path()
         self._verdict.on_left()
+        self._events += self._verdict.take_events()
         self._end_session(SessionEnd.CLOSED)
 
     # Inputs
@@ -562,7 +563,7 @@ class Link:
 
     def _drain_verdict(self, now: float) -> None:
         """Pass on what the verdict says, and act on a peer found lost."""
-        events, self._verdict.events = self._verdict.events, []
+        events = self._verdict.take_events()
         self._events += events
         for event in events:
             if not isinstance(event, happened.LivenessChanged) or event.new is not Liveness.LOST:

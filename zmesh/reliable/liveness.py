@@ -26,7 +26,12 @@ class LivenessVerdict:
         self._unreachable = False
         self._probe_at: float | None = None
         self._link_open = False
-        self.events: list[LivenessChanged | ProbeWanted] = []
+        self._events: list[LivenessChanged | ProbeWanted] = []
+
+    def take_events(self) -> list[LivenessChanged | ProbeWanted]:
+        """Return what happened since the last call, in order."""
+        events, self._events = self._events, []
+        return events
 
     def on_heard(self, now: float) -> None:
         """Take a frame of the current link as the sign of life it is."""
@@ -113,7 +118,7 @@ class LivenessVerdict:
         elif endpoints:
             self._probing = set(endpoints)
             self._probe_at = now + self._options.probe_interval
-            self.events.append(ProbeWanted(endpoints))
+            self._events.append(ProbeWanted(endpoints))
         else:
             self._conclude(now)
 
@@ -139,5 +144,5 @@ class LivenessVerdict:
 
     def _become(self, state: Liveness, why: str) -> None:
         if state is not self.state:
-            self.events.append(LivenessChanged(self.state, state, why))
+            self._events.append(LivenessChanged(self.state, state, why))
             self.state = state

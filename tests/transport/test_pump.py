@@ -203,3 +203,38 @@ async def test_room_that_was_awaited_is_told_once(pair: Pair) -> None:
     reader.intake.rescue()
     assert reader.rooms == 1
     reader.intake.close()
+
+
+class Interrupted(zmq.Socket[bytes]):
+    """A socket whose next receive but `left` is interrupted after it took its part."""
+
+    left = -1
+
+    def recv(self, *arguments: Any, **keywords: Any) -> Any:
+        part = super().recv(*arguments, **keywords)
+        object.__setattr__(self, "left", self.left - 1)
+        if self.left == -1:
+            raise KeyboardInterrupt
+        return part
+
+
+@pytest.mark.parametrize("left", range(4))
+async def test_an_interrupted_message_is_skipped_and_the_next_is_read_whole(
+    pair: Pair, left: int
+) -> None:
+    socket = pair.context.socket(zmq.ROUTER, socket_class=Interrupted)
+    socket.bind(f"inproc://interrupted-{left}")
+    sender = pair.context.socket(zmq.DEALER)
+    sender.connect(f"inproc://interrupted-{left}")
+    pair.dealer.close()
+    pair.dealer = socket
+    reader = Reader(pair)
+    reader.intake._path = None
+    object.__setattr__(socket, "left", left)
+    sender.send_multipart([b"a", b"b", b"c"])
+    with pytest.raises(KeyboardInterrupt):
+        reader.intake.drain()
+    sender.send_multipart([b"d", b"e"])
+    assert [parts for _, parts in reader.intake.drain()] == [[b"d", b"e"]]
+    reader.intake.close()
+    sender.close()

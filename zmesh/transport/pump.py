@@ -1,13 +1,16 @@
 """Moving packets between sockets and the loop: the readiness pump, and sending.
 
-Costs that shaped it, in microseconds: receive 0.4, EVENTS 1.2, a receive that finds nothing 2.5
-(an exception), send 0.5, `recv_multipart` twice and `send_multipart` four times what is done here.
-Parts are copied both ways: up to 256 KiB sending without a copy costs more processor time, because
-pyzmq frees each buffer in a thread of its own.
+Costs that shaped it, in microseconds: receive 0.4, EVENTS and RCVMORE 1.2, a receive that finds
+nothing 2.5 (an exception), send 0.5, `send_multipart` four times what is done here.
+
+Parts are copied both ways. Up to 256 KiB sending without a copy costs more processor time, because
+pyzmq frees each buffer in a thread of its own. Receiving without one makes a `zmq.Frame`, which
+swallows the Ctrl-C that comes while it is freed.
 """
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -79,6 +82,8 @@ class Intake:
     woken again, nor is who never looked into a new pipe. So: read until empty or until the budget
     of a turn is spent, and then plan to go on; call `look` after every send and inproc connect;
     and `rescue` once in a while.
+
+    In a forked child it does nothing: pyzmq would try again for ever.
     """
 
     def __init__(
@@ -111,6 +116,8 @@ class Intake:
         self._deliver = deliver
         self._on_room = on_room
         self._awaits_room = False
+        self._is_reading = False
+        self._pid = os.getpid()
         self._planned: asyncio.Handle | None = None
         self._fd = socket.fileno()
         loop.add_reader(self._fd, self._on_wake)
@@ -127,6 +134,8 @@ class Intake:
 
     def rescue(self) -> bool:
         """Return whether packets waited that nothing had announced; they are read next."""
+        if os.getpid() != self._pid:
+            return False
         if self._awaits_room:
             self._look_for_room()
         awake = zmq.zmq_poll([(self._fd, _READABLE)], 0)
@@ -153,6 +162,8 @@ class Intake:
         self._planned = self._loop.call_soon(self._on_wake)
 
     def _on_wake(self) -> None:
+        if os.getpid() != self._pid:
+            return
         if self._planned is not None:
             self._planned.cancel()
             self._planned = None
@@ -172,6 +183,9 @@ class Intake:
 
     def _read(self, packets: Packets) -> bool:
         """Read up to the budget of a turn; return whether the socket is empty."""
+        if self._is_reading:
+            self._skip_rest()
+        self._is_reading = True
         receive = self._socket.recv
         path = self._path
         count = size = 0
@@ -179,13 +193,12 @@ class Intake:
         try:
             while count < self._options.turn_packets_max and size < self._options.turn_bytes_max:
                 sender: Path = receive(_NOW) if path is None else path
-                frame = receive(_NOW, copy=False)
-                part = frame.bytes
+                part = receive(_NOW)
                 parts = [part]
                 packets.append((sender, parts))
                 count += 1
                 size += len(part)
-                if frame.more:
+                if self._socket.get(zmq.RCVMORE):
                     size += self._read_rest(parts)
                 # One packet a wake-up is common, and asking is cheaper than the exception.
                 if count == 1 and not _has(self._socket, _READABLE):
@@ -193,17 +206,21 @@ class Intake:
                     break
         except zmq.Again:
             is_empty = True
+        self._is_reading = False
         self._counters.packets_received += count
         self._counters.bytes_received += size
         return is_empty
 
     def _read_rest(self, parts: list[bytes]) -> int:
         size = 0
-        more = True
-        while more:
-            frame = self._socket.recv(_NOW, copy=False)
-            size += len(frame)
+        while self._socket.get(zmq.RCVMORE):
+            part = self._socket.recv(_NOW)
+            size += len(part)
             if len(parts) <= self._parts_max:
-                parts.append(frame.bytes)
-            more = frame.more
+                parts.append(part)
         return size
+
+    def _skip_rest(self) -> None:
+        # A KeyboardInterrupt out of the middle of a message left its other parts in the socket.
+        while self._socket.get(zmq.RCVMORE):
+            self._socket.recv(_NOW)

@@ -68,6 +68,11 @@ class Sockets:
         # Bounded, it would block libzmq's I/O thread when full, and with it everything.
         self.ear.set(zmq.RCVHWM, 0)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to close, and this process may do it."""
+        return os.getpid() == self._pid and not self._context.closed
+
     def router(self) -> tuple[Socket, bytes]:
         """Make the socket peers dial, and return it with its key at the ear.
 
@@ -95,19 +100,20 @@ class Sockets:
 
     def drop(self, key: bytes) -> None:
         """Close a socket."""
-        socket = self._watched.pop(key)
+        socket = self._watched[key]
         # In this order: a monitor whose reader is gone blocks the I/O thread for good.
-        socket.monitor(None)
-        socket.close()
+        if not socket.closed:
+            socket.monitor(None)
+            socket.close()
+        del self._watched[key]  # last, so that one who is interrupted before can do it again
 
     def close(self) -> None:
         """Close all, and wait for libzmq's threads; milliseconds. Idempotent; not after a fork."""
-        if os.getpid() != self._pid or self._context.closed:
+        if not self.is_open:
             return
         for key in tuple(self._watched):
             self.drop(key)
-        self.ear.close()
-        self._context.term()
+        self._context.destroy()  # the ear, and what an interrupt may have left
 
     def _make(self, kind: int) -> Socket:
         options = self._options

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +32,13 @@ ERROR: Final = 40
 _logger = logging.getLogger(__name__)
 
 
+def _close_forgotten(sockets: Sockets) -> None:
+    was_open = sockets.is_open
+    sockets.close()
+    if was_open:
+        warnings.warn("a ZmqTransport was not closed", ResourceWarning, stacklevel=2)
+
+
 def log_trace(trace: Trace) -> None:
     """Write a trace to the log."""
     _logger.log(trace.level, "%s %s", trace.name, trace.fields)
@@ -39,8 +47,9 @@ def log_trace(trace: Trace) -> None:
 class ZmqTransport:
     """One ROUTER that listens, one DEALER a path dialed; see `zmesh.ports.Transport`.
 
-    Belongs to one loop, its thread and its process. Sockets are made by `open`. What `close` would
-    do is done at the latest when the object is collected or the interpreter exits.
+    Belongs to one loop, its thread and its process. Sockets are made by `open`. Where `close` was
+    forgotten they are closed, with a ResourceWarning, when the object is collected or the
+    interpreter exits.
 
     Args:
         loop: must have `add_reader`, as every loop but Windows' Proactor has.
@@ -97,14 +106,15 @@ class ZmqTransport:
             raise UsageError("no file descriptors are left: raise the limit (ulimit -n)")
         sockets = Sockets(self._options, self._limits)
         # Runs before the parts could be collected in any order: the wrong one hangs, see Sockets.
-        self._close_sockets = weakref.finalize(self, sockets.close)
+        weakref.finalize(self, _close_forgotten, sockets)
+        self._sockets = sockets
         try:
             self._ear = self._intake_of(sockets)
         except NotImplementedError as error:
-            self._close_sockets()
+            self._sockets.close()
             raise UsageError(
-                "this event loop cannot watch sockets (no add_reader): on Windows run "
-                "asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop)"
+                "this event loop cannot watch sockets (no add_reader): on Windows call asyncio."
+                "set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy()) before it starts"
             ) from error
         self._dialer = Dialer(
             self._loop,
@@ -175,7 +185,7 @@ class ZmqTransport:
         self._listener.close()
         self._probes.close()
         self._news.close()
-        self._close_sockets()
+        self._sockets.close()
 
     def statistics(self) -> TransportStatistics:
         """Return the counters as they are now."""

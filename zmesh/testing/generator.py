@@ -92,6 +92,7 @@ class _Generator:
             transfer_bytes_max=choice((256 * KIB, 8 * MIB)),
             ack_every_messages=choice((2, 16, 256)),
             session_linger=choice((4.0, 10.0, 60.0)),
+            queued_messages_max=choice((10, 100_000, 100_000)),
         )
 
     def _hosts(self, count: int, *, calm: bool) -> tuple[HostPlan, ...]:

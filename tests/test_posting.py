@@ -51,7 +51,7 @@ class FakeEngine:
 
     def queued(self, node: NodeId) -> tuple[int, int]:
         assert node == NODE
-        return (1000 - self.room_left, 123)
+        return (3, 123)
 
     def room_to_publish(self, topic: str) -> int | None:
         assert topic == "a.b"
@@ -146,8 +146,9 @@ async def test_peer_that_leaves_ends_the_waiting() -> None:
 
 async def test_post_nowait_raises_where_there_is_no_room() -> None:
     bench = Bench()
-    bench.posting.post_nowait("printer", RECORD, 4, None, None)
-    bench.engine.room_left = 0
+    bench.engine.room_left = 3
+    for _ in range(3):
+        bench.posting.post_nowait("printer", RECORD, 4, None, None)
     with pytest.raises(Backpressure) as caught:
         bench.posting.post_nowait("printer", RECORD, 4, None, None)
     assert (caught.value.peer, caught.value.queued_bytes) == ("printer", 123)

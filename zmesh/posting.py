@@ -23,6 +23,9 @@ BACKLOG_MAX: Final = 128
 LARGE_BYTES: Final = 64 * 1024
 """A body from here on goes to the engine at once, so that its bytes count before the next."""
 
+ALLOWANCE_MAX: Final = 64
+"""Single posts to a peer between two looks at its room, which cost more than the post itself."""
+
 
 class Rooms(Protocol):
     """What posting asks the engine."""
@@ -50,13 +53,14 @@ class Posting:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, engine: Rooms, runner: Runner, outgoing: Outgoing
     ) -> None:
-        self.peer_rooms: RoomQueues[NodeId] = RoomQueues(loop, lambda node: engine.room(node) > 0)
+        self.peer_rooms: RoomQueues[NodeId] = RoomQueues(loop, self._has_room)
         self.topic_rooms: RoomQueues[str] = RoomQueues(loop, self._fits)
         self._engine = engine
         self._runner = runner
         self._outgoing = outgoing
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
+        self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
 
     def __len__(self) -> int:
         """Return the number of receipts without outcome."""
@@ -132,6 +136,7 @@ class Posting:
             await self.peer_rooms.wait(node)
             self._engine.resolve(to)  # it may be gone by now
         try:
+            self._allowed = (None, 0)  # the room below is all there is
             count = max(1, min(BATCH_MAX, self._engine.room(node)))
             records = self._outgoing.records(Kind.DIRECT, "", list(islice(bodies, count)), headers)
             if records:
@@ -208,6 +213,19 @@ class Posting:
             raise Closed(self._closed)
         self._open[receipt] = None
         self._runner.command(command)
+
+    def _has_room(self, node: NodeId) -> bool:
+        peer, allowed = self._allowed
+        if peer != node or not allowed:
+            room = self._engine.room(node)
+            if room <= self._runner.backlog:  # what waits may have taken it
+                self._runner.flush()
+                room = self._engine.room(node)
+            allowed = min(ALLOWANCE_MAX, room)
+        if allowed <= 0:
+            return False
+        self._allowed = (node, allowed - 1)
+        return True
 
     def _fits(self, topic: str) -> bool:
         room = self._engine.room_to_publish(topic)

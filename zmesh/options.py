@@ -70,7 +70,7 @@ class LinkOptions:
     # handshake
     hello_timeout: float = 0.5  # then again, with back-off
     hello_timeout_max: float = 5.0
-    crossing_grace: float = 0.5  # how long our own HELLO outranks one that crossed it
+    confirm_timeout: float = 2.0  # from WELCOME to the link's first packet
 
     # detector (DESIGN section 5)
     ping_after_min: float = 0.25

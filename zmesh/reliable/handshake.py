@@ -11,7 +11,7 @@ from math import inf
 from zmesh.errors import ProtocolError
 from zmesh.ids import TOKEN_BYTES, Entropy, JournalId, MeshTag, NodeId, SessionId
 from zmesh.options import LinkOptions
-from zmesh.reliable.link_events import SessionEnd
+from zmesh.reliable.link_events import Opened, SessionEnd
 from zmesh.wire.frames import Hello, LaneState, Welcome
 
 HELLO_TRIES_MAX = 4
@@ -61,6 +61,7 @@ class Handshake:
         self.journal: JournalId | None = None
         self.endpoints: tuple[str, ...] = ()
         self.session: SessionId | None = None
+        self.announced: SessionId | None = None  # the session of the last Opened
         self._fresh = SessionId(entropy.token(TOKEN_BYTES))
         self._attempt = 0
         self._peer_attempt = 0
@@ -177,6 +178,14 @@ class Handshake:
             self._fresh = SessionId(self._entropy.token(TOKEN_BYTES))
         self.session = session
 
+    def announce(self) -> Opened:
+        """Return the news that a link is open; only with a session."""
+        session = self.session
+        assert session is not None, "a link opens with a session"  # noqa: S101
+        resumed = session == self.announced
+        self.announced = session
+        return Opened(session, resumed, self.name, self.incarnation, self.endpoints)
+
     def forget_session(self) -> None:
         """The session ended on our side; the next link starts another."""
         self.session = None
@@ -189,12 +198,10 @@ class HelloTimer:
         self._options = options
         self._entropy = entropy
         self._tries = 0
-        self._began = -inf
         self.at = inf
 
-    def begin(self, now: float) -> None:
+    def begin(self) -> None:
         """Start to call on a path."""
-        self._began = now
         self._tries = 0
 
     def on_hello(self, now: float) -> None:
@@ -206,7 +213,7 @@ class HelloTimer:
 
     def on_welcome_sent(self, now: float) -> None:
         """Wait for the first packet of the link."""
-        self.at = now + 2 * self._options.hello_timeout
+        self.at = now + self._options.confirm_timeout
 
     def stop(self) -> None:
         """Wait for nothing any more."""
@@ -216,7 +223,3 @@ class HelloTimer:
     def may_retry(self) -> bool:
         """Whether HELLO may be said again on this path."""
         return self._tries < HELLO_TRIES_MAX
-
-    def is_fresh(self, now: float) -> bool:
-        """Whether the call is so young that an answer may be on its way."""
-        return now < self._began + self._options.crossing_grace

@@ -83,8 +83,8 @@ class Link:
         self._verdict = LivenessVerdict(options, self._recovery.round_trip)
         self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
         self._link_id = NO_LINK
-        self._announced: SessionId | None = None  # the session of the last Opened
         self._outbox: list[tuple[Path, Packet]] = []  # outside the flow of the current link
+        self._own_call: tuple[Path | None, LinkId] | None = None  # crossed by the one answered
         self._hello_timer = HelloTimer(options, entropy)
         self._down_until: float | None = None  # when the session ends for want of a link
         self._conduct = Conduct(options, now)
@@ -419,7 +419,7 @@ class Link:
         self.path = path
         self._link_id = LinkId(self._entropy.token(LINK_ID_BYTES))
         self._handshake.call()
-        self._hello_timer.begin(now)
+        self._hello_timer.begin()
         self._say_hello(path, now)
 
     def _say_hello(self, path: Path, now: float) -> None:
@@ -450,23 +450,18 @@ class Link:
                 if path == self.path:
                     self._welcome(path, hello.attempt)
             case HelloVerdict.ACCEPT:
-                if not self._outranks(now):
-                    self._accept(path, link, hello, now)
-
-    def _outranks(self, now: float) -> bool:
-        """Whether our own HELLO, which crossed the peer's, goes first: the lower id calls."""
-        return (
-            self.state is LinkState.CALLING
-            and self.local.node < self.peer
-            and self._hello_timer.is_fresh(now)
-        )
+                self._accept(path, link, hello, now)
 
     def _accept(self, path: Path, link: LinkId, hello: Hello, now: float) -> None:
+        # Our own HELLO may have crossed the peer's: the lower id takes the answer to it as well.
+        calls = self.state is LinkState.CALLING and self.local.node < self.peer
+        own_call = (self.path, self._link_id) if calls else None
         choice = self._handshake.accept(hello)
         self._enter(choice, hello.lanes, now)
         self._move(Trigger.HELLO)
         self._leave_path()
         self._down_until = None  # the peer is back
+        self._own_call = own_call
         self.path = path
         self._link_id = link
         self._welcome(path, hello.attempt)
@@ -478,8 +473,9 @@ class Link:
         self._send(path, self._link_id, welcome)
 
     def _on_welcome(self, path: Path, link: LinkId, welcome: Welcome, now: float) -> None:
-        ours = self.state is LinkState.CALLING and (link, path) == (self._link_id, self.path)
-        choice = self._handshake.on_welcome(welcome) if ours else None
+        calls = self.state is LinkState.CALLING
+        call = (self.path, self._link_id) if calls else self._own_call
+        choice = self._handshake.on_welcome(welcome) if (path, link) == call else None
         if choice is None:
             self._counters.packets_stale += 1
             return
@@ -487,12 +483,15 @@ class Link:
         if choice.ended is not None:
             self._session.grant_all()  # our HELLO told of the session that ended
         self._move(Trigger.WELCOME)
+        self.path, self._link_id = path, link
         self._on_open(now)
         self._writer.ping_wanted = True  # the peer waits for a packet, and both for a round trip
 
     def _enter(self, choice: SessionChoice, lanes: tuple[LaneState, ...], now: float) -> None:
         """Go on with the session, or begin the one that was chosen."""
-        if choice.ended is not None:
+        if choice.ended is not None and self._handshake.announced is None:
+            self._session.forget_credit()  # it never carried anything: what is queued stays
+        elif choice.ended is not None:
             self._replace_session(choice.ended)
         try:
             self._session.resume(lanes if choice.lanes_count else ())
@@ -502,20 +501,15 @@ class Link:
             raise
 
     def _on_open(self, now: float) -> None:
-        session = self.session
-        assert session is not None, "a link opens with a session"  # noqa: S101
         self._counters.links += 1
+        self._own_call = None
         self._hello_timer.stop()
         self._down_until = None
         self._recovery.start()
         self._writer.start(now)
         self._path_full = False
         self._verdict.on_open(now)
-        resumed = session == self._announced
-        self._announced = session
-        self._events.append(
-            happened.Opened(session, resumed, self.name, self.incarnation, self.endpoints)
-        )
+        self._events.append(self._handshake.announce())
         self._drain_verdict(now)
 
     # Ends
@@ -535,6 +529,7 @@ class Link:
     def _leave_path(self) -> None:
         self.path = None
         self._link_id = NO_LINK
+        self._own_call = None
         self._hello_timer.stop()
         self._recovery.stop()
 
@@ -545,9 +540,9 @@ class Link:
             Session(self._options, self._limits, self._pool, self._events),
         )
         self._counters.duplicates += ended.duplicates
-        if self._announced is not None:
-            self._events.append(happened.SessionEnded(self._announced, reason))
-        self._announced = None
+        announced, self._handshake.announced = self._handshake.announced, None
+        if announced is not None:
+            self._events.append(happened.SessionEnded(announced, reason))
         ended.abandon()
 
     def _end_session(self, reason: SessionEnd) -> None:

@@ -37,6 +37,7 @@ TRANSITIONS: dict[tuple[LinkState, Trigger], LinkState] = {
     (LinkState.CALLING, Trigger.DOWN): LinkState.IDLE,
     (LinkState.CALLING, Trigger.LEAVE): LinkState.CLOSED,
     (LinkState.ANSWERED, Trigger.CONFIRM): LinkState.OPEN,
+    (LinkState.ANSWERED, Trigger.WELCOME): LinkState.OPEN,
     (LinkState.ANSWERED, Trigger.HELLO): LinkState.ANSWERED,
     (LinkState.ANSWERED, Trigger.DOWN): LinkState.IDLE,
     (LinkState.ANSWERED, Trigger.LEAVE): LinkState.CLOSED,

@@ -387,6 +387,12 @@ class Session:
         """Let the next acknowledgement grant every lane its first window: no HELLO did."""
         self.ack_lanes.update(range(LANES))
 
+    def forget_credit(self) -> None:
+        """Begin anew with another peer's word, where nothing was transmitted yet."""
+        self._granted.clear()
+        for lane in self.outgoing.values():
+            lane.seq_limit = lane.bytes_limit = 0
+
     def lane_states(self) -> tuple[LaneState, ...]:
         """Return what HELLO and WELCOME say of every lane."""
         options, ranges_max = self._options, self._limits.ranges_max

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.discovery.endpoints import Endpoint, dialable, in_order, split_target
+from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback, split_target
 
 ADDRESSES = st.ip_addresses().map(str)
 PORTS = st.integers(1, 65535)
@@ -134,6 +134,12 @@ def test_a_foreign_interface_makes_an_address_useless() -> None:
 
 def test_a_long_list_of_nonsense_is_not_read_to_its_end() -> None:
     assert dialable(["x"] * 64 + ["192.0.2.7:5"], 16) == ((), 65)
+
+
+def test_loopback_is_known_by_its_address() -> None:
+    assert is_loopback("tcp://127.8.9.10:5")
+    assert is_loopback("tcp://[::1]:5")
+    assert not is_loopback("tcp://192.0.2.7:5")
 
 
 def test_a_node_on_loopback_alone_is_on_this_machine() -> None:

@@ -98,6 +98,23 @@ def test_we_never_dial_ourselves() -> None:
     assert run_until(membership, 100.0) == []
 
 
+def test_a_node_on_loopback_alone_dials_no_network_on_hearsay() -> None:
+    # A listener for mDNS on loopback hears the LAN too where another program listens there.
+    membership = member(here="127.0.0.1")
+    membership.on_candidate(MDNS, HIGH, "", [E1, "tcp://127.0.0.1:6"], 0.0)
+    membership.on_candidate(PEER, OTHER, "", [E2], 0.0)
+    assert {order for _, order in run_until(membership, 1.0)} == {Dial(1, "tcp://127.0.0.1:6")}
+    membership.on_candidate(STATIC, None, "host:5", [E3], 1.0)
+    assert membership.take_dials() == [Dial(2, E3)]
+
+
+def test_a_node_that_comes_to_listen_on_a_network_dials_whom_it_heard_of() -> None:
+    membership = member(here="127.0.0.1")
+    membership.on_candidate(MDNS, HIGH, "", [E1], 0.0)
+    membership.on_local_endpoints(["tcp://192.0.2.9:5"], 10.0)
+    assert membership.take_dials() == [Dial(1, E1)]
+
+
 def test_all_addresses_are_tried_in_parallel_each_a_little_later() -> None:
     membership = member()
     membership.on_candidate(MDNS, HIGH, "", [E1, E2, E3], 5.0)
@@ -305,6 +322,22 @@ def test_a_static_endpoint_follows_the_node_that_answers_there() -> None:
     membership.on_linked(OTHER, 10.3, path=2)
     assert membership.statistics().table.candidates == 1  # nobody vouches for the first any more
     assert membership.statistics().linked == 1
+
+
+def test_a_node_nobody_writes_down_any_more_is_forgotten() -> None:
+    membership = member()
+    membership.on_candidate(STATIC, None, "host:5", [E1], 0.0)
+    membership.on_identified(1, HIGH, [], 0.1)
+    membership.on_linked(HIGH, 0.2, path=1)
+    membership.on_candidate(STATIC, None, "host:5", [E2], 1.0)
+    assert membership.statistics().table.candidates == 2
+    membership.on_unlinked(HIGH, 2.0)
+    assert membership.statistics().table.candidates == 1
+    membership.on_identified(2, HIGH, [], 2.1)
+    membership.on_linked(HIGH, 2.2, path=2)
+    membership.on_unlinked(HIGH, 3.0)
+    membership.on_candidate(STATIC, None, "host:5", [], 3.0)
+    assert membership.statistics().table.candidates == 0
 
 
 def test_a_lost_link_is_dialed_again_at_once() -> None:

@@ -236,17 +236,16 @@ class CandidateTable:
             self._pin(endpoint, holder)
             seen.append((holder, Change.NEW))
         wanted = {pin for label in self._labels.values() for pin in label}
-        gone += [left for pin in before if pin not in wanted for left in self._unpin(pin)]
+        for pin in before:
+            if pin not in wanted:
+                holder = self._pins[pin]
+                if holder.node is None:
+                    self.forget(holder)
+                    gone.append(holder)
+                else:
+                    del self._pins[pin], holder.pinned[pin]
+                    seen.append((holder, Change.SAME))
         return Findings(tuple(seen), tuple(gone))
-
-    def _unpin(self, endpoint: str) -> list[Candidate]:
-        holder = self._pins[endpoint]
-        if holder.node is None:
-            self.forget(holder)
-            return [holder]
-        del self._pins[endpoint]
-        del holder.pinned[endpoint]
-        return []
 
     def _found_hint(
         self, source: str, node: NodeId, name: str, endpoints: tuple[str, ...]

@@ -143,6 +143,11 @@ def dialable(
     return tuple(kept), dropped
 
 
+def is_loopback(endpoint: str) -> bool:
+    """Return whether an endpoint (normalized) is on this machine, whoever says so."""
+    return Endpoint.parse(endpoint).address.is_loopback
+
+
 def in_order(endpoints: Collection[str], here: Collection[str]) -> list[str]:
     """Return one node's endpoints (normalized) in the order to try them, most likely first.
 

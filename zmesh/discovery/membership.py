@@ -34,7 +34,7 @@ from zmesh.discovery.candidates import (
     Change,
     Findings,
 )
-from zmesh.discovery.endpoints import Endpoint, dialable, in_order
+from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback
 from zmesh.discovery.pursuit import Attempt, DialQueue, Phase, Pursuit, backoff, slow_backoff
 from zmesh.discovery.seeds import AskSchedule
 from zmesh.events import PathCause
@@ -100,6 +100,7 @@ class Membership:
         self._orders: list[Dial | HangUp] = []
         self._here: tuple[str, ...] = ()  # our addresses
         self._own: dict[str, None] = {}  # our endpoints, told and found out
+        self._confined = True  # to this machine
         self._last_path = 0
         self._dialing = 0
         self._counts = dict.fromkeys(
@@ -113,6 +114,9 @@ class Membership:
         own, _ = dialable(endpoints, OWN_MAX)
         self._own = dict.fromkeys(own)
         self._here = tuple(dict.fromkeys(Endpoint.parse(text).host for text in own))
+        # Who listens on loopback alone talks on loopback alone, whatever hints say: what goes over
+        # a network has to be secured there first. What the operator wrote down is not a hint.
+        self._confined = all(is_loopback(text) for text in own)
         # Another network: what failed may work now, and what was us may be somebody else.
         for pursuit in list(self._pursuits.values()):
             self._prompt(pursuit, now)
@@ -318,6 +322,10 @@ class Membership:
 
     def _where(self, candidate: Candidate) -> list[str]:
         endpoints = candidate.endpoints(self._options.wire.endpoints_max)
+        if self._confined:
+            endpoints = [
+                each for each in endpoints if each in candidate.pinned or is_loopback(each)
+            ]
         return [each for each in in_order(endpoints, self._here) if each not in self._own]
 
     def _judge(

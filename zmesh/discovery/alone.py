@@ -1,0 +1,81 @@
+"""Why nobody is there: one line for a node that found no peer for some seconds. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from zmesh.events import PathCause
+
+_TOLD_MAX = 3
+"""Endpoints named in the line: enough to act on."""
+
+_CAUSES = {
+    PathCause.REFUSED: "refused, nobody listens there",
+    PathCause.UNREACHABLE: "no answer",
+    PathCause.CLOSED: "closed the connection",
+    PathCause.UNROUTABLE: "closed the connection",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a lone node knows of its surroundings."""
+
+    mesh: str
+    mdns: bool  # switched on
+    mdns_failure: str = ""  # why it does not work nevertheless
+    mdns_addresses: tuple[str, ...] = ()  # of the interfaces it uses
+    other_meshes: int = 0  # seen by mDNS
+    written_down: int = 0  # static peers and seeds
+    unresolved: Mapping[str, str] = field(default_factory=dict)  # of these, and why
+    causes: Mapping[str, PathCause] = field(default_factory=dict)  # of failed dials, by endpoint
+    itself: int = 0  # dials that reached this very node
+    wrong_mesh: int = 0  # dials that reached another mesh
+    wrong_node: int = 0  # dials that reached somebody else than was announced
+
+
+def why_alone(seen: Surroundings) -> str:
+    """Return in one line why there are no peers, as far as can be told, and what to do."""
+    reasons = [*_dialed(seen), *_heard(seen)] or ["still dialing those written down"]
+    return f"no peers in mesh {seen.mesh!r}: " + "; ".join(reasons)
+
+
+def _dialed(seen: Surroundings) -> list[str]:
+    reasons = []
+    if seen.unresolved:
+        names = [f"{name} ({why})" for name, why in seen.unresolved.items()]
+        reasons.append(f"cannot resolve {_some(names)}: check the names")
+    if seen.causes:
+        dials = [f"{endpoint} ({_CAUSES[cause]})" for endpoint, cause in seen.causes.items()]
+        reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")
+    if seen.wrong_mesh:
+        reasons.append("nodes of another mesh answer: give all nodes the same mesh=")
+    if seen.wrong_node:
+        reasons.append("others answer where peers were announced: the records are out of date")
+    if seen.itself and seen.itself >= seen.written_down > 0:
+        reasons.append("the only peers written down are this node itself")
+    return reasons
+
+
+def _heard(seen: Surroundings) -> list[str]:
+    if not seen.mdns:
+        if seen.written_down:
+            return []
+        return ["mDNS is off and no peers are written down: set peers=, seeds= or ZMESH_PEERS"]
+    if seen.mdns_failure:
+        return [f"mDNS does not work ({seen.mdns_failure}): set peers= or ZMESH_PEERS"]
+    if not seen.mdns_addresses:
+        return ["no network interface is up: waiting for one"]
+    if seen.other_meshes:
+        return [
+            f"mDNS shows {seen.other_meshes} other mesh(es) only: give all nodes the same mesh="
+        ]
+    if all(address.startswith("127.") for address in seen.mdns_addresses):
+        return ["mDNS shows nobody on this machine, and loopback reaches no other"]
+    where = _some(list(seen.mdns_addresses))
+    advice = "containers, VPNs and clouds seldom pass multicast on, there set peers= or seeds="
+    return [f"mDNS shows nobody on {where}: {advice}"]
+
+
+def _some(items: list[str]) -> str:
+    more = len(items) - _TOLD_MAX
+    return ", ".join(items[:_TOLD_MAX]) + (f" and {more} more" if more > 0 else "")

@@ -143,7 +143,7 @@ class Engine:
 
     def _settle_down(self) -> None:
         """Pass events and orders on until all is quiet; then let links write their packets."""
-        turn, residents, interest = self._turn, self._residents, self._news.interest
+        turn, residents, news = self._turn, self._residents, self._news
         unsent: dict[Peer, None] = {}
         while True:
             while turn.touched:
@@ -151,7 +151,8 @@ class Engine:
                 unsent.update(touched)
                 for peer in touched:
                     residents.take_events(peer)
-            interest.flush()
+            news.interest.flush()
+            news.redelivery.flush()
             self._perform_orders()
             if turn.touched:
                 continue
@@ -288,6 +289,10 @@ class Engine:
         peer = self._peers.find(node) or self._residents.admit(node)
         if peer is None:
             raise PeerUnknown(node.hex(), ["too many others"])
+        if peer.session != peer.carrier.session:
+            # A session ended in this very turn: what it returned goes before what is new.
+            self._residents.take_events(peer)
+            self._news.redelivery.flush()
         return peer
 
     # Draining and closing

@@ -155,28 +155,28 @@ class Introductions:
         if isinstance(path, int):
             if iam.node == self._local.node:
                 self._look_for_clone(path, iam)
-            expected, endpoint = self._membership.expected(path), self._membership.endpoint(path)
+            endpoint = self._membership.endpoint(path)
             verdict = self._membership.on_identified(path, iam.node, iam.endpoints, now)
             if verdict is Verdict.PROCEED:
                 peer = self._meet(path, iam)
-            elif verdict is Verdict.WRONG_NODE and expected is not None and endpoint is not None:
-                self._on_supplanted(expected, endpoint)
+            if endpoint is not None:
+                self._note_who_listens(endpoint, iam.node)
         if peer is None or peer.id != iam.node:
             return
         for hint in iam.known:
             self._on_hint(hint)
 
-    def _on_supplanted(self, expected: NodeId, endpoint: str) -> None:
-        """Tell a peer's link that somebody else listens where that peer did.
+    def _note_who_listens(self, endpoint: str, node: NodeId) -> None:
+        """Tell the links of others that were said to listen there that they do no more.
 
-        So probes that find the address open prove nothing: a host that came back from a loss of
-        power accepts connections for its new process only.
+        So probes that find the address open prove nothing for them: a host that came back from a
+        loss of power accepts connections for its new process only.
         """
-        peer = self._turn.peers.get(expected)
-        if peer is not None and endpoint in peer.endpoints:
-            peer.supplanted[endpoint] = None
-            peer.link.on_probe(endpoint, PathCause.REFUSED, self._turn.now)
-            self._turn.touched[peer] = None
+        for peer in self._turn.peers:
+            if endpoint in peer.endpoints and peer.id != node:
+                peer.supplanted[endpoint] = None
+                peer.link.on_probe(endpoint, PathCause.REFUSED, self._turn.now)
+                self._turn.touched[peer] = None
 
     def _look_for_clone(self, path: int, iam: Iam) -> None:
         """Tell ourselves, dialed by mistake, from another node that has our identity."""

@@ -165,13 +165,14 @@ class Ticket:
     submitted it, which tries again (the ticket stays open) or calls `fail`.
     """
 
-    __slots__ = ("accepted", "expected", "expires", "failures")
+    __slots__ = ("accepted", "expected", "expires", "failures", "order")
 
     def __init__(self, expected: int = 1) -> None:
         self.expected = expected
         self.accepted = 0
         self.failures: list[Failure] = []
         self.expires: float | None = None  # when its records do; set by the pattern
+        self.order = 0  # of its first submission, among all of them; set by the pattern
 
     @property
     def done(self) -> bool:

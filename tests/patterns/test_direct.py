@@ -12,8 +12,10 @@ from zmesh.events import (
     Post,
     SettleDeliveries,
 )
+from zmesh.ids import Path
 from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
 from zmesh.options import KIB, LinkOptions, NodeOptions
+from zmesh.wire.frames import Packet
 
 
 def deliveries(host: Host) -> list[Delivery]:
@@ -354,6 +356,30 @@ def test_a_keyed_message_unsent_at_a_restart_waits_for_no_number_of_the_old_sess
     world.introduce(a, again)
     world.run(10.0)
     assert again.inbox == ["0", "1"]
+
+
+def test_what_comes_back_unsent_goes_before_what_is_posted_in_the_same_turn() -> None:
+    world = World(NodeOptions(link=LinkOptions(window_messages=1, gone_linger=30.0)))
+    a, b = world.mesh("a", "b")
+    b.accepts = False
+    a.post("b", "0", "1", "2")
+    world.run(1.0)
+    b.kill()
+    again = world.host("b")
+    world.introduce(a, again)
+    link = a.engine._peers.get(b.id).link  # type: ignore[union-attr]
+    session, on_packet = link.session, link.on_packet
+
+    def spy(path: Path, packet: Packet, now: float) -> None:
+        on_packet(path, packet, now)
+        if link.session != session and not posted:
+            posted.append(Post(b.id, 4, [direct("3")], Ticket()))
+            a.engine._on_event(posted[0])  # as the next event of the same turn
+
+    posted: list[Post] = []
+    link.on_packet = spy  # type: ignore[method-assign]
+    world.run(10.0)
+    assert again.inbox == ["1", "2", "3"]
 
 
 def test_messages_survive_a_connection_that_breaks_again_and_again() -> None:

@@ -23,6 +23,7 @@ class Direct:
         self._turn = turn
         self._reach = reach
         self._open = False
+        self._posts = 0
         self._held: list[tuple[Delivery, float]] = []  # with its arrival; bounded by credit
 
     @property
@@ -42,6 +43,8 @@ class Direct:
         if not post.records:
             self._turn.note_accepted((post.ticket,))
             return
+        self._posts += 1
+        post.ticket.order = post.ticket.order or self._posts
         if post.ttl is not None:
             post.ticket.expires = self._turn.now + post.ttl
         self._turn.submit(peer, post.lane, post.records, post.ticket, key=post.key, ttl=post.ttl)

@@ -56,6 +56,7 @@ class Redelivery:
         self._entropy = entropy
         self._retries: dict[int, _Retry] = {}
         self._due: Deadlines[int] = Deadlines()
+        self._unsent: list[_Retry] = []  # back from a session that ended, safe to send again
         self._numbered = 0
         self.dead_letters: deque[DeadLetter] = deque(maxlen=options.dead_letters_max)
         self.dead_lettered = 0  # ever; what is above `dead_letters_max` was dropped, oldest first
@@ -130,13 +131,24 @@ class Redelivery:
             peer, returned.lane, without_extra(record, Tag.PREDECESSORS), returned.ticket
         )
         if delay <= 0:
-            self._resubmit(retry)
+            self._unsent.append(retry)
             return
         self._numbered += 1
         self._retries[self._numbered] = retry
         self._due.set(self._numbered, self._turn.now + delay)
         peer.retries += 1
         peer.retry_bytes += size_of(record)
+
+    def flush(self) -> None:
+        """Submit what a session returned unsent, in the order it was first submitted.
+
+        It came back lane by lane; messages of one key must not overtake each other for that.
+        """
+        if not self._unsent:
+            return
+        unsent, self._unsent = self._unsent, []
+        for retry in sorted(unsent, key=lambda retry: retry.ticket.order):
+            self._resubmit(retry)
 
     def on_timer(self) -> None:
         """Submit what is due again."""
@@ -171,11 +183,14 @@ class Redelivery:
 
     def on_gone(self, peer: Peer, kind: FailureKind, reason: str) -> None:
         """Fail what waits for a peer that will not come back."""
-        if not peer.retries:
-            return
-        for number in [n for n, retry in self._retries.items() if retry.peer is peer]:
-            self._due.discard(number)
-            retry = self._take(number)
+        gone = [retry for retry in self._unsent if retry.peer is peer]
+        if gone:
+            self._unsent = [retry for retry in self._unsent if retry.peer is not peer]
+        if peer.retries:
+            for number in [n for n, retry in self._retries.items() if retry.peer is peer]:
+                self._due.discard(number)
+                gone.append(self._take(number))
+        for retry in gone:
             failure = Failure(kind, peer.label, reason, _attempt(retry.record))
             self._turn.fail(retry.ticket, failure)
 

@@ -86,6 +86,8 @@ class End:
         self.events: list[LinkEvent] = []
         self.sessions: list[SessionId | None] = []  # by arrival
         self.sent: list[Packet] = []
+        self.frozen_at: float | None = None
+        self.unread: list[tuple[Path, Packet]] = []
 
     def post(
         self,
@@ -244,6 +246,20 @@ class Pair:
             self.turn(other)
         return fresh
 
+    def freeze(self, end: End) -> None:
+        """Let the process stand still, as in a handler that blocks; its connections stay up."""
+        end.frozen_at = self.now
+
+    def thaw(self, end: End) -> None:
+        """Let it go on: it finds that it is late, and reads what came meanwhile."""
+        assert end.frozen_at is not None
+        lag, end.frozen_at = self.now - end.frozen_at, None
+        end.link.on_loop_late(lag, self.now)
+        unread, end.unread = end.unread, []
+        for path, packet in unread:
+            end.link.on_packet(path, packet, self.now)
+        self.turn(end)
+
     # Time
 
     def run(self, seconds: float) -> None:
@@ -264,7 +280,7 @@ class Pair:
         self.now = until
 
     def _next(self) -> float | None:
-        due = [end.link.deadline for end in self.ends]
+        due = [end.link.deadline for end in self.ends if end.frozen_at is None]
         if self._due:
             due.append(self._due[0][0])
         return min((when for when in due if when is not None), default=None)
@@ -275,6 +291,8 @@ class Pair:
 
     def turn(self, end: End) -> None:
         """Do what a runner does at the end of a turn."""
+        if end.frozen_at is not None:
+            return
         deadline = end.link.deadline
         if deadline is not None and deadline <= self.now:
             end.link.on_timer(self.now)
@@ -312,8 +330,12 @@ class Pair:
 
     def deliver(self, source: End, path: Path, packet: Packet) -> None:
         route = self._routes.get((id(source), path))
-        if route is not None:
-            target, target_path = route
+        if route is None:
+            return
+        target, target_path = route
+        if target.frozen_at is not None:
+            target.unread.append((target_path, packet))
+        else:
             target.link.on_packet(target_path, packet, self.now)
             self.turn(target)
 

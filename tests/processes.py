@@ -41,8 +41,6 @@ async def run(*arguments: str, environment: dict[str, str] | None = None) -> Asy
     """Run Python with these arguments, warnings being errors; kill it at the latest at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-X",
-        "dev",
         "-W",
         "error",
         *arguments,

@@ -11,6 +11,9 @@ from zmesh import Node
 
 ENDING = "tests/integration/programs/ending.py"
 
+SOON = 3.0
+"""Seconds; in truth under one, but a busy machine takes its time to stop an interpreter."""
+
 WAYS = {
     "return": (0, ""),
     "return-mdns": (0, ""),
@@ -22,7 +25,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("how", WAYS)
-async def test_program_ends_within_two_seconds(how: str) -> None:
+async def test_program_ends_soon(how: str) -> None:
     status_wanted, told = WAYS[how]
     async with (
         Node("peer", mesh="ending", mdns=False) as peer,
@@ -34,7 +37,7 @@ async def test_program_ends_within_two_seconds(how: str) -> None:
             await asyncio.sleep(0.1)
             program.process.send_signal(signal.SIGINT)
         status, _, error = await program.ended()
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < SOON
         assert status == status_wanted
         assert told in error
         if not told:

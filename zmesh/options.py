@@ -100,7 +100,7 @@ class TransportOptions:
 
     # one turn of one socket: what it takes from the loop before the others have theirs
     turn_packets_max: int = 256
-    turn_bytes_max: int = 4 * MIB
+    turn_bytes_max: int = 256 * KIB  # stays in the cache: 4 MiB cost half as much again a byte
 
     # connections
     handshake_timeout: float = 2.0  # inbound: who connects and says nothing holds a descriptor

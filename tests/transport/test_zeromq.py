@@ -51,8 +51,8 @@ async def test_a_probe_is_answered_with_what_was_found(peer: MakePeer) -> None:
 
 async def test_both_sides_sending_all_they_can_lose_and_misplace_nothing(peer: MakePeer) -> None:
     # Every send may swallow the signal for what arrives: the stall this is about came within
-    # thousands of messages.
-    alice, bob = peer(), peer()
+    # thousands of messages. Here no watchdog would end it.
+    alice, bob = (peer(options=options(watchdog_interval=1000)) for _ in range(2))
     inbound = await alice.linked(bob)
     count, step = 20_000, 7
     received: dict[str, list[int]] = {"alice": [], "bob": []}
@@ -74,8 +74,6 @@ async def test_both_sides_sending_all_they_can_lose_and_misplace_nothing(peer: M
         await asyncio.gather(pump("alice", alice, 1), pump("bob", bob, inbound))
     for mine in received.values():
         assert mine == list(range(len(mine)))
-    assert alice.transport.statistics().watchdog_rescues == 0
-    assert bob.transport.statistics().watchdog_rescues == 0
 
 
 async def test_the_watchdog_reads_what_no_wake_up_announced(peer: MakePeer) -> None:

@@ -179,11 +179,12 @@ class Pair:
         options: LinkOptions = OPTIONS,
         other: LinkOptions | None = None,
         delay: float = DELAY,
+        pool: CreditPool | None = None,
     ) -> None:
         self.now = 100.0
         self.options = options
         self.delay = delay
-        self.a = End("a", "b", options, now=self.now)
+        self.a = End("a", "b", options, now=self.now, pool=pool)
         self.b = End("b", "a", other or options, now=self.now)
         self.weather: Weather = clear
         self.redial_after: float | None = 0.1

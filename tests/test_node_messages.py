@@ -1,6 +1,7 @@
 """Direct messages between real nodes: outcomes, errors, order and room."""
 
 import asyncio
+from itertools import count
 
 import pytest
 
@@ -255,12 +256,16 @@ async def test_option_that_cannot_work_is_named(options: dict[str, object]) -> N
 
 async def test_post_waits_for_room_and_post_nowait_does_not() -> None:
     async with nodes("a", "b", options=NARROW) as (a, b):
-        for number in range(60):
-            try:
+        numbers = count()
+
+        async def fill() -> None:
+            for number in numbers:
                 a.post_nowait("b", number)
-            except Backpressure:
-                break
-            await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        with pytest.raises(Backpressure):
+            await fill()
+        number = next(numbers) - 1
         assert 45 <= number <= 52
         waiting = asyncio.create_task(a.post("b", number))
         await asyncio.sleep(0.05)

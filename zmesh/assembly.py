@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, assert_never, get_args
+from typing import Final, assert_never
 
 from zmesh.actions import (
     CallAnswered,
@@ -86,7 +86,10 @@ class Assembly:
         self.services = Services(loop, self.outgoing, command)
         self.subscriptions = Subscriptions(command, settlements)
         self.inbox = DeliveryQueue(loop, settlements)
-        self.inboxes = {settle: Inbox(self.inbox, settle) for settle in get_args(Settle)}
+        self.inboxes: dict[Settle, Inbox] = {
+            "auto": Inbox(self.inbox, "auto"),
+            "manual": Inbox(self.inbox, "manual"),
+        }
         self.peers = Peers(self._views, self._find)
         self._is_inbox_open = False
         self._sources = Sources(settings, self.id, self.runner.news, self._log.write)

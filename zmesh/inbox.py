@@ -246,7 +246,7 @@ class Inbox:
 
     def __init__(self, queue: DeliveryQueue, settle: Settle) -> None:
         self._queue = queue
-        self._settle = settle
+        self._settle: Settle = settle
         self._reader: Reader | None = None
 
     def __aiter__(self) -> Reader:

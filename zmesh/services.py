@@ -25,7 +25,7 @@ _CANCEL_PATIENCE: Final = 1.0  # seconds a cancelled handler has to end
 class RequestSettler:
     """Refuses verdicts: a request is settled by what its handler returns or raises."""
 
-    def settle(self, *_: object) -> None:
+    def settle(self, *_: object, **__: object) -> None:
         """Refuse.
 
         Raises:
@@ -36,9 +36,8 @@ class RequestSettler:
             "or raise anything else to fail the call"
         )
 
-    def abandon(self, *_: object) -> None:
-        """Refuse as well; nobody calls it, as no reader takes requests."""
-        self.settle()
+    def abandon(self, *_: object, **__: object) -> None:
+        """Do nothing: no reader takes requests, so none can be gone."""
 
 
 @dataclass(eq=False, slots=True)

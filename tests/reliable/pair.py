@@ -25,6 +25,7 @@ from zmesh.reliable.link_events import (
     LinkEvent,
     Liveness,
     LivenessChanged,
+    Opened,
     PathWanted,
     ProbeWanted,
     Returned,
@@ -84,7 +85,7 @@ class End:
         self.probe_answer: PathCause | None = PathCause.UNREACHABLE  # what probing this end tells
         self.answers_probes = True
         self.events: list[LinkEvent] = []
-        self.sessions: list[SessionId | None] = []  # by arrival
+        self.session: SessionId | None = None  # of what arrives: the link's may have ended since
         self.sent: list[Packet] = []
         self.frozen_at: float | None = None
         self.unread: list[tuple[Path, Packet]] = []
@@ -106,10 +107,10 @@ class End:
         events = self.link.take_events()
         self.events += events
         for event in events:
-            if isinstance(event, Arrived):
-                self.sessions.append(self.link.session)
-                if self.accepts:
-                    self.settle(event, now)
+            if isinstance(event, Opened):
+                self.session = event.session
+            elif isinstance(event, Arrived) and self.accepts:
+                self.settle(event, now)
         return events
 
     def settle(
@@ -120,9 +121,9 @@ class End:
         reason: str = "",
         delay: float = 0.0,
     ) -> bool:
-        assert self.link.session is not None
+        assert self.session is not None
         return self.link.settle(
-            self.link.session, event.lane, event.first_seq, event.last_seq, outcome, now, reason,
+            self.session, event.lane, event.first_seq, event.last_seq, outcome, now, reason,
             delay,
         )  # fmt: skip
 

@@ -162,6 +162,7 @@ class Engine:
             for peer in batch:
                 if isinstance(peer, RemotePeer):
                     residents.write(peer)
+                turn.tell_of_room(peer)
 
     def _perform_orders(self) -> None:
         """Pass on whom membership wants dialed and hung up."""

@@ -90,7 +90,7 @@ class LinkNews:
             case Returned():
                 self._on_returned(peer, event)
             case Room():
-                self._turn.room_changed(peer.id)
+                pass  # of the carrier's queue alone: `Turn.tell_of_room` counts retries as well
             case _:
                 if isinstance(peer, RemotePeer):
                     self._on_link_event(peer, event)

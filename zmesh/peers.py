@@ -39,6 +39,7 @@ class Peer:
         self.stale_in = 0  # the same of sessions that are over
         self.retries = 0  # records for it that wait for their next attempt
         self.retry_bytes = 0
+        self.is_full = False  # and somebody may wait for room
 
     @property
     def state(self) -> PeerState:

@@ -99,11 +99,22 @@ class Turn:
             peer.open_in = max(0, peer.open_in - count)
 
     def room(self, peer: Peer) -> int:
-        """Return how many more messages may be posted to a peer; at most 0 where it is full."""
+        """Return how many more messages may be posted to a peer; at most 0 where it is full.
+
+        Whoever was told so hears by `RoomChanged` when there is room again.
+        """
         carrier = peer.carrier
+        room = carrier.room_messages - peer.retries
         if carrier.queued_bytes + peer.retry_bytes >= self._options.queued_bytes_max:
-            return 0
-        return carrier.room_messages - peer.retries
+            room = 0
+        peer.is_full = peer.is_full or room <= 0
+        return room
+
+    def tell_of_room(self, peer: Peer) -> None:
+        """Tell that a full peer has room again, if it has."""
+        if peer.is_full and self.room(peer) > 0:
+            peer.is_full = False
+            self.room_changed(peer.id)
 
     # Towards the application
 

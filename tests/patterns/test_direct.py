@@ -490,3 +490,33 @@ def test_priorities_and_batches_of_mixed_kinds_arrive_apart() -> None:
     assert b.inbox.index("one") < b.inbox.index("two")
     assert b.inbox[0] == "up"
     assert b.heard == [("t", "between")]
+
+
+def test_a_peer_full_of_retries_says_when_it_has_room() -> None:
+    world = World(NodeOptions(link=LinkOptions(queued_messages_max=10)))
+    a, b = world.mesh("a", "b")
+    b.accepts = False
+    ticket = a.post("b", *map(str, range(9)))
+    world.run(1.0)
+    settle(b, Outcome.RELEASED, delay=1.0)
+    world.run(0.5)
+    a.post("b", "the tenth")
+    world.run(0.1)
+    assert a.engine.room(b.id) == 0
+    b.accepts = True
+    world.run_until(lambda: a.finished(ticket))
+    world.run(1.0)
+    assert a.ordered(RoomChanged) == [RoomChanged(b.id)]
+
+
+def test_retries_that_expire_make_room() -> None:
+    world = World(NodeOptions(link=LinkOptions(queued_messages_max=2)))
+    a, b = world.mesh("a", "b")
+    b.accepts = False
+    a.post("b", "1", "2", ttl=2.0)
+    world.run(1.0)
+    settle(b, Outcome.RELEASED, delay=3.0)
+    world.run(0.5)
+    assert a.engine.room(b.id) == 0
+    world.run(5.0)
+    assert a.ordered(RoomChanged) == [RoomChanged(b.id)]

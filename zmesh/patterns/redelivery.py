@@ -137,7 +137,7 @@ class Redelivery:
         self._retries[self._numbered] = retry
         self._due.set(self._numbered, self._turn.now + delay)
         peer.retries += 1
-        peer.retry_bytes += size_of(record)
+        peer.retry_bytes += size_of(retry.record)
 
     def flush(self) -> None:
         """Submit what a session returned unsent, in the order it was first submitted.
@@ -159,6 +159,7 @@ class Redelivery:
         retry = self._retries.pop(number)
         retry.peer.retries -= 1
         retry.peer.retry_bytes -= size_of(retry.record)
+        self._turn.touched[retry.peer] = None  # it may have room again
         return retry
 
     def _resubmit(self, retry: _Retry) -> None:

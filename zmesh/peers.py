@@ -245,6 +245,12 @@ class Peers:
             raise PeerUnknown(to, self._known())
         return self._resolve_id(node)
 
+    def has_left(self, to: str | NodeId) -> bool:
+        """Return whether a name or id that no longer resolves was that of a peer who left."""
+        if isinstance(to, str):
+            return any(map(self._has_left, self._by_name.get(to, ())))
+        return self._has_left(to)
+
     def _resolve_id(self, node: NodeId) -> NodeId:
         peer = self.find(node)
         if (peer is None and node not in self.hints) or (

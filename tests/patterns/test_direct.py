@@ -8,12 +8,13 @@ from tests.engines import Host, World, direct
 from zmesh.actions import DeliverInbox, Delivery, RoomChanged
 from zmesh.events import (
     CandidateFound,
+    CloseNode,
     OpenInbox,
     Post,
     SettleDeliveries,
 )
 from zmesh.ids import Path
-from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
+from zmesh.message import Failure, FailureKind, Outcome, Tag, Ticket, extra
 from zmesh.options import KIB, LinkOptions, NodeOptions
 from zmesh.wire.frames import Packet
 
@@ -107,6 +108,19 @@ def test_a_message_for_nobody_fails_at_once(to: str) -> None:
     world.run(0.0)
     assert [failure.kind for failure in ticket.failures] == [FailureKind.PEER_UNKNOWN] * 2
     assert a.finished(ticket)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_message_for_who_just_left_fails_as_lost(*, by_name: bool) -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    b.do(CloseNode())
+    world.run(1.0)
+    ticket = a.post("b" if by_name else b, "one")
+    world.run(0.0)
+    assert ticket.failures == [
+        Failure(FailureKind.PEER_LOST, "b" if by_name else b.id.hex(), "it has left")
+    ]
 
 
 def test_messages_are_held_until_the_inbox_is_read() -> None:

@@ -36,9 +36,7 @@ class Direct:
         try:
             peer = self._reach(post.to)
         except (PeerUnknown, AmbiguousPeer) as error:
-            to = post.to if isinstance(post.to, str) else post.to.hex()
-            for _ in post.records:
-                self._turn.fail(post.ticket, Failure(FailureKind.PEER_UNKNOWN, to, str(error)))
+            self._fail(post, error)
             return
         if not post.records:
             self._turn.note_accepted((post.ticket,))
@@ -48,6 +46,15 @@ class Direct:
         if post.ttl is not None:
             post.ticket.expires = self._turn.now + post.ttl
         self._turn.submit(peer, post.lane, post.records, post.ticket, key=post.key, ttl=post.ttl)
+
+    def _fail(self, post: Post, error: PeerUnknown | AmbiguousPeer) -> None:
+        to = post.to if isinstance(post.to, str) else post.to.hex()
+        if self._turn.peers.has_left(post.to):  # its goodbye came in the same turn
+            failure = Failure(FailureKind.PEER_LOST, to, "it has left")
+        else:
+            failure = Failure(FailureKind.PEER_UNKNOWN, to, str(error))
+        for _ in post.records:
+            self._turn.fail(post.ticket, failure)
 
     def on_records(
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import threading
 import traceback
@@ -19,6 +18,7 @@ from zmesh import (
     DuplicateIdentity,
     ForkedProcess,
     InvalidOption,
+    Message,
     Node,
     NotOpen,
     PeerUnknown,
@@ -225,6 +225,41 @@ async def test_draining_finishes_what_is_under_way() -> None:
         assert await call == "finished"
 
 
+async def test_handler_that_is_finished_in_the_drain_can_still_send() -> None:
+    async with nodes("a", "b") as (a, b):
+        begun, gate = asyncio.Event(), asyncio.Event()
+
+        @b.service("report")
+        async def report(message: Message) -> str:
+            begun.set()
+            await gate.wait()
+            await b.send(message.sender, "finished", timeout=5)
+            return "told"
+
+        await a.peers.wait_for(service="report", timeout=5)
+        reading = asyncio.create_task(read(a.inbox(), 1))
+        call = asyncio.create_task(a.call("report"))
+        await begun.wait()
+        closing = asyncio.create_task(b.close(drain=5))
+        await asyncio.sleep(0.02)
+        gate.set()
+        assert await call == "told"
+        assert (await reading)[0].body == "finished"
+        await closing
+        with pytest.raises(Closed):
+            await b.send("a", 1)
+
+
+async def test_message_that_fails_unheard_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with nodes("a", "b") as (a, b):
+        await a.post_many("b", range(10))
+        await asyncio.sleep(0.02)
+        await b.close()
+        async with asyncio.timeout(10):
+            while "a: message failed peer='b' kind='peer_lost'" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 async def test_drain_ends_in_time_and_reports_what_was_open() -> None:
     async with nodes("a", "b") as (a, _):
         receipt = await a.post_many("b", [1, 2, 3])
@@ -403,7 +438,6 @@ async def test_lone_node_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("zmesh.assembly.ALONE_AFTER", 0.05)
-    caplog.set_level(logging.INFO, "zmesh")
     async with Node("a", mesh="lonely", mdns=False):
         await asyncio.sleep(0.1)
     assert "a: no peers in mesh 'lonely'" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_runner import FakeApplication, FakeNetwork
 from zmesh.actions import Action
-from zmesh.errors import Backpressure, BodyNotEncodable, Closed, PeerUnknown, Rejected
+from zmesh.errors import Backpressure, BodyNotEncodable, Closed, PeerLost, PeerUnknown, Rejected
 from zmesh.events import Event, Post, Publish
 from zmesh.ids import NodeId
 from zmesh.message import Failure, FailureKind, Kind, Record, Ticket
@@ -66,7 +66,9 @@ class Bench:
         self.engine = FakeEngine()
         self.runner = Runner(loop, self.engine, FakeApplication())
         self.runner.start(FakeNetwork())
-        self.posting = Posting(loop, self.engine, self.runner, Outgoing(NodeOptions()))
+        self.unheard: list[Failure] = []
+        outgoing = Outgoing(NodeOptions())
+        self.posting = Posting(loop, self.engine, self.runner, outgoing, self.unheard.append)
 
     async def post(self, record: Record = RECORD) -> Receipt:
         return await self.posting.post("printer", record, 4, None, None)
@@ -291,6 +293,22 @@ async def test_flush_waits_for_what_was_posted_so_far() -> None:
     assert not third.done
     with pytest.raises(Rejected):
         await first
+    bench.runner.stop()
+
+
+async def test_failure_is_told_where_nobody_awaits_the_receipt() -> None:
+    bench = Bench()
+    awaited, forgotten = await bench.post(), await bench.post_many([1, 2])
+    task = asyncio.ensure_future(awaited)
+    await turn()
+    lost = Failure(FailureKind.PEER_LOST, "printer", "refused")
+    awaited.fail(lost)
+    forgotten.fail(lost)
+    forgotten.fail(Failure(FailureKind.PEER_LOST, "printer", "refused"))
+    bench.posting.done([awaited, forgotten])
+    assert bench.unheard == [lost]
+    with pytest.raises(PeerLost):
+        await task
     bench.runner.stop()
 
 

@@ -30,6 +30,7 @@ from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, JournalId, NodeId
 from zmesh.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.listening import LOOPBACK, Listening, common_port, plan
+from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.outgoing import Outgoing
 from zmesh.peers_view import Peers
@@ -81,7 +82,7 @@ class Assembly:
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options)
         settlements, command = self.runner.settlements, self.runner.command
-        self.posting = Posting(loop, self.engine, self.runner, self.outgoing)
+        self.posting = Posting(loop, self.engine, self.runner, self.outgoing, self._tell_failure)
         self.calls = Calls(loop, command, options.calls_max)
         self.services = Services(loop, self.outgoing, command)
         self.subscriptions = Subscriptions(command, settlements)
@@ -168,27 +169,25 @@ class Assembly:
 
     # Ending
 
-    async def close(self, drain: float) -> DrainReport:
-        """Finish what is under way, for `drain` seconds at most, and release everything.
+    async def drain(self, seconds: float) -> DrainReport:
+        """Take no new work, and wait for what is open; what nobody has read goes back.
 
-        It goes on in the background where the caller is cancelled.
+        Handlers and others that are at work may still send and call.
         """
-        try:
-            return await self._drain(drain) if drain > 0 else DrainReport(0, 0)
-        finally:
-            await asyncio.shield(self._end(None))
-
-    async def _drain(self, seconds: float) -> DrainReport:
-        """Take no new work, and wait for what is open; what nobody has read goes back."""
-        self.services.drain()
-        self.subscriptions.drain()
-        self.inbox.close()
-        self._drained = self._loop.create_future()
-        if self._ending is not None:
+        if self._is_over:
             return DrainReport(0, 0)
-        self.runner.command(DrainNode(self.runner.now + seconds))
-        drained = await self._drained
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+            self.services.drain()
+            self.subscriptions.drain()
+            self.inbox.close()
+            self.runner.command(DrainNode(self.runner.now + seconds))
+        drained = await asyncio.shield(self._drained)
         return DrainReport(drained.unsettled_out, drained.unsettled_in)
+
+    async def close(self) -> None:
+        """Release everything. It goes on in the background where the caller is cancelled."""
+        await asyncio.shield(self._end(None))
 
     def _end(self, failure: str | None) -> "asyncio.Task[None]":
         """End everything, once; all who wait get `Closed`, which names the failure."""
@@ -206,6 +205,7 @@ class Assembly:
             self.runner.stop()
             self.posting.close(failure or "node")
             self.calls.close(failure or "node")
+            self._tell_drained(Drained(0, 0))
             await self._release()
 
     def _let_go(self, failure: str | None) -> None:
@@ -237,9 +237,8 @@ class Assembly:
         self._let_go(why)
         self.posting.close(why)
         self.calls.close(why)
+        self._tell_drained(Drained(0, 0))
         self._end(why)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(Drained(0, 0))
 
     # What the engine tells
 
@@ -277,12 +276,22 @@ class Assembly:
                 logger.error("%s: %s", self._settings.name, error)
                 self._fail(error, f"node ({error})")
             case Drained():
-                if self._drained is not None and not self._drained.done():
-                    self._drained.set_result(action)
+                self._tell_drained(action)
             case Trace():
                 self._log.write(action)
             case _:
                 assert_never(action)
+
+    def _tell_drained(self, drained: Drained) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(drained)
+
+    def _tell_failure(self, failure: Failure) -> None:
+        """Tell what became of a message whose receipt nobody awaits."""
+        fields: dict[str, object] = {"peer": failure.peer, "kind": failure.kind.value}
+        if failure.reason:
+            fields["reason"] = failure.reason
+        self._log.write(Trace("message_failed", logging.WARNING, fields))
 
     def _on_peer_changed(self, news: PeerChanged) -> None:
         if news.change is PeerChange.LEFT:
@@ -306,4 +315,4 @@ class Assembly:
     def _tell_if_alone(self) -> None:
         if not self.engine.peers():
             why = self._sources.why_alone(self.engine.statistics().membership)
-            logger.info("%s: %s", self._settings.name, why)
+            logger.warning("%s: %s", self._settings.name, why)

@@ -129,9 +129,12 @@ class Node(Messaging):
             return DrainReport(0, 0)
         if threading.get_ident() != self._thread:
             raise WrongThread
-        self._refusal = self._refusal or Closed()
-        _open_nodes.discard(self)
-        return await self._assembly.close(drain or 0.0)
+        try:
+            return await self._assembly.drain(drain) if drain else DrainReport(0, 0)
+        finally:
+            self._refusal = self._refusal or Closed()
+            _open_nodes.discard(self)
+            await self._assembly.close()
 
     async def __aenter__(self) -> Self:
         return await self.open()

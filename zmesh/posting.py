@@ -1,7 +1,7 @@
 """Sending: posts and publications, when there is room for them, and their receipts."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, Protocol
 
@@ -51,13 +51,20 @@ class Posting:
     """Posts and publications of one node, and the receipts that are open."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, engine: Rooms, runner: Runner, outgoing: Outgoing
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: Rooms,
+        runner: Runner,
+        outgoing: Outgoing,
+        unheard: Callable[[Failure], None],
     ) -> None:
+        """`unheard` is told how messages failed whose receipt nobody awaits."""
         self.peer_rooms: RoomQueues[NodeId] = RoomQueues(loop, self._has_room)
         self.topic_rooms: RoomQueues[str] = RoomQueues(loop, self._fits)
         self._engine = engine
         self._runner = runner
         self._outgoing = outgoing
+        self._unheard = unheard
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
@@ -182,7 +189,9 @@ class Posting:
         for ticket in tickets:
             if isinstance(ticket, Receipt) and ticket in self._open:
                 del self._open[ticket]
-                ticket.finish()
+                if not ticket.finish() and ticket.failures:
+                    for failure in set(ticket.failures):
+                        self._unheard(failure)
 
     def close(self, why: str) -> None:
         """Fail all that is open, and let go who waits for room."""

@@ -88,13 +88,15 @@ class Receipt(Ticket):
             raise error
         return self.accepted
 
-    def finish(self) -> None:
-        """Wake those who wait: every message has its outcome."""
-        if self._waiters is not None:
-            waiters, self._waiters = self._waiters, None
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+    def finish(self) -> bool:
+        """Wake those who wait: every message has its outcome. Return whether anybody does."""
+        waiters, self._waiters = self._waiters or (), None
+        is_awaited = False
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+                is_awaited = True
+        return is_awaited
 
     def __repr__(self) -> str:
         return (

@@ -71,16 +71,6 @@ class LaneCredit:
         self.consumed_messages += messages
         self.consumed_bytes += size
 
-    @property
-    def ungranted(self) -> bool:
-        """Whether a quarter of the window was consumed that the sender does not know of."""
-        return (
-            self.consumed_messages + self.window_messages - self.seq_limit
-            >= self.window_messages // 4
-            or self.consumed_bytes + self.window_bytes - self.bytes_limit
-            >= self.window_bytes // 4
-        )  # fmt: skip
-
     def grant(self, now: float, round_trip: float | None) -> tuple[int, int]:
         """Return the limits to tell the sender now: `(seq_limit, bytes_limit)`."""
         self._tune(now, round_trip or self._options.granularity)

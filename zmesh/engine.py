@@ -286,10 +286,12 @@ class Engine:
 
     def _reach(self, to: str | NodeId) -> Peer:
         """Return the peer a message is for, taking in who was only heard of."""
-        node = self._peers.resolve(to)
-        peer = self._peers.find(node) or self._residents.admit(node)
-        if peer is None:
-            raise PeerUnknown(node.hex(), ["too many others"])
+        peer = self._peers.find(to) if isinstance(to, bytes) else None
+        if peer is None or not peer.present:
+            node = self._peers.resolve(to)
+            peer = self._peers.find(node) or self._residents.admit(node)
+            if peer is None:
+                raise PeerUnknown(node.hex(), ["too many others"])
         if peer.session != peer.carrier.session:
             # A session ended in this very turn: what it returned goes before what is new.
             self._residents.take_events(peer)

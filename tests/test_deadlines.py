@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.deadlines import Deadlines
+from zmesh.deadlines import Deadlines, earliest
 
 
 def test_the_earliest_deadline_is_next_and_due_comes_in_order() -> None:
@@ -46,6 +46,13 @@ def test_deadlines_moved_for_ever_stay_within_bounded_memory() -> None:
     for step in range(10_000):
         deadlines.set(step % 3, float(step))
         assert len(deadlines._heap) <= 2 * 3 + 65
+
+
+def test_earliest_passes_over_what_has_no_time() -> None:
+    assert earliest() is None
+    assert earliest(None, None) is None
+    assert earliest(None, 2.0, 1.0, None, 3.0) == 1.0
+    assert earliest(0.0, None) == 0.0
 
 
 @given(

@@ -12,6 +12,15 @@ _STALE_MIN = 64
 """Stale entries kept before it is worth rebuilding a small heap."""
 
 
+def earliest(*times: float | None) -> float | None:
+    """Return the earliest of the times there are; None where there is none."""
+    first = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first
+
+
 class Deadlines(Generic[K]):
     """At most one deadline a key, in seconds on the node's clock; setting one costs a heap push.
 

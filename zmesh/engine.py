@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from zmesh.actions import Action, Drained, HangUp, PeerView
+from zmesh.deadlines import earliest
 from zmesh.defects import Defects
 from zmesh.discovery.membership import Membership
 from zmesh.engine_statistics import EngineStatistics, gather
@@ -119,7 +120,7 @@ class Engine:
         return self._deadline
 
     def _next_deadline(self) -> float | None:
-        due = (
+        return earliest(
             self._residents.deadline,
             self._membership.deadline,
             self._introductions.deadline,
@@ -127,7 +128,6 @@ class Engine:
             self._news.calls.deadline,
             self._drain_until,
         )
-        return min((when for when in due if when is not None), default=None)
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership

@@ -1,7 +1,7 @@
 """The peers' links: made when a peer is met, looked at when due, given up when it stays away."""
 
 from zmesh.actions import SendPackets
-from zmesh.deadlines import Deadlines
+from zmesh.deadlines import Deadlines, earliest
 from zmesh.ids import Entropy, NodeId, Path
 from zmesh.link_news import LinkNews
 from zmesh.options import NodeOptions
@@ -88,8 +88,7 @@ class Residents:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        due = (self._timers.next, self._patience.next)
-        return min((when for when in due if when is not None), default=None)
+        return earliest(self._timers.next, self._patience.next)
 
     def on_timer(self) -> None:
         """Let links do what is due, and forget peers that stayed away for too long."""

@@ -8,7 +8,7 @@ with the same message id and one attempt more. `serving` is the other side.
 from dataclasses import dataclass, field
 
 from zmesh.actions import CallAnswered, CallFailure, PeerState
-from zmesh.deadlines import Deadlines
+from zmesh.deadlines import Deadlines, earliest
 from zmesh.events import Call, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head, with_extra
@@ -71,8 +71,7 @@ class RequestReply:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        due = (self._deadlines.next, self._retries.next)
-        return min((when for when in due if when is not None), default=None)
+        return earliest(self._deadlines.next, self._retries.next)
 
     # Commands
 

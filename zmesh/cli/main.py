@@ -53,3 +53,7 @@ def _demo(options: argparse.Namespace) -> int:
             f"the demo needs {error.name}: install it with pip install 'zmesh[cli]'"
         ) from error
     return run(options.tree, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

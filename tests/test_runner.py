@@ -273,3 +273,25 @@ async def test_nothing_happens_after_stopping() -> None:
     bench.runner.command(command(3))
     bench.runner.flush()
     assert bench.engine.turns == [[command(1)]]
+
+
+async def test_command_after_news_goes_at_once() -> None:
+    bench = Bench()
+    for number in range(3):
+        bench.runner.command(command(number))
+        bench.runner.news([PathUp(number)])
+    assert bench.engine.turns == [
+        [command(0)], [PathUp(0)], [command(1)], [PathUp(1)], [command(2)], [PathUp(2)],
+    ]  # fmt: skip
+    bench.runner.stop()
+
+
+async def test_command_that_waits_goes_with_the_next_iteration() -> None:
+    bench = Bench()
+    bench.runner.command(command(1))
+    await asyncio.sleep(0.01)
+    bench.runner.command(command(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert bench.engine.turns == [[command(1)], [command(2)]]
+    bench.runner.stop()

@@ -93,7 +93,7 @@ class Runner:
         self._is_running = False
         self._is_in_turn = False
         self._is_turn_planned = False  # a turn comes with the loop's next iteration
-        self._has_flushed = False  # commands of this iteration wait for that one
+        self._has_flushed = False  # commands wait for that one, until there are news
 
     def start(self, transport: Transport) -> None:
         """Begin to take events; `transport` performs the orders to the network."""
@@ -129,15 +129,18 @@ class Runner:
         if self._is_in_turn:
             self._soon()
         else:
+            self._has_flushed = False  # what is done about the news is not to wait
             self._turn()
 
     def command(self, event: Event) -> None:
-        """Take a command: the first of a loop iteration goes at once, those after it together."""
+        """Take a command: the first after news goes at once, further ones together."""
         if not self._is_running:
             return
         self._events.append(event)
         if not self._has_flushed or len(self._events) >= COMMANDS_MAX:
             self.flush()
+        else:
+            self._soon()
 
     def flush(self) -> None:
         """Let the engine have what was gathered, now rather than with the next iteration."""
@@ -145,7 +148,6 @@ class Runner:
             self._soon()
             return
         self._has_flushed = True
-        self._soon()
         self._turn()
 
     def _soon(self) -> None:

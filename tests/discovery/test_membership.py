@@ -711,3 +711,13 @@ def test_any_course_of_events_keeps_the_books_and_repeats(
     first.collect()
     first.pass_time(first.now + 20.0)
     first.collect()
+
+
+def test_an_answer_that_a_late_loop_reads_after_its_time_still_counts() -> None:
+    membership = member()
+    membership.on_candidate(MDNS, HIGH, "", [E1], 5.0)
+    (dial,) = membership.take_dials()
+    membership.on_dial_up(dial.path, 5.0)
+    late = 5.0 + OPTIONS.greeting_timeout + 60.0
+    assert membership.on_identified(dial.path, HIGH, [E1], late) is Verdict.PROCEED
+    assert HangUp(dial.path) not in membership.take_dials()

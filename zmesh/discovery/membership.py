@@ -356,6 +356,8 @@ class Membership:
             else:
                 self._drop(pursuit)
         owner.proven = True
+        # It has answered: a loop that ran late must not hang it up for the time-out it just met.
+        target.attempts[path].deadline = now + self._options.greeting_timeout
         self._vouch_itself(node, endpoints, now)
         if owner.linked:
             return self._refuse(target, path, Verdict.REDUNDANT, now)

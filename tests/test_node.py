@@ -141,6 +141,21 @@ async def test_id_and_endpoints_are_what_others_need() -> None:
         assert b.peers.get("nobody") is None
 
 
+async def test_statistics_count_what_went_and_what_is_held() -> None:
+    async with nodes("a", "b") as (a, b):
+        receipt = await a.post_many("b", range(100))
+        async with b.subscribe("x"):
+            assert b.statistics().subscriptions == 1
+        assert a.statistics().open_receipts == 1
+        await read(b.inbox(), 100)
+        await receipt
+        counted = a.statistics()
+        assert counted.open_receipts == counted.open_calls == counted.unread == 0
+        assert counted.engine.present == 1
+        assert counted.transport.packets_sent > 0
+        assert counted.links[b.id].packets_sent > 0
+
+
 # Closing
 
 

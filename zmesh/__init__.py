@@ -1,7 +1,7 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
 from zmesh.actions import PeerState
-from zmesh.assembly import DrainReport
+from zmesh.assembly import DrainReport, NodeStatistics
 from zmesh.errors import (
     AlreadySettled,
     AmbiguousPeer,
@@ -85,6 +85,7 @@ __all__ = [
     "NoProvider",
     "Node",
     "NodeOptions",
+    "NodeStatistics",
     "NotOpen",
     "Overrun",
     "Peer",

@@ -25,7 +25,8 @@ from zmesh.calls import Calls
 from zmesh.discovery.interfaces import Interfaces
 from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.engine import Engine
-from zmesh.errors import Closed, DuplicateIdentity, PeerUnknown, ZmeshError
+from zmesh.engine_statistics import EngineStatistics
+from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, JournalId, NodeId
 from zmesh.inbox import DeliveryQueue, Inbox, Settle
@@ -34,8 +35,10 @@ from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.outgoing import Outgoing
 from zmesh.peers_view import Peers
+from zmesh.ports import TransportStatistics
 from zmesh.posting import Posting
 from zmesh.reliable.handshake import LocalIdentity
+from zmesh.reliable.link_statistics import LinkStatistics
 from zmesh.runner import ApplicationAction, Runner
 from zmesh.services import Services
 from zmesh.settings import Settings
@@ -58,6 +61,19 @@ class DrainReport:
 
     unsettled_out: int  # messages and calls of ours without outcome
     unsettled_in: int  # messages we had not settled
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """What a node counted since it opened, and what it holds now."""
+
+    engine: EngineStatistics
+    transport: TransportStatistics
+    links: dict[str, LinkStatistics]  # by the peer's id, as hex
+    open_receipts: int
+    open_calls: int
+    unread: int  # messages in the inbox
+    subscriptions: int
 
 
 class Assembly:
@@ -162,6 +178,25 @@ class Assembly:
         """Return a subscription that begins when it is entered."""
         queue = DeliveryQueue(self._loop, self.runner.settlements)
         return Subscription(self.subscriptions, queue, pattern, settle)
+
+    def statistics(self) -> NodeStatistics:
+        """Return the counters of all parts.
+
+        Raises:
+            NotOpen: it does not listen yet.
+        """
+        if self._transport is None:
+            raise NotOpen
+        engine = self.engine.statistics()
+        return NodeStatistics(
+            engine=engine,
+            transport=self._transport.statistics(),
+            links={node.hex(): link for node, link in engine.links.items()},
+            open_receipts=len(self.posting),
+            open_calls=len(self.calls),
+            unread=len(self.inbox),
+            subscriptions=len(self.subscriptions),
+        )
 
     def services_seen(self) -> list[str]:
         """Return the names of all services that are provided by anybody now."""

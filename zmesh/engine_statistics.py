@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from zmesh.defects import Defects
 from zmesh.discovery.membership import Membership, MembershipStatistics
+from zmesh.ids import NodeId
 from zmesh.introductions import Introductions
 from zmesh.link_news import LinkNews
 from zmesh.peers import Peers
+from zmesh.reliable.link_statistics import LinkStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class EngineStatistics:
     packets_unknown: int  # of no link known here
     defects: dict[str, int]
     membership: MembershipStatistics
+    links: dict[NodeId, LinkStatistics]
 
 
 def gather(
@@ -67,4 +70,5 @@ def gather(
         packets_unknown=introductions.packets_unknown,
         defects=dict(defects.counts),
         membership=membership.statistics(),
+        links={peer.id: peer.link.statistics() for peer in peers},
     )

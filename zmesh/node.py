@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from zeroconf.asyncio import AsyncZeroconf
 
-from zmesh.assembly import Assembly, DrainReport
+from zmesh.assembly import Assembly, DrainReport, NodeStatistics
 from zmesh.errors import (
     Closed,
     ForkedProcess,
@@ -181,6 +181,10 @@ class Node(Messaging):
     def peers(self) -> Peers:
         """The other nodes: iterate, `get`, `wait_for` and `watch`."""
         return self._at_work().peers
+
+    def statistics(self) -> NodeStatistics:
+        """Return what it counted since it opened, and what it holds now."""
+        return self._at_work().statistics()
 
     # Inside
 

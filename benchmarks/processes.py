@@ -18,9 +18,9 @@ def expect(pipe: Connection) -> Any:
 
 
 @contextmanager
-def role(function: Callable[..., None], *arguments: object) -> Iterator[tuple[Connection, Any]]:
+def role(function: Callable[..., None], *arguments: object) -> Iterator[tuple[Any, Any]]:
     """Run `function(pipe, *arguments)` in a process of its own; kill it if it does not end."""
-    ours, theirs = CONTEXT.Pipe()
+    ours, theirs = CONTEXT.Pipe()  # Connections here, though Windows calls them PipeConnections
     process = CONTEXT.Process(target=function, args=(theirs, *arguments), daemon=True)
     process.start()
     theirs.close()

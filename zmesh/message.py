@@ -113,6 +113,13 @@ def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     return (record[0], record[1], record[2], tuple(flat))
 
 
+def with_body(record: Record, body: bytes | memoryview) -> Record:
+    """Return the record with another body."""
+    if len(record) == 3:
+        return (record[0], record[1], body)
+    return (record[0], record[1], body, record[3])
+
+
 def without_extra(record: Record, tag: Tag) -> Record:
     """Return the record without `tag` in its extras."""
     if len(record) == 3:

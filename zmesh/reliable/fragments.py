@@ -10,7 +10,17 @@ from io import BytesIO
 from typing import Final, cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Fragments, Kind, Record, Tag, extra, head, with_extra, without_extra
+from zmesh.message import (
+    Fragments,
+    Kind,
+    Record,
+    Tag,
+    extra,
+    head,
+    with_body,
+    with_extra,
+    without_extra,
+)
 from zmesh.options import LinkOptions
 
 DIGEST_BYTES: Final = 16
@@ -33,7 +43,7 @@ def split(record: Record, fragment_bytes: int) -> list[Record]:
         (_FRAGMENT, "", body[start : start + fragment_bytes])
         for start in range(0, total, fragment_bytes)
     ]
-    pieces[0] = (record[0], record[1], body[:fragment_bytes], *announced[3:])
+    pieces[0] = with_body(announced, body[:fragment_bytes])
     return pieces
 
 
@@ -68,7 +78,7 @@ class Assembly:
         self.total_bytes = total
         self._piece_bytes = piece
         self._digest = digest
-        self._first = without_extra((first[0], first[1], b"", *first[3:]), Tag.FRAGMENTS)
+        self._first = without_extra(with_body(first, b""), Tag.FRAGMENTS)
         self._missing = count
         self._hash = blake2b(digest_size=DIGEST_BYTES)
         self._body = BytesIO()
@@ -100,7 +110,7 @@ class Assembly:
         if self._hash.digest() != self._digest:
             raise ProtocolError("fragments", "the pieces are not what was announced")
         # `getvalue` hands over BytesIO's own buffer: the body has been copied once in all.
-        return (self._first[0], self._first[1], self._body.getvalue(), *self._first[3:])
+        return with_body(self._first, self._body.getvalue())
 
     def _take(self, body: bytes | memoryview) -> None:
         self._hash.update(body)

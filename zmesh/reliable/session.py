@@ -120,7 +120,7 @@ class Session:
                 for seq in range(first, last + 1):
                     self._expire_at(out, seq, now + ttl)
         else:
-            first = out.next_seq
+            first = last = out.next_seq
             for record in records:
                 last = self._submit_one(out, record, ticket, now, ttl)
         if key is not None:

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from zmesh.message import Kind, Record
+from zmesh.message import Kind, Record, with_body
 from zmesh.reliable.link_events import Liveness
 from zmesh.testing.clock import HostClock
 from zmesh.testing.findings import Rule
@@ -148,7 +148,7 @@ class LinkWorld(World[Packet]):
 def _flip(record: Record, random: Random) -> Record:
     body = bytearray(record[2])
     body[random.randrange(len(body))] ^= 1 << random.randrange(8)
-    return (record[0], record[1], bytes(body), *record[3:])
+    return with_body(record, bytes(body))
 
 
 def describe(packet: Packet) -> str:

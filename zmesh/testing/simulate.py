@@ -96,7 +96,7 @@ class Total:
 
 def run_all(seeds: Sequence[int], levels: Sequence[Level], workers: int) -> Iterator[Report]:
     """Run seeds at each level, over as many processes as asked for; reports come in order."""
-    jobs = [(seed, level) for level in levels for seed in seeds]
+    jobs: list[tuple[int, Level]] = [(seed, level) for level in levels for seed in seeds]
     if workers == 1:
         yield from (run(seed, level) for seed, level in jobs)
         return

@@ -30,7 +30,7 @@ from zmesh.actions import (
     TicketsDone,
     Trace,
 )
-from zmesh.engine import Engine
+from zmesh.core.engine import Engine
 from zmesh.events import (
     Call,
     CandidateFound,

@@ -12,9 +12,9 @@ IMPURE = {
     "asyncio", "concurrent", "logging", "multiprocessing", "os", "random", "secrets", "selectors",
     "signal", "socket", "sqlite3", "subprocess", "threading", "time", "uuid", "zeroconf", "zmq",
 }  # fmt: skip
-PURE_PACKAGES = ("wire", "reliable", "patterns")
+PURE_PACKAGES = ("wire", "reliable", "patterns", "core")
 PURE_MODULES = (
-    "actions", "deadlines", "engine", "errors", "events", "ids", "message", "options",
+    "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options",
     "discovery.candidates", "discovery.membership",
 )  # fmt: skip
 

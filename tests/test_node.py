@@ -452,7 +452,7 @@ async def test_clash_of_identities_closes_the_node(caplog: pytest.LogCaptureFixt
 async def test_lone_node_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("zmesh.assembly.ALONE_AFTER", 0.05)
+    monkeypatch.setattr("zmesh.face.assembly.ALONE_AFTER", 0.05)
     async with Node("a", mesh="lonely", mdns=False):
         await asyncio.sleep(0.1)
     assert "a: no peers in mesh 'lonely'" in caplog.text

@@ -1,7 +1,6 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
 from zmesh.actions import PeerState
-from zmesh.assembly import DrainReport, NodeStatistics
 from zmesh.errors import (
     AlreadySettled,
     AmbiguousPeer,
@@ -30,18 +29,10 @@ from zmesh.errors import (
     WrongThread,
     ZmeshError,
 )
-from zmesh.inbox import Inbox
-from zmesh.message import Failure, FailureKind
-from zmesh.node import Node
-from zmesh.options import (
-    DiscoveryOptions,
-    LinkOptions,
-    NodeOptions,
-    TransportOptions,
-    WireLimits,
-)
-from zmesh.outgoing import Headers
-from zmesh.peers_view import (
+from zmesh.face.assembly import DrainReport, NodeStatistics
+from zmesh.face.inbox import Inbox
+from zmesh.face.outgoing import Headers
+from zmesh.face.peers_view import (
     Joined,
     Left,
     Overrun,
@@ -52,9 +43,18 @@ from zmesh.peers_view import (
     Suspected,
     Updated,
 )
-from zmesh.receipts import Receipt
-from zmesh.received import Message
-from zmesh.subscriptions import Subscription
+from zmesh.face.receipts import Receipt
+from zmesh.face.received import Message
+from zmesh.face.subscriptions import Subscription
+from zmesh.message import Failure, FailureKind
+from zmesh.node import Node
+from zmesh.options import (
+    DiscoveryOptions,
+    LinkOptions,
+    NodeOptions,
+    TransportOptions,
+    WireLimits,
+)
 
 __version__ = "0.1.0"
 

@@ -10,7 +10,6 @@ from typing import Final, Self
 
 from zeroconf.asyncio import AsyncZeroconf
 
-from zmesh.assembly import Assembly, DrainReport, NodeStatistics
 from zmesh.errors import (
     Closed,
     ForkedProcess,
@@ -19,10 +18,11 @@ from zmesh.errors import (
     WrongThread,
     ZmeshError,
 )
-from zmesh.messaging import Messaging
+from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics
+from zmesh.face.messaging import Messaging
+from zmesh.face.peers_view import Peers
+from zmesh.face.settings import settle
 from zmesh.options import NodeOptions
-from zmesh.peers_view import Peers
-from zmesh.settings import settle
 
 EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""

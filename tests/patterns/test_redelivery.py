@@ -3,14 +3,14 @@
 import pytest
 
 from tests.discovery.entropy import FixedEntropy
+from zmesh.core.loopback import Loopback
+from zmesh.core.peers import Peer, Peers
+from zmesh.core.turn import Turn
 from zmesh.ids import NodeId, SessionId
-from zmesh.loopback import Loopback
 from zmesh.message import FailureKind, Kind, Outcome, Record, Tag, Ticket, extra, head, with_extra
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.redelivery import Redelivery
-from zmesh.peers import Peer, Peers
 from zmesh.reliable.link_events import Arrived, Returned, SessionEnd
-from zmesh.turn import Turn
 
 RECORD: Record = (head(Kind.DIRECT), "", b"x")
 

@@ -21,7 +21,7 @@ class Child:
 
     def __init__(self, *arguments: str) -> None:
         # Unbuffered, so that what `line` has not read is left for `end`.
-        self._process = subprocess.Popen(  # noqa: S603  # our own script
+        self._process = subprocess.Popen(  # our own script
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 from zmesh.actions import Delivery
 from zmesh.batches import runs
+from zmesh.core.peers import Peer
+from zmesh.core.turn import Turn
 from zmesh.errors import AmbiguousPeer, PeerUnknown
 from zmesh.events import Post, Source
 from zmesh.ids import NodeId
 from zmesh.message import Failure, FailureKind, Outcome, Record, Tag, extra, with_extra
-from zmesh.peers import Peer
-from zmesh.turn import Turn
 
 
 class Direct:

@@ -6,11 +6,11 @@ forth within a turn is not told at all.
 
 from collections.abc import Iterable
 
+from zmesh.core.peers import Peer, RemotePeer
+from zmesh.core.turn import Turn
 from zmesh.ids import NodeId
 from zmesh.options import NodeOptions
 from zmesh.patterns.routing import TopicTable, is_pattern
-from zmesh.peers import Peer, RemotePeer
-from zmesh.turn import Turn
 from zmesh.wire.frames import Interest
 
 SERVICE = "service"

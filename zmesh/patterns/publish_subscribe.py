@@ -6,11 +6,11 @@ and not at all where none does.
 
 from zmesh.actions import Delivery, PeerState
 from zmesh.batches import runs
+from zmesh.core.peers import Peer
+from zmesh.core.turn import Turn
 from zmesh.events import Publish, Source
 from zmesh.message import Failure, FailureKind, Outcome, Record
 from zmesh.patterns.interest import InterestTable
-from zmesh.peers import Peer
-from zmesh.turn import Turn
 
 _SILENT = (PeerState.BUSY, PeerState.SUSPECT)
 

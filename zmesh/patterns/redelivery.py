@@ -7,6 +7,8 @@ by handlers that failed; what was given back unhandled comes again as it was.
 from collections import deque
 from dataclasses import dataclass
 
+from zmesh.core.peers import Peer
+from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import (
@@ -23,9 +25,7 @@ from zmesh.message import (
     without_extra,
 )
 from zmesh.options import NodeOptions
-from zmesh.peers import Peer
 from zmesh.reliable.link_events import Returned, SessionEnd
-from zmesh.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,15 @@ with the same message id and one attempt more. `serving` is the other side.
 from dataclasses import dataclass, field
 
 from zmesh.actions import CallAnswered, CallFailure, PeerState
+from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.events import Call, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable
-from zmesh.peers import InternalTicket, Peer
 from zmesh.reliable.link_events import Returned
-from zmesh.turn import Turn
 
 
 class CallTicket(InternalTicket):

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.batches import runs
+from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.turn import Turn
 from zmesh.events import Reply, SettleDeliveries, Source
 from zmesh.ids import JournalId
 from zmesh.message import Outcome, Record, Tag, extra, size_of, with_extra
 from zmesh.options import NodeOptions
-from zmesh.peers import InternalTicket, Peer
 from zmesh.reliable.link_events import Returned, SessionEnd
 from zmesh.reliable.seen import PENDING, MessageId, SeenTable
-from zmesh.turn import Turn
 
 _MAY_ASK_AGAIN = (SessionEnd.PEER_FORGOT, SessionEnd.LINGER_OVER)
 """A caller that left or restarted knows nothing of its calls any more."""

@@ -30,11 +30,7 @@ def _is_long_stop(world: "World[Any]", fault: Fault) -> bool:
 
 
 def _note_parting(world: "World[Any]", fault: Fault) -> None:
-    alone = fault.kind in (
-        FaultKind.ISOLATION, FaultKind.CRASH, FaultKind.POWER_LOSS, FaultKind.LEAVE,
-        FaultKind.STALL, FaultKind.SUSPEND,
-    )  # fmt: skip
-    others = range(len(world.lives)) if alone else [fault.other]
+    others = range(len(world.lives)) if fault.is_of_one else [fault.other]
     for other in others:
         world.sever(fault.host, other)
 

@@ -1,5 +1,6 @@
 """From a seed to a scenario: the same seed always means the same."""
 
+from dataclasses import replace
 from math import exp, log
 from random import Random
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from zmesh.testing.scenario import (
 
 def generate(seed: int, level: Level = "link") -> Scenario:
     """Return the scenario of a seed: always the same one."""
-    return _Generator(seed, level).scenario()
+    generator = _Generator(seed, level)
+    return generator.drill() if level == "node" and seed % 16 == 15 else generator.scenario()
 
 
 SERVICES = ("add", "multiply")
@@ -28,7 +30,7 @@ TOPICS = ("news.*", "news.local", "weather.>", "*.local")
 PUBLISHED = ("news.local", "news.far", "weather.today.here", "sport.local")
 
 _SHARES = {
-    FaultKind.WEATHER: 5, FaultKind.LAG: 1, FaultKind.CORRUPTION: 1, FaultKind.ONE_WAY: 2,
+    FaultKind.WEATHER: 5, FaultKind.LAG: 1, FaultKind.CORRUPTION: 2, FaultKind.ONE_WAY: 2,
     FaultKind.PARTITION: 3, FaultKind.ISOLATION: 1, FaultKind.BLACK_HOLE: 2, FaultKind.RESET: 5,
     FaultKind.CRASH: 3, FaultKind.POWER_LOSS: 1, FaultKind.LEAVE: 1, FaultKind.STALL: 2,
     FaultKind.SUSPEND: 1, FaultKind.SLOW: 2, FaultKind.ECHO: 3,
@@ -40,7 +42,7 @@ _NODE_SHARES = {FaultKind.CORRUPTION: 0, FaultKind.GHOST: 1, FaultKind.STRANGER:
 class _Generator:
     def __init__(self, seed: int, level: Level) -> None:
         self._seed = seed
-        self._level = level
+        self._level: Level = level
         self._random = Random(f"scenario {level} {seed}")  # noqa: S311  repeatable is the point
 
     def scenario(self) -> Scenario:
@@ -66,6 +68,27 @@ class _Generator:
             changes=self._changes(hosts, active) if whole else (),
             attempts_max=random.choice((3, 20)),
             discovery=random.choice(("mdns", "mdns", "static")),
+        )
+
+    def drill(self) -> Scenario:
+        """Return a scenario of calls only, of which one provider is lost while it handles them."""
+        random, hosts = self._random, self._random.randint(3, 5)
+        plan = HostPlan(consumer=Consumer(concurrency=64, seconds=1.0), services=SERVICES)
+        kind = random.choice(
+            (FaultKind.CRASH, FaultKind.CRASH, FaultKind.LEAVE, FaultKind.PARTITION)
+        )
+        lost = random.randrange(1, hosts)
+        return Scenario(
+            seed=self._seed,
+            level=self._level,
+            hosts=tuple(replace(plan, fresh_identity=random.random() < 0.5) for _ in range(hosts)),
+            link=self._link_options(),
+            submissions=tuple(
+                Submission(at, 0, 0, PRIORITY_DEFAULT, (64,), kind="call", name=SERVICES[0])
+                for at in sorted(random.uniform(1.0, 4.0) for _ in range(30))
+            ),
+            faults=(Fault(random.uniform(2.0, 3.0), kind, lost, 0, self._between(0.01, 10.0)),),
+            settle_within=120.0,
         )
 
     def _between(self, low: float, high: float) -> float:
@@ -139,9 +162,10 @@ class _Generator:
             (),
             ((Outcome.REJECTED, 0.1), (Outcome.RELEASED, 0.1), (Outcome.MODIFIED, 0.1)),
         ))  # fmt: skip
+        seconds = random.choice((0.0, 0.0, 0.0, 0.001, 0.001, 0.02, 0.02, 1.0))
         return Consumer(
-            concurrency=random.choice((1, 3, 64)),
-            seconds=random.choice((0.0, 0.0, 0.001, 0.02)),
+            concurrency=64 if seconds == 1.0 else random.choice((1, 3, 64)),
+            seconds=seconds,
             long_share=random.choice((0.0, 0.0, 0.01)),
             outcomes=outcomes,
         )
@@ -154,7 +178,7 @@ class _Generator:
             ((PRIORITY_DEFAULT,), (0, PRIORITY_DEFAULT, LANES - 1), range(LANES))
         )
         keys = random.choice(((None,), (None, "a"), ("a", "b", None)))
-        expiring = 0.0 if calm else random.choice((0.0, 0.2))
+        expiring = 0.0 if calm else random.choice((0.0, 0.2, 0.6))
         count = int(self._between(4, 50))
         made = []
         for at in sorted(random.random() * active for _ in range(count)):
@@ -167,7 +191,7 @@ class _Generator:
                     lane=random.choice(lanes),
                     sizes=self._sizes(options),
                     key=random.choice(keys),
-                    ttl=self._between(0.02, 5.0) if random.random() < expiring else None,
+                    ttl=self._between(0.01, 4.0) if random.random() < expiring else None,
                     withdraw_after=(
                         self._between(0.001, 2.0) if random.random() < expiring / 4 else None
                     ),
@@ -192,7 +216,7 @@ class _Generator:
     def _sizes(self, options: LinkOptions) -> tuple[int, ...]:
         """Return the sizes of the bodies of one submission: mostly few and small."""
         random = self._random
-        if random.random() < 0.1:
+        if random.random() < 0.15:
             largest = min(256 * KIB, 100 * options.fragment_bytes)
             return (int(self._between(options.fragment_bytes, largest)),)
         count = random.choice((1, 1, 2, 5, 20))

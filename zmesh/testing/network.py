@@ -267,6 +267,8 @@ class Network(Generic[P]):
         for socket in [s for s in self._sockets.values() if s.port is port]:
             if dark:
                 self._forget(socket)
+                # Nobody is told; keepalive ends such connections at last.
+                self._queue.after(self._give_up_after, self._abort, socket.peer)
             else:
                 self._close(socket)
 

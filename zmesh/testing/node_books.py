@@ -11,6 +11,9 @@ from zmesh.testing.node_ledger import Handling, NodeLedger, NodeMessage, NodePar
 from zmesh.testing.node_process import NodeProcess
 from zmesh.testing.scenario import Scenario, Submission
 
+FAILOVER_WITHIN = 0.5  # seconds after the caller heard that its provider is gone
+AFTERMATH = 5.0  # seconds after a fault in which a link may still be broken and nobody knows
+
 
 def node_id(index: int, incarnation: int, shuffled: int) -> NodeId:
     """Return the id of a life of a host; `shuffled` decides whose id is lower."""
@@ -74,17 +77,18 @@ class NodeBooks:
         """Check the end of a call."""
         failure = answer.failure.name if answer.failure else "replied"
         process.note("answered", answer.call, failure, answer.peer)
-        call = answer.call
-        service = "" if call >= len(self.ledger.messages) else self._service(call)
-        providers = [
-            view.name
+        known = answer.call < len(self.ledger.messages)
+        service = self.ledger.messages[answer.call].submission.name if known else ""
+        providers = [view.name for view in self._providers(process, service)]
+        self.ledger.on_answered(process.label, answer, process.clock.read(), providers=providers)
+
+    def _providers(self, process: NodeProcess, service: str) -> list[PeerView]:
+        """Return the providers of a service that a process's application can see."""
+        return [
+            view
             for view in self.views(process).values()
             if service in view.services and view.state is PeerState.ALIVE and not view.draining
         ]
-        self.ledger.on_answered(process.label, answer, process.clock.read(), providers=providers)
-
-    def _service(self, call: int) -> str:
-        return self.ledger.messages[call].submission.name
 
     # Receiving
 
@@ -129,8 +133,46 @@ class NodeBooks:
         if self._scenario.calm and news.change not in (PeerChange.JOINED, PeerChange.UPDATED):
             text = f"takes {peer.name} for {peer.state.value} ({news.reason})"
             self.wrong(Rule.LIVENESS, process.label, text)
-        if news.change is PeerChange.LEFT and peer.state is PeerState.LOST:
-            self._check_loss(process, news)
+        if news.change is PeerChange.LEFT:
+            self._expect_failover(process, peer)
+            if peer.state is PeerState.LOST:
+                self._check_loss(process, news)
+
+    def _expect_failover(self, process: NodeProcess, gone: PeerView) -> None:
+        """Calls a provider had when it was lost must soon be with another, if there is one."""
+        queue = process.queue
+        until = queue.now + FAILOVER_WITHIN
+        for call in self.ledger.open_calls.values():
+            last = call.handlings[-1] if call.handlings else None
+            if call.sender != process.label or last is None or last.index != index_of(gone.id):
+                continue
+            others = [
+                view.id
+                for view in self._providers(process, call.submission.name)
+                if not self._is_disturbed(process.index, index_of(view.id), queue.now, until)
+            ]
+            if others:
+                queue.at(until, self._check_failover, process, call, last, others)
+
+    def _check_failover(
+        self, process: NodeProcess, call: NodeMessage, last: Handling, others: list[NodeId]
+    ) -> None:
+        views = self.views(process)
+        moved = call.handlings[-1] is not last or call.number not in self.ledger.open_calls
+        still = [views[node].name for node in others if node in views]
+        if process.alive and still and not moved:
+            text = f"{call} stays with {last.receiver}, which is gone, though {still} are here"
+            self.wrong(Rule.LIVENESS, process.label, text)
+
+    def _is_disturbed(self, one: int, other: int, start: float, end: float) -> bool:
+        """Whether anything goes wrong with one of two hosts, or is told of it, meanwhile."""
+        faults = any(
+            fault.at <= end
+            and start - AFTERMATH <= fault.at + fault.seconds
+            and fault.strikes(one, other)
+            for fault in self._scenario.faults
+        )
+        return faults or any(start <= change.at <= end for change in self._scenario.changes)
 
     def _check_loss(self, process: NodeProcess, news: PeerChanged) -> None:
         """A peer whose loop is blocked, or who sleeps, is not lost for that."""
@@ -165,7 +207,9 @@ class NodeBooks:
         self.ledger.finish()
         for parcel in self._known:
             kinds = [failure.kind for failure in parcel.ticket.failures]
-            if FailureKind.PEER_UNKNOWN in kinds:
+            target = parcel.messages[0].target
+            left = target is not None and self._may_be_lost(parcel.messages[0].source, target)
+            if FailureKind.PEER_UNKNOWN in kinds and not left:
                 text = f"{parcel.messages[0]} is for somebody unknown, who had joined"
                 self.wrong(Rule.UNTRUE, parcel.sender, text)
 

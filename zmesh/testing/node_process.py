@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from zmesh.actions import Action, Dial, HangUp, Probe, SendPackets
-from zmesh.engine import Engine
+from zmesh.core.engine import Engine
 from zmesh.events import EndpointsChanged, Event, LoopLate, PacketsReceived, TimerFired
 from zmesh.ids import JournalId, MeshTag, NodeId, Path
 from zmesh.options import NodeOptions

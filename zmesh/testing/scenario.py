@@ -43,6 +43,25 @@ class Fault:
     seconds: float
     severity: float = 0.0  # 0 to 1, what it means depends on the kind
 
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it strikes `host` alone, and with it everything between it and the others."""
+        return self.kind in _OF_ONE
+
+    def strikes(self, one: int, other: int) -> bool:
+        """Return whether anything between two hosts is touched."""
+        if self.is_of_one:
+            return self.host in (one, other)
+        return {self.host, self.other} == {one, other}
+
+
+_OF_ONE = frozenset(
+    (
+        FaultKind.ISOLATION, FaultKind.CRASH, FaultKind.POWER_LOSS, FaultKind.LEAVE,
+        FaultKind.STALL, FaultKind.SUSPEND, FaultKind.SLOW, FaultKind.GHOST, FaultKind.STRANGER,
+    )
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:

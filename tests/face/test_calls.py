@@ -1,0 +1,112 @@
+"""Calls: answers, and the errors that tell why there is none."""
+
+import asyncio
+
+import pytest
+
+from tests.face.support import record_of
+from zmesh.actions import CallAnswered, CallFailure
+from zmesh.errors import (
+    Closed,
+    DeadLettered,
+    DeliveryTimeout,
+    NoProvider,
+    PeerLost,
+    Rejected,
+    RemoteError,
+    UsageError,
+    ZmeshError,
+)
+from zmesh.events import Call, CancelCall, Event
+from zmesh.face.calls import Calls
+from zmesh.message import Encoding, Kind, Record, head
+
+
+class Bench:
+    """Calls that note the commands they give."""
+
+    def __init__(self, calls_max: int = 10) -> None:
+        self.commands: list[Event] = []
+        loop = asyncio.get_running_loop()
+        self.calls = Calls(loop, self.commands.append, calls_max)
+
+    async def start(self, timeout: float | None = None) -> "asyncio.Task[object]":  # noqa: ASYNC109
+        record = record_of("x", Kind.REQUEST, "resize")
+        call = self.calls.call(record, 4, timeout, 100.0, lambda: ["paint"])
+        task = asyncio.create_task(call)
+        await asyncio.sleep(0)
+        return task
+
+
+async def test_reply_is_decoded() -> None:
+    bench = Bench()
+    task = await bench.start()
+    bench.calls.answered(CallAnswered(1, record_of({"w": 3}, Kind.REPLY)))
+    assert await task == {"w": 3}
+    assert len(bench.calls) == 0
+
+
+async def test_deadline_is_on_the_clock_of_the_engine() -> None:
+    bench = Bench()
+    tasks = [await bench.start(2.5), await bench.start(None)]
+    deadlines = [command.deadline for command in bench.commands if isinstance(command, Call)]
+    assert deadlines == [102.5, None]
+    bench.calls.close("node")
+    await asyncio.wait(tasks)
+    assert all(isinstance(task.exception(), Closed) for task in tasks)
+
+
+FAILURE = record_of(["KeyError", "'w'"], Kind.FAILURE)
+
+
+@pytest.mark.parametrize(
+    ("failure", "record", "error", "text"),
+    [
+        (CallFailure.NO_PROVIDER, None, NoProvider, "paint"),
+        (CallFailure.REMOTE_ERROR, FAILURE, RemoteError, "raised KeyError: 'w'"),
+        (CallFailure.REMOTE_ERROR, None, RemoteError, "why"),
+        (CallFailure.REJECTED, None, Rejected, "printer rejected the message: why"),
+        (CallFailure.PEER_LOST, None, PeerLost, "printer"),
+        (CallFailure.EXHAUSTED, None, DeadLettered, "why"),
+        (CallFailure.DEADLINE, None, DeliveryTimeout, "within 2 s"),
+        (CallFailure.CLOSED, None, Closed, "closed"),
+    ],
+)
+async def test_failure_is_raised_as_its_error(
+    failure: CallFailure, record: Record | None, error: type[ZmeshError], text: str
+) -> None:
+    bench = Bench()
+    task = await bench.start(2)
+    bench.calls.answered(CallAnswered(1, record, failure, "printer", "why"))
+    with pytest.raises(error, match=text):
+        await task
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\x91\x01", b""])
+async def test_failure_a_peer_made_up_is_still_an_error(body: bytes) -> None:
+    bench = Bench()
+    task = await bench.start()
+    record = (head(Kind.FAILURE, Encoding.MSGPACK), "", body)
+    bench.calls.answered(CallAnswered(1, record, CallFailure.REMOTE_ERROR, "printer"))
+    with pytest.raises(RemoteError):
+        await task
+
+
+async def test_cancelled_call_is_taken_back_and_a_late_answer_ignored() -> None:
+    bench = Bench()
+    task = await bench.start()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert bench.commands[1:] == [CancelCall(1)]
+    bench.calls.answered(CallAnswered(1, record_of(1, Kind.REPLY)))
+
+
+async def test_open_calls_are_bounded() -> None:
+    bench = Bench(calls_max=1)
+    task = await bench.start()
+    with pytest.raises(UsageError):
+        await (await bench.start())
+    bench.calls.close("node")
+    with pytest.raises(Closed):
+        await task

@@ -1,0 +1,331 @@
+"""Posting: room, order, receipts, and what closing does to them."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+
+import pytest
+
+from tests.face.test_runner import FakeApplication, FakeNetwork
+from zmesh.actions import Action
+from zmesh.errors import Backpressure, BodyNotEncodable, Closed, PeerLost, PeerUnknown, Rejected
+from zmesh.events import Event, Post, Publish
+from zmesh.face.outgoing import Outgoing
+from zmesh.face.posting import BACKLOG_MAX, BATCH_MAX, LARGE_BYTES, Posting
+from zmesh.face.receipts import Receipt
+from zmesh.face.runner import Runner
+from zmesh.ids import NodeId
+from zmesh.message import Failure, FailureKind, Kind, Record, Ticket
+from zmesh.options import NodeOptions
+
+NODE = NodeId(b"printer-0123456!")
+RECORD: Record = (0, "", b"x")
+
+
+class FakeEngine:
+    """One peer, with so much room."""
+
+    def __init__(self) -> None:
+        self.room_left = 1000
+        self.topic_room: int | None = None
+        self.is_known = True
+        self.events: list[Event] = []
+        self.deadline: float | None = None
+
+    def handle(self, events: Sequence[Event], now: float) -> list[Action]:  # noqa: ARG002
+        self.events += events
+        for event in events:
+            if isinstance(event, Post):
+                self.room_left -= len(event.records)
+            elif isinstance(event, Publish) and self.topic_room is not None:
+                self.topic_room -= 1
+        return []
+
+    def resolve(self, to: str | NodeId) -> NodeId:
+        if not self.is_known:
+            raise PeerUnknown(str(to))
+        return NODE
+
+    def room(self, node: NodeId) -> int:
+        assert node == NODE
+        return self.room_left
+
+    def queued(self, node: NodeId) -> tuple[int, int]:
+        assert node == NODE
+        return (3, 123)
+
+    def room_to_publish(self, topic: str) -> int | None:
+        assert topic == "a.b"
+        return self.topic_room
+
+
+class Bench:
+    """Posting to the fake engine."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.engine = FakeEngine()
+        self.runner = Runner(loop, self.engine, FakeApplication())
+        self.runner.start(FakeNetwork())
+        self.unheard: list[Failure] = []
+        outgoing = Outgoing(NodeOptions())
+        self.posting = Posting(loop, self.engine, self.runner, outgoing, self.unheard.append)
+
+    async def post(self, record: Record = RECORD) -> Receipt:
+        return await self.posting.post("printer", record, 4, None, None)
+
+    async def post_many(self, bodies: Iterable[object]) -> Receipt:
+        return await self.posting.post_many("printer", bodies, 4, None, None, None)
+
+    async def publish(self) -> Receipt:
+        record: Record = (Kind.PUBLICATION, "a.b", b"x")
+        return await self.posting.publish(record, 4, None, None)
+
+    def posts(self) -> list[Post]:
+        return [event for event in self.engine.events if isinstance(event, Post)]
+
+    def accept(self, ticket: Ticket, count: int = 1) -> None:
+        ticket.accepted += count
+        if ticket.done:
+            self.posting.done([ticket])
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_post_is_given_to_the_engine_and_accepted_later() -> None:
+    bench = Bench()
+    receipt = await bench.post()
+    [post] = bench.posts()
+    assert (post.to, post.lane, post.records, post.ticket) == (NODE, 4, [RECORD], receipt)
+    assert len(bench.posting) == 1
+    bench.accept(receipt)
+    assert await receipt == 1
+    assert len(bench.posting) == 0
+    bench.runner.stop()
+
+
+async def test_unknown_peer_is_told_at_once() -> None:
+    bench = Bench()
+    bench.engine.is_known = False
+    with pytest.raises(PeerUnknown):
+        await bench.post()
+    with pytest.raises(PeerUnknown):
+        await bench.post_many([1])
+    assert len(bench.posting) == 0
+    bench.runner.stop()
+
+
+async def test_posts_wait_for_room_in_their_order() -> None:
+    bench = Bench()
+    bench.engine.room_left = 0
+    tasks = [asyncio.create_task(bench.post((0, str(number), b""))) for number in range(4)]
+    await turn()
+    assert bench.posts() == []
+    bench.engine.room_left = 2
+    bench.posting.peer_rooms.passed(NODE)
+    await turn()
+    bench.engine.room_left = 9
+    bench.posting.peer_rooms.passed(NODE)
+    await asyncio.wait(tasks)
+    await turn()
+    assert [post.records[0][1] for post in bench.posts()] == ["0", "1", "2", "3"]
+    bench.runner.stop()
+
+
+async def test_peer_that_leaves_ends_the_waiting() -> None:
+    bench = Bench()
+    bench.engine.room_left = 0
+    task = asyncio.create_task(bench.post())
+    await turn()
+    bench.engine.is_known = False
+    bench.posting.peer_rooms.gone(NODE)
+    with pytest.raises(PeerUnknown):
+        await task
+    bench.runner.stop()
+
+
+async def test_post_nowait_raises_where_there_is_no_room() -> None:
+    bench = Bench()
+    bench.engine.room_left = 3
+    for _ in range(3):
+        bench.posting.post_nowait("printer", RECORD, 4, None, None)
+    with pytest.raises(Backpressure) as caught:
+        bench.posting.post_nowait("printer", RECORD, 4, None, None)
+    assert (caught.value.peer, caught.value.queued_bytes) == ("printer", 123)
+    bench.runner.stop()
+
+
+async def test_post_nowait_does_not_overtake_those_who_wait() -> None:
+    bench = Bench()
+    bench.engine.room_left = 0
+    task = asyncio.create_task(bench.post())
+    await turn()
+    bench.engine.room_left = 1
+    bench.posting.peer_rooms.passed(NODE)
+    with pytest.raises(Backpressure):
+        bench.posting.post_nowait("printer", RECORD, 4, None, None)
+    await task
+    bench.runner.stop()
+
+
+async def test_loop_of_posts_lets_the_batch_go() -> None:
+    bench = Bench()
+    most = 0
+    for _ in range(500):
+        await bench.post()
+        most = max(most, bench.runner.backlog)
+    assert most < BACKLOG_MAX
+    await turn()
+    assert len(bench.posts()) == 500
+    bench.runner.stop()
+
+
+async def test_large_body_counts_before_the_next_post() -> None:
+    bench = Bench()
+    for _ in range(3):
+        await bench.post((0, "", bytes(LARGE_BYTES)))
+        assert bench.runner.backlog == 0
+    bench.runner.stop()
+
+
+async def test_post_many_goes_in_pieces_under_one_receipt() -> None:
+    bench = Bench()
+    bench.engine.room_left = 10**6
+    receipt = await bench.post_many(b"%d" % number for number in range(2 * BATCH_MAX + 10))
+    await turn()
+    assert [len(post.records) for post in bench.posts()] == [BATCH_MAX, BATCH_MAX, 10]
+    assert {id(post.ticket) for post in bench.posts()} == {id(receipt)}
+    assert receipt.expected == 2 * BATCH_MAX + 10
+    bodies = [record[2] for post in bench.posts() for record in post.records]
+    assert bodies == [b"%d" % number for number in range(2 * BATCH_MAX + 10)]
+    bench.accept(receipt, receipt.expected)
+    assert await receipt == 2 * BATCH_MAX + 10
+    bench.runner.stop()
+
+
+async def test_post_many_waits_for_room_piece_by_piece() -> None:
+    bench = Bench()
+    bench.engine.room_left = 3
+    task = asyncio.create_task(bench.post_many(range(8)))
+    await turn()
+    assert [len(post.records) for post in bench.posts()] == [3]
+    assert not task.done()
+    bench.engine.room_left = 4
+    bench.posting.peer_rooms.passed(NODE)
+    await turn()
+    assert [len(post.records) for post in bench.posts()] == [3, 4]
+    bench.engine.room_left = 4
+    bench.posting.peer_rooms.passed(NODE)
+    receipt = await task
+    assert receipt.expected == 8
+    bench.runner.stop()
+
+
+async def test_post_many_is_not_done_before_its_last_piece() -> None:
+    bench = Bench()
+    bench.engine.room_left = 2
+    task = asyncio.create_task(bench.post_many(range(4)))
+    await turn()
+    ticket = bench.posts()[0].ticket
+    bench.accept(ticket, 2)
+    assert not ticket.done
+    bench.engine.room_left = 3
+    bench.posting.peer_rooms.passed(NODE)
+    receipt = await task
+    assert not receipt.done
+    bench.accept(receipt, 2)
+    assert await receipt == 4
+    bench.runner.stop()
+
+
+async def test_post_many_of_nothing_is_done() -> None:
+    bench = Bench()
+    assert await (await bench.post_many([])) == 0
+    assert len(bench.posting) == 0
+    bench.runner.stop()
+
+
+async def test_body_that_cannot_be_sent_ends_post_many_without_a_leak() -> None:
+    def bodies() -> Iterator[object]:
+        yield from range(BATCH_MAX)
+        yield object()
+
+    bench = Bench()
+    bench.engine.room_left = 10**6
+    with pytest.raises(BodyNotEncodable):
+        await bench.post_many(bodies())
+    [post] = bench.posts()
+    assert post.ticket.expected == BATCH_MAX
+    bench.accept(post.ticket, BATCH_MAX)
+    assert len(bench.posting) == 0
+    bench.runner.stop()
+
+
+async def test_publishing_waits_for_the_fullest_subscriber() -> None:
+    bench = Bench()
+    await bench.publish()
+    bench.engine.topic_room = 0
+    task = asyncio.create_task(bench.publish())
+    await turn()
+    assert len(bench.engine.events) == 1
+    bench.engine.topic_room = 1
+    bench.posting.topic_rooms.passed_all()
+    await task
+    await turn()
+    assert len(bench.engine.events) == 2
+    bench.runner.stop()
+
+
+async def test_flush_waits_for_what_was_posted_so_far() -> None:
+    bench = Bench()
+    first, second = await bench.post(), await bench.post()
+    task = asyncio.create_task(bench.posting.flush())
+    await turn()
+    third = await bench.post()
+    bench.accept(second)
+    first.fail(Failure(FailureKind.REJECTED, "printer", "no"))
+    await turn()
+    assert not task.done()
+    bench.posting.done([first])
+    await task
+    assert not third.done
+    with pytest.raises(Rejected):
+        await first
+    bench.runner.stop()
+
+
+async def test_failure_is_told_where_nobody_awaits_the_receipt() -> None:
+    bench = Bench()
+    awaited, forgotten = await bench.post(), await bench.post_many([1, 2])
+    task = asyncio.ensure_future(awaited)
+    await turn()
+    lost = Failure(FailureKind.PEER_LOST, "printer", "refused")
+    awaited.fail(lost)
+    forgotten.fail(lost)
+    forgotten.fail(Failure(FailureKind.PEER_LOST, "printer", "refused"))
+    bench.posting.done([awaited, forgotten])
+    assert bench.unheard == [lost]
+    with pytest.raises(PeerLost):
+        await task
+    bench.runner.stop()
+
+
+async def test_closing_fails_what_is_open_and_what_waits() -> None:
+    bench = Bench()
+    receipt = await bench.post()
+    many = await bench.post_many([1, 2, 3])
+    bench.engine.room_left = 0
+    waiting = asyncio.create_task(bench.post())
+    await turn()
+    bench.posting.close("node")
+    for each in (receipt, many):
+        with pytest.raises(Closed):
+            await each
+    assert len(many.failures) == 3
+    with pytest.raises(Closed):
+        await waiting
+    with pytest.raises(Closed):
+        await bench.post()
+    bench.runner.stop()

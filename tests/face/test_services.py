@@ -1,0 +1,362 @@
+"""Services: handlers start, wait, are cancelled, and what they do is an answer or a verdict."""
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.face.support import SOURCE, record_of
+from zmesh.actions import CancelRequest, Delivery
+from zmesh.errors import InvalidOption, Reject, UsageError
+from zmesh.events import Event, Reply, Serve, SettleDeliveries, Withdraw
+from zmesh.face.handlers import BLOCKING, Handler
+from zmesh.face.outgoing import Outgoing, failure_of
+from zmesh.face.received import Message
+from zmesh.face.services import Services
+from zmesh.message import Kind, Outcome, Record, Tag
+from zmesh.options import NodeOptions
+from zmesh.wire.bodies import decode_body
+
+
+class Bench:
+    """Services that note the commands they give."""
+
+    def __init__(self) -> None:
+        self.commands: list[Event] = []
+        outgoing = Outgoing(NodeOptions())
+        self.services = Services(asyncio.get_running_loop(), outgoing, self.commands.append)
+
+    def serve(self, handler: Handler, concurrency: int = 8, name: str = "work") -> None:
+        self.services.serve(name, handler, concurrency)
+        self.commands.clear()
+
+    def request(self, seq: int, body: object = None, name: str = "work") -> None:
+        head, _, data = record_of(body, Kind.REQUEST)[:3]
+        record: Record = (head, name, data, (Tag.CORRELATION, 1000 + seq))
+        self.services.deliver([Delivery(SOURCE, "printer", seq, seq, [record])])
+
+    async def done(self, count: int) -> list[Event]:
+        async with asyncio.timeout(5):
+            while len(self.commands) < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        return self.commands
+
+
+def answer_of(event: Event) -> tuple[int, int, object]:
+    assert isinstance(event, Reply)
+    return event.first_seq, event.correlation, decode_body(event.record[0] >> 4, event.record[2])
+
+
+def verdict_of(event: Event) -> tuple[int, Outcome, str]:
+    assert isinstance(event, SettleDeliveries)
+    return event.first_seq, event.outcome, event.reason
+
+
+async def never(_: Message) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_serving_and_withdrawing_are_told() -> None:
+    bench = Bench()
+    bench.services.serve("work", never, 1)
+    assert "work" in bench.services
+    bench.services.withdraw("work")
+    assert bench.commands == [Serve("work"), Withdraw("work")]
+    assert "work" not in bench.services
+
+
+async def test_what_a_handler_returns_is_the_reply() -> None:
+    bench = Bench()
+
+    async def double(message: Message) -> int:
+        assert message.topic == "work"
+        assert isinstance(message.body, int)
+        return 2 * message.body
+
+    bench.serve(double)
+    bench.request(7, 21)
+    assert answer_of((await bench.done(1))[0]) == (7, 1007, 42)
+
+
+async def test_reject_is_a_verdict_with_its_reason() -> None:
+    bench = Bench()
+
+    async def refuse(_: Message) -> None:
+        raise Reject("no paper")
+
+    bench.serve(refuse)
+    bench.request(7)
+    assert verdict_of((await bench.done(1))[0]) == (7, Outcome.REJECTED, "no paper")
+
+
+@pytest.mark.parametrize("result", [object(), {1, 2}])
+async def test_reply_that_cannot_be_sent_fails_the_call(result: object) -> None:
+    bench = Bench()
+
+    async def answer(_: Message) -> object:
+        return result
+
+    bench.serve(answer)
+    bench.request(7)
+    [event] = await bench.done(1)
+    assert isinstance(event, Reply)
+    assert failure_of(event.record)[0] == "BodyNotEncodable"
+
+
+async def test_any_other_exception_is_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+
+    async def fail(_: Message) -> None:
+        raise KeyError("paper")
+
+    bench.serve(fail)
+    bench.request(7)
+    [event] = await bench.done(1)
+    assert isinstance(event, Reply)
+    assert event.record[0] & 15 == Kind.FAILURE
+    assert failure_of(event.record) == ("KeyError", "'paper'")
+    assert "the handler of 'work' raised" in caplog.text
+
+
+async def test_no_more_than_concurrency_run_and_the_rest_wait_in_order() -> None:
+    bench = Bench()
+    running: list[object] = []
+    peak = 0
+    order: list[object] = []
+    gate = asyncio.Semaphore(0)
+
+    async def work(message: Message) -> object:
+        nonlocal peak
+        running.append(message.body)
+        order.append(message.body)
+        peak = max(peak, len(running))
+        await gate.acquire()
+        running.remove(message.body)
+        return message.body
+
+    bench.serve(work, concurrency=2)
+    for seq in range(1, 7):
+        bench.request(seq, seq)
+    for number in range(6):
+        await asyncio.sleep(0.001)
+        gate.release()
+        await bench.done(number + 1)
+    assert peak == 2
+    assert order == [1, 2, 3, 4, 5, 6]
+
+
+async def test_request_for_an_unknown_service_is_given_back() -> None:
+    bench = Bench()
+    bench.request(7)
+    assert [verdict_of(event) for event in bench.commands] == [(7, Outcome.RELEASED, "")]
+
+
+async def test_request_nobody_could_answer_is_rejected() -> None:
+    bench = Bench()
+    bench.serve(never)
+    bench.services.deliver(
+        [Delivery(SOURCE, "printer", 7, 7, [record_of(None, Kind.REQUEST, "work")])]
+    )
+    assert verdict_of(bench.commands[0])[:2] == (7, Outcome.REJECTED)
+
+
+async def test_cancelled_request_cancels_its_handler() -> None:
+    bench = Bench()
+    bench.serve(never, concurrency=1)
+    bench.request(1)
+    bench.request(2)
+    await asyncio.sleep(0)
+    bench.services.cancel(CancelRequest(SOURCE, 1))
+    bench.services.cancel(CancelRequest(SOURCE, 99))
+    assert verdict_of((await bench.done(1))[0]) == (1, Outcome.RELEASED, "")
+    await asyncio.sleep(0)
+    bench.services.cancel(CancelRequest(SOURCE, 2))
+    assert verdict_of((await bench.done(2))[1]) == (2, Outcome.RELEASED, "")
+
+
+async def test_cancelled_request_that_waits_never_runs() -> None:
+    bench = Bench()
+    bench.serve(never, concurrency=1)
+    bench.request(1)
+    bench.request(2)
+    bench.services.cancel(CancelRequest(SOURCE, 2))
+    assert [verdict_of(event) for event in bench.commands] == [(2, Outcome.RELEASED, "")]
+    await bench.services.close()
+
+
+async def test_handler_that_was_cancelled_by_itself_fails_the_call() -> None:
+    bench = Bench()
+
+    async def await_cancelled(_: Message) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    bench.serve(await_cancelled)
+    bench.request(7)
+    [event] = await bench.done(1)
+    assert isinstance(event, Reply)
+    assert failure_of(event.record)[0] == "CancelledError"
+
+
+async def test_withdrawing_finishes_what_runs_and_releases_what_waits() -> None:
+    bench = Bench()
+    gate = asyncio.Event()
+
+    async def work(_: Message) -> str:
+        await gate.wait()
+        return "done"
+
+    bench.serve(work, concurrency=1)
+    bench.request(1)
+    bench.request(2)
+    await asyncio.sleep(0)
+    bench.services.withdraw("work")
+    assert verdict_of(bench.commands[1]) == (2, Outcome.RELEASED, "")
+    gate.set()
+    assert answer_of((await bench.done(3))[2]) == (1, 1001, "done")
+
+
+async def test_closing_cancels_what_runs() -> None:
+    bench = Bench()
+    bench.serve(never, concurrency=2)
+    for seq in (1, 2, 3):
+        bench.request(seq)
+    await bench.services.close()
+    await asyncio.sleep(0)
+    assert sorted(verdict_of(event) for event in bench.commands) == [
+        (seq, Outcome.RELEASED, "") for seq in (1, 2, 3)
+    ]
+
+
+async def test_request_cannot_be_settled_by_hand() -> None:
+    bench = Bench()
+
+    async def settle(message: Message) -> None:
+        await message.accept()
+
+    bench.serve(settle)
+    bench.request(7)
+    [event] = await bench.done(1)
+    assert isinstance(event, Reply)
+    assert failure_of(event.record)[0] == UsageError.__name__
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+
+async def test_plain_function_runs_in_a_thread_with_the_context() -> None:
+    bench = Bench()
+    here = threading.get_ident()
+    variable.set("context")
+
+    def work(_: Message) -> list[object]:
+        return [threading.get_ident() == here, variable.get()]
+
+    bench.serve(work)
+    bench.request(7)
+    assert answer_of((await bench.done(1))[0]) == (7, 1007, [False, "context"])
+    await bench.services.close()
+
+
+async def test_exceptions_and_reject_cross_threads(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+
+    def work(message: Message) -> None:
+        if message.body == "reject":
+            raise Reject("no")
+        raise ValueError("bad")
+
+    bench.serve(work)
+    bench.request(1, "reject")
+    assert verdict_of((await bench.done(1))[0]) == (1, Outcome.REJECTED, "no")
+    bench.request(2)
+    event = (await bench.done(2))[1]
+    assert isinstance(event, Reply)
+    assert failure_of(event.record) == ("ValueError", "bad")
+    assert caplog.records
+    await bench.services.close()
+
+
+async def test_lambda_around_a_coroutine_function_is_awaited() -> None:
+    bench = Bench()
+
+    async def answer(value: int) -> int:
+        return value + 1
+
+    bench.serve(lambda message: answer(message.body))
+    bench.request(7, 1)
+    assert answer_of((await bench.done(1))[0])[2] == 2
+    await bench.services.close()
+
+
+async def test_blocking_in_a_thread_does_not_stall_the_loop() -> None:
+    bench = Bench()
+    gate = threading.Event()
+    bench.serve(lambda _: gate.wait(30))
+    bench.request(1)
+    await asyncio.sleep(0.01)
+    assert bench.commands == []
+    gate.set()
+    assert answer_of((await bench.done(1))[0])[2] is True
+    await bench.services.close()
+
+
+async def test_cancelling_does_not_free_the_place_of_a_thread() -> None:
+    bench = Bench()
+    gate = threading.Event()
+    bench.serve(lambda _: gate.wait(5), concurrency=1)
+    bench.request(1)
+    bench.request(2)
+    await asyncio.sleep(0.01)
+    bench.services.cancel(CancelRequest(SOURCE, 1))
+    await asyncio.sleep(0.01)
+    assert bench.commands == []
+    gate.set()
+    await bench.done(2)
+    await bench.services.close()
+
+
+@pytest.mark.parametrize("in_which_step", ["first", "second"])
+async def test_coroutine_that_blocks_the_loop_is_named(
+    in_which_step: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench()
+
+    async def block(_: Message) -> None:
+        if in_which_step == "second":
+            await asyncio.sleep(0)
+        time.sleep(1.5 * BLOCKING)  # noqa: ASYNC251
+
+    bench.serve(block, name="resize")
+    bench.request(1, name="resize")
+    bench.request(2, name="resize")
+    await bench.done(2)
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "'resize' held up the event loop" in warnings[0]
+
+
+async def test_generators_are_refused() -> None:
+    async def stream(_: Message) -> AsyncIterator[int]:
+        yield 1
+
+    bench = Bench()
+    with pytest.raises(InvalidOption):
+        bench.services.serve("work", stream, 1)
+
+
+async def test_objects_with_an_async_call_are_awaited() -> None:
+    class Double:
+        async def __call__(self, _: Message) -> object:
+            return threading.current_thread() is threading.main_thread()
+
+    bench = Bench()
+    handler: Callable[[Message], object] = Double()
+    bench.serve(handler)
+    bench.request(1)
+    assert answer_of((await bench.done(1))[0])[2] is True

@@ -1,0 +1,82 @@
+"""The thread pool: jobs run at once, threads are reused, and none is left."""
+
+import threading
+import time
+
+import pytest
+
+from zmesh.face import threads
+from zmesh.face.threads import ThreadPool
+
+
+def wait_until(condition: object, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def idle(pool: ThreadPool) -> int:
+    return pool._idle
+
+
+def test_jobs_run_at_the_same_time() -> None:
+    pool = ThreadPool("test")
+    barrier = threading.Barrier(5)
+    for _ in range(4):
+        pool.run(lambda: barrier.wait(5))
+    barrier.wait(5)
+    wait_until(lambda: idle(pool) == 4)
+    pool.close(5)
+
+
+def test_idle_thread_takes_the_next_job() -> None:
+    pool = ThreadPool("test")
+    names: list[int] = []
+    for count in range(1, 6):
+        pool.run(lambda: names.append(threading.get_ident()))
+        wait_until(lambda count=count: len(names) == count and idle(pool) == 1)
+    assert len(set(names)) == 1
+    pool.close(5)
+
+
+def test_no_thread_is_left_after_closing() -> None:
+    before = threading.active_count()
+    pool = ThreadPool("test")
+    for _ in range(3):
+        pool.run(lambda: time.sleep(0.01))
+    wait_until(lambda: idle(pool) == 3)
+    pool.close(5)
+    assert threading.active_count() == before
+
+
+def test_closing_does_not_wait_for_a_stuck_job() -> None:
+    pool = ThreadPool("test")
+    release = threading.Event()
+    pool.run(lambda: release.wait(30))
+    begun = time.monotonic()
+    pool.close(5)
+    assert time.monotonic() - begun < 1
+    release.set()
+    wait_until(lambda: not pool._threads)
+
+
+def test_threads_are_daemons() -> None:
+    pool = ThreadPool("test")
+    daemons: list[bool] = []
+    pool.run(lambda: daemons.append(threading.current_thread().daemon))
+    wait_until(lambda: idle(pool) == 1)
+    assert daemons == [True]
+    pool.close(5)
+
+
+def test_thread_idle_for_long_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_IDLE_S", 0.02)
+    pool = ThreadPool("test")
+    pool.run(lambda: None)
+    wait_until(lambda: not pool._threads)
+    assert idle(pool) == 0
+    ran = threading.Event()
+    pool.run(ran.set)
+    assert ran.wait(5)
+    wait_until(lambda: not pool._threads)

@@ -1,0 +1,1 @@
+"""The pure node: everything between the loop and the links."""

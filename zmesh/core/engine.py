@@ -1,0 +1,403 @@
+"""The pure node: joins patterns, peers and links. `handle` what happened, perform what it returns.
+
+One turn routes all events, does what is due, and lets every link that was touched write its
+packets; acknowledgements, settlements and data share them. Its cost grows with the links touched,
+not with the peers known. `deadline` says when the next turn is due without any event.
+"""
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from zmesh.actions import Action, Drained, HangUp, PeerView
+from zmesh.core.defects import Defects
+from zmesh.core.engine_statistics import EngineStatistics, gather
+from zmesh.core.introductions import Introductions
+from zmesh.core.link_news import LinkNews
+from zmesh.core.loopback import Loopback
+from zmesh.core.peers import Peer, Peers, RemotePeer
+from zmesh.core.residents import Residents
+from zmesh.core.turn import Turn
+from zmesh.deadlines import earliest
+from zmesh.discovery.membership import Membership
+from zmesh.errors import InvalidOption, PeerUnknown, UsageError
+from zmesh.events import (
+    Call,
+    CancelCall,
+    CandidateFound,
+    CandidateGone,
+    CloseNode,
+    DrainNode,
+    EndpointsChanged,
+    Event,
+    InboundClosed,
+    LoopLate,
+    OpenInbox,
+    PacketsReceived,
+    PathDown,
+    PathFull,
+    PathUp,
+    PathWritable,
+    Post,
+    ProbeAnswered,
+    Publish,
+    Reply,
+    Serve,
+    SettleDeliveries,
+    Subscribe,
+    TimerFired,
+    Unsubscribe,
+    Withdraw,
+)
+from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
+from zmesh.message import Failure, FailureKind
+from zmesh.options import NodeOptions
+from zmesh.patterns.redelivery import DeadLetter
+from zmesh.patterns.routing import check_pattern, check_topic
+from zmesh.reliable.handshake import LocalIdentity
+from zmesh.reliable.link_events import SessionEnd
+from zmesh.wire.frames import ByeCode, Drain
+
+
+class Engine:
+    """One node without its sockets.
+
+    Args:
+        local: who it is.
+        options: bounds and times.
+        entropy: for jitter, tokens and choices among equals.
+        now: seconds on the clock that `handle` gets.
+    """
+
+    def __init__(
+        self, local: LocalIdentity, options: NodeOptions, entropy: Entropy, now: float
+    ) -> None:
+        self._local = local
+        self._options = options
+        self._entropy = entropy
+        session = SessionId(entropy.token(TOKEN_BYTES))
+        self._loopback = Loopback(session, options.link)
+        self._peers = Peers(Peer(local.node, local.name, self._loopback), options)
+        self._peers.local.session = session
+        self._turn = Turn(self._peers, options.link, now)
+        self._defects = Defects(self._turn, options.defects_traced_max)
+        self._membership = Membership(local.node, options, entropy)
+        self._news = LinkNews(
+            options, self._turn, entropy, self._membership, self._defects, self._reach
+        )
+        self._residents = Residents(local, options, entropy, self._turn, self._news)
+        self._introductions = Introductions(
+            local, options, self._turn, self._membership, self._defects, self._residents.admit
+        )
+        self._deadline: float | None = None
+        self._drain_until: float | None = None
+        self._drained = False
+        self._closed = False
+
+    # Turns
+
+    def handle(self, events: Iterable[Event], now: float) -> list[Action]:
+        """Take in what happened, in order; return what is to be done, in order.
+
+        `now` never goes backwards. After `CloseNode` nothing has an effect.
+        """
+        self._turn.begin(now)
+        for event in events:
+            if self._closed:
+                break
+            self._on_event(event)
+        if not self._closed:
+            if self._deadline is not None and self._deadline <= now:
+                self._do_what_is_due()
+            self._settle_down()
+            if self._drain_until is not None:
+                self._check_drained()
+        self._deadline = None if self._closed else self._next_deadline()
+        return self._turn.end()
+
+    @property
+    def deadline(self) -> float | None:
+        """When `handle` is due, whatever happens; None: when something does."""
+        return self._deadline
+
+    def _next_deadline(self) -> float | None:
+        return earliest(
+            self._residents.deadline,
+            self._membership.deadline,
+            self._introductions.deadline,
+            self._news.redelivery.deadline,
+            self._news.calls.deadline,
+            self._drain_until,
+        )
+
+    def _do_what_is_due(self) -> None:
+        now, news, membership = self._turn.now, self._news, self._membership
+        for part in (self._residents, self._introductions, news.redelivery, news.calls):
+            if part.deadline is not None and part.deadline <= now:
+                part.on_timer()
+        if membership.deadline is not None and membership.deadline <= now:
+            membership.on_timer(now)
+            for node in membership.take_asks(now):
+                peer = self._peers.get(node)
+                if peer is not None:
+                    self._introductions.ask(peer)
+
+    def _settle_down(self) -> None:
+        """Pass events and orders on until all is quiet; then let links write their packets."""
+        turn, residents, news = self._turn, self._residents, self._news
+        unsent: dict[Peer, None] = {}
+        while True:
+            while turn.touched:
+                touched, turn.touched = turn.touched, {}
+                unsent.update(touched)
+                for peer in touched:
+                    residents.take_events(peer)
+            news.interest.flush()
+            news.redelivery.flush()
+            self._perform_orders()
+            if turn.touched:
+                continue
+            if not unsent:
+                return
+            batch, unsent = unsent, {}
+            for peer in batch:
+                if isinstance(peer, RemotePeer):
+                    residents.write(peer)
+                turn.tell_of_room(peer)
+
+    def _perform_orders(self) -> None:
+        """Pass on whom membership wants dialed and hung up."""
+        for order in self._membership.take_dials():
+            self._turn.actions.append(order)
+            if isinstance(order, HangUp):
+                self._introductions.on_hung_up(order.path)
+
+    # Events, the frequent ones first
+
+    def _on_event(self, event: Event) -> None:
+        news = self._news
+        match event:
+            case PacketsReceived(packets):
+                for path, parts in packets:
+                    self._introductions.on_parts(path, parts)
+            case SettleDeliveries():
+                news.serving.on_settled(event)
+                self._turn.settle(
+                    event.source,
+                    event.first_seq,
+                    event.last_seq,
+                    event.outcome,
+                    event.reason,
+                    event.delay,
+                )
+            case Reply():
+                news.serving.on_reply(event)
+            case Call():
+                news.calls.on_call(event)
+            case Post():
+                news.direct.on_post(event)
+            case Publish():
+                news.publish_subscribe.on_publish(event)
+            case CancelCall(call):
+                news.calls.on_cancel(call)
+            case (
+                Serve() | Withdraw() | Subscribe() | Unsubscribe() | OpenInbox() | DrainNode()
+                | CloseNode()
+            ):  # fmt: skip
+                self._on_command(event)
+            case _:
+                self._on_news(event)
+
+    def _on_command(
+        self,
+        command: Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode,
+    ) -> None:
+        news = self._news
+        match command:
+            case Serve(service):
+                news.interest.serve(service)
+                news.calls.on_provider(service)
+            case Withdraw(service):
+                news.interest.withdraw(service)
+            case Subscribe(token, pattern):
+                news.interest.subscribe(token, pattern)
+            case Unsubscribe(token):
+                news.interest.unsubscribe(token)
+            case OpenInbox():
+                news.direct.on_open_inbox()
+            case DrainNode(deadline):
+                self._drain(deadline)
+            case CloseNode():
+                self._close()
+            case _:
+                assert_never(command)
+
+    def _on_news(
+        self,
+        event: PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
+        | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired,
+    ) -> None:  # fmt: skip
+        match event:
+            case PathUp(path):
+                self._introductions.on_path_up(path)
+            case PathDown(path, cause):
+                self._introductions.on_path_down(path, cause)
+            case InboundClosed():
+                self._introductions.on_inbound_closed()
+            case PathFull(path) | PathWritable(path):
+                self._on_path_flow(path, is_full=isinstance(event, PathFull))
+            case ProbeAnswered(endpoint, cause):
+                self._news.on_probe(endpoint, cause)
+            case CandidateFound() | CandidateGone() | EndpointsChanged():
+                self._on_discovery(event)
+            case LoopLate(lag):
+                for peer in self._peers:
+                    peer.link.on_loop_late(lag, self._turn.now)
+            case TimerFired():
+                pass  # every turn does what is due
+            case _:
+                assert_never(event)
+
+    def _on_path_flow(self, path: Path, *, is_full: bool) -> None:
+        peer = self._peers.on_path(path)
+        if peer is None:
+            return
+        if is_full:
+            peer.link.on_path_full(path)
+        else:
+            peer.link.on_path_writable(path)
+        self._turn.touched[peer] = None
+
+    def _on_discovery(self, event: CandidateFound | CandidateGone | EndpointsChanged) -> None:
+        now, hints = self._turn.now, self._peers.hints
+        match event:
+            case CandidateFound(source, node, name, endpoints):
+                if node is not None and node != self._local.node:
+                    hints.add(source, node, name)
+                self._membership.on_candidate(source, node, name, endpoints, now)
+            case CandidateGone(source, node):
+                hints.remove(source, node)
+                self._membership.on_candidate_gone(source, node, now)
+            case EndpointsChanged(endpoints):
+                self._introductions.endpoints = endpoints
+                self._membership.on_local_endpoints(endpoints, now)
+                self._residents.on_endpoints(endpoints)
+            case _:
+                assert_never(event)
+
+    def _reach(self, to: str | NodeId) -> Peer:
+        """Return the peer a message is for, taking in who was only heard of."""
+        peer = self._peers.find(to) if isinstance(to, bytes) else None
+        if peer is None or not peer.present:
+            node = self._peers.resolve(to)
+            peer = self._peers.find(node) or self._residents.admit(node)
+            if peer is None:
+                raise PeerUnknown(node.hex(), ["too many others"])
+        if peer.session != peer.carrier.session:
+            # A session ended in this very turn: what it returned goes before what is new.
+            self._residents.take_events(peer)
+            self._news.redelivery.flush()
+        return peer
+
+    # Draining and closing
+
+    def _drain(self, deadline: float) -> None:
+        self._drain_until = deadline
+        self._news.draining = True
+        for peer in self._peers:
+            if peer.announced:
+                peer.link.send_control(Drain())
+                self._turn.touched[peer] = None
+
+    def _check_drained(self) -> None:
+        """End the drain when nothing is open, or when it has lasted long enough."""
+        assert self._drain_until is not None  # noqa: S101  # called only during a drain
+        news, everyone = self._news, [self._peers.local, *self._peers]
+        unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
+        unsettled_out += len(news.calls)
+        unsettled_in = sum(peer.open_in for peer in everyone)
+        if self._turn.now < self._drain_until and (unsettled_out or unsettled_in):
+            return
+        self._drain_until = None
+        self._drained = not (unsettled_out or unsettled_in)
+        self._turn.actions.append(Drained(unsettled_out, unsettled_in))
+
+    def _close(self) -> None:
+        news, turn = self._news, self._turn
+        news.calls.close()
+        code = ByeCode.DRAINED if self._drained else ByeCode.CLOSED
+        for peer in list(self._peers):
+            peer.present = False  # not an event: nobody left but us
+            self._residents.end(peer, SessionEnd.CLOSED, code)
+        local = self._peers.local
+        news.redelivery.on_gone(local, FailureKind.CLOSED, "")
+        for _, ticket in self._loopback.close():
+            turn.fail(ticket, Failure(FailureKind.CLOSED, local.name))
+        self._closed = True
+
+    # Reads
+
+    def peers(self) -> list[PeerView]:
+        """Return the peers that joined and have not left."""
+        return [peer.view() for peer in self._peers if peer.present]
+
+    def resolve(self, to: str | NodeId) -> NodeId:
+        """Return the node a name, an id or its hex digits stands for.
+
+        Raises:
+            PeerUnknown: nobody is known by it.
+            AmbiguousPeer: several are.
+        """
+        return self._peers.resolve(to)
+
+    def room(self, node: NodeId) -> int:
+        """Return how many messages may be posted to a node; at most 0 where it is full.
+
+        `RoomChanged` tells when there is room again.
+        """
+        peer = self._peers.find(node)
+        return self._options.link.queued_messages_max if peer is None else self._turn.room(peer)
+
+    def queued(self, node: NodeId) -> tuple[int, int]:
+        """Return how many messages, and bytes, for a node have no outcome yet."""
+        peer = self._peers.find(node)
+        if peer is None:
+            return 0, 0
+        carrier = peer.carrier
+        return carrier.queued_messages + peer.retries, carrier.queued_bytes + peer.retry_bytes
+
+    def room_to_publish(self, topic: str) -> int | None:
+        """Return how many publications on a topic fit the fullest receiver's queue.
+
+        One that is silent with a full queue does not count; None where nobody receives.
+        """
+        return self._news.publish_subscribe.room(topic)
+
+    def check_publish(self, topic: str) -> None:
+        """Raise InvalidOption where a topic cannot be published to."""
+        check_topic(topic, self._options.wire.text_bytes_max)
+
+    def check_subscribe(self, pattern: str) -> None:
+        """Raise InvalidOption or UsageError where a `Subscribe` could not be performed."""
+        check_pattern(pattern, self._options.wire.text_bytes_max)
+        if self._news.interest.subscriptions >= self._options.subscriptions_max:
+            limit = self._options.subscriptions_max
+            raise UsageError(f"this node has {limit} subscriptions already: end some first")
+
+    def check_serve(self, service: str) -> None:
+        """Raise InvalidOption or UsageError where a `Serve` could not be performed."""
+        size_max = self._options.wire.text_bytes_max
+        if not 0 < len(service.encode()) <= size_max:
+            raise InvalidOption("service", service, f"1 to {size_max} bytes of text")
+        if len(self._peers.local.services) >= self._options.services_max:
+            limit = self._options.services_max
+            raise UsageError(f"this node provides {limit} services already: withdraw some first")
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages that could not be handled, oldest first."""
+        return list(self._news.redelivery.dead_letters)
+
+    def statistics(self) -> EngineStatistics:
+        """Return counters, and what is held now."""
+        return gather(
+            self._peers, self._news, self._introductions, self._defects, self._membership
+        )

@@ -1,0 +1,74 @@
+"""What an engine tells of itself."""
+
+from dataclasses import dataclass
+
+from zmesh.core.defects import Defects
+from zmesh.core.introductions import Introductions
+from zmesh.core.link_news import LinkNews
+from zmesh.core.peers import Peers
+from zmesh.discovery.membership import Membership, MembershipStatistics
+from zmesh.ids import NodeId
+from zmesh.reliable.link_statistics import LinkStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """What the node holds now, and what happened since it began."""
+
+    peers: int
+    present: int
+    queued_messages: int  # submitted and without outcome, all peers
+    queued_bytes: int
+    unsettled_in: int  # delivered and not yet settled, all peers
+    held: int  # direct messages that wait for the inbox to be read
+    retries: int  # messages that wait for their next attempt
+    redelivered: int
+    dead_lettered: int
+    calls: int
+    failovers: int
+    late_replies: int
+    requests: int  # with handlers
+    duplicate_requests: int
+    replies_kept: int
+    subscriptions: int
+    unwanted: int  # publications that arrived after their subscription ended
+    packets_received: int
+    packets_unknown: int  # of no link known here
+    defects: dict[str, int]
+    membership: MembershipStatistics
+    links: dict[NodeId, LinkStatistics]
+
+
+def gather(
+    peers: Peers,
+    news: LinkNews,
+    introductions: Introductions,
+    defects: Defects,
+    membership: Membership,
+) -> EngineStatistics:
+    """Collect the counters of an engine's parts."""
+    everyone = [peers.local, *peers]
+    return EngineStatistics(
+        peers=len(peers),
+        present=sum(peer.present for peer in peers),
+        queued_messages=sum(peer.carrier.queued_messages for peer in everyone),
+        queued_bytes=sum(peer.carrier.queued_bytes for peer in everyone),
+        unsettled_in=sum(peer.open_in + peer.stale_in for peer in everyone),
+        held=news.direct.held,
+        retries=len(news.redelivery),
+        redelivered=news.redelivery.redelivered,
+        dead_lettered=news.redelivery.dead_lettered,
+        calls=len(news.calls),
+        failovers=news.calls.failovers,
+        late_replies=news.calls.late_replies,
+        requests=len(news.serving),
+        duplicate_requests=news.serving.duplicates,
+        replies_kept=news.serving.replies_kept,
+        subscriptions=news.interest.subscriptions,
+        unwanted=news.publish_subscribe.unwanted,
+        packets_received=introductions.packets_received,
+        packets_unknown=introductions.packets_unknown,
+        defects=dict(defects.counts),
+        membership=membership.statistics(),
+        links={peer.id: peer.link.statistics() for peer in peers},
+    )

@@ -1,0 +1,318 @@
+"""Who is at the other end of a path: all that happens before a link, and beside one.
+
+WHO and IAM tell, HELLO claims. From then on what comes on the path goes to that peer's link and to
+no other, so whoever sends rubbish harms only the link of whom it claims to be.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+
+from zmesh.actions import HangUp, IdentityClash, SendPackets
+from zmesh.core.defects import Defects
+from zmesh.core.peers import RemotePeer
+from zmesh.core.turn import Turn
+from zmesh.discovery.candidates import PEER
+from zmesh.discovery.membership import Membership, Verdict
+from zmesh.errors import ProtocolError
+from zmesh.events import PathCause
+from zmesh.ids import NO_LINK, LinkId, NodeId, Path
+from zmesh.options import NodeOptions
+from zmesh.reliable.handshake import LocalIdentity
+from zmesh.wire.codec import decode, encode
+from zmesh.wire.frames import (
+    Bye,
+    ByeCode,
+    Error,
+    ErrorCode,
+    Fenced,
+    Frame,
+    Hello,
+    Iam,
+    Packet,
+    PeerHint,
+    Who,
+)
+
+_ANSWERED = {"version": ErrorCode.UNSUPPORTED_VERSION, "unknown frame": ErrorCode.UNKNOWN_FRAME}
+"""Kinds of broken packets that are answered; the others are dropped."""
+
+_TEXT_MAX = 200
+
+_DOUBT_INTERVAL_S = 0.1
+"""Connections that end within this time of each other are looked into together."""
+
+
+class Introductions:
+    """Routes packets to links, and speaks for the node where there is no link.
+
+    `admit` returns the peer of a node that was met, or None where the table is full.
+    """
+
+    def __init__(
+        self,
+        local: LocalIdentity,
+        options: NodeOptions,
+        turn: Turn,
+        membership: Membership,
+        defects: Defects,
+        admit: Callable[[NodeId], RemotePeer | None],
+    ) -> None:
+        self._local = local
+        self._options = options
+        self._turn = turn
+        self._membership = membership
+        self._defects = defects
+        self._admit = admit
+        self._answered: dict[Path, float] = {}  # when errors were answered last, oldest first
+        self._gifted: dict[Path, float] = {}  # when a list of peers was given last
+        self._gift_from = 0  # whom the next list begins with
+        self._doubt_at: float | None = None  # when inbound paths are to be looked at
+        self._calm_until = float("-inf")  # not before
+        self._doubts = 0  # how often inbound paths are still to be asked
+        self.endpoints: tuple[str, ...] = ()
+        self.packets_received = 0
+        self.packets_unknown = 0
+
+    # Packets
+
+    def on_parts(self, path: Path, parts: list[bytes]) -> None:
+        """Take one message off a path, whoever sent it; nothing is raised."""
+        self.packets_received += 1
+        try:
+            packet = decode(parts, self._options.wire)
+        except ProtocolError as error:
+            self._on_broken(path, error)
+            return
+        frame = packet.frames[0]
+        if type(frame) is Who:
+            self._on_who(path, frame)
+        elif type(frame) is Iam:
+            self._on_iam(path, frame)
+        else:
+            if type(frame) is Hello and not self._on_hello(path, packet.link, frame):
+                return
+            peer = self._turn.peers.on_path(path)
+            if peer is None:
+                self._on_unknown(path, packet.link, frame)
+            else:
+                peer.link.on_packet(path, packet, self._turn.now)
+                self._turn.touched[peer] = None
+
+    def _on_broken(self, path: Path, error: ProtocolError) -> None:
+        self._defects.note(self._whose(path), error.kind, error.detail)
+        code = _ANSWERED.get(error.kind)
+        if code is not None:
+            self._refuse(path, NO_LINK, code, error.detail)
+
+    def _on_unknown(self, path: Path, link: LinkId, frame: Frame) -> None:
+        """Drop a packet of no link; an error or a farewell needs no answer."""
+        self.packets_unknown += 1
+        if not isinstance(frame, Error | Bye | Fenced):
+            self._refuse(path, link, ErrorCode.UNKNOWN_LINK, "say HELLO")
+        elif isinstance(frame, Error):
+            self._defects.note(self._whose(path), "error", f"{frame.code.name}: {frame.text}")
+            if isinstance(path, int) and frame.code is ErrorCode.WRONG_MESH:
+                self._membership.on_wrong_mesh(path, self._turn.now)
+
+    # Before a link
+
+    def on_path_up(self, path: Path) -> None:
+        """Ask who answers on a path we dialed."""
+        if isinstance(path, int):
+            self._membership.on_dial_up(path, self._turn.now)
+        self._send(path, NO_LINK, Who(self._local.mesh, self._local.node))
+
+    def _on_who(self, path: Path, who: Who) -> None:
+        local = self._local
+        if who.mesh != local.mesh:
+            self._refuse(path, NO_LINK, ErrorCode.WRONG_MESH, "another mesh")
+            return
+        known: tuple[PeerHint, ...] = ()
+        if self._is_due(self._gifted, path, self._options.ask_after / 2):
+            known = self._hints(who.node)
+        iam = Iam(local.mesh, local.node, local.name, local.incarnation, self.endpoints, known)
+        self._send(path, NO_LINK, iam)
+
+    def _hints(self, asker: NodeId) -> tuple[PeerHint, ...]:
+        """Return some of the peers that are here; whoever asks again hears of others."""
+        present = [peer for peer in self._turn.peers if peer.present and peer.id != asker]
+        count = min(len(present), self._options.wire.known_max)
+        if not count:
+            return ()
+        start = self._gift_from % len(present)
+        self._gift_from = start + count
+        chosen = islice(present + present, start, start + count)
+        return tuple(PeerHint(peer.id, peer.name, peer.endpoints) for peer in chosen)
+
+    def _on_iam(self, path: Path, iam: Iam) -> None:
+        now = self._turn.now
+        if iam.mesh != self._local.mesh:
+            if isinstance(path, int):
+                self._membership.on_wrong_mesh(path, now)
+            self._defects.note(self._whose(path), "wrong mesh", "IAM of another mesh")
+            return
+        peer = self._turn.peers.on_path(path)
+        if isinstance(path, int):
+            if iam.node == self._local.node:
+                self._look_for_clone(path, iam)
+            endpoint = self._membership.endpoint(path)
+            verdict = self._membership.on_identified(path, iam.node, iam.endpoints, now)
+            if verdict is Verdict.PROCEED:
+                peer = self._meet(path, iam)
+            if endpoint is not None:
+                self._note_who_listens(endpoint, iam.node)
+        if peer is None or peer.id != iam.node:
+            return
+        for hint in iam.known:
+            self._on_hint(hint)
+
+    def _note_who_listens(self, endpoint: str, node: NodeId) -> None:
+        """Tell the links of others that were said to listen there that they do no more.
+
+        So probes that find the address open prove nothing for them: a host that came back from a
+        loss of power accepts connections for its new process only.
+        """
+        for peer in self._turn.peers:
+            if endpoint in peer.endpoints and peer.id != node:
+                peer.supplanted[endpoint] = None
+                peer.link.on_probe(endpoint, PathCause.REFUSED, self._turn.now)
+                self._turn.touched[peer] = None
+
+    def _look_for_clone(self, path: int, iam: Iam) -> None:
+        """Tell ourselves, dialed by mistake, from another node that has our identity."""
+        if not self.endpoints or not iam.endpoints:
+            return
+        if iam.incarnation != self._local.incarnation or self.endpoints != iam.endpoints:
+            endpoint = self._membership.endpoint(path) or iam.endpoints[0]
+            fenced = iam.incarnation > self._local.incarnation
+            self._turn.actions.append(IdentityClash(endpoint, fenced))
+
+    def _meet(self, path: int, iam: Iam) -> RemotePeer | None:
+        """Begin a handshake on a path where the expected node answers."""
+        now, peers = self._turn.now, self._turn.peers
+        peer = self._admit(iam.node)
+        if peer is None or not peers.bind(path, peer):
+            # No room, or the process behind this very connection was another one before.
+            self._turn.actions.append(HangUp(path))
+            self._membership.on_dial_failed(path, PathCause.UNREACHABLE, now)
+            return None
+        if not peer.name:
+            peers.rename(peer, iam.name)
+        peer.link.hello(path, now)
+        self._turn.touched[peer] = None
+        return peer
+
+    def _on_hint(self, hint: PeerHint) -> None:
+        known = self._turn.peers.get(hint.node)
+        if hint.node == self._local.node or (known is not None and known.present):
+            return
+        self._turn.peers.hints.add(PEER, hint.node, hint.name)
+        self._membership.on_candidate(PEER, hint.node, hint.name, hint.endpoints, self._turn.now)
+
+    def _on_hello(self, path: Path, link: LinkId, hello: Hello) -> bool:
+        """Bind the path to who claims it; return whether the claim goes to the peer's link."""
+        if hello.mesh != self._local.mesh:
+            self._refuse(path, link, ErrorCode.WRONG_MESH, "another mesh")
+            return False
+        if hello.to != self._local.node:
+            self._refuse(path, link, ErrorCode.WRONG_NODE, "HELLO is for another node")
+            return False
+        if hello.node == self._local.node:
+            self._refuse(path, link, ErrorCode.DUPLICATE_IDENTITY, "this id is taken: here")
+            self._defects.note(self._whose(path), "identity", "HELLO with our own id")
+            return False
+        peer = self._admit(hello.node)
+        if peer is None:
+            if self._is_due(self._answered, path, 1.0):
+                self._send(path, link, Bye(ByeCode.REFUSED, "no room for more peers"))
+            return False
+        if not self._turn.peers.bind(path, peer):
+            self._defects.note(self._whose(path), "identity", "HELLO with two ids on one path")
+            return False
+        return True
+
+    # Paths
+
+    def on_path_down(self, path: Path, cause: PathCause) -> None:
+        """Note that a path ended; whose dial was refused is told so at once."""
+        now, peers = self._turn.now, self._turn.peers
+        self._answered.pop(path, None)
+        self._gifted.pop(path, None)
+        peer = peers.unbind(path)
+        if peer is not None:
+            peer.link.on_path_down(path, cause, now)
+            self._turn.touched[peer] = None
+        if isinstance(path, int):
+            self._membership.on_dial_failed(path, cause, now)
+
+    def on_hung_up(self, path: int) -> None:
+        """Note that a path was given up here, so no PathDown comes."""
+        peer = self._turn.peers.unbind(path)
+        if peer is not None:
+            peer.link.on_path_down(path, PathCause.CLOSED, self._turn.now)
+            self._turn.touched[peer] = None
+
+    def on_inbound_closed(self) -> None:
+        """Some connection to us ended: find out whose, soon but not once for each of many.
+
+        ZeroMQ may tell of the end a moment before it takes the path away, so the question that
+        comes too early, and goes into the void, is asked again.
+        """
+        self._doubts = 2
+        if self._doubt_at is None:
+            self._doubt_at = max(self._turn.now, self._calm_until)
+        self.on_timer()
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._doubt_at
+
+    def on_timer(self) -> None:
+        """Ask on every inbound path: the transport says which of them are gone."""
+        now = self._turn.now
+        if self._doubt_at is None or now < self._doubt_at:
+            return
+        inbound = [peer for peer in self._turn.peers if isinstance(peer.link.path, bytes)]
+        for peer in inbound:
+            self.ask(peer)
+        # A stranger that connects and leaves in a loop must not make us ask around all day.
+        pause = max(_DOUBT_INTERVAL_S, len(inbound) / self._options.doubts_per_second)
+        self._calm_until = now + pause
+        self._doubts -= 1
+        self._doubt_at = self._calm_until if self._doubts else None
+
+    def ask(self, peer: RemotePeer) -> None:
+        """Ask a linked peer who it is, and whom it knows."""
+        if peer.link.path is not None:
+            self._send(peer.link.path, NO_LINK, Who(self._local.mesh, self._local.node))
+
+    # Answers
+
+    def _refuse(self, path: Path, link: LinkId, code: ErrorCode, text: str) -> None:
+        if self._is_due(self._answered, path, 1.0):
+            self._send(path, link, Error(code, text[:_TEXT_MAX]))
+
+    def _is_due(self, last: dict[Path, float], path: Path, interval: float) -> bool:
+        """Return whether a path's last answer is long enough ago, and note this one."""
+        now = self._turn.now
+        if now < last.get(path, float("-inf")) + interval:
+            return False
+        last.pop(path, None)  # to the end: the longest unanswered one is forgotten first
+        last[path] = now
+        if len(last) > self._options.strangers_max:
+            del last[next(iter(last))]
+        return True
+
+    def _send(self, path: Path, link: LinkId, frame: Frame) -> None:
+        parts = encode(
+            Packet(link, 0, (frame,)), self._options.wire, self._options.link.inline_bytes_max
+        )
+        self._turn.actions.append(SendPackets(path, [parts]))
+
+    def _whose(self, path: Path) -> bytes:
+        """Return what to count a path's defects under: its peer, or the path itself."""
+        peer = self._turn.peers.on_path(path)
+        if peer is not None:
+            return peer.id
+        return path if isinstance(path, bytes) else str(path).encode()

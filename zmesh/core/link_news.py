@@ -1,0 +1,296 @@
+"""What links tell, brought to the patterns and to the application."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import assert_never
+
+from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
+from zmesh.batches import runs
+from zmesh.core.defects import Defects
+from zmesh.core.peers import Peer, RemotePeer
+from zmesh.core.turn import Turn
+from zmesh.discovery.membership import Membership, Unlinked
+from zmesh.events import PathCause, Source
+from zmesh.ids import Entropy, NodeId
+from zmesh.message import FailureKind, Kind, Outcome, Record
+from zmesh.options import NodeOptions
+from zmesh.patterns.direct import Direct
+from zmesh.patterns.interest import InterestTable
+from zmesh.patterns.publish_subscribe import PublishSubscribe
+from zmesh.patterns.redelivery import Redelivery
+from zmesh.patterns.request_reply import RequestReply
+from zmesh.patterns.serving import Serving
+from zmesh.reliable.link_events import (
+    Accepted,
+    Arrived,
+    Clash,
+    ControlArrived,
+    Defect,
+    LeftBehind,
+    LinkEvent,
+    Liveness,
+    LivenessChanged,
+    Opened,
+    PathWanted,
+    ProbeWanted,
+    Returned,
+    Room,
+    SessionEnd,
+    SessionEnded,
+)
+from zmesh.wire.frames import Drain, Interest
+
+_FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED)
+"""Ends after which nothing waits for the peer any longer."""
+
+_STALE_DELAY_S = 1.0
+"""How long a peer waits whose earlier session keeps the application busy."""
+
+_GONE = {
+    SessionEnd.PEER_RESTARTED: FailureKind.PEER_RESTARTED,
+    SessionEnd.PEER_FORGOT: FailureKind.PEER_RESTARTED,
+    SessionEnd.LINGER_OVER: FailureKind.PEER_LOST,
+    SessionEnd.PEER_LEFT: FailureKind.PEER_LOST,
+    SessionEnd.CLOSED: FailureKind.CLOSED,
+}
+
+
+class LinkNews:
+    """Translates link events. The patterns are public: the engine brings them commands."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        turn: Turn,
+        entropy: Entropy,
+        membership: Membership,
+        defects: Defects,
+        reach: Callable[[str | NodeId], Peer],
+    ) -> None:
+        self._options = options
+        self._turn = turn
+        self._membership = membership
+        self._defects = defects
+        self._probing: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who wants to know
+        self.draining = False
+        self.interest = InterestTable(turn, options)
+        self.direct = Direct(turn, reach)
+        self.publish_subscribe = PublishSubscribe(turn, self.interest)
+        self.redelivery = Redelivery(turn, options, entropy)
+        self.calls = RequestReply(turn, self.interest, options, entropy)
+        self.serving = Serving(turn, options)
+
+    def on_event(self, peer: Peer, event: LinkEvent) -> None:
+        """Take what the carrier of a peer tells."""
+        match event:
+            case Arrived():
+                self._on_arrived(peer, event)
+            case Accepted(tickets):
+                self._turn.note_accepted(tickets)
+            case Returned():
+                self._on_returned(peer, event)
+            case Room():
+                pass  # of the carrier's queue alone: `Turn.tell_of_room` counts retries as well
+            case _:
+                if isinstance(peer, RemotePeer):
+                    self._on_link_event(peer, event)
+
+    def _on_link_event(self, peer: RemotePeer, event: LinkEvent) -> None:
+        match event:
+            case Opened():
+                self._on_opened(peer, event)
+            case ControlArrived(records):
+                self._on_control(peer, records)
+            case LivenessChanged() | LeftBehind() | SessionEnded():
+                self._on_change(peer, event)
+            case ProbeWanted(endpoints):
+                self._on_probe_wanted(peer, endpoints)
+            case PathWanted():
+                self._membership.on_unlinked(peer.id, self._turn.now)
+            case Clash(fenced):
+                endpoint = peer.link.endpoints[0] if peer.link.endpoints else ""
+                self._turn.actions.append(IdentityClash(endpoint, fenced))
+            case Defect(kind, detail):
+                self._defects.note(peer.id, kind, detail)
+            case Arrived() | Accepted() | Returned() | Room():
+                raise AssertionError("every carrier's events are taken before")
+            case _:
+                assert_never(event)
+
+    def _on_change(
+        self, peer: RemotePeer, event: LivenessChanged | LeftBehind | SessionEnded
+    ) -> None:
+        match event:
+            case LivenessChanged():
+                self._on_liveness(peer, event)
+            case LeftBehind(code, text):
+                self._leave(peer, text or f"it said goodbye ({code.name.lower()})")
+                self._membership.on_unlinked(peer.id, self._turn.now, Unlinked.LEFT)
+            case SessionEnded(_, reason):
+                self._on_session_ended(peer, reason)
+            case _:
+                assert_never(event)
+
+    # Records
+
+    def _on_arrived(self, peer: Peer, event: Arrived) -> None:
+        # Not the carrier's: its session may have ended since, and another have begun.
+        session = peer.session
+        assert session is not None, "nothing arrives outside a session"  # noqa: S101
+        source = Source(peer.id, session, event.lane)
+        first, last, records = event.first_seq, event.last_seq, event.records
+        peer.open_in += last - first + 1
+        if peer.stale_in > self._options.stale_deliveries_max:
+            reason = "messages of an earlier session are still being handled"
+            self._turn.settle(source, first, last, Outcome.RELEASED, reason, _STALE_DELAY_S)
+            return
+        heads = {record[0] for record in records}
+        if len(heads) == 1:
+            self._on_run(heads.pop() & 15, peer, source, first, last, records)
+            return
+        kinds = [record[0] & 15 for record in records]
+        for kind, low, high, run in runs(first, last, records, kinds):
+            self._on_run(kind, peer, source, low, high, run)
+
+    def _on_run(
+        self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        """Hand consecutive records of one kind to their pattern."""
+        if kind == Kind.DIRECT:
+            self.direct.on_records(peer, source, first, last, records)
+        elif kind == Kind.PUBLICATION:
+            self.publish_subscribe.on_records(peer, source, first, last, records)
+        elif kind == Kind.REQUEST:
+            self.serving.on_requests(peer, source, first, last, records)
+        elif kind in (Kind.REPLY, Kind.FAILURE):
+            self.calls.on_replies(peer, source, first, last, records)
+        elif kind == Kind.CANCEL:
+            self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
+            for record in records:
+                self.serving.on_cancel(peer, record)
+        else:
+            self._defects.note(peer.id, "unknown kind", f"records of kind {kind}")
+            self._turn.settle(source, first, last, Outcome.REJECTED, "unknown kind of record")
+
+    def _on_returned(self, peer: Peer, returned: Returned) -> None:
+        ended = peer.ended if isinstance(peer, RemotePeer) else None
+        kind = returned.record[0] & 15
+        if kind in (Kind.DIRECT, Kind.PUBLICATION):
+            self.redelivery.on_returned(peer, returned, ended)
+        elif kind == Kind.REQUEST:
+            self.calls.on_returned(returned)
+        elif kind in (Kind.REPLY, Kind.FAILURE):
+            self.serving.on_returned(returned, ended)
+
+    def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
+        services: list[str] = []
+        for record in records:
+            match record:
+                case Interest():
+                    services += self.interest.on_interest(peer, record)
+                case Drain():
+                    peer.draining = True
+                case _:
+                    assert_never(record)
+        self._tell(peer, PeerChange.UPDATED)
+        self._on_services(services)
+
+    # Coming and going
+
+    def _on_opened(self, peer: RemotePeer, event: Opened) -> None:
+        turn = self._turn
+        peer.session = event.session
+        changed = turn.peers.rename(peer, event.name) or peer.endpoints != event.endpoints
+        peer.incarnation = event.incarnation
+        peer.endpoints = event.endpoints
+        peer.supplanted.clear()
+        if not peer.announced:
+            peer.draining = False
+            self.interest.announce(peer)
+            if self.draining:
+                peer.link.send_control(Drain())
+        self._membership.on_linked(
+            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
+        )
+        if peer.present:
+            if changed:
+                self._tell(peer, PeerChange.UPDATED)
+            return
+        peer.present = True
+        self._tell(peer, PeerChange.JOINED)
+        self._on_services(list(peer.services))
+
+    def _on_services(self, services: list[str]) -> None:
+        for service in services:
+            self.calls.on_provider(service)
+
+    def _on_liveness(self, peer: RemotePeer, event: LivenessChanged) -> None:
+        match event.new:
+            case Liveness.ALIVE if event.old in (Liveness.BUSY, Liveness.SUSPECT):
+                if peer.suspected:  # or it is another process: then Opened told of it
+                    peer.suspected = False
+                    self._tell(peer, PeerChange.RECOVERED, event.why)
+                    self._on_services(list(peer.services))
+            case Liveness.BUSY | Liveness.SUSPECT:
+                if peer.present:
+                    peer.suspected = True
+                    self._tell(peer, PeerChange.SUSPECTED, event.why)
+                    self._turn.room_changed(peer.id)  # publishers no longer wait for its room
+            case Liveness.LOST:
+                self._leave(peer, event.why)
+                self._membership.on_unlinked(peer.id, self._turn.now, Unlinked.LOST)
+            case Liveness.LEFT:
+                self._leave(peer, event.why)
+            case _:
+                pass  # ALIVE for the first time: Opened says so
+
+    def _leave(self, peer: RemotePeer, reason: str) -> None:
+        """Tell that a peer is gone, once, and move its calls elsewhere."""
+        if peer.present:
+            gone = PeerState.LEFT if peer.state is PeerState.LEFT else PeerState.LOST
+            view = replace(peer.view(), state=gone)  # a restarted one is alive again already
+            self._turn.actions.append(PeerChanged(PeerChange.LEFT, view, reason))
+            peer.present = peer.suspected = False
+            self._turn.room_changed(peer.id)
+        self.calls.on_provider_gone(peer, reason)
+
+    def _on_session_ended(self, peer: RemotePeer, reason: SessionEnd) -> None:
+        if reason is not SessionEnd.PEER_FORGOT:
+            self._leave(peer, reason.value)
+        else:
+            self.calls.on_provider_gone(peer, reason.value)
+        peer.ended = reason
+        peer.session = None
+        peer.announced = False
+        peer.open_in -= self.direct.on_session_ended(peer)
+        peer.stale_in += peer.open_in
+        peer.open_in = 0
+        self.interest.forget(peer)
+        if reason in _FINAL:
+            self.on_gone(peer, reason)
+
+    def on_gone(self, peer: RemotePeer, reason: SessionEnd) -> None:
+        """Fail what still waits for a peer that is not waited for."""
+        self.redelivery.on_gone(peer, _GONE[reason], reason.value)
+        self._turn.room_changed(peer.id)
+
+    def _tell(self, peer: RemotePeer, change: PeerChange, reason: str = "") -> None:
+        self._turn.actions.append(PeerChanged(change, peer.view(), reason))
+
+    # Probes
+
+    def _on_probe_wanted(self, peer: RemotePeer, endpoints: tuple[str, ...]) -> None:
+        for endpoint in endpoints:
+            waiting = self._probing.get(endpoint)
+            if waiting is None:
+                waiting = self._probing[endpoint] = {}
+                self._turn.actions.append(Probe(endpoint, self._options.dial_timeout))
+            waiting[peer] = None
+
+    def on_probe(self, endpoint: str, cause: PathCause | None) -> None:
+        """Take the answer to a probe."""
+        for peer in self._probing.pop(endpoint, ()):
+            is_other = cause is None and endpoint in peer.supplanted
+            answer = PathCause.REFUSED if is_other else cause
+            peer.link.on_probe(endpoint, answer, self._turn.now)
+            self._turn.touched[peer] = None

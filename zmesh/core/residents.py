@@ -1,0 +1,135 @@
+"""The peers' links: made when a peer is met, looked at when due, given up when it stays away."""
+
+from zmesh.actions import SendPackets
+from zmesh.core.link_news import LinkNews
+from zmesh.core.peers import Peer, RemotePeer
+from zmesh.core.turn import Turn
+from zmesh.deadlines import Deadlines, earliest
+from zmesh.ids import Entropy, NodeId, Path
+from zmesh.options import NodeOptions
+from zmesh.reliable.credit import CreditPool
+from zmesh.reliable.handshake import LocalIdentity
+from zmesh.reliable.link import Link
+from zmesh.reliable.link_events import SessionEnd
+from zmesh.wire.codec import encode
+from zmesh.wire.frames import ByeCode, Packet
+
+
+class Residents:
+    """Moves events and packets of links, and decides who stays in the table of peers."""
+
+    def __init__(
+        self,
+        local: LocalIdentity,
+        options: NodeOptions,
+        entropy: Entropy,
+        turn: Turn,
+        news: LinkNews,
+    ) -> None:
+        self._local = local
+        self._options = options
+        self._entropy = entropy
+        self._turn = turn
+        self._peers = turn.peers
+        self._news = news
+        self._pool = CreditPool(options.node_bytes_max)
+        self._timers: Deadlines[NodeId] = Deadlines()
+        self._patience: Deadlines[NodeId] = Deadlines()  # with peers that are not present
+        self._endpoints: tuple[str, ...] = ()
+
+    def on_endpoints(self, endpoints: tuple[str, ...]) -> None:
+        """Learn where this node listens: links tell their peers when they handshake."""
+        self._endpoints = endpoints
+        for peer in self._peers:
+            peer.link.local_endpoints = endpoints
+
+    # Coming and staying
+
+    def admit(self, node: NodeId) -> RemotePeer | None:
+        """Return the peer with this id, taken in if need be; None where there is no room."""
+        peer = self._peers.get(node)
+        if peer is not None:
+            return peer
+        if len(self._peers) >= self._options.peers_max and not self._make_room():
+            return None
+        options, now = self._options, self._turn.now
+        link = Link(self._local, node, options.link, options.wire, self._entropy, now, self._pool)
+        link.local_endpoints = self._endpoints
+        peer = RemotePeer(node, link)
+        self._peers.add(peer)
+        self._turn.touched[peer] = None
+        return peer
+
+    def _make_room(self) -> bool:
+        """Forget somebody who is not there and has nothing to lose."""
+        for peer in self._peers:
+            if not (peer.present or peer.session or peer.link.queued_messages or peer.retries):
+                self._forget(peer)
+                return True
+        return False
+
+    def _forget(self, peer: RemotePeer) -> None:
+        self.end(peer, SessionEnd.LINGER_OVER, ByeCode.CLOSED)
+        self._peers.remove(peer)
+        self._timers.discard(peer.id)
+        self._patience.discard(peer.id)
+
+    def end(self, peer: RemotePeer, reason: SessionEnd, code: ByeCode) -> None:
+        """Close a link, and give all that waits for the peer its outcome."""
+        peer.ended = reason
+        peer.link.close(code, "")
+        self.take_events(peer)
+        self._news.on_gone(peer, reason)
+        self._send(peer.link.packets(self._turn.now))
+        self._turn.touched.pop(peer, None)
+
+    # Links
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return earliest(self._timers.next, self._patience.next)
+
+    def on_timer(self) -> None:
+        """Let links do what is due, and forget peers that stayed away for too long."""
+        now, touched = self._turn.now, self._turn.touched
+        for node in self._timers.due(now):
+            peer = self._peers.get(node)
+            if peer is not None:
+                peer.link.on_timer(now)
+                touched[peer] = None
+        for node in self._patience.due(now):
+            peer = self._peers.get(node)
+            if peer is None or peer.present:
+                continue
+            if peer.link.session is None:
+                self._forget(peer)
+            else:
+                touched[peer] = None  # its session lingers: have patience again
+
+    def take_events(self, peer: Peer) -> None:
+        """Bring what the carrier of a peer tells to the patterns."""
+        for event in peer.carrier.take_events():
+            self._news.on_event(peer, event)
+
+    def write(self, peer: RemotePeer) -> None:
+        """Send what a link has to send, and note when it wants to be looked at again."""
+        if self._peers.get(peer.id) is not peer:
+            return  # forgotten meanwhile
+        self._send(peer.link.packets(self._turn.now))
+        self.take_events(peer)  # a link may be given up over what it should have sent
+        self._timers.set(peer.id, peer.link.deadline)
+        if peer.present:
+            self._patience.discard(peer.id)
+        elif peer.id not in self._patience:
+            self._patience.set(peer.id, self._turn.now + self._options.link.session_linger)
+
+    def _send(self, packets: list[tuple[Path, Packet]]) -> None:
+        options, actions = self._options, self._turn.actions
+        for path, packet in packets:
+            parts = encode(packet, options.wire, options.link.inline_bytes_max)
+            last = actions[-1] if actions else None
+            if type(last) is SendPackets and last.path == path:
+                last.packets.append(parts)
+            else:
+                actions.append(SendPackets(path, [parts]))

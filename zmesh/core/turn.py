@@ -1,0 +1,163 @@
+"""What one turn of the engine gathers: actions in order, tickets done, and carriers touched.
+
+One `Turn` serves a node for life; `begin` starts it anew. Patterns act through it alone.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from zmesh.actions import (
+    Action,
+    DeliverInbox,
+    DeliverPublications,
+    DeliverRequests,
+    Delivery,
+    RoomChanged,
+    TicketsDone,
+    Trace,
+)
+from zmesh.core.peers import InternalTicket, Peer, Peers
+from zmesh.errors import BodyTooLarge
+from zmesh.events import Source
+from zmesh.ids import NodeId
+from zmesh.message import Failure, FailureKind, Outcome, Record, Ticket
+from zmesh.options import LinkOptions
+
+
+class Turn:
+    """The one place through which patterns reach links and the application."""
+
+    def __init__(self, peers: Peers, options: LinkOptions, now: float) -> None:
+        self.peers = peers
+        self.now = now
+        self.actions: list[Action] = []
+        self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
+        self._options = options
+        self._done: dict[Ticket, None] = {}
+
+    def begin(self, now: float) -> None:
+        """Start a turn."""
+        self.now = now
+
+    def end(self) -> list[Action]:
+        """Return the actions of the turn."""
+        actions, self.actions = self.actions, []
+        if self._done:
+            actions.append(TicketsDone(list(self._done)))
+            self._done = {}
+        return actions
+
+    # Towards peers
+
+    def submit(
+        self,
+        peer: Peer,
+        lane: int,
+        records: Sequence[Record],
+        ticket: Ticket,
+        *,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        """Submit records to a peer; those with a body nobody may send fail at once."""
+        try:
+            peer.carrier.submit(lane, records, ticket, self.now, key=key, ttl=ttl)
+        except BodyTooLarge as error:
+            for _ in records:
+                self.fail(ticket, Failure(FailureKind.REJECTED, peer.label, str(error)))
+        self.touched[peer] = None
+
+    def withdraw(self, peer: Peer, ticket: Ticket) -> None:
+        """Take back what was submitted to a peer with the ticket, as far as possible."""
+        peer.carrier.withdraw(ticket)
+        self.touched[peer] = None
+
+    def settle(
+        self,
+        source: Source,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        reason: str = "",
+        delay: float = 0.0,
+        *,
+        lazy: bool = False,
+    ) -> None:
+        """Give records that arrived from a peer their outcome."""
+        peer = self.peers.find(source.node)
+        if peer is None:
+            return
+        carrier, session = peer.carrier, source.session
+        count = last - first + 1
+        settled = carrier.settle(
+            session, source.lane, first, last, outcome, self.now, reason, delay, lazy=lazy
+        )
+        if settled:
+            self.touched[peer] = None
+        if session != peer.session:
+            peer.stale_in = max(0, peer.stale_in - count)
+        elif settled or session != carrier.session:
+            peer.open_in = max(0, peer.open_in - count)
+
+    def room(self, peer: Peer) -> int:
+        """Return how many more messages may be posted to a peer; at most 0 where it is full.
+
+        Whoever was told so hears by `RoomChanged` when there is room again.
+        """
+        carrier = peer.carrier
+        room = carrier.room_messages - peer.retries
+        if carrier.queued_bytes + peer.retry_bytes >= self._options.queued_bytes_max:
+            room = 0
+        peer.is_full = peer.is_full or room <= 0
+        return room
+
+    def tell_of_room(self, peer: Peer) -> None:
+        """Tell that a full peer has room again, if it has."""
+        if peer.is_full and self.room(peer) > 0:
+            peer.is_full = False
+            self.room_changed(peer.id)
+
+    # Towards the application
+
+    def deliver_inbox(self, delivery: Delivery) -> None:
+        """Hand direct messages over."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is DeliverInbox:
+            last.deliveries.append(delivery)
+        else:
+            self.actions.append(DeliverInbox([delivery]))
+
+    def deliver_requests(self, delivery: Delivery) -> None:
+        """Hand requests over."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is DeliverRequests:
+            last.deliveries.append(delivery)
+        else:
+            self.actions.append(DeliverRequests([delivery]))
+
+    def deliver_publications(self, delivery: Delivery, tokens: list[tuple[int, ...]]) -> None:
+        """Hand publications over, each to the subscriptions of its tokens."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is DeliverPublications:
+            last.deliveries.append((delivery, tokens))
+        else:
+            self.actions.append(DeliverPublications([(delivery, tokens)]))
+
+    def note_accepted(self, tickets: Iterable[Ticket]) -> None:
+        """Report those of the tickets that are done now, unless a pattern's own."""
+        done = self._done
+        for ticket in tickets:
+            if ticket.done and not isinstance(ticket, InternalTicket):
+                done[ticket] = None
+
+    def fail(self, ticket: Ticket, failure: Failure) -> None:
+        """Give one record of a ticket its final outcome other than accepted."""
+        ticket.fail(failure)
+        self.note_accepted((ticket,))
+
+    def room_changed(self, node: NodeId) -> None:
+        """Tell that a full peer has room again."""
+        self.actions.append(RoomChanged(node))
+
+    def trace(self, name: str, level: int, **fields: object) -> None:
+        """Tell something worth a log line or a counter."""
+        self.actions.append(Trace(name, level, fields))

@@ -1,0 +1,1 @@
+"""The node as its application sees it, on asyncio."""

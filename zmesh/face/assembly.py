@@ -1,0 +1,353 @@
+"""A node at work: engine, runner, transport and sources joined, and what the application holds."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from zmesh.actions import (
+    CallAnswered,
+    CancelRequest,
+    DeliverInbox,
+    DeliverPublications,
+    DeliverRequests,
+    Drained,
+    IdentityClash,
+    PeerChange,
+    PeerChanged,
+    PeerView,
+    RoomChanged,
+    TicketsDone,
+    Trace,
+)
+from zmesh.core.engine import Engine
+from zmesh.core.engine_statistics import EngineStatistics
+from zmesh.discovery.interfaces import Interfaces
+from zmesh.discovery.mesh_tag import mesh_tag
+from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
+from zmesh.events import CloseNode, DrainNode, OpenInbox
+from zmesh.face.calls import Calls
+from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
+from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
+from zmesh.face.outgoing import Outgoing
+from zmesh.face.peers_view import Peers
+from zmesh.face.posting import Posting
+from zmesh.face.runner import ApplicationAction, Runner
+from zmesh.face.services import Services
+from zmesh.face.settings import Settings
+from zmesh.face.sources import Sources
+from zmesh.face.subscriptions import Subscription, Subscriptions
+from zmesh.face.system import SystemEntropy
+from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, JournalId, NodeId
+from zmesh.message import Failure
+from zmesh.observe.logs import TraceLog
+from zmesh.ports import TransportStatistics
+from zmesh.reliable.handshake import LocalIdentity
+from zmesh.reliable.link_statistics import LinkStatistics
+from zmesh.transport.zeromq import ZmqTransport
+
+logger = logging.getLogger("zmesh")
+
+ALONE_AFTER: Final = 5.0
+"""Seconds without any peer after which one log line says why."""
+
+_BROKEN: Final = "node (it stopped after an internal error, which its log tells)"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What was still open when a node closed: nothing, where the drain had time enough."""
+
+    unsettled_out: int  # messages and calls of ours without outcome
+    unsettled_in: int  # messages we had not settled
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """What a node counted since it opened, and what it holds now."""
+
+    engine: EngineStatistics
+    transport: TransportStatistics
+    links: dict[str, LinkStatistics]  # by the peer's id, as hex
+    open_receipts: int
+    open_calls: int
+    unread: int  # messages in the inbox
+    subscriptions: int
+
+
+class Assembly:
+    """The parts of one node, joined. Made in the loop, by `Node.open`.
+
+    Args:
+        settings: what the node was told.
+        failed: called once where the node stops by itself, with the error for later calls.
+    """
+
+    def __init__(self, settings: Settings, failed: Callable[[ZmeshError], None]) -> None:
+        loop = asyncio.get_running_loop()
+        options, entropy = settings.options, SystemEntropy()
+        self.id = NodeId(entropy.token(NODE_ID_BYTES))
+        self._settings = settings
+        self._failed = failed
+        self._loop = loop
+        self._log = TraceLog(settings.name)
+        journal = JournalId(entropy.token(TOKEN_BYTES))
+        local = LocalIdentity(mesh_tag(settings.mesh), self.id, settings.name, 1, journal)
+        self.engine = Engine(local, options, entropy, loop.time())
+        self.runner = Runner(loop, self.engine, self)
+        self.outgoing = Outgoing(options)
+        settlements, command = self.runner.settlements, self.runner.command
+        self.posting = Posting(loop, self.engine, self.runner, self.outgoing, self._tell_failure)
+        self.calls = Calls(loop, command, options.calls_max)
+        self.services = Services(loop, self.outgoing, command)
+        self.subscriptions = Subscriptions(command, settlements)
+        self.inbox = DeliveryQueue(loop, settlements)
+        self.inboxes: dict[Settle, Inbox] = {
+            "auto": Inbox(self.inbox, "auto"),
+            "manual": Inbox(self.inbox, "manual"),
+        }
+        self.peers = Peers(self._views, self._find)
+        self._is_inbox_open = False
+        self._sources = Sources(settings, self.id, self.runner.news, self._log.write)
+        self._transport: ZmqTransport | None = None
+        self._drained: asyncio.Future[Drained] | None = None
+        self._alone: asyncio.TimerHandle | None = None
+        self._is_over = False
+        self._ending: asyncio.Task[None] | None = None
+
+    # Beginning
+
+    async def start(self) -> None:
+        """Listen, and begin to look for others.
+
+        Raises:
+            InvalidOption: an interface or a name that cannot work; nothing is left open.
+        """
+        try:
+            interfaces, listening = await self._look_around()
+            self._transport = self._new_transport(listening)
+            bound = self._transport.open()
+            self.runner.start(self._transport)
+            if not listening.is_loopback:
+                logger.warning(
+                    "%s: listening on the network without encryption, as insecure=True allows: "
+                    "everybody there can read and send messages",
+                    self._settings.name,
+                )
+            await self._sources.start(listening, bound, interfaces)
+        except BaseException:
+            await self._release()
+            raise
+        self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)
+
+    async def _look_around(self) -> tuple[Interfaces, Listening]:
+        wanted = self._settings.interfaces
+        if wanted is None:
+            return (), Listening((LOOPBACK,))
+        interfaces = await self._sources.interfaces()
+        return interfaces, plan(wanted, interfaces, insecure=self._settings.insecure)
+
+    def _new_transport(self, listening: Listening) -> ZmqTransport:
+        options, port = self._settings.options, self._settings.port
+        if not port and len(listening.hosts) > 1:
+            port = common_port(listening.hosts)
+        return ZmqTransport(
+            self._loop,
+            options.wire,
+            options=options.transport,
+            hosts=listening.hosts,
+            port=port,
+            dial_timeout=options.dial_timeout,
+            on_events=self.runner.news,
+            on_trace=self._log.write,
+        )
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where this node is reached."""
+        return self._sources.endpoints
+
+    def open_inbox(self) -> None:
+        """Have direct messages delivered: somebody reads them."""
+        if not self._is_inbox_open:
+            self._is_inbox_open = True
+            self.runner.command(OpenInbox())
+
+    def subscription(self, pattern: str, settle: Settle) -> Subscription:
+        """Return a subscription that begins when it is entered."""
+        queue = DeliveryQueue(self._loop, self.runner.settlements)
+        return Subscription(self.subscriptions, queue, pattern, settle)
+
+    def statistics(self) -> NodeStatistics:
+        """Return the counters of all parts.
+
+        Raises:
+            NotOpen: it does not listen yet.
+        """
+        if self._transport is None:
+            raise NotOpen
+        engine = self.engine.statistics()
+        return NodeStatistics(
+            engine=engine,
+            transport=self._transport.statistics(),
+            links={node.hex(): link for node, link in engine.links.items()},
+            open_receipts=len(self.posting),
+            open_calls=len(self.calls),
+            unread=len(self.inbox),
+            subscriptions=len(self.subscriptions),
+        )
+
+    def services_seen(self) -> list[str]:
+        """Return the names of all services that are provided by anybody now."""
+        return list({service for view in self._views() for service in view.services})
+
+    # Ending
+
+    async def drain(self, seconds: float) -> DrainReport:
+        """Take no new work, and wait for what is open; what nobody has read goes back.
+
+        Handlers and others that are at work may still send and call.
+        """
+        if self._is_over:
+            return DrainReport(0, 0)
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+            self.services.drain()
+            self.subscriptions.drain()
+            self.inbox.close()
+            self.runner.command(DrainNode(self.runner.now + seconds))
+        drained = await asyncio.shield(self._drained)
+        return DrainReport(drained.unsettled_out, drained.unsettled_in)
+
+    async def close(self) -> None:
+        """Release everything. It goes on in the background where the caller is cancelled."""
+        await asyncio.shield(self._end(None))
+
+    def _end(self, failure: str | None) -> "asyncio.Task[None]":
+        """End everything, once; all who wait get `Closed`, which names the failure."""
+        if self._ending is None:
+            self._ending = self._loop.create_task(self._shut_down(failure), name="zmesh close")
+        return self._ending
+
+    async def _shut_down(self, failure: str | None) -> None:
+        try:
+            await self.services.close()
+        finally:
+            self._let_go(failure)
+            self.runner.command(CloseNode())
+            self.runner.flush()
+            self.runner.stop()
+            self.posting.close(failure or "node")
+            self.calls.close(failure or "node")
+            self._tell_drained(Drained(0, 0))
+            await self._release()
+
+    def _let_go(self, failure: str | None) -> None:
+        """End loops and waiting."""
+        self._is_over = True
+        self.subscriptions.close(failure)
+        self.inbox.close(failure)
+        self.peers.close(failure)
+
+    async def _release(self) -> None:
+        """Close what holds descriptors, threads and timers."""
+        if self._alone is not None:
+            self._alone.cancel()
+        try:
+            await self._sources.stop()
+        finally:
+            if self._transport is not None:
+                self._transport.close()
+
+    def broken(self, error: Exception) -> None:  # noqa: ARG002  # logged by the runner
+        """Take note that the engine stopped for good: a bug of ours."""
+        self._fail(Closed(_BROKEN), _BROKEN)
+
+    def _fail(self, error: ZmeshError, why: str) -> None:
+        """Stop by ourselves, and tell everybody why."""
+        if self._is_over:
+            return
+        self._failed(error)
+        self._let_go(why)
+        self.posting.close(why)
+        self.calls.close(why)
+        self._tell_drained(Drained(0, 0))
+        self._end(why)
+
+    # What the engine tells
+
+    def perform(self, action: ApplicationAction) -> None:
+        """Hand the engine's news to whoever waits for it."""
+        match action:
+            case DeliverInbox(deliveries):
+                settlements = self.runner.settlements
+                for delivery in deliveries:
+                    self.inbox.put(settlements, delivery, 0, len(delivery.records))
+            case TicketsDone(tickets):
+                self.posting.done(tickets)
+            case DeliverRequests(deliveries):
+                self.services.deliver(deliveries)
+            case CallAnswered():
+                self.calls.answered(action)
+            case DeliverPublications(deliveries):
+                self.subscriptions.deliver(deliveries)
+            case RoomChanged(node):
+                self.posting.peer_rooms.passed(node)
+                self.posting.topic_rooms.passed_all()
+            case _:
+                self._perform_rare(action)
+
+    def _perform_rare(
+        self, action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    ) -> None:
+        match action:
+            case CancelRequest():
+                self.services.cancel(action)
+            case PeerChanged():
+                self._on_peer_changed(action)
+            case IdentityClash(endpoint):
+                error = DuplicateIdentity(self.id.hex(), endpoint)
+                logger.error("%s: %s", self._settings.name, error)
+                self._fail(error, f"node ({error})")
+            case Drained():
+                self._tell_drained(action)
+            case Trace():
+                self._log.write(action)
+            case _:
+                assert_never(action)
+
+    def _tell_drained(self, drained: Drained) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(drained)
+
+    def _tell_failure(self, failure: Failure) -> None:
+        """Tell what became of a message whose receipt nobody awaits."""
+        fields: dict[str, object] = {"peer": failure.peer, "kind": failure.kind.value}
+        if failure.reason:
+            fields["reason"] = failure.reason
+        self._log.write(Trace("message_failed", logging.WARNING, fields))
+
+    def _on_peer_changed(self, news: PeerChanged) -> None:
+        if news.change is PeerChange.LEFT:
+            self.posting.peer_rooms.gone(news.peer.id)
+        self.posting.topic_rooms.passed_all()
+        self.peers.changed(news)
+
+    def _views(self) -> list[PeerView]:
+        if self._is_over:
+            raise Closed
+        return self.engine.peers()
+
+    def _find(self, name_or_id: str) -> PeerView | None:
+        views = self._views()
+        try:
+            node = self.engine.resolve(name_or_id)
+        except PeerUnknown:
+            return None
+        return next((view for view in views if view.id == node), None)
+
+    def _tell_if_alone(self) -> None:
+        if not self.engine.peers():
+            why = self._sources.why_alone(self.engine.statistics().membership)
+            logger.warning("%s: %s", self._settings.name, why)

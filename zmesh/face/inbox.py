@@ -1,0 +1,267 @@
+"""Reading messages: a queue of deliveries, and the `async for` loops that take from it."""
+
+import asyncio
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from zmesh.actions import Delivery
+from zmesh.errors import Closed, UsageError
+from zmesh.face.loop_exit import left_by_break
+from zmesh.face.received import Chunk, Message, Settlements, Settler
+from zmesh.message import Outcome, Tag, extra
+
+Settle = Literal["auto", "manual"]
+"""`auto`: asking for the next message accepts the one before. `manual`: the application does."""
+
+CHUNK_MAX: Final = 128
+"""Messages a loop takes at once, and after which it lets other tasks run."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The records `start` to `stop` (exclusive) of a delivery."""
+
+    settler: Settler
+    delivery: Delivery
+    start: int
+    stop: int
+    since: float | None  # when it came, where messages in it may expire
+
+
+class DeliveryQueue:
+    """Deliveries that wait for a reader. Credit bounds it: nothing in it is settled yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
+        self.settlements = settlements
+        self._readers = 0
+        self._run: Chunk | None = None  # what the only reader took at once
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._items: deque[_Waiting] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._is_closed = False
+        self._failure: str | None = None
+
+    def put(self, settler: Settler, delivery: Delivery, start: int, stop: int) -> None:
+        """Add the records `start` to `stop` (exclusive) of a delivery, and wake a reader."""
+        if self._is_closed:
+            settler.abandon(delivery, start, stop - 1)
+            return
+        # Extras are rare: whether there are any is found out at C speed.
+        may_expire = max(map(len, delivery.records)) > 3
+        since = self._loop.time() if may_expire else None
+        self._items.append(_Waiting(settler, delivery, start, stop, since))
+        self._wake_one()
+
+    def take(self) -> Chunk | None:
+        """Take what is next, or None where nothing is: one by one where several readers compete.
+
+        Raises:
+            StopAsyncIteration: the queue was closed.
+            Closed: it was closed by a failure.
+        """
+        if self._is_closed:
+            if self._failure is not None:
+                raise Closed(self._failure)
+            raise StopAsyncIteration
+        while self._items:
+            waiting = self._items[0]
+            chunk = self._chunk_of(waiting)
+            if waiting.start == waiting.stop:
+                self._items.popleft()
+            if chunk is not None:
+                if self._items:
+                    self._wake_one()
+                return chunk
+        return None
+
+    def joined(self) -> None:
+        """Count a reader more; it shares what the only one before had taken and not read."""
+        self._readers += 1
+        if self._run is not None:
+            run, self._run = self._run, None
+            stop = run.stop
+            unread = run.give_up()
+            if unread < stop:
+                self._items.appendleft(_Waiting(run.settler, run.delivery, unread, stop, None))
+
+    def _chunk_of(self, waiting: "_Waiting") -> Chunk | None:
+        """Take a run of what waits, or settle its first message as expired."""
+        settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
+        if waiting.since is not None or self._readers > 1:
+            waiting.start += 1
+            if waiting.since is not None and self._has_expired(delivery, start, waiting.since):
+                settler.settle(delivery, start, start, Outcome.EXPIRED)
+                return None
+            return Chunk(settler, delivery, start, waiting.start)
+        waiting.start = min(waiting.stop, start + CHUNK_MAX)
+        self._run = Chunk(settler, delivery, start, waiting.start)
+        return self._run
+
+    def _has_expired(self, delivery: Delivery, index: int, since: float) -> bool:
+        ttl_ms = extra(delivery.records[index], Tag.TTL_MS)
+        return isinstance(ttl_ms, int) and self._loop.time() - since > ttl_ms / 1000
+
+    async def wait(self) -> None:
+        """Wait until there may be something to take."""
+        self.settlements.hurry()
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # Only a wake-up was for us, never a message: pass it on.
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif self._items:
+                self._wake_one()
+            raise
+
+    def left(self, chunk: Chunk | None, outcome: Outcome | None) -> None:
+        """Count a reader less: settle the message it held, keep for others what it had not read.
+
+        Without an outcome (`settle="manual"`) the message stays the application's. It may come
+        from any thread, because the garbage collector does.
+        """
+        if self._loop.is_closed():
+            return
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.left, chunk, outcome)
+            return
+        self._readers -= 1
+        if chunk is None:
+            return
+        if chunk is self._run:
+            self._run = None
+        unread = chunk.leave(outcome)
+        if unread == chunk.stop:
+            return
+        if self._is_closed:
+            chunk.settler.abandon(chunk.delivery, unread, chunk.stop - 1)
+            return
+        # What can expire is taken one by one, so none of it is left here.
+        self._items.appendleft(_Waiting(chunk.settler, chunk.delivery, unread, chunk.stop, None))
+        self._wake_one()
+
+    def close(self, failure: str | None = None) -> None:
+        """End all loops over the queue, with `Closed` where it is a failure; abandon the rest."""
+        self._is_closed = True
+        self._failure = failure
+        while self._items:
+            left = self._items.popleft()
+            left.settler.abandon(left.delivery, left.start, left.stop - 1)
+        while self._waiters:
+            self._wake_one()
+
+    def __len__(self) -> int:
+        """Return the number of messages that wait."""
+        return sum(waiting.stop - waiting.start for waiting in self._items)
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+class Reader:
+    """One loop over a queue. Dropping it ends the loop: see `loop_exit` for what that means."""
+
+    __slots__ = ("_chunk", "_has_left", "_is_asking", "_is_auto", "_queue", "_streak")
+
+    def __init__(self, queue: DeliveryQueue, settle: Settle) -> None:
+        self._queue = queue
+        self._is_auto = settle == "auto"
+        self._chunk: Chunk | None = None
+        self._has_left = False
+        self._is_asking = False
+        self._streak = 0  # messages read since other tasks last had their turn
+        queue.joined()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Accept the message before, and return the next."""
+        while True:
+            chunk = self._chunk
+            if chunk is not None:
+                for message in chunk.messages:
+                    chunk.current = message
+                    if not chunk.noted:
+                        self._queue.settlements.note(chunk)
+                    return message
+            await self._next_chunk()
+
+    async def _next_chunk(self) -> None:
+        """Settle the chunk that was read, and take the next one; nothing is taken before."""
+        if self._is_asking:
+            raise UsageError("another task waits in this loop: begin one of its own")
+        self._is_asking = True
+        try:
+            if self._chunk is not None:
+                self._finish(self._chunk)
+            if self._streak >= CHUNK_MAX:
+                self._streak = 0
+                await asyncio.sleep(0)
+            while (chunk := self._queue.take()) is None:
+                self._streak = 0
+                await self._queue.wait()
+            self._streak += chunk.count
+            chunk.noted = not self._is_auto  # a manual reader's progress says nothing
+            self._chunk = chunk
+        finally:
+            self._is_asking = False
+
+    def _finish(self, chunk: Chunk) -> None:
+        if self._is_auto:
+            chunk.accept_all()
+        chunk.current = None  # ends the circle of chunk and message
+        self._chunk = None
+
+    def leave(self, outcome: Outcome) -> None:
+        """End the loop: settle so the message that was being handled."""
+        if self._has_left:
+            return
+        self._has_left = True
+        chunk, self._chunk = self._chunk, None
+        self._queue.left(chunk, outcome if self._is_auto else None)
+
+    def __del__(self) -> None:
+        # A message left by `break` was handled, one left by an exception was not.
+        handled = left_by_break(sys._getframe(1))  # noqa: SLF001  # the loop that dropped us
+        self.leave(Outcome.ACCEPTED if handled else Outcome.MODIFIED)
+
+
+class Inbox:
+    """Messages for the application: `async for message in ...`.
+
+    Every loop is its own reader, and several compete: each message goes to one of them. `anext`
+    works as well, and accepts the message it returned before.
+    """
+
+    def __init__(self, queue: DeliveryQueue, settle: Settle) -> None:
+        self._queue = queue
+        self._settle: Settle = settle
+        self._reader: Reader | None = None
+
+    def __aiter__(self) -> Reader:
+        return Reader(self._queue, self._settle)
+
+    async def __anext__(self) -> Message:
+        if self._reader is None:
+            self._reader = Reader(self._queue, self._settle)
+        return await self._reader.__anext__()
+
+    def end(self, outcome: Outcome) -> None:
+        """Settle so the message `anext` returned last."""
+        if self._reader is not None:
+            self._reader.leave(outcome)
+
+    def __len__(self) -> int:
+        """Return the number of messages that wait to be read."""
+        return len(self._queue)

@@ -1,0 +1,296 @@
+"""What an application does with a node: messages, calls and topics."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, get_args
+
+from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
+from zmesh.face.assembly import Assembly
+from zmesh.face.handlers import Handler, is_async
+from zmesh.face.inbox import Inbox, Settle
+from zmesh.face.outgoing import Headers
+from zmesh.face.peers_view import Peer
+from zmesh.face.receipts import Receipt
+from zmesh.face.subscriptions import Subscription
+from zmesh.message import PRIORITY_DEFAULT, Kind
+
+H = TypeVar("H", bound=Handler)
+
+SEND_TIMEOUT: Final = 30.0
+"""Seconds `send` and `call` wait by default: long for a handler, short for a person."""
+
+
+class Messaging(ABC):
+    """The half of a node that sends, receives, serves and subscribes; `Node` is the other."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, tuple[Handler, int]] = {}  # with their concurrency
+
+    @property
+    @abstractmethod
+    def _was_opened(self) -> bool:
+        """Whether it is, or was, open."""
+
+    @abstractmethod
+    def _at_work(self) -> Assembly:
+        """Return the node at work, or raise why there is none."""
+
+    # Direct messages
+
+    async def send(
+        self,
+        to: str | Peer,
+        body: object,
+        *,
+        timeout: float | None = SEND_TIMEOUT,  # noqa: ASYNC109  # the error says what it was for
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        """Send a message to one peer, and return once its application accepted it.
+
+        Args:
+            to: the peer's name or id.
+            body: bytes, which pass untouched, or anything msgpack can carry.
+            timeout: seconds to wait for the outcome; None waits for ever.
+            headers: small values beside the body.
+            priority: 0 (lowest) to 9 (highest): each is a lane of its own.
+            key: messages of one key keep their order, whatever their priority.
+            ttl: seconds after which it is no longer worth handling.
+
+        Raises:
+            PeerUnknown, AmbiguousPeer: there is no such peer, or several.
+            Rejected, Expired, DeadLettered, PeerLost, PeerRestarted: what became of it.
+            DeliveryTimeout: nothing yet; it may still be handled.
+            BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be sent.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                receipt = await self.post(
+                    to, body, headers=headers, priority=priority, key=key, ttl=ttl
+                )
+                await receipt.outcome()
+        except TimeoutError as error:
+            raise DeliveryTimeout(f"the message to {_address(to)}", timeout or 0.0) from error
+        receipt.result()
+
+    async def post(
+        self,
+        to: str | Peer,
+        body: object,
+        *,
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> Receipt:
+        """Post a message to one peer, and return its receipt once there is room for it.
+
+        `await receipt` for the outcome, or leave it: `flush` waits for all.
+        Arguments and errors are those of `send`, but the outcome's are raised by the receipt.
+        """
+        assembly = self._at_work()
+        record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
+        assembly.outgoing.check_options(priority, key, ttl)
+        return await assembly.posting.post(_address(to), record, priority, key, ttl)
+
+    def post_nowait(
+        self,
+        to: str | Peer,
+        body: object,
+        *,
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> Receipt:
+        """Post a message now, as `post` does where there is room.
+
+        Raises:
+            Backpressure: there is no room.
+        """
+        assembly = self._at_work()
+        record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
+        assembly.outgoing.check_options(priority, key, ttl)
+        return assembly.posting.post_nowait(_address(to), record, priority, key, ttl)
+
+    async def post_many(
+        self,
+        to: str | Peer,
+        bodies: Iterable[object],
+        *,
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> Receipt:
+        """Post many messages to one peer, as fast as there is room, under one receipt.
+
+        It is by far the cheapest way to send many. Arguments are those of `post`.
+        """
+        assembly = self._at_work()
+        assembly.outgoing.check_options(priority, key, ttl)
+        return await assembly.posting.post_many(_address(to), bodies, priority, key, ttl, headers)
+
+    async def flush(self) -> None:
+        """Wait until everything posted and published so far has its outcome, whatever it is.
+
+        Raises:
+            Closed: the node was closed meanwhile.
+        """
+        await self._at_work().posting.flush()
+
+    def inbox(self, settle: Settle = "auto") -> Inbox:
+        """Return the messages other nodes send to this one: `async for message in node.inbox()`.
+
+        Asking for the next message accepts the one before; leaving the loop by an exception gives
+        the message back, to be delivered again; `break` and `return` accept it. With
+        `settle="manual"` only `accept`, `reject` and `release` do. Several loops share the work.
+        """
+        assembly = self._at_work()
+        _check_settle(settle)
+        assembly.open_inbox()
+        return assembly.inboxes[settle]
+
+    # Request and reply
+
+    def service(self, name: str, *, concurrency: int = 8) -> Callable[[H], H]:
+        """Answer calls of a service with the decorated function.
+
+        What it returns is the reply. `raise zmesh.Reject(reason)` refuses the call, any other
+        exception reaches the caller as `RemoteError`. A plain function runs in a thread, so that
+        it may block. It can be used before the node is opened.
+
+        Args:
+            name: of the service.
+            concurrency: calls handled at a time; more wait.
+
+        Raises:
+            InvalidOption, UsageError: it cannot be provided.
+        """
+        if not isinstance(name, str):
+            raise InvalidOption("service", name, 'a name, as in @node.service("resize")')
+        if concurrency < 1:
+            raise InvalidOption("concurrency", concurrency, "1 or more")
+
+        def register(handler: H) -> H:
+            is_async(handler)
+            if name in self._services:
+                raise UsageError(f"service {name!r} is provided already: withdraw it first")
+            if self._was_opened:
+                assembly = self._at_work()
+                assembly.engine.check_serve(name)
+                assembly.services.serve(name, handler, concurrency)
+            self._services[name] = (handler, concurrency)
+            return handler
+
+        return register
+
+    def withdraw(self, service: str) -> None:
+        """Provide a service no longer; calls being handled are finished.
+
+        Raises:
+            UsageError: it is not provided.
+        """
+        if self._services.pop(service, None) is None:
+            raise UsageError(f"service {service!r} is not provided here")
+        if self._was_opened:
+            self._at_work().services.withdraw(service)
+
+    async def call(
+        self,
+        service: str,
+        body: object = None,
+        *,
+        timeout: float | None = SEND_TIMEOUT,  # noqa: ASYNC109  # the engine keeps the deadline
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+    ) -> Any:
+        """Call a service: the least loaded of its providers answers, and if it dies, another.
+
+        Args:
+            service: its name.
+            body: bytes, or anything msgpack can carry.
+            timeout: seconds to wait for the reply; None waits for ever.
+            headers: small values beside the body.
+            priority: 0 (lowest) to 9 (highest).
+
+        Returns:
+            What the handler returned.
+
+        Raises:
+            NoProvider: nobody provides it.
+            RemoteError: the handler raised; type and text of its exception.
+            Rejected: the handler refused the call.
+            DeliveryTimeout: no reply in time; the call may still be handled.
+            DeadLettered: as many providers as allowed tried and did not come to an end.
+        """
+        assembly = self._at_work()
+        assembly.outgoing.check_options(priority, None, None)
+        record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
+        now = assembly.runner.now
+        return await assembly.calls.call(record, priority, timeout, now, assembly.services_seen)
+
+    # Publish and subscribe
+
+    async def publish(
+        self,
+        topic: str,
+        body: object,
+        *,
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+    ) -> Receipt:
+        """Publish a message to every node that subscribes to its topic now, this one included.
+
+        Returns once there is room in their queues. `await receipt` waits until all have handled
+        it, and returns how many did; without subscribers that is 0, at once.
+
+        Args:
+            topic: tokens separated by dots, as in "sensors.kitchen.temp".
+            body, headers, priority, key, ttl: as for `send`.
+
+        Raises:
+            InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be published.
+        """
+        assembly = self._at_work()
+        assembly.engine.check_publish(topic)
+        assembly.outgoing.check_options(priority, key, ttl)
+        record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
+        return await assembly.posting.publish(record, priority, key, ttl)
+
+    def subscribe(self, pattern: str, *, settle: Settle = "auto") -> Subscription:
+        """Subscribe to topics, for as long as an `async with` block runs.
+
+        ```python
+        async with node.subscribe("sensors.*.temp") as temperatures:
+            async for message in temperatures:
+                print(message.topic, message.body)
+        ```
+
+        Messages are settled as in `inbox`.
+
+        Args:
+            pattern: a topic in which `*` stands for one token, and `>` at the end for all others.
+            settle: "auto" or "manual".
+
+        Raises:
+            InvalidOption, UsageError: the pattern cannot work, or there are too many.
+        """
+        assembly = self._at_work()
+        _check_settle(settle)
+        assembly.engine.check_subscribe(pattern)
+        return assembly.subscription(pattern, settle)
+
+
+def _address(to: str | Peer) -> str:
+    return to if isinstance(to, str) else to.id
+
+
+def _check_settle(settle: str) -> None:
+    if settle not in get_args(Settle):
+        raise InvalidOption("settle", settle, '"auto" or "manual"')

@@ -1,0 +1,229 @@
+"""The only loop: feeds the engine what happened, performs what it orders, keeps one timer.
+
+It decides nothing. What happens in one turn of the event loop goes to the engine together; a lone
+command goes at once, because somebody waits for its effect.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from zmesh.actions import (
+    Action,
+    CallAnswered,
+    CancelRequest,
+    DeliverInbox,
+    DeliverPublications,
+    DeliverRequests,
+    Dial,
+    Drained,
+    HangUp,
+    IdentityClash,
+    PeerChanged,
+    Probe,
+    RoomChanged,
+    SendPackets,
+    TicketsDone,
+    Trace,
+)
+from zmesh.events import Event, LoopLate, TimerFired
+from zmesh.face.received import Settlements
+from zmesh.ports import Transport
+
+logger = logging.getLogger(__name__)
+
+COMMANDS_MAX: Final = 256
+"""Commands gathered before the engine gets them, even within one turn of the loop."""
+
+TICK: Final = 0.5
+"""Seconds between looks at the clock with nothing to do: how exactly a stalled loop is noticed."""
+
+LATE: Final = 0.1
+"""Seconds of lateness that are worth telling the engine."""
+
+ApplicationAction = (
+    DeliverInbox | DeliverRequests | DeliverPublications | TicketsDone | RoomChanged
+    | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+)  # fmt: skip
+
+
+class Core(Protocol):
+    """What the runner runs: `engine.Engine`."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When it wants `TimerFired`, on the clock of `now`."""
+        ...
+
+    def handle(self, events: Sequence[Event], now: float) -> list[Action]:
+        """Take in what happened, and return what is to be done, in order."""
+        ...
+
+
+class Application(Protocol):
+    """What takes the engine's news for the application. It runs no application code."""
+
+    def perform(self, action: ApplicationAction) -> None:
+        """Hand the news to whoever waits for it."""
+        ...
+
+    def broken(self, error: Exception) -> None:
+        """Take note that nothing will be performed any more."""
+        ...
+
+
+class Runner:
+    """Runs one engine on one event loop; to be used from that loop's thread only.
+
+    Nothing happens before `start`; `stop` ends it for good.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, engine: Core, application: Application
+    ) -> None:
+        self.settlements = Settlements(self._soon, self.flush)
+        self._loop = loop
+        self._engine = engine
+        self._application = application
+        self._events: list[Event] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake_at = 0.0  # when the timer should fire
+        self._now = 0.0  # the last time the engine was told
+        self._is_running = False
+        self._is_in_turn = False
+        self._is_turn_planned = False  # a turn comes with the loop's next iteration
+        self._has_flushed = False  # commands wait for that one, until there are news
+
+    def start(self, transport: Transport) -> None:
+        """Begin to take events; `transport` performs the orders to the network."""
+        self._transport = transport
+        self._is_running = True
+        self._now = self._loop.time()
+        self._wake_at = self._now + TICK
+        self._timer = self._loop.call_at(self._wake_at, self._on_timer)
+
+    def stop(self) -> None:
+        """End for good: what comes later is ignored."""
+        self._is_running = False
+        self._events.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def now(self) -> float:
+        """The engine's clock, in seconds."""
+        return max(self._now, self._loop.time())
+
+    @property
+    def backlog(self) -> int:
+        """How many events wait for the next turn."""
+        return len(self._events)
+
+    def news(self, events: Sequence[Event]) -> None:
+        """Take what adapters have to tell, at once unless a turn is under way."""
+        if not self._is_running:
+            return
+        self._events += events
+        if self._is_in_turn:
+            self._soon()
+        else:
+            self._has_flushed = False  # what is done about the news is not to wait
+            self._turn()
+
+    def command(self, event: Event) -> None:
+        """Take a command: the first after news goes at once, further ones together."""
+        if not self._is_running:
+            return
+        self._events.append(event)
+        if not self._has_flushed or len(self._events) >= COMMANDS_MAX:
+            self.flush()
+        else:
+            self._soon()
+
+    def flush(self) -> None:
+        """Let the engine have what was gathered, now rather than with the next iteration."""
+        if self._is_in_turn or not self._is_running:
+            self._soon()
+            return
+        self._has_flushed = True
+        self._turn()
+
+    def _soon(self) -> None:
+        if not self._is_turn_planned and self._is_running:
+            self._is_turn_planned = True
+            self._loop.call_soon(self._on_next_iteration)
+
+    def _on_next_iteration(self) -> None:
+        self._is_turn_planned = False
+        if self._events or self.settlements.pending:
+            self._has_flushed = True
+            self._soon()
+            self._turn()
+        else:
+            self._has_flushed = False
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadline = self._engine.deadline
+        # Loop timers may wake early; the engine must never see a time before its own deadline.
+        if deadline is not None and deadline <= max(self._wake_at, self._loop.time()):
+            self._now = max(self._now, deadline)
+            self._events.append(TimerFired())
+        self._turn()
+
+    def _turn(self) -> None:
+        if not self._is_running:
+            return
+        now = self._now = max(self._now, self._loop.time())
+        lag = now - self._wake_at
+        if lag > LATE:
+            self._events.insert(0, LoopLate(lag))
+            self._wake_at = now  # told once
+        events, self._events = self._events, []
+        events += self.settlements.take()
+        if events:
+            self._is_in_turn = True
+            try:
+                self._perform(self._engine.handle(events, now))
+            except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
+                self._broke(error, events)
+                return
+            finally:
+                self._is_in_turn = False
+        self._plan_timer(now)
+
+    def _broke(self, error: Exception, events: list[Event]) -> None:
+        kinds = sorted({type(event).__name__ for event in events})
+        logger.critical(
+            "internal error while handling %s: the node stops", ", ".join(kinds), exc_info=error
+        )
+        self.stop()
+        self._application.broken(error)
+
+    def _plan_timer(self, now: float) -> None:
+        """Leave the timer where it comes early enough: a spare wake-up is the cheaper way."""
+        deadline = self._engine.deadline
+        wake_at = now + TICK if deadline is None else max(now, min(deadline, now + TICK))
+        if self._timer is not None:
+            if self._wake_at <= wake_at:
+                return
+            self._timer.cancel()
+        self._wake_at = wake_at
+        self._timer = self._loop.call_at(wake_at, self._on_timer)
+
+    def _perform(self, actions: list[Action]) -> None:
+        transport = self._transport
+        for action in actions:
+            match action:
+                case SendPackets():
+                    transport.send(action.path, action.packets)
+                case Dial():
+                    transport.dial(action.path, action.endpoint)
+                case HangUp():
+                    transport.hang_up(action.path)
+                case Probe():
+                    transport.probe(action.endpoint, action.timeout)
+                case _:
+                    self._application.perform(action)

@@ -1,0 +1,125 @@
+"""All sources of candidates of one node: started, kept up to date and stopped together."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from zmesh.actions import Trace
+from zmesh.discovery.alone import Surroundings, why_alone
+from zmesh.discovery.candidates import SEED, STATIC
+from zmesh.discovery.interfaces import InterfaceMonitor, Interfaces, mdns_addresses, select
+from zmesh.discovery.mdns import LOOPBACK, MdnsSource
+from zmesh.discovery.membership import MembershipStatistics
+from zmesh.discovery.mesh_tag import mesh_tag
+from zmesh.discovery.static import StaticSource
+from zmesh.events import EndpointsChanged, Event
+from zmesh.face.listening import Listening
+from zmesh.face.settings import Settings
+from zmesh.ids import NodeId
+
+
+class Sources:
+    """Who may be there, according to mDNS and to what was written down. Make it in the loop.
+
+    Args:
+        settings: which sources, and what they need.
+        node: this node's id.
+        on_events: told of candidates and of this node's own endpoints.
+        on_trace: told of what is worth a log line.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        node: NodeId,
+        on_events: Callable[[list[Event]], None],
+        on_trace: Callable[[Trace], None],
+    ) -> None:
+        discovery = settings.options.discovery
+        self._settings = settings
+        self._on_events = on_events
+        self._written = [
+            StaticSource(STATIC, settings.peers, on_events, on_trace, discovery),
+            StaticSource(SEED, settings.seeds, on_events, on_trace, discovery),
+        ]
+        self._mdns: MdnsSource | None = None
+        if settings.mdns:
+            self._mdns = MdnsSource(
+                mesh=mesh_tag(settings.mesh),
+                node=node,
+                name=settings.name,
+                on_events=on_events,
+                on_trace=on_trace,
+                options=discovery,
+                zeroconf=settings.zeroconf,
+            )
+        self._monitor = InterfaceMonitor(self._on_change, on_trace, discovery.interfaces_every)
+        self.endpoints: tuple[str, ...] = ()
+        """Where this node is reached."""
+        self._listening = Listening(())
+        self._bound: tuple[str, ...] = ()
+        self._mdns_on: tuple[str, ...] = LOOPBACK
+        self._updates: set[asyncio.Task[None]] = set()
+
+    async def interfaces(self) -> Interfaces:
+        """Return the machine's interfaces; their changes are followed from now on."""
+        return await self._monitor.start()
+
+    async def start(
+        self, listening: Listening, bound: tuple[str, ...], interfaces: Interfaces
+    ) -> None:
+        """Begin: tell where this node is reached, and listen for others.
+
+        Raises:
+            InvalidOption: the node cannot be announced, because of its name.
+        """
+        self._listening, self._bound = listening, bound
+        self._look_at(interfaces)
+        for source in self._written:
+            source.start()
+        if self._mdns is not None:
+            await self._mdns.start(self.endpoints, self._mdns_on)
+
+    async def stop(self) -> None:
+        """Say goodbye, and follow nothing any more."""
+        await self._monitor.stop()
+        for task in self._updates:
+            task.cancel()
+        await asyncio.gather(*self._updates, return_exceptions=True)
+        for source in self._written:
+            await source.stop()
+        if self._mdns is not None:
+            await self._mdns.stop()
+
+    def why_alone(self, membership: MembershipStatistics) -> str:
+        """Return in one line why nobody is there."""
+        unresolved: Mapping[str, str] = {
+            text: why for source in self._written for text, why in source.unresolved.items()
+        }
+        mdns = self._mdns
+        seen = Surroundings(
+            mesh=self._settings.mesh,
+            mdns=mdns is not None,
+            mdns_failure="" if mdns is None else mdns.failure,
+            mdns_addresses=self._mdns_on,
+            other_meshes=0 if mdns is None else len(mdns.other_meshes),
+            written_down=len(self._settings.peers) + len(self._settings.seeds),
+            unresolved=unresolved,
+            itself=membership.itself,
+            wrong_mesh=membership.wrong_mesh,
+            wrong_node=membership.wrong_node,
+        )
+        return why_alone(seen)
+
+    def _look_at(self, interfaces: Interfaces) -> None:
+        """Tell where this node is reached with these interfaces."""
+        chosen = select(interfaces, self._settings.interfaces or ())
+        self.endpoints = self._listening.endpoints(self._bound, chosen)
+        self._mdns_on = LOOPBACK if self._listening.is_loopback else mdns_addresses(chosen)
+        self._on_events([EndpointsChanged(self.endpoints)])
+
+    def _on_change(self, interfaces: Interfaces) -> None:
+        self._look_at(interfaces)
+        if self._mdns is not None:
+            task = asyncio.create_task(self._mdns.update(self.endpoints, self._mdns_on))
+            self._updates.add(task)
+            task.add_done_callback(self._updates.discard)

@@ -32,7 +32,7 @@ PUBLISHED = ("news.local", "news.far", "weather.today.here", "sport.local")
 _SHARES = {
     FaultKind.WEATHER: 5, FaultKind.LAG: 1, FaultKind.CORRUPTION: 2, FaultKind.ONE_WAY: 2,
     FaultKind.PARTITION: 3, FaultKind.ISOLATION: 1, FaultKind.BLACK_HOLE: 2, FaultKind.RESET: 5,
-    FaultKind.CRASH: 3, FaultKind.POWER_LOSS: 1, FaultKind.LEAVE: 1, FaultKind.STALL: 2,
+    FaultKind.CRASH: 5, FaultKind.POWER_LOSS: 2, FaultKind.LEAVE: 1, FaultKind.STALL: 2,
     FaultKind.SUSPEND: 1, FaultKind.SLOW: 2, FaultKind.ECHO: 3,
 }  # fmt: skip
 
@@ -82,7 +82,9 @@ class _Generator:
             seed=self._seed,
             level=self._level,
             hosts=tuple(replace(plan, fresh_identity=random.random() < 0.5) for _ in range(hosts)),
-            link=self._link_options(),
+            link=replace(
+                self._link_options(), window_messages=64, window_messages_max=64, ranges_max=33
+            ),
             submissions=tuple(
                 Submission(at, 0, 0, PRIORITY_DEFAULT, (64,), kind="call", name=SERVICES[0])
                 for at in sorted(random.uniform(1.0, 4.0) for _ in range(30))

@@ -1,0 +1,27 @@
+"""The proof that the simulator can fail: every planted bug is found within 1,000 seeds."""
+
+import pytest
+
+from tests.simulation.planted import BUGS, Bug
+from zmesh.testing.findings import Violation
+from zmesh.testing.simulate import run
+
+SEEDS_MAX = 1000
+
+
+def first_violation(bug: Bug) -> Violation | None:
+    for seed in range(SEEDS_MAX):
+        for violation in run(seed, bug.level).first:
+            if violation.rule in bug.rules:
+                return violation
+    return None
+
+
+def test_at_least_twenty_bugs_are_planted() -> None:
+    assert len({bug.name for bug in BUGS}) >= 20
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug.plant(monkeypatch)
+    assert first_violation(bug) is not None

@@ -5,14 +5,15 @@ contiguous and given at submission; one that expired or was withdrawn before it 
 a *hole*, and the receiver is told so by GAP when the sending position passes it.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Generic, TypeVar, assert_never
+from itertools import accumulate, repeat
+from typing import Generic, TypeVar, assert_never, cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Outcome, Record, Tag, Ticket, size_of, total_size, with_extra
+from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, total_size, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
@@ -297,23 +298,26 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
-        first, size, records = seq, 0, list[Record]()
+        records = self._run(seq, min(last, seq + count_max - 1), budget)
+        ends = list(accumulate(sizes_of(records)))
         allowed = self.bytes_limit - self.sent_bytes
-        last = min(last, seq + count_max - 1)
-        while seq <= last and size < budget:
-            record = items.get(seq)
-            if record is None:
-                break
-            plain = len(record) == 3  # spelt out: this loop runs once per message
-            record_size = len(record[2]) + len(record[1]) + 16 if plain else size_of(record)
-            if size + record_size > allowed:
-                break
-            records.append(record)
-            size += record_size
-            seq += 1
-        self.next_transmit = seq
+        del records[min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed)) :]
+        size = ends[len(records) - 1] if records else 0
+        self.next_transmit = seq + len(records)
         self.sent_bytes += size
-        return (first, records, size) if records else None
+        return (seq, records, size) if records else None
+
+    def _run(self, first: int, last: int, budget: int) -> list[Record]:
+        """Return records from `first` on without a hole, as many as may fill the budget."""
+        items = self.items
+        if first > last or not items:
+            return []
+        mean = max(1, self.queued_bytes // len(items))
+        last = min(last, first + budget // mean)
+        run = list(map(items.get, range(first, last + 1)))
+        if None in run:
+            del run[run.index(None) :]
+        return cast("list[Record]", run)
 
     def _write_ttl(self, chunk: Chunk[Record], now: float) -> None:
         """Tell the receiver how long each record has left: clocks need not agree."""

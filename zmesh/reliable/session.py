@@ -6,6 +6,7 @@ paths or liveness; the link moves its records and acknowledgements.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import assert_never
 
 from zmesh.errors import BodyTooLarge, ProtocolError
@@ -25,6 +26,8 @@ from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, 
 
 DEADLINES_MIN = 1024
 """Fewer are not worth being looked through."""
+
+_BODY = itemgetter(2)
 
 LaneAcks = tuple[tuple[int, int, Ranges], ...]
 LaneCredits = tuple[tuple[int, int, int], ...]
@@ -109,7 +112,7 @@ class Session:
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self._outgoing(lane)
-        largest = max(len(record[2]) for record in records)
+        largest = max(map(len, map(_BODY, records)))
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:

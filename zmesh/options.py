@@ -144,7 +144,7 @@ class NodeOptions:
     discovery: DiscoveryOptions = DiscoveryOptions()
     peers_max: int = 1024
     candidates_max: int = 1024
-    node_bytes_max: int = 256 * MIB  # un-settled deliveries held for the application, all peers
+    node_bytes_max: int = 256 * MIB  # bodies put together and grown windows, all peers together
     subscriptions_max: int = 1024
     services_max: int = 1024
     calls_max: int = 100_000

@@ -760,3 +760,43 @@ def test_the_end_of_a_session_returns_all_and_gives_back_what_it_drew() -> None:
         (b"1", Outcome.UNKNOWN),
         (b"0", Outcome.RELEASED),
     ]
+
+
+def test_keys_that_are_done_are_forgotten_while_one_old_message_stays_open() -> None:
+    session = Session(replace(OPTIONS, window_messages=20_000), LIMITS, None, [])
+    session.resume([LaneState(4, 1, 0, (), 20_000, 10**9)])
+    for number in range(1, 5001):
+        session.submit(4, [record(b"x")], Ticket(), 0.0, f"key-{number}", None)
+        session.outgoing[4].take(100, 1, 0.0)
+        session.on_ack(((4, number, ()),), ())
+        if number > 1:
+            settled = Settle(4, ((Outcome.ACCEPTED, number, number),))
+            session.on_control(number - 1, [settled], 0.0)
+    assert session.queued_messages == 1
+    assert len(session._keys) <= 1024
+
+
+def test_bodies_being_put_together_draw_on_the_pool_of_the_node() -> None:
+    pool = CreditPool(6000)
+    here, there = Side(), Side()
+    here.session = Session(OPTIONS, LIMITS, pool, here.events)
+    there.session.resume([LaneState(4, 1, 0, (), 20, 10**6)])
+    there.post([record(b"x" * 5000)])
+    first, *rest = there.take()
+    here.give(first)
+    assert pool.used == 5000
+    assert here.give(*rest) == [b"x" * 5000]
+    here.settle_all()
+    assert pool.used == 0
+
+
+def test_withdrawn_tickets_leave_nothing_behind() -> None:
+    side = Side()
+    tickets = [side.post([record(b"x")]) for _ in range(3000)]
+    lane = side.session.outgoing[4]
+    for ticket in tickets:
+        side.session.withdraw(ticket)
+    assert lane.queued_bytes == 0
+    assert not lane.items
+    side.post([record(b"y")])
+    assert len(lane._by_ticket) <= 2  # what has ended is forgotten with the next look

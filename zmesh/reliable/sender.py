@@ -175,6 +175,7 @@ class OutgoingLane(SendWindow[Record]):
     """
 
     __slots__ = (
+        "_by_ticket",
         "_gone",
         "_spans",
         "bytes_limit",
@@ -199,6 +200,7 @@ class OutgoingLane(SendWindow[Record]):
         self.waiting_since = 0.0
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
         self._spans: deque[Span] = deque()
+        self._by_ticket: dict[Ticket, list[Span]] = {}  # so that a withdrawal need not search
 
     # Submission
 
@@ -220,7 +222,11 @@ class OutgoingLane(SendWindow[Record]):
         """Add a span, and forget those that ended behind one that lasts, if they are many."""
         if len(self._spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
             self._spans = deque(old for old in self._spans if old.remaining)
+            self._by_ticket.clear()
+            for old in self._spans:
+                self._by_ticket.setdefault(old.ticket, []).append(old)
         self._spans.append(span)
+        self._by_ticket.setdefault(span.ticket, []).append(span)
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -235,6 +241,10 @@ class OutgoingLane(SendWindow[Record]):
         """All numbers below this have an outcome."""
         self._forget_ended()
         return self._spans[0].first if self._spans else self.next_seq
+
+    def is_open(self, seq: int) -> bool:
+        """Whether a number may still hold up what names it: no outcome, or a GAP on its way."""
+        return seq in self.items or seq > self.acked.cum
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
@@ -403,8 +413,12 @@ class OutgoingLane(SendWindow[Record]):
 
     def _forget_ended(self) -> None:
         spans = self._spans
-        while spans and not spans[0].remaining:
-            spans.popleft()
+        while spans and spans[0].remaining == 0:
+            span = spans.popleft()
+            siblings = self._by_ticket[span.ticket]
+            siblings.remove(span)
+            if not siblings:
+                del self._by_ticket[span.ticket]
 
     def _between(self, first: int, last: int) -> list[Span]:
         """Return the live spans that overlap `first..last`, ascending."""
@@ -451,7 +465,7 @@ class OutgoingLane(SendWindow[Record]):
     def withdraw(self, ticket: Ticket) -> list[Returned]:
         """Give up everything submitted with the ticket, as RELEASED."""
         returned: list[Returned] = []
-        for span in [span for span in self._spans if span.ticket is ticket and span.remaining]:
+        for span in [span for span in self._by_ticket.get(ticket, ()) if span.remaining]:
             firsts = [span.first] if span.whole is not None else range(span.first, span.last + 1)
             for first in firsts:
                 returned += self.give_up(first, Outcome.RELEASED)
@@ -472,4 +486,5 @@ class OutgoingLane(SendWindow[Record]):
             unsent = max(span.first, self.next_transmit)
             self._end(span, unsent, span.last, Outcome.RELEASED, {}, returned, transmitted=False)
         self._spans.clear()
+        self._by_ticket.clear()
         return returned

@@ -29,6 +29,9 @@ DEADLINES_MIN = 1024
 
 _BODY = itemgetter(2)
 
+KEYS_MIN = 1024
+"""So many keys are remembered before those that are done are looked for."""
+
 LaneAcks = tuple[tuple[int, int, Ranges], ...]
 LaneCredits = tuple[tuple[int, int, int], ...]
 
@@ -47,7 +50,7 @@ class Session:
         self._limits = limits
         self._events = events
         self._pool = CreditPool(options.peer_bytes_max, pool)
-        self._rooms = CreditPool(options.transfer_bytes_max)
+        self._rooms = CreditPool(options.transfer_bytes_max, pool)
         self.outgoing: dict[int, OutgoingLane] = {}
         self.incoming: dict[int, IncomingLane] = {}
         self._granted: dict[int, tuple[int, int]] = {}  # credit of lanes not used yet
@@ -56,6 +59,7 @@ class Session:
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
         self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
         self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
+        self._keys_max = KEYS_MIN  # when to look for keys that are done
         self._was_full = False
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
         self.ack_at: float | None = None  # when it is to be told at the latest
@@ -162,13 +166,13 @@ class Session:
     def _note_key(self, key: str, lane: int, seq: int) -> None:
         """Remember the last number of the key on the lane, and forget keys that are done."""
         self._keys.setdefault(key, {})[lane] = seq
-        if len(self._keys) > 1024 and len(self._keys) > 2 * self.queued_messages:
-            first_open = {number: out.first_open for number, out in self.outgoing.items()}
+        if len(self._keys) >= self._keys_max:
             self._keys = {
                 known: last
                 for known, last in self._keys.items()
-                if any(first_open[number] <= seq for number, seq in last.items())
+                if any(self.outgoing[number].is_open(seq) for number, seq in last.items())
             }
+            self._keys_max = max(KEYS_MIN, 2 * len(self._keys))
 
     def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         out.deadlines[seq] = deadline
@@ -385,6 +389,7 @@ class Session:
     def tell_all(self) -> None:
         """Let the next acknowledgement name every lane: a grant or an ACK may have been lost."""
         self.ack_lanes.update(self.incoming, (CONTROL_LANE,))
+        self._offer_room()  # another peer may have freed some; a sender that waits asks by PING
 
     def grant_all(self) -> None:
         """Let the next acknowledgement grant every lane its first window: no HELLO did."""

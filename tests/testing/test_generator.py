@@ -1,0 +1,39 @@
+from zmesh.testing.generator import generate
+from zmesh.testing.scenario import Fault, FaultKind
+
+
+def test_a_seed_is_always_the_same_scenario() -> None:
+    assert generate(11) == generate(11)
+    assert generate(11) != generate(12)
+    assert generate(11, "node") != generate(11, "link")
+
+
+def test_some_seeds_are_calm_and_every_fault_comes_up() -> None:
+    scenarios = [generate(seed, "node") for seed in range(400)]
+    assert 20 < sum(scenario.calm for scenario in scenarios) < 200
+    kinds = {fault.kind for scenario in scenarios for fault in scenario.faults}
+    kinds |= {fault.kind for seed in range(400) for fault in generate(seed).faults}
+    assert kinds == set(FaultKind)
+
+
+def test_every_limit_is_consistent_with_the_others() -> None:
+    for seed in range(200):
+        link = generate(seed).link
+        assert link.window_bytes >= 4 * link.fragment_bytes
+        assert link.window_messages <= link.window_messages_max
+        assert link.ranges_max > link.window_messages_max // 2
+
+
+def test_a_scenario_is_quiet_after_its_last_event() -> None:
+    scenario = generate(3)
+    assert all(fault.at + fault.seconds <= scenario.quiet_from for fault in scenario.faults)
+    assert all(each.at <= scenario.quiet_from for each in scenario.submissions)
+
+
+def test_a_fault_strikes_a_pair_or_all_that_one_host_has_to_do_with() -> None:
+    crash = Fault(0.0, FaultKind.CRASH, 1, 2, 0.0)
+    reset = Fault(0.0, FaultKind.RESET, 1, 2, 0.0)
+    assert crash.strikes(0, 1)
+    assert not crash.strikes(0, 2)
+    assert reset.strikes(2, 1)
+    assert not reset.strikes(0, 1)

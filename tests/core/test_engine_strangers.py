@@ -379,3 +379,13 @@ def test_packets_corrupted_on_the_way_from_one_peer_harm_no_other(seed: int, cha
     ]  # fmt: skip
     assert from_c == [text.encode() for text in texts]
     assert a.sees(c) is PeerState.ALIVE
+
+
+def test_one_connection_with_many_ids_takes_one_place_among_the_peers() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    for number in range(50):
+        tell(a, STRANGER, hello(NodeId(number.to_bytes(2, "big") * 8), a.id))
+    assert len(a.engine._peers) == 2
+    assert any(t.fields["kind"] == "identity" for t in a.traces("defect"))
+    assert_unharmed(world, a, b)

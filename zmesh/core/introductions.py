@@ -221,14 +221,17 @@ class Introductions:
             self._refuse(path, link, ErrorCode.DUPLICATE_IDENTITY, "this id is taken: here")
             self._defects.note(self._whose(path), "identity", "HELLO with our own id")
             return False
+        bound = self._turn.peers.on_path(path)
+        if bound is not None and bound.id != hello.node:
+            # Before anybody is admitted: one connection must not fill the table with names.
+            self._defects.note(bound.id, "identity", "HELLO with two ids on one path")
+            return False
         peer = self._admit(hello.node)
         if peer is None:
             if self._is_due(self._answered, path, 1.0):
                 self._send(path, link, Bye(ByeCode.REFUSED, "no room for more peers"))
             return False
-        if not self._turn.peers.bind(path, peer):
-            self._defects.note(self._whose(path), "identity", "HELLO with two ids on one path")
-            return False
+        self._turn.peers.bind(path, peer)
         return True
 
     # Paths

@@ -5,7 +5,7 @@ import pytest
 from zmesh.core.loopback import Loopback
 from zmesh.errors import BodyTooLarge
 from zmesh.ids import SessionId
-from zmesh.message import Kind, Outcome, Record, Ticket, head
+from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
 from zmesh.options import LinkOptions
 from zmesh.reliable.link_events import Accepted, Arrived, Returned, Room
 
@@ -76,3 +76,15 @@ def test_what_arrived_cannot_be_withdrawn_and_closing_returns_it() -> None:
     assert loopback.queued_messages == 1
     assert loopback.close() == [(record(), ticket)]
     assert (loopback.queued_messages, loopback.queued_bytes) == (0, 0)
+
+
+def test_key_and_time_to_live_arrive_as_they_do_over_a_link() -> None:
+    loopback = Loopback(SESSION, LinkOptions())
+    ticket = Ticket()
+    first, _ = loopback.submit(4, [record()], ticket, 0.0, key="k", ttl=1.5)
+    (arrived,) = loopback.take_events()
+    assert isinstance(arrived, Arrived)
+    assert extra(arrived.records[0], Tag.KEY) == "k"
+    assert extra(arrived.records[0], Tag.TTL_MS) == 1500
+    loopback.settle(SESSION, 4, first, first, Outcome.RELEASED, 0.0)
+    assert loopback.queued_bytes == 0

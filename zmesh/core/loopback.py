@@ -1,7 +1,8 @@
 """The way to this node itself: patterns use it as they use a link, and need no second path.
 
-What is submitted arrives in the same turn. Nothing can be lost on the way, so there is no
-transmission, no credit and no time to live here; the bound is that of a link's queue.
+What is submitted arrives in the same turn, as it would off a wire: with its key and its time to
+live. Nothing can be lost on the way, so there is no transmission and no credit here; the bound is
+that of a link's queue.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from itertools import count
 
 from zmesh.errors import BodyTooLarge
 from zmesh.ids import SessionId
-from zmesh.message import Outcome, Record, Ticket, size_of
+from zmesh.message import Outcome, Record, Tag, Ticket, size_of, with_extra
 from zmesh.options import LinkOptions
 from zmesh.reliable.link_events import Accepted, Arrived, LinkEvent, Returned, Room
 
@@ -55,13 +56,18 @@ class Loopback:
         ticket: Ticket,
         now: float,  # noqa: ARG002  what is here at once cannot be late
         *,
-        key: str | None = None,  # noqa: ARG002  everything arrives in the order submitted
-        ttl: float | None = None,  # noqa: ARG002
+        key: str | None = None,
+        ttl: float | None = None,
     ) -> tuple[int, int]:
         """Hand the records over; raises BodyTooLarge as a link would."""
         largest = max(len(record[2]) for record in records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
+        if key is not None:
+            records = [with_extra(record, Tag.KEY, key) for record in records]
+        if ttl is not None:
+            ttl_ms = max(1, round(ttl * 1000))
+            records = [with_extra(record, Tag.TTL_MS, ttl_ms) for record in records]
         first = last = 0
         for record in records:
             last = next(self._numbers)

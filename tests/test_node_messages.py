@@ -25,6 +25,7 @@ from zmesh import (
     Receipt,
     Rejected,
 )
+from zmesh.message import Outcome
 
 NARROW = NodeOptions(redeliver_min=0.01, link=LinkOptions(queued_messages_max=50))
 
@@ -306,6 +307,19 @@ async def test_forgotten_receipts_do_not_pile_up() -> None:
 
 
 # Loops
+
+
+async def test_readers_by_anext_do_not_accept_each_others_messages() -> None:
+    async with nodes("a", "b") as (a, b):
+        first, second = b.inbox(), b.inbox()
+        one, two = await a.post("b", 1), await a.post("b", 2)
+        async with asyncio.timeout(5):
+            assert [(await anext(first)).body, (await anext(second)).body] == [1, 2]
+            first.end(Outcome.REJECTED)
+            with pytest.raises(Rejected):
+                await one
+            second.end(Outcome.ACCEPTED)
+            assert await two == 1
 
 
 async def test_hundred_thousand_waits_that_end_too_soon_lose_nothing() -> None:

@@ -103,10 +103,6 @@ class Assembly:
         self.services = Services(loop, self.outgoing, command)
         self.subscriptions = Subscriptions(command, settlements)
         self.inbox = DeliveryQueue(loop, settlements)
-        self.inboxes: dict[Settle, Inbox] = {
-            "auto": Inbox(self.inbox, "auto"),
-            "manual": Inbox(self.inbox, "manual"),
-        }
         self.peers = Peers(self._views, self._find)
         self._is_inbox_open = False
         self._sources = Sources(settings, self.id, self.runner.news, self._log.write)
@@ -168,11 +164,12 @@ class Assembly:
         """Where this node is reached."""
         return self._sources.endpoints
 
-    def open_inbox(self) -> None:
-        """Have direct messages delivered: somebody reads them."""
+    def open_inbox(self, settle: Settle) -> Inbox:
+        """Have direct messages delivered, and return a way of its own to read them."""
         if not self._is_inbox_open:
             self._is_inbox_open = True
             self.runner.command(OpenInbox())
+        return Inbox(self.inbox, settle)
 
     def subscription(self, pattern: str, settle: Settle) -> Subscription:
         """Return a subscription that begins when it is entered."""

@@ -241,7 +241,8 @@ class Inbox:
     """Messages for the application: `async for message in ...`.
 
     Every loop is its own reader, and several compete: each message goes to one of them. `anext`
-    works as well, and accepts the message it returned before.
+    works as well, and accepts the message it returned before; dropping the inbox gives back the
+    last one. It is one reader, so tasks that use `anext` need an inbox each.
     """
 
     def __init__(self, queue: DeliveryQueue, settle: Settle) -> None:

@@ -151,8 +151,7 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         _check_settle(settle)
-        assembly.open_inbox()
-        return assembly.inboxes[settle]
+        return assembly.open_inbox(settle)
 
     # Request and reply
 

@@ -142,7 +142,6 @@ class Call:
     record: Record  # target is the service
     lane: int
     deadline: float | None  # on the node's clock
-    prefer: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,19 +165,6 @@ def test_providers_that_are_alike_share_calls_made_one_at_a_time() -> None:
     assert all(len(host.handled) > 8 for host in hosts[1:])
 
 
-def test_a_preferred_provider_is_asked_first() -> None:
-    world = World()
-    a, b, c = mesh_of(world, "a", "bc")
-    for number in range(1, 9):
-        a.do(Call(number, request("work"), 4, None, prefer=c.id))
-    world.run(1.0)
-    assert (len(b.handled), len(c.handled)) == (0, 8)
-    c.kill()
-    a.do(Call(9, request("work"), 4, None, prefer=c.id))
-    world.run(2.0)
-    assert len(b.handled) == 9
-
-
 def test_a_silent_provider_is_asked_only_when_there_is_no_other() -> None:
     world = World()
     a, b, c = mesh_of(world, "a", "bc")

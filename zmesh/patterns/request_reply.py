@@ -91,7 +91,7 @@ class RequestReply:
             call.deadline,
             self._message_ids,
         )
-        provider = self._preferred(open_call, call.prefer) or self._choose(open_call)
+        provider = self._choose(open_call)
         if provider is None:
             self._turn.actions.append(
                 CallAnswered(call.call, None, CallFailure.NO_PROVIDER, "", call.record[1])
@@ -138,14 +138,6 @@ class RequestReply:
         if len(best) < 2:
             return best[0] if best else None
         return best[min(int(self._entropy.uniform(0, len(best))), len(best) - 1)]
-
-    def _preferred(self, call: _OpenCall, node: NodeId | None) -> Peer | None:
-        if node is None:
-            return None
-        for peer in self._interest.providers(call.service):
-            if peer.id == node and peer.present and not peer.draining:
-                return peer if peer.state is PeerState.ALIVE else None
-        return None
 
     def _ask(self, call: _OpenCall, provider: Peer) -> None:
         self._leave_waiting(call)

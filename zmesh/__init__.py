@@ -55,6 +55,7 @@ from zmesh.options import (
     TransportOptions,
     WireLimits,
 )
+from zmesh.patterns.redelivery import DeadLetter
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ __all__ = [
     "BodyNotEncodable",
     "BodyTooLarge",
     "Closed",
+    "DeadLetter",
     "DeadLettered",
     "DeliveryError",
     "DeliveryTimeout",

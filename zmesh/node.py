@@ -23,6 +23,7 @@ from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
 from zmesh.face.settings import settle
 from zmesh.options import NodeOptions
+from zmesh.patterns.redelivery import DeadLetter
 
 EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
@@ -185,6 +186,13 @@ class Node(Messaging):
     def statistics(self) -> NodeStatistics:
         """Return what it counted since it opened, and what it holds now."""
         return self._at_work().statistics()
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return the messages sent here that nobody could handle, oldest first.
+
+        `dead_letters_max` and `dead_letters_bytes_max` of the options bound what is kept.
+        """
+        return self._at_work().engine.dead_letters()
 
     # Inside
 

@@ -140,3 +140,13 @@ def test_the_predecessor_of_an_ended_session_is_left_out() -> None:
     (again,) = bench.submitted(0.0)
     assert extra(again, Tag.PREDECESSORS) is None
     assert extra(again, Tag.KEY) == "k"
+
+
+def test_dead_letters_are_bounded_by_their_bytes_and_the_oldest_make_room() -> None:
+    bench = Bench(NodeOptions(attempts_max=1, dead_letters_bytes_max=3_000))
+    for text in (b"1", b"2", b"3"):
+        bench.back(Outcome.MODIFIED, record=(head(Kind.DIRECT), "", text * 1_000))
+    assert [letter.record[2][:1] for letter in bench.redelivery.dead_letters] == [b"2", b"3"]
+    assert bench.redelivery.dead_lettered == 3
+    bench.back(Outcome.MODIFIED, record=(head(Kind.DIRECT), "", bytes(4_000)))
+    assert list(bench.redelivery.dead_letters) == [], "one that alone is too large is not kept"

@@ -26,6 +26,7 @@ from zmesh.message import (
 )
 from zmesh.options import NodeOptions
 from zmesh.reliable.link_events import Returned, SessionEnd
+from zmesh.wire.bodies import decode_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class DeadLetter:
     reason: str
     attempts: int
     at: float  # on the node's clock
+
+    @property
+    def topic(self) -> str:
+        """Where it was published; empty for a direct message."""
+        return self.record[1]
+
+    @property
+    def body(self) -> object:
+        """What was sent; decoded anew each time."""
+        return decode_body(self.record[0] >> 4, self.record[2])
 
 
 @dataclass(slots=True)
@@ -58,8 +69,9 @@ class Redelivery:
         self._due: Deadlines[int] = Deadlines()
         self._unsent: list[_Retry] = []  # back from a session that ended, safe to send again
         self._numbered = 0
-        self.dead_letters: deque[DeadLetter] = deque(maxlen=options.dead_letters_max)
-        self.dead_lettered = 0  # ever; what is above `dead_letters_max` was dropped, oldest first
+        self.dead_letters: deque[DeadLetter] = deque()  # oldest first
+        self._dead_bytes = 0
+        self.dead_lettered = 0  # ever, those dropped for want of room included
         self.redelivered = 0
 
     def __len__(self) -> int:
@@ -90,11 +102,9 @@ class Redelivery:
     def _on_modified(self, peer: Peer, returned: Returned) -> None:
         attempts = _attempt(returned.record)
         if attempts >= self._options.attempts_max:
-            self.dead_lettered += 1
-            letter = DeadLetter(
-                returned.record, peer.id, returned.reason, attempts, self._turn.now
+            self._keep(
+                DeadLetter(returned.record, peer.id, returned.reason, attempts, self._turn.now)
             )
-            self.dead_letters.append(letter)
             self._turn.trace(
                 "dead_lettered", 30, peer=peer.label, attempts=attempts, reason=returned.reason
             )
@@ -105,6 +115,18 @@ class Redelivery:
         ceiling = min(options.redeliver_max, options.redeliver_min * 2.0 ** min(attempts, 30))
         backoff = ceiling * self._entropy.uniform(0.5, 1.0)
         self._retry(peer, returned, record, max(returned.delay, backoff))
+
+    def _keep(self, letter: DeadLetter) -> None:
+        """Add a dead letter; the oldest ones make room for it."""
+        self.dead_lettered += 1
+        self.dead_letters.append(letter)
+        self._dead_bytes += size_of(letter.record)
+        options = self._options
+        while (
+            len(self.dead_letters) > options.dead_letters_max
+            or self._dead_bytes > options.dead_letters_bytes_max
+        ):
+            self._dead_bytes -= size_of(self.dead_letters.popleft().record)
 
     def _on_session_ended(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
         """Decide without a verdict: what never left this process is safe to send again."""

@@ -100,6 +100,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     table = Table(title="zmesh demo", show_header=False)
     for name, value in summary.as_dict().items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.1f}")
+    console.print()
     console.print(table)
     if summary.is_good:
         console.print("Every result equals the serial computation: nothing lost, nothing wrong.")

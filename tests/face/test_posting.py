@@ -146,6 +146,36 @@ async def test_peer_that_leaves_ends_the_waiting() -> None:
     bench.runner.stop()
 
 
+@pytest.mark.parametrize("is_many", [False, True])
+async def test_waiter_that_fails_lets_the_next_one_go(is_many: bool) -> None:
+    bench = Bench()
+    bench.engine.room_left = 0
+    failing = asyncio.create_task(bench.post_many([1]) if is_many else bench.post())
+    next_one = asyncio.create_task(bench.post())
+    await turn()
+    bench.engine.is_known = False
+    bench.engine.room_left = 1
+    bench.posting.peer_rooms.passed(NODE)
+    async with asyncio.timeout(5):
+        for task in (failing, next_one):
+            with pytest.raises(PeerUnknown):
+                await task
+    bench.runner.stop()
+
+
+@pytest.mark.parametrize("is_many", [False, True])
+async def test_waiter_is_told_of_closing_not_of_peers_that_are_gone(is_many: bool) -> None:
+    bench = Bench()
+    bench.engine.room_left = 0
+    waiting = asyncio.create_task(bench.post_many([1]) if is_many else bench.post())
+    await turn()
+    bench.engine.is_known = False
+    bench.posting.close("node")
+    with pytest.raises(Closed):
+        await waiting
+    bench.runner.stop()
+
+
 async def test_post_nowait_raises_where_there_is_no_room() -> None:
     bench = Bench()
     bench.engine.room_left = 3

@@ -82,9 +82,11 @@ class Posting:
             receipt = self._post(node, [record], lane, key, ttl, Receipt())
         else:
             await self.peer_rooms.wait(node)
-            self._engine.resolve(to)  # it may be gone by now
-            receipt = self._post(node, [record], lane, key, ttl, Receipt())
-            self.peer_rooms.passed(node)
+            try:
+                self._check_still_there(to)
+                receipt = self._post(node, [record], lane, key, ttl, Receipt())
+            finally:
+                self.peer_rooms.passed(node)
         if self._runner.backlog >= BACKLOG_MAX:
             await asyncio.sleep(0)
         return receipt
@@ -141,8 +143,9 @@ class Posting:
         must_wait = not self.peer_rooms.is_free(node)
         if must_wait:
             await self.peer_rooms.wait(node)
-            self._engine.resolve(to)  # it may be gone by now
         try:
+            if must_wait:
+                self._check_still_there(to)
             self._allowed = (None, 0)  # the room below is all there is
             count = max(1, min(BATCH_MAX, self._engine.room(node)))
             records = self._outgoing.records(Kind.DIRECT, "", list(islice(bodies, count)), headers)
@@ -181,8 +184,7 @@ class Posting:
         for receipt in list(self._open):
             if not receipt.done:
                 await receipt.outcome()
-        if self._closed is not None:
-            raise Closed(self._closed)
+        self._check_open()
 
     def done(self, tickets: Iterable[Ticket]) -> None:
         """Close receipts that have their outcome."""
@@ -203,6 +205,15 @@ class Posting:
         self.peer_rooms.close()
         self.topic_rooms.close()
 
+    def _check_still_there(self, to: str) -> None:
+        """Raise why a message cannot be posted after a wait: we closed, or the peer is gone."""
+        self._check_open()
+        self._engine.resolve(to)
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise Closed(self._closed)
+
     def _post(
         self,
         node: NodeId,
@@ -218,8 +229,7 @@ class Posting:
         return receipt
 
     def _command(self, receipt: Receipt, command: Post | Publish) -> None:
-        if self._closed is not None:
-            raise Closed(self._closed)
+        self._check_open()
         self._open[receipt] = None
         self._runner.command(command)
 

@@ -633,3 +633,20 @@ def test_hundreds_of_calls_through_breaking_connections_are_each_answered_once()
     world.run_until(lambda: all(call in a.answers for call in calls), 60.0)
     assert [text_of(a.answers[call]) for call in calls] == [str(n) for n in range(300)]
     assert len(b.handled) + len(c.handled) == 300
+
+
+def test_a_caller_that_takes_no_replies_is_served_no_more_until_it_does() -> None:
+    world = World(NodeOptions(link=LinkOptions(queued_bytes_max=1_000)))
+    a, b = mesh_of(world, "a", "b")
+    b.handlers["work"] = lambda _: reply("x" * 400)
+    world.network.cut(b.index, a.index)
+    calls = []
+    for _ in range(10):
+        calls.append(a.call("work", timeout=60.0))
+        world.run(0.01)
+    assert len(b.handled) == 3
+    world.network.heal(b.index, a.index)
+    assert {text_of(answer_of(a, call)) for call in calls} == {"x" * 400}
+    world.run(1.0)
+    assert len(b.handled) == 10
+    assert b.engine._news.serving._owed == {}

@@ -87,6 +87,7 @@ class LinkNews:
                 self._on_arrived(peer, event)
             case Accepted(tickets):
                 self._turn.note_accepted(tickets)
+                self.serving.on_accepted(peer, tickets)
             case Returned():
                 self._on_returned(peer, event)
             case Room():
@@ -180,7 +181,7 @@ class LinkNews:
         elif kind == Kind.REQUEST:
             self.calls.on_returned(returned)
         elif kind in (Kind.REPLY, Kind.FAILURE):
-            self.serving.on_returned(returned, ended)
+            self.serving.on_returned(peer, returned, ended)
 
     def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
         services: list[str] = []

@@ -5,6 +5,7 @@ is known by its message id: while it is handled the answer will do for all copie
 it is answered from memory as far as that reaches.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from zmesh.actions import CancelRequest, Delivery
@@ -12,8 +13,8 @@ from zmesh.batches import runs
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.events import Reply, SettleDeliveries, Source
-from zmesh.ids import JournalId
-from zmesh.message import Outcome, Record, Tag, extra, size_of, with_extra
+from zmesh.ids import JournalId, NodeId
+from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.reliable.link_events import Returned, SessionEnd
 from zmesh.reliable.seen import PENDING, MessageId, SeenTable
@@ -23,13 +24,14 @@ _MAY_ASK_AGAIN = (SessionEnd.PEER_FORGOT, SessionEnd.LINGER_OVER)
 
 
 class ReplyTicket(InternalTicket):
-    """The ticket of one reply."""
+    """The ticket of one reply; `message_id` is the request's, where it has one."""
 
-    __slots__ = ("message_id",)
+    __slots__ = ("message_id", "size")
 
-    def __init__(self, message_id: MessageId) -> None:
+    def __init__(self, message_id: MessageId | None, size: int) -> None:
         super().__init__()
         self.message_id = message_id
+        self.size = size
 
 
 Place = tuple[Source, int, int]
@@ -45,6 +47,14 @@ class _Running:
     copies: list[Place] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Owed:
+    """Replies on their way to one caller."""
+
+    messages: int = 0
+    size: int = 0
+
+
 class Serving:
     """The providing side of calls."""
 
@@ -56,7 +66,7 @@ class Serving:
         self._places: dict[tuple[bytes, int], dict[int, _Running]] = {}  # session, lane -> number
         self._kept: dict[MessageId, Record] = {}  # replies that were not delivered, oldest first
         self._kept_bytes = 0
-        self._unnamed = InternalTicket()  # of replies to requests without a message id
+        self._owed: dict[NodeId, _Owed] = {}  # replies their callers have not taken
         self.duplicates = 0
 
     def __len__(self) -> int:
@@ -87,6 +97,9 @@ class Serving:
         """Return whether a request is to be handled; if not, it is settled here or later."""
         if record[1] not in self._turn.peers.local.services:
             self._settle(place, Outcome.RELEASED, "the service is not provided here")
+            return False
+        if self._owes_enough(peer):
+            self._settle(place, Outcome.RELEASED, "its caller has too many replies to take first")
             return False
         message_id = self._message_id(peer, record)
         if message_id is None:
@@ -121,7 +134,7 @@ class Serving:
         reply = self._kept.pop(message_id, None)
         if reply is not None:
             self._kept_bytes -= size_of(reply)
-            self._turn.submit(peer, place[0].lane, [reply], ReplyTicket(message_id))
+            self._answer(peer, place[0].lane, reply, message_id)
 
     def on_cancel(self, peer: Peer, record: Record) -> None:
         """Have the handler of a request stopped: its caller waits no longer."""
@@ -148,13 +161,13 @@ class Serving:
             record: Record = (*reply.record, (int(Tag.CORRELATION), reply.correlation))
         else:
             record = with_extra(reply.record, Tag.CORRELATION, reply.correlation)
-        ticket = self._unnamed
+        message_id = None
         if running is not None:
-            self._seen.finish(running.message_id, Outcome.ACCEPTED, self._turn.now)
-            ticket = ReplyTicket(running.message_id)
+            message_id = running.message_id
+            self._seen.finish(message_id, Outcome.ACCEPTED, self._turn.now)
         peer = self._turn.peers.find(source.node)
         if peer is not None:
-            self._turn.submit(peer, source.lane, [record], ticket)
+            self._answer(peer, source.lane, record, message_id)
         elif running is not None:
             self._keep(running.message_id, record)
         self._settle((source, reply.first_seq, reply.last_seq), Outcome.ACCEPTED)
@@ -180,10 +193,47 @@ class Serving:
                     source, first, last, settled.outcome, settled.reason, settled.delay
                 )
 
-    def on_returned(self, returned: Returned, ended: SessionEnd | None) -> None:
+    def on_returned(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
         """Keep a reply that was not delivered, where its caller may ask again."""
-        if isinstance(returned.ticket, ReplyTicket) and ended in _MAY_ASK_AGAIN:
-            self._keep(returned.ticket.message_id, returned.record)
+        ticket = returned.ticket
+        if not isinstance(ticket, ReplyTicket):
+            return
+        self.on_accepted(peer, (ticket,))  # owed no longer
+        if ticket.message_id is not None and ended in _MAY_ASK_AGAIN:
+            self._keep(ticket.message_id, returned.record)
+
+    # Replies on their way: a caller that takes none must not fill the memory with them
+
+    def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> None:
+        ticket = ReplyTicket(message_id, size_of(reply))
+        self._turn.submit(peer, lane, [reply], ticket)
+        if ticket.failures:
+            return  # its body is too large to be sent
+        owed = self._owed.setdefault(peer.id, _Owed())
+        owed.messages += 1
+        owed.size += ticket.size
+
+    def on_accepted(self, peer: Peer, tickets: Iterable[Ticket]) -> None:
+        """Note which of a peer's tickets are of replies it took."""
+        owed = self._owed.get(peer.id)
+        if owed is None:
+            return
+        for ticket in tickets:
+            if isinstance(ticket, ReplyTicket):
+                owed.messages -= 1
+                owed.size -= ticket.size
+        if not owed.messages:
+            del self._owed[peer.id]
+
+    def _owes_enough(self, peer: Peer) -> bool:
+        """Return whether a caller has as many replies to take as a queue may hold.
+
+        Not `Turn.room`: that counts posts as well, of which a queue may be full for long.
+        """
+        owed, link = self._owed.get(peer.id), self._options.link
+        return owed is not None and (
+            owed.messages >= link.queued_messages_max or owed.size >= link.queued_bytes_max
+        )
 
     def _take(self, source: Source, first: int) -> _Running | None:
         place = (source.session, source.lane)

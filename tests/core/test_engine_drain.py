@@ -2,7 +2,7 @@
 
 from tests.engines import Host, World
 from zmesh.actions import Drained, SendPackets
-from zmesh.events import CloseNode, DrainNode
+from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.message import Kind, Record, head
 from zmesh.wire.codec import decode
 from zmesh.wire.frames import Bye, ByeCode
@@ -106,3 +106,21 @@ def test_a_peer_that_joins_during_the_drain_is_told_too() -> None:
     world.run(3.0)
     assert c.engine.peers()[0].draining
     assert (head(Kind.DIRECT), drained(a)) == (0, None)
+
+
+def test_a_drain_does_not_wait_for_messages_nobody_reads() -> None:
+    world = World()
+    a, b = world.host("a", inbox=False), world.host("b")
+    world.introduce(a, b)
+    world.run(3.0)
+    before = b.post("a", "before")
+    world.run(1.0)
+    a.do(DrainNode(world.queue.now + 60.0))
+    after = b.post("a", "after")
+    world.run(5.0)
+    assert drained(a) == Drained(0, 0)
+    assert a.engine.statistics().unsettled_in == 0
+    assert not b.finished(before), "it was given back, and may find a reader yet"
+    a.do(OpenInbox())
+    world.run_until(lambda: b.finished(before) and b.finished(after))
+    assert sorted(a.inbox) == ["after", "before"]

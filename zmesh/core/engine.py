@@ -303,6 +303,7 @@ class Engine:
     def _drain(self, deadline: float) -> None:
         self._drain_until = deadline
         self._news.draining = True
+        self._news.direct.on_drain()
         for peer in self._peers:
             if peer.announced:
                 peer.link.send_control(Drain())

@@ -23,6 +23,7 @@ class Direct:
         self._turn = turn
         self._reach = reach
         self._open = False
+        self._draining = False
         self._posts = 0
         self._held: list[tuple[Delivery, float]] = []  # with its arrival; bounded by credit
 
@@ -63,6 +64,8 @@ class Direct:
         delivery = Delivery(source, peer.label, first, last, list(records))
         if self._open:
             self._turn.deliver_inbox(delivery)
+        elif self._draining:
+            self._release(delivery)
         else:
             self._held.append((delivery, self._turn.now))
 
@@ -91,6 +94,18 @@ class Direct:
                 self._turn.deliver_inbox(Delivery(source, delivery.sender_name, first, last, run))
             else:
                 self._turn.settle(source, first, last, Outcome.EXPIRED)
+
+    def on_drain(self) -> None:
+        """Give back what nobody reads: while the inbox is closed a drain would wait for it."""
+        self._draining = True
+        held, self._held = self._held, []
+        for delivery, _ in held:
+            self._release(delivery)
+
+    def _release(self, delivery: Delivery) -> None:
+        first, last = delivery.first_seq, delivery.last_seq
+        reason = "the node is leaving, and nobody reads its inbox"
+        self._turn.settle(delivery.source, first, last, Outcome.RELEASED, reason)
 
     def on_session_ended(self, peer: Peer) -> int:
         """Drop what was held of a session that is over; return how many numbers that was.

@@ -360,3 +360,15 @@ async def test_objects_with_an_async_call_are_awaited() -> None:
     bench.serve(handler)
     bench.request(1)
     assert answer_of((await bench.done(1))[0])[2] is True
+
+
+async def test_plain_handler_that_raises_stop_iteration_is_answered() -> None:
+    def exhausted(_: Message) -> object:
+        return next(iter(()))
+
+    bench = Bench()
+    bench.serve(exhausted)
+    bench.request(1)
+    [event] = await bench.done(1)
+    assert answer_of(event)[2] == ["RuntimeError", "the handler raised StopIteration"]
+    await bench.services.close()

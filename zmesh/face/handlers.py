@@ -85,7 +85,7 @@ async def in_thread(
         try:
             result = context.run(handler, message)
         except BaseException as error:  # noqa: BLE001  # it belongs to whoever awaits
-            report(None, error)
+            report(None, _awaitable(error))
         else:
             report(result, None)
 
@@ -93,3 +93,12 @@ async def in_thread(
     threads.run(job)
     result = await done
     return await result if inspect.isawaitable(result) else result
+
+
+def _awaitable(error: BaseException) -> BaseException:
+    """Return the error as a future can carry it: none takes StopIteration (as in PEP 479)."""
+    if not isinstance(error, StopIteration):
+        return error
+    carried = RuntimeError("the handler raised StopIteration")
+    carried.__cause__ = error
+    return carried

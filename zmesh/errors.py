@@ -116,13 +116,15 @@ class AlreadySettled(UsageError):
 class PeerUnknown(DeliveryError):
     """Nobody by this name or id is known."""
 
-    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, known: Sequence[str] = (), why: str = "") -> None:
         self.name = name
         self.known = tuple(known)
+        self.why = why  # nobody at all is there, where that is so
         who = ", ".join(sorted(known)[:8]) or "nobody yet"
         super().__init__(
             f"no peer {name!r} is known (known: {who}): "
             "check the name, or `await node.peers.wait_for(name=...)` first"
+            + (f"; {why}" if why else "")
         )
 
 
@@ -144,8 +146,8 @@ class PeerLost(DeliveryError):
         self.peer = peer
         self.reason = reason
         super().__init__(
-            f"peer {peer} was lost ({reason}): the message may or may not have been handled; "
-            "send it to another peer, or again when this one returns"
+            f"peer {peer} was lost ({reason}): what had been sent to it may or may not have been "
+            "handled; send to another peer, or again when this one returns"
         )
 
 
@@ -163,14 +165,15 @@ class PeerRestarted(DeliveryError):
 class PeersMissing(ZmeshError, TimeoutError):
     """The peers waited for did not appear in time."""
 
-    def __init__(self, wanted: str, seen: Sequence[str], timeout: float) -> None:
+    def __init__(self, wanted: str, seen: Sequence[str], timeout: float, why: str = "") -> None:
         self.wanted = wanted
         self.seen = tuple(seen)
         self.timeout = timeout
+        self.why = why  # nobody at all is there, where that is so
         who = ", ".join(sorted(seen)[:8]) or "nobody"
         super().__init__(
             f"no {wanted} within {timeout:g} s (in sight: {who}): check that it runs in the same "
-            "mesh on this machine, or name it with peers=[...]"
+            "mesh on this machine, or name it with peers=[...]" + (f"; {why}" if why else "")
         )
 
 

@@ -10,6 +10,7 @@ from zmesh.ids import JournalId, MeshTag, NodeId, SessionId
 from zmesh.options import LinkOptions, NodeOptions, WireLimits
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link import Link
+from zmesh.reliable.link_events import Liveness
 
 
 def node(number: int) -> NodeId:
@@ -81,6 +82,62 @@ def test_a_present_peer_outranks_an_absent_one_and_a_hint_of_the_same_name() -> 
     assert peers.resolve("printer") == absent.id
     present = add(peers, 1, "printer")
     assert peers.resolve("printer") == present.id
+
+
+def lose(peer: RemotePeer) -> None:
+    """Declare a peer lost, its session over."""
+    peer.present = False
+    peer.link._verdict.state = Liveness.LOST
+
+
+def test_of_several_that_are_gone_for_good_a_name_means_the_last() -> None:
+    peers = table()
+    first, last = add(peers, 1, "printer"), add(peers, 2, "printer")
+    lose(first)
+    assert peers.resolve("printer") == last.id
+    lose(last)
+    assert first.is_gone
+    assert last.is_gone
+    assert peers.resolve("printer") == last.id
+
+
+def test_one_that_is_heard_of_or_on_its_way_outranks_those_that_are_gone() -> None:
+    peers = table()
+    for number in (1, 2):
+        lose(add(peers, number, "printer"))
+        peers.hints.add("mdns", node(number), "printer")
+    peers.hints.add("mdns", node(3), "printer")
+    assert peers.resolve("printer") == node(3)
+    calling = add(peers, 4, "printer", present=False)
+    assert peers.resolve("printer") == calling.id
+
+
+def test_one_on_its_way_outranks_one_that_may_return() -> None:
+    peers = table()
+    lost = add(peers, 1, "printer")
+    lose(lost)
+    lost.link._handshake.session = SessionId(bytes(16))
+    assert not lost.is_gone
+    assert peers.resolve("printer") == lost.id
+    joining = add(peers, 2, "printer", present=False)
+    assert peers.resolve("printer") == joining.id
+
+
+def test_two_that_may_return_are_ambiguous() -> None:
+    peers = table()
+    for number in (1, 2):
+        lost = add(peers, number, "printer")
+        lose(lost)
+        lost.link._handshake.session = SessionId(bytes(16))
+    with pytest.raises(AmbiguousPeer):
+        peers.resolve("printer")
+
+
+def test_one_that_is_gone_and_calls_again_is_gone_no_more() -> None:
+    peer = remote(1)
+    lose(peer)
+    peer.link.hello(7, 0.0)
+    assert not peer.is_gone
 
 
 def test_two_of_the_same_standing_are_ambiguous() -> None:

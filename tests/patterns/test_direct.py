@@ -123,6 +123,80 @@ def test_a_message_for_who_just_left_fails_as_lost(*, by_name: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_message_for_who_is_gone_for_good_fails_at_once(*, by_name: bool) -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    b.kill()
+    world.run(5.0)
+    ticket = a.post("b" if by_name else b, "one", "two")
+    world.run(0.0)
+    why = "it is gone and has not come back: this was not sent"
+    assert ticket.failures == [Failure(FailureKind.PEER_LOST, "b", why)] * 2
+    assert a.finished(ticket)
+
+
+def test_a_message_for_one_of_many_lives_of_a_name_goes_to_the_one_that_lives() -> None:
+    world = World()
+    a, *others = world.mesh("a", "b", "c", "d")
+    for other in others:
+        peer = a.engine._peers.get(other.id)
+        assert peer is not None
+        a.engine._peers.rename(peer, "camera")
+    others[0].kill()
+    others[1].kill()
+    world.run(5.0)
+    ticket = a.post("camera", "one")
+    world.run(1.0)
+    assert others[2].inbox == ["one"]
+    assert ticket.accepted == 1
+    others[2].kill()
+    world.run(5.0)
+    late = a.post("camera", "two")
+    world.run(0.0)
+    assert [failure.kind for failure in late.failures] == [FailureKind.PEER_LOST]
+
+
+def test_who_was_gone_for_good_and_restarts_gets_what_is_posted_from_then_on() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    b.kill()
+    world.run(5.0)
+    again = world.host("b")
+    world.introduce(a, again)
+    world.run(2.0)
+    ticket = a.post(again, "one")
+    world.run(1.0)
+    assert again.inbox == ["one"]
+    assert ticket.accepted == 1
+
+
+def test_who_is_merely_out_of_reach_gets_what_is_posted_meanwhile_when_it_returns() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    world.network.cut(a.index, b.index)
+    world.network.cut(b.index, a.index)
+    world.run(30.0)
+    ticket = a.post("b", "one")
+    world.run(5.0)
+    assert not ticket.failures
+    world.network.heal(a.index, b.index)
+    world.network.heal(b.index, a.index)
+    world.run_until(lambda: a.finished(ticket))
+    assert b.inbox == ["one"]
+
+
+def test_what_was_heard_of_one_that_stayed_away_is_forgotten_with_it() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    b.kill()
+    world.run(200.0)
+    assert a.engine._peers.get(b.id) is None
+    ticket = a.post("b", "one")
+    world.run(0.0)
+    assert [failure.kind for failure in ticket.failures] == [FailureKind.PEER_UNKNOWN]
+
+
 def test_messages_are_held_until_the_inbox_is_read() -> None:
     world = World()
     a, b = world.host("a"), world.host("b", inbox=False)

@@ -10,7 +10,9 @@ from zmesh.options import NodeOptions
 from zmesh.ports import Carrier
 from zmesh.reliable.link import Link
 from zmesh.reliable.link_events import Liveness, SessionEnd
+from zmesh.reliable.link_states import LinkState
 
+_ABSENT = (PeerState.LOST, PeerState.LEFT)
 _STATES = {liveness: PeerState(liveness.value) for liveness in Liveness}
 
 
@@ -47,6 +49,11 @@ class Peer:
         return PeerState.ALIVE
 
     @property
+    def is_gone(self) -> bool:
+        """Whether nothing sent to it could arrive, unless it comes back first."""
+        return False
+
+    @property
     def label(self) -> str:
         """What to call it before people: its name, or its short id while that is unknown."""
         return self.name or short(self.id)
@@ -69,6 +76,16 @@ class RemotePeer(Peer):
     def state(self) -> PeerState:
         """The verdict on the peer."""
         return _STATES[self.link.liveness]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it left or was lost, its session is over, and it does not call again yet."""
+        link = self.link
+        return (
+            link.liveness in (Liveness.LOST, Liveness.LEFT)
+            and link.session is None
+            and link.state in (LinkState.IDLE, LinkState.CLOSED)
+        )
 
     def view(self) -> PeerView:
         """Return the peer as it is now."""
@@ -104,7 +121,7 @@ class Hints:
         names = self._names.get(node)
         if names is None:
             if len(self._names) >= self._hints_max:
-                self._forget(next(iter(self._names)))
+                self.forget(next(iter(self._names)))
             names = self._names[node] = {}
         old = names.get(source, "")
         names[source] = name
@@ -125,8 +142,9 @@ class Hints:
         """Return the nodes said to have this name."""
         return list(self._nodes.get(name, ()))
 
-    def _forget(self, node: NodeId) -> None:
-        for source in list(self._names[node]):
+    def forget(self, node: NodeId) -> None:
+        """Forget what all sources said of a node."""
+        for source in list(self._names.get(node, ())):
             self.remove(source, node)
 
     def _unlist(self, node: NodeId, name: str) -> None:
@@ -219,7 +237,8 @@ class Peers:
     def resolve(self, to: str | NodeId) -> NodeId:
         """Return the node that a name, an id or its hex digits stands for.
 
-        A name means a present peer if there is one, else a peer expected to (re)appear.
+        A name means a present peer if there is one, else a peer expected to (re)appear. Of those
+        that are lost for good it means the last: `Peer.is_gone` tells.
 
         Raises:
             PeerUnknown: nobody is known by it.
@@ -233,8 +252,10 @@ class Peers:
         else:
             found = (
                 [peer.id for peer in named if peer.present]
-                or [peer.id for peer in named if peer.state is not PeerState.LEFT]
-                or [node for node in self.hints.named(to) if not self._has_left(node)]
+                or [peer.id for peer in named if peer.state not in _ABSENT]
+                or [peer.id for peer in named if not peer.is_gone]
+                or [node for node in self.hints.named(to) if not self._is_gone(node)]
+                or [peer.id for peer in named if not self._has_left(peer.id)][-1:]
             )
         if len(found) > 1:
             raise AmbiguousPeer(to, [node.hex() for node in found])
@@ -252,16 +273,17 @@ class Peers:
         return self._has_left(to)
 
     def _resolve_id(self, node: NodeId) -> NodeId:
-        peer = self.find(node)
-        if (peer is None and node not in self.hints) or (
-            peer is not None and peer.state is PeerState.LEFT
-        ):
+        if self._has_left(node) or (self.find(node) is None and node not in self.hints):
             raise PeerUnknown(node.hex(), self._known())
         return node
 
     def _has_left(self, node: NodeId) -> bool:
         peer = self._by_id.get(node)
-        return peer is not None and peer.state is PeerState.LEFT
+        return peer is not None and peer.is_gone and peer.state is PeerState.LEFT
+
+    def _is_gone(self, node: NodeId) -> bool:
+        peer = self._by_id.get(node)
+        return peer is not None and peer.is_gone
 
     def _known(self) -> list[str]:
         return [peer.label for peer in self if peer.present]

@@ -71,6 +71,8 @@ class Residents:
     def _forget(self, peer: RemotePeer) -> None:
         self.end(peer, SessionEnd.LINGER_OVER, ByeCode.CLOSED)
         self._peers.remove(peer)
+        if peer.incarnation:  # what was heard of one that was here says nothing of its return
+            self._peers.hints.forget(peer.id)
         self._timers.discard(peer.id)
         self._patience.discard(peer.id)
 

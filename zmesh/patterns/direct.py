@@ -37,10 +37,14 @@ class Direct:
         try:
             peer = self._reach(post.to)
         except (PeerUnknown, AmbiguousPeer) as error:
-            self._fail(post, error)
+            self._fail(post, self._failure(post.to, error))
             return
         if not post.records:
             self._turn.note_accepted((post.ticket,))
+            return
+        if peer.is_gone:
+            why = "it is gone and has not come back: this was not sent"
+            self._fail(post, Failure(FailureKind.PEER_LOST, peer.label, why))
             return
         self._posts += 1
         post.ticket.order = post.ticket.order or self._posts
@@ -48,12 +52,13 @@ class Direct:
             post.ticket.expires = self._turn.now + post.ttl
         self._turn.submit(peer, post.lane, post.records, post.ticket, key=post.key, ttl=post.ttl)
 
-    def _fail(self, post: Post, error: PeerUnknown | AmbiguousPeer) -> None:
-        to = post.to if isinstance(post.to, str) else post.to.hex()
-        if self._turn.peers.has_left(post.to):  # its goodbye came in the same turn
-            failure = Failure(FailureKind.PEER_LOST, to, "it has left")
-        else:
-            failure = Failure(FailureKind.PEER_UNKNOWN, to, str(error))
+    def _failure(self, addressee: str | NodeId, error: PeerUnknown | AmbiguousPeer) -> Failure:
+        to = addressee if isinstance(addressee, str) else addressee.hex()
+        if self._turn.peers.has_left(addressee):  # its goodbye came in the same turn
+            return Failure(FailureKind.PEER_LOST, to, "it has left")
+        return Failure(FailureKind.PEER_UNKNOWN, to, str(error))
+
+    def _fail(self, post: Post, failure: Failure) -> None:
         for _ in post.records:
             self._turn.fail(post.ticket, failure)
 

@@ -21,6 +21,7 @@ from zmesh import (
     Message,
     Node,
     NotOpen,
+    PeersMissing,
     PeerUnknown,
     UsageError,
     WrongThread,
@@ -84,6 +85,28 @@ def test_network_needs_the_word_insecure(interfaces: list[str]) -> None:
 
 
 # Opening
+
+
+async def test_unknown_peer_is_told_with_why_nobody_is_there() -> None:
+    async with Node("a", mdns=False) as closed:
+        [nobody] = closed.endpoints
+    async with Node("b", peers=[nobody], mdns=False) as node:
+        async with asyncio.timeout(10):
+            assert node._assembly is not None
+            while not node._assembly.engine.dial_failures():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        why = f"cannot reach {nobody} (refused, nobody listens there)"
+        for use in (lambda: node.send("c", 1), lambda: node.peers.wait_for(timeout=0)):
+            with pytest.raises((PeerUnknown, PeersMissing)) as caught:
+                await use()
+            assert why in str(caught.value)
+
+
+async def test_unknown_peer_among_others_is_told_with_those() -> None:
+    async with nodes("a", "b") as (a, _):
+        with pytest.raises(PeerUnknown, match="known: b") as caught:
+            await a.send("c", 1)
+        assert caught.value.why == ""
 
 
 async def test_loopback_interfaces_need_no_word() -> None:
@@ -282,6 +305,73 @@ async def test_drain_ends_in_time_and_reports_what_was_open() -> None:
         assert report.unsettled_out == 3
         with pytest.raises(Closed):
             await receipt
+
+
+async def test_closing_without_a_drain_reports_what_was_open() -> None:
+    async with nodes("a", "b") as (a, b):
+        receipt = await a.post_many("b", range(5))
+        await b.post_many("a", range(3))
+        unread = aiter(a.inbox("manual"))
+        await asyncio.wait_for(anext(unread), 5)
+        await asyncio.sleep(0.05)
+        report = await a.close()
+        assert (report.unsettled_out, report.unsettled_in) == (5, 3)
+        with pytest.raises(Closed):
+            await receipt
+        assert len(receipt.failures) == report.unsettled_out
+
+
+async def test_messages_posted_in_the_same_turn_are_reported() -> None:
+    async with nodes("a", "b") as (a, _):
+        receipts = [a.post_nowait("b", number) for number in range(7)]
+        report = await a.close()
+        assert report.unsettled_out == 7
+        assert all(receipt.failures for receipt in receipts)
+
+
+async def test_close_that_ends_a_drain_reports_to_both() -> None:
+    async with nodes("a", "b") as (a, _):
+        receipt = await a.post_many("b", [1, 2, 3])
+        draining = asyncio.create_task(a.close(drain=60))
+        await asyncio.sleep(0.05)
+        assert not draining.done()
+        report = await asyncio.wait_for(a.close(), 5)
+        assert report.unsettled_out == len(receipt.failures) == 3
+        assert await asyncio.wait_for(draining, 5) == report
+
+
+async def test_end_of_the_block_joins_a_drain_under_way() -> None:
+    async with nodes("a", "b") as (a, b):
+        node = Node("c", peers=a.endpoints, mdns=False)
+        async with node:
+            await node.peers.wait_for(name="b", timeout=5)
+            receipt = await node.post("b", 1)
+            draining = asyncio.create_task(node.close(drain=60))
+            await asyncio.sleep(0)
+            handling = asyncio.create_task(_read_late(b, 1.0))
+        assert await receipt == 1
+        assert (await draining).unsettled_out == 0
+        await handling
+
+
+async def _read_late(node: Node, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await read(node.inbox(), 1)
+
+
+async def test_closing_again_reports_the_same() -> None:
+    async with nodes("a", "b") as (a, _):
+        await a.post_many("b", [1, 2, 3])
+        assert await a.close(drain=0.01) == await a.close() == await a.close(drain=1)
+
+
+async def test_node_that_broke_reports_what_was_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nodes("a", "b") as (a, _):
+        await a.post_many("b", [1, 2, 3])
+        assert a._assembly is not None
+        monkeypatch.setattr(a._assembly.engine, "_on_event", _bug)
+        a._assembly.runner.news([PathUp(99)])
+        assert (await asyncio.wait_for(a.close(drain=1), 5)).unsettled_out == 3
 
 
 async def test_closing_twice_at_once_is_harmless() -> None:

@@ -11,6 +11,7 @@ from zmesh import (
     InvalidOption,
     Message,
     Node,
+    NodeOptions,
     NoProvider,
     Overrun,
     PeerEvent,
@@ -18,6 +19,7 @@ from zmesh import (
     Rejected,
     RemoteError,
     UsageError,
+    WrongThread,
 )
 
 
@@ -135,6 +137,38 @@ async def test_rejection_reaches_the_caller() -> None:
             await a.call("refuse", timeout=5)
 
 
+@pytest.mark.parametrize(
+    ("reason", "told"), [(KeyError("paper"), "'paper'"), ("\udc80.txt", "?.txt"), (5, "5")]
+)
+async def test_rejection_with_any_reason_reaches_the_caller(reason: str, told: str) -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("refuse")
+        async def refuse(_: Message) -> None:
+            raise Reject(reason)
+
+        await a.peers.wait_for(service="refuse", timeout=5)
+        with pytest.raises(Rejected) as caught:
+            await a.call("refuse", timeout=5)
+        assert caught.value.reason == told
+
+
+async def test_exception_without_a_text_reaches_the_caller() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise KeyError
+
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("fail")
+        async def fail(_: Message) -> None:
+            raise MuteError
+
+        await a.peers.wait_for(service="fail", timeout=5)
+        with pytest.raises(RemoteError, match="its text cannot be told"):
+            await a.call("fail", timeout=5)
+
+
 async def test_call_in_vain_times_out_and_cancels_the_handler() -> None:
     async with nodes("a", "b") as (a, b):
         cancelled = asyncio.Event()
@@ -225,6 +259,36 @@ async def test_service_that_cannot_be_provided_is_refused() -> None:
         a.service("echo")(echo)
         with pytest.raises(UsageError, match="provided already"):
             a.service("echo")(echo)
+
+
+def test_service_that_cannot_be_provided_is_refused_before_the_node_opens() -> None:
+    node = Node("a", options=NodeOptions(services_max=2), mdns=False)
+    for name in ("x" * 5000, "", "\ud800"):
+        with pytest.raises(InvalidOption, match="service"):
+            node.service(name)(echo)
+    node.service("one")(echo)
+    node.service("two")(echo)
+    with pytest.raises(UsageError, match="2 services already"):
+        node.service("three")(echo)
+    node.withdraw("one")
+    node.service("three")(echo)
+
+
+async def test_services_registered_in_one_turn_keep_to_the_limit() -> None:
+    async with nodes("a", options=NodeOptions(services_max=20)) as (a,):
+        for number in range(20):
+            a.service(str(number))(echo)
+        with pytest.raises(UsageError, match="20 services already"):
+            a.service("one more")(echo)
+
+
+async def test_service_withdrawn_from_another_thread_stays() -> None:
+    async with nodes("a") as (a,):
+        a.service("echo")(echo)
+        with pytest.raises(WrongThread):
+            await asyncio.to_thread(a.withdraw, "echo")
+        assert await a.call("echo", 1, timeout=5) == 1
+        a.withdraw("echo")
 
 
 # Handlers that take their time

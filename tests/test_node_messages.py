@@ -1,6 +1,8 @@
 """Direct messages between real nodes: outcomes, errors, order and room."""
 
 import asyncio
+import math
+from collections.abc import Awaitable, Callable
 from itertools import count
 
 import pytest
@@ -25,7 +27,6 @@ from zmesh import (
     Receipt,
     Rejected,
 )
-from zmesh.message import Outcome
 
 NARROW = NodeOptions(redeliver_min=0.01, link=LinkOptions(queued_messages_max=50))
 
@@ -252,6 +253,62 @@ async def test_option_that_cannot_work_is_named(options: dict[str, object]) -> N
             a.inbox("sometimes")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda node: node.post("b", 1, ttl=1e300),
+        lambda node: node.post("b", 1, priority=True),
+        lambda node: node.post("b", 1, priority=4.5),
+        lambda node: node.post("b", 1, key=7),
+        lambda node: node.post(7, 1),
+        lambda node: node.send("b", 1, timeout=math.nan),
+        lambda node: node.call("echo", timeout=math.inf),
+        lambda node: node.call("echo", timeout=math.nan),
+        lambda node: node.call(["echo"]),
+        lambda node: node.publish(7, 1),
+        lambda node: node.subscribe(7).__aenter__(),
+        lambda node: node.peers.wait_for(timeout=math.nan),
+    ],
+)
+async def test_mistake_of_a_caller_is_refused_and_harms_nobody(
+    use: Callable[[Node], Awaitable[object]],
+) -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("echo")
+        async def echo(message: Message) -> object:
+            return message.body
+
+        await a.peers.wait_for(service="echo", timeout=5)
+        with pytest.raises(InvalidOption):
+            await use(a)
+        assert await a.call("echo", 1, timeout=5) == 1
+        assert a.statistics().engine.defects == b.statistics().engine.defects == {}
+
+
+async def test_reason_of_any_kind_reaches_the_sender() -> None:
+    async with nodes("a", "b") as (a, b):
+        inbox = b.inbox("manual")
+        for reason, told in ((KeyError("paper"), "'paper'"), ("\udc80.txt", "?.txt"), (5, "5")):
+            receipt = await a.post("b", 1)
+            message = await asyncio.wait_for(anext(inbox), 5)
+            await message.reject(reason)  # type: ignore[arg-type]
+            with pytest.raises(Rejected) as caught:
+                await asyncio.wait_for(asyncio.ensure_future(receipt), 5)
+            assert caught.value.reason == told
+
+
+async def test_delay_that_cannot_work_is_refused_and_the_message_stays_open() -> None:
+    async with nodes("a", "b") as (a, b):
+        receipt = await a.post("b", 1)
+        message = await asyncio.wait_for(anext(b.inbox("manual")), 5)
+        for delay in (-1, math.nan, math.inf, 1e300, "5"):
+            with pytest.raises(InvalidOption, match="delay"):
+                await message.release(delay)  # type: ignore[arg-type]
+        await message.accept()
+        assert await asyncio.wait_for(asyncio.ensure_future(receipt), 5) == 1
+
+
 # Room
 
 
@@ -284,6 +341,29 @@ async def test_many_more_than_there_is_room_for_arrive_in_order() -> None:
         assert [message.body for message in await reading] == list(range(2000))
 
 
+@pytest.mark.parametrize("is_many", [True, False])
+async def test_large_bodies_do_not_pass_the_bytes_there_is_room_for(is_many: bool) -> None:
+    options = NodeOptions(link=LinkOptions(queued_bytes_max=2_000_000))
+    async with nodes("a", "b", options=options) as (a, b):
+        most, body = 0, bytes(300_000)
+
+        async def post() -> None:
+            if is_many:
+                await a.post_many("b", [body] * 40)
+            else:
+                for _ in range(40):
+                    await a.post("b", body)
+
+        posting = asyncio.create_task(post())
+        await asyncio.sleep(0.05)
+        reading = asyncio.create_task(read(b.inbox(), 40))
+        while not reading.done():
+            most = max(most, a.statistics().engine.queued_bytes)
+            await asyncio.sleep(0)
+        await posting
+        assert 2_000_000 <= most < 2_000_000 + 2 * 300_000
+
+
 async def test_those_who_wait_for_a_peer_that_leaves_are_told() -> None:
     async with nodes("a", "b", options=NARROW) as (a, b):
         many = asyncio.create_task(a.post_many("b", range(1000)))
@@ -309,17 +389,37 @@ async def test_forgotten_receipts_do_not_pile_up() -> None:
 # Loops
 
 
-async def test_readers_by_anext_do_not_accept_each_others_messages() -> None:
+async def test_single_message_is_taken_for_good() -> None:
     async with nodes("a", "b") as (a, b):
-        first, second = b.inbox(), b.inbox()
-        one, two = await a.post("b", 1), await a.post("b", 2)
-        async with asyncio.timeout(5):
-            assert [(await anext(first)).body, (await anext(second)).body] == [1, 2]
-            first.end(Outcome.REJECTED)
-            with pytest.raises(Rejected):
-                await one
-            second.end(Outcome.ACCEPTED)
-            assert await two == 1
+        for body in range(3):
+            sending = asyncio.create_task(a.send("b", body, timeout=5))
+            message = await asyncio.wait_for(anext(b.inbox()), 5)
+            await sending  # accepted, though the message is held
+            assert (message.body, message.attempt) == (body, 1)
+        receipt = await a.post("b", "last")
+        message = await asyncio.wait_for(anext(b.inbox("manual")), 5)
+        await message.reject("no paper")
+        with pytest.raises(Rejected, match="no paper"):
+            await asyncio.wait_for(asyncio.ensure_future(receipt), 5)
+        assert len(b.inbox()) == 0
+
+
+async def test_tasks_that_share_an_inbox_settle_their_own_messages() -> None:
+    async with nodes("a", "b") as (a, b):
+        inbox = b.inbox("manual")
+        receipts = [await a.post("b", number) for number in range(10)]
+
+        async def judge(is_even: bool) -> None:
+            while True:
+                message = await anext(inbox)
+                await asyncio.sleep(0.001)
+                await (message.accept() if is_even else message.reject(str(message.body)))
+
+        tasks = [asyncio.create_task(judge(is_even)) for is_even in (True, False)]
+        outcomes = await asyncio.gather(*receipts, return_exceptions=True)
+        assert [isinstance(outcome, Rejected) for outcome in outcomes] == [False, True] * 5
+        for task in tasks:
+            task.cancel()
 
 
 async def test_hundred_thousand_waits_that_end_too_soon_lose_nothing() -> None:

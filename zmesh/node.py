@@ -73,7 +73,7 @@ class Node(Messaging):
         Raises:
             InvalidOption: naming the argument that cannot work, and why.
         """
-        super().__init__()
+        super().__init__(options)
         self._settings = settle(
             name=name,
             mesh=mesh,
@@ -112,16 +112,16 @@ class Node(Messaging):
         self._assembly, self._refusal = assembly, None
         _open_nodes.add(self)
         for service, (handler, concurrency) in self._services.items():
-            assembly.engine.check_serve(service)
             assembly.services.serve(service, handler, concurrency)
         return self
 
     async def close(self, drain: float | None = None) -> DrainReport:
-        """Leave the mesh, and release everything. Closing again does nothing.
+        """Leave the mesh, and release everything. Closing again returns the same report.
 
         Args:
             drain: seconds to finish what is under way: handlers that run, and messages without
-                outcome. New work is not taken meanwhile. None does not wait at all.
+                outcome. New work is not taken meanwhile. None does not wait at all, and ends a
+                drain that is under way; another one joins it.
 
         Returns:
             What was still open when the drain ended. What waits for it gets `Closed`.
@@ -131,11 +131,13 @@ class Node(Messaging):
         if threading.get_ident() != self._thread:
             raise WrongThread
         try:
-            return await self._assembly.drain(drain) if drain else DrainReport(0, 0)
+            if drain:
+                await self._assembly.drain(drain)
         finally:
             self._refusal = self._refusal or Closed()
             _open_nodes.discard(self)
-            await self._assembly.close()
+            report = await self._assembly.close()
+        return report
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -299,25 +299,19 @@ def test_an_answer_to_a_probe_nobody_asked_for_is_ignored() -> None:
     assert a.sees(b) is PeerState.ALIVE
 
 
-def test_limits_on_subscriptions_and_services_are_the_callers_to_ask_for() -> None:
-    world = World(NodeOptions(subscriptions_max=1, services_max=1))
+def test_limit_on_subscriptions_is_the_callers_to_ask_for() -> None:
+    world = World(NodeOptions(subscriptions_max=1))
     (a,) = world.mesh("a")
     a.engine.check_subscribe("a.*")
-    a.engine.check_serve("resize")
     a.engine.check_publish("a.b")
     a.do(Subscribe(1, "a.*"))
-    a.serve("resize")
     world.run(0.1)
     with pytest.raises(UsageError, match="1 subscriptions"):
         a.engine.check_subscribe("b")
-    with pytest.raises(UsageError, match="1 services"):
-        a.engine.check_serve("other")
     with pytest.raises(InvalidOption):
         a.engine.check_publish("a.*")
     with pytest.raises(InvalidOption):
         a.engine.check_subscribe("a..b")
-    with pytest.raises(InvalidOption):
-        a.engine.check_serve("")
 
 
 def test_a_turn_costs_no_more_with_a_thousand_peers_known() -> None:

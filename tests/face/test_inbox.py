@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from tests.face.support import Verdicts, raw_delivery
-from zmesh.errors import Closed, UsageError
+from zmesh.errors import AlreadySettled, Closed, UsageError
 from zmesh.face.inbox import CHUNK_MAX, DeliveryQueue, Inbox
 from zmesh.face.received import Message
 from zmesh.message import Outcome
@@ -247,12 +247,118 @@ async def test_wake_up_of_a_cancelled_reader_goes_to_another() -> None:
 
 async def test_two_tasks_in_one_loop_are_refused() -> None:
     bench = Bench()
-    task = asyncio.create_task(anext(bench.inbox))
+    loop = aiter(bench.inbox)
+    task = asyncio.ensure_future(anext(loop))
     await asyncio.sleep(0)
     with pytest.raises(UsageError):
-        await anext(bench.inbox)
+        await anext(loop)
     bench.put(1, 1)
     await task
+
+
+# Single messages
+
+
+async def test_single_message_is_accepted_as_it_is_taken_and_the_rest_stays() -> None:
+    bench = Bench()
+    bench.put(1, 3)
+    message = await anext(Inbox(bench.queue, "auto"))
+    assert bench.settled() == [(1, 1, ACCEPTED)]
+    assert len(bench.queue) == 2
+    with pytest.raises(AlreadySettled):
+        await message.accept()
+    del message
+    assert bench.settled() == []
+    await anext(Inbox(bench.queue, "auto"))
+    assert bench.settled() == [(2, 2, ACCEPTED)]
+
+
+async def test_single_message_taken_by_hand_stays_its_holders() -> None:
+    bench = Bench()
+    bench.put(1, 2)
+    message = await anext(Inbox(bench.queue, "manual"))
+    assert bench.settled() == []
+    await message.reject("no")
+    assert bench.settled() == [(1, 1, Outcome.REJECTED)]
+    assert len(bench.queue) == 1
+
+
+async def test_tasks_that_share_an_inbox_do_not_accept_each_others_messages() -> None:
+    bench = Bench()
+    bench.put(1, 40)
+    held: dict[int, list[Message]] = {0: [], 1: []}
+
+    async def take(index: int) -> None:
+        for _ in range(20):
+            held[index].append(await anext(bench.manual))
+            await asyncio.sleep(0)
+
+    await asyncio.gather(take(0), take(1))
+    assert bench.settled() == []
+    for message in held[1]:
+        await message.accept()
+    settled = [seq for first, last, _ in bench.settled() for seq in range(first, last + 1)]
+    assert settled == [message.index + 1 for message in held[1]]
+    assert sorted(message.index for each in held.values() for message in each) == list(range(40))
+
+
+async def test_several_tasks_wait_for_single_messages_at_once() -> None:
+    bench = Bench()
+    tasks = [asyncio.ensure_future(anext(bench.inbox)) for _ in range(3)]
+    await asyncio.sleep(0)
+    bench.put(1, 3)
+    assert [(await task).index for task in tasks] == [0, 1, 2]
+    assert bench.settled() == [(1, 3, ACCEPTED)]
+
+
+async def test_single_message_is_shared_from_what_a_loop_had_taken() -> None:
+    bench = Bench()
+    bench.put(1, 10)
+    loop = aiter(bench.inbox)
+    assert (await anext(loop)).index == 0
+    assert (await anext(bench.inbox)).index == 1
+    assert (await anext(loop)).index == 2
+    assert len(bench.queue) == 0
+
+
+async def test_loop_leaves_something_to_who_waits_for_a_single_message() -> None:
+    bench = Bench()
+    loop = aiter(bench.inbox)
+    first = asyncio.ensure_future(anext(loop))
+    await asyncio.sleep(0)
+    single = asyncio.ensure_future(anext(bench.inbox))
+    await asyncio.sleep(0)
+    bench.put(1, 10)
+    assert ((await first).index, (await single).index) == (0, 1)
+
+
+async def test_taking_single_messages_lets_others_have_their_turn() -> None:
+    bench = Bench()
+    bench.put(1, 3 * CHUNK_MAX)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(count())
+    for _ in range(3 * CHUNK_MAX):
+        await anext(Inbox(bench.queue, "auto"))
+    task.cancel()
+    assert turns >= 2
+
+
+async def test_closing_ends_the_wait_for_a_single_message() -> None:
+    bench = Bench()
+    task = asyncio.ensure_future(anext(bench.inbox, None))
+    await asyncio.sleep(0)
+    bench.queue.close()
+    assert await task is None
+
+
+# Closing
 
 
 async def test_closing_ends_all_loops() -> None:

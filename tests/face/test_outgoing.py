@@ -1,10 +1,14 @@
 """Bodies and options made into records."""
 
-import pytest
+from collections.abc import Iterator
 
-from zmesh.errors import BodyNotEncodable, BodyTooLarge, InvalidOption
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.errors import BodyNotEncodable, BodyTooLarge
 from zmesh.face.outgoing import Outgoing, failure_of
-from zmesh.message import Encoding, Kind, Tag, extra, head
+from zmesh.message import Encoding, Kind, Tag, extra, head, total_size
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.wire.bodies import decode_body, decode_headers
 
@@ -33,12 +37,55 @@ def test_many_records_are_as_many_single_ones(
     bodies: list[object], headers: dict[str, int] | None
 ) -> None:
     single = [OUTGOING.record(Kind.DIRECT, "", body, headers) for body in bodies]
-    assert OUTGOING.records(Kind.DIRECT, "", bodies, headers) == single
+    batch = OUTGOING.batch(bodies, headers)
+    assert batch.is_exhausted == (not bodies)
+    if bodies:
+        assert batch.take(10, 10**6) == single
+        assert batch.is_exhausted
+
+
+def test_batch_is_taken_by_number_and_knows_its_end() -> None:
+    batch = OUTGOING.batch(range(5), None)
+    sizes = []
+    while not batch.is_exhausted:
+        sizes.append(len(batch.take(2, 10**6)))
+    assert sizes == [2, 2, 1]
+    batch = OUTGOING.batch(range(4), None)
+    assert [len(batch.take(2, 10**6)), batch.is_exhausted] == [2, False]
+    assert [len(batch.take(2, 10**6)), batch.is_exhausted] == [2, True]
+
+
+@given(st.lists(st.binary(max_size=90)), st.integers(1, 5), st.integers(-5, 200))
+def test_batch_is_taken_by_bytes_with_one_message_beyond_at_most(
+    bodies: list[bytes], messages_max: int, bytes_max: int
+) -> None:
+    batch, taken = OUTGOING.batch(iter(bodies), None), []
+    while not batch.is_exhausted:
+        records = batch.take(messages_max, bytes_max)
+        assert 1 <= len(records) <= messages_max
+        assert total_size(records[:-1]) < max(1, bytes_max)
+        taken += [record[2] for record in records]
+    assert taken == bodies
+
+
+def test_bodies_are_asked_for_one_ahead_at_most() -> None:
+    asked = 0
+
+    def bodies() -> Iterator[object]:
+        nonlocal asked
+        for _ in range(10):
+            asked += 1
+            yield "x" * 50
+
+    batch = OUTGOING.batch(bodies(), None)
+    assert asked == 1
+    assert len(batch.take(10, 100)) == 2
+    assert asked == 3
 
 
 def test_changed_buffer_does_not_change_the_record() -> None:
     body = bytearray(b"before")
-    [record] = OUTGOING.records(Kind.DIRECT, "", [body], None)
+    [record] = OUTGOING.batch([body], None).take(1, 1)
     body[:] = b"after!"
     assert record[2] == b"before"
 
@@ -47,8 +94,8 @@ def test_body_over_the_limit_is_refused() -> None:
     OUTGOING.record(Kind.DIRECT, "", bytes(100))
     for make in (
         lambda: OUTGOING.record(Kind.DIRECT, "", bytes(101)),
-        lambda: OUTGOING.records(Kind.DIRECT, "", [b"", bytes(101)], None),
-        lambda: OUTGOING.records(Kind.DIRECT, "", [1, bytes(101)], None),
+        lambda: OUTGOING.batch([b"", bytes(101)], None).take(9, 999),
+        lambda: OUTGOING.batch([1, bytes(101)], None).take(9, 999),
         lambda: OUTGOING.reply("x" * 101),
     ):
         with pytest.raises(BodyTooLarge):
@@ -70,24 +117,10 @@ def test_failure_with_a_text_nobody_can_send_is_still_told() -> None:
     assert len(text) == 4096
 
 
-def test_options_in_range_pass() -> None:
-    OUTGOING.check_options(0, None, None)
-    OUTGOING.check_options(9, "k", 0.001)
+def test_failure_whose_text_cannot_be_told_is_still_told() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise KeyError
 
-
-@pytest.mark.parametrize(
-    ("priority", "key", "ttl", "named"),
-    [
-        (-1, None, None, "priority"),
-        (10, None, None, "priority"),
-        (4, "k" * 5000, None, "key"),
-        (4, "\ud800", None, "key"),
-        (4, None, 0, "ttl"),
-        (4, None, float("inf"), "ttl"),
-    ],
-)
-def test_option_out_of_range_is_named(
-    priority: int, key: str | None, ttl: float | None, named: str
-) -> None:
-    with pytest.raises(InvalidOption, match=named):
-        OUTGOING.check_options(priority, key, ttl)
+    _, text = failure_of(Outgoing(NodeOptions()).failure(MuteError()))
+    assert text == "its text cannot be told: __str__ raised KeyError"

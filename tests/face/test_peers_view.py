@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from zmesh.actions import PeerChange, PeerChanged, PeerState, PeerView
-from zmesh.errors import Closed, InvalidOption, PeersMissing
+from zmesh.errors import Closed, InvalidOption, PeersMissing, UsageError
 from zmesh.face import peers_view
 from zmesh.face.peers_view import (
     Joined,
@@ -38,7 +38,8 @@ class Bench:
     def __init__(self, *views: PeerView) -> None:
         self.views = {each.name: each for each in views}
         self.error: Exception | None = None
-        self.peers = Peers(self._all, self.views.get)
+        self.why = ""
+        self.peers = Peers(self._all, self.views.get, lambda: self.why)
 
     def _all(self) -> list[PeerView]:
         if self.error is not None:
@@ -104,6 +105,19 @@ async def test_waiting_in_vain_tells_what_was_wanted_and_seen() -> None:
     assert bench.peers._waiters == []
 
 
+async def test_waiting_alone_in_vain_tells_why_nobody_is_there() -> None:
+    bench = Bench()
+    bench.why = "no peers in mesh 'lab': mDNS is off"
+    with pytest.raises(PeersMissing, match=r"nobody.*; no peers in mesh 'lab': mDNS is off$"):
+        await bench.peers.wait_for(timeout=0)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), "5"])
+async def test_timeout_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidOption, match="timeout"):
+        await Bench().peers.wait_for(timeout=seconds)
+
+
 async def test_waiting_for_nobody_is_refused() -> None:
     with pytest.raises(InvalidOption):
         await Bench().peers.wait_for(count=0)
@@ -166,6 +180,28 @@ async def test_watching_ends_when_the_node_closes() -> None:
     await anext(failed)
     with pytest.raises(Closed):
         await anext(failed)
+
+
+async def test_second_task_in_one_watch_is_refused_and_the_first_goes_on() -> None:
+    bench = Bench()
+    watcher = bench.peers.watch()
+    first = asyncio.ensure_future(anext(watcher))
+    await asyncio.sleep(0)
+    with pytest.raises(UsageError, match="another task waits in this watch"):
+        await anext(watcher)
+    bench.change(PeerChange.JOINED, view("a"))
+    assert isinstance(await first, Joined)
+
+
+async def test_watching_goes_on_after_waiting_was_cancelled() -> None:
+    bench = Bench()
+    watcher = bench.peers.watch()
+    waiting = asyncio.ensure_future(anext(watcher))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    bench.change(PeerChange.JOINED, view("a"))
+    assert len(await take(watcher, 1)) == 1
 
 
 async def test_dropped_watcher_is_forgotten() -> None:

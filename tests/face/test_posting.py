@@ -10,15 +10,16 @@ from zmesh.actions import Action
 from zmesh.errors import Backpressure, BodyNotEncodable, Closed, PeerLost, PeerUnknown, Rejected
 from zmesh.events import Event, Post, Publish
 from zmesh.face.outgoing import Outgoing
-from zmesh.face.posting import BACKLOG_MAX, BATCH_MAX, LARGE_BYTES, Posting
+from zmesh.face.posting import BACKLOG_MAX, BATCH_BYTES_MAX, BATCH_MAX, LARGE_BYTES, Posting
 from zmesh.face.receipts import Receipt
 from zmesh.face.runner import Runner
 from zmesh.ids import NodeId
-from zmesh.message import Failure, FailureKind, Kind, Record, Ticket
+from zmesh.message import Failure, FailureKind, Kind, Record, Ticket, total_size
 from zmesh.options import NodeOptions
 
 NODE = NodeId(b"printer-0123456!")
 RECORD: Record = (0, "", b"x")
+BYTES_MAX = 10 * 1024 * 1024
 
 
 class FakeEngine:
@@ -26,6 +27,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.room_left = 1000
+        self.queued_bytes = 123
         self.topic_room: int | None = None
         self.is_known = True
         self.events: list[Event] = []
@@ -36,6 +38,7 @@ class FakeEngine:
         for event in events:
             if isinstance(event, Post):
                 self.room_left -= len(event.records)
+                self.queued_bytes += total_size(event.records)
             elif isinstance(event, Publish) and self.topic_room is not None:
                 self.topic_room -= 1
         return []
@@ -47,11 +50,11 @@ class FakeEngine:
 
     def room(self, node: NodeId) -> int:
         assert node == NODE
-        return self.room_left
+        return self.room_left if self.queued_bytes < BYTES_MAX else 0
 
     def queued(self, node: NodeId) -> tuple[int, int]:
         assert node == NODE
-        return (3, 123)
+        return (3, self.queued_bytes)
 
     def room_to_publish(self, topic: str) -> int | None:
         assert topic == "a.b"
@@ -67,14 +70,16 @@ class Bench:
         self.runner = Runner(loop, self.engine, FakeApplication())
         self.runner.start(FakeNetwork())
         self.unheard: list[Failure] = []
-        outgoing = Outgoing(NodeOptions())
-        self.posting = Posting(loop, self.engine, self.runner, outgoing, self.unheard.append)
+        self.posting = Posting(
+            loop, self.engine, self.runner, BYTES_MAX, self.unheard.append, lambda: "why not"
+        )
 
     async def post(self, record: Record = RECORD) -> Receipt:
         return await self.posting.post("printer", record, 4, None, None)
 
     async def post_many(self, bodies: Iterable[object]) -> Receipt:
-        return await self.posting.post_many("printer", bodies, 4, None, None, None)
+        batch = Outgoing(NodeOptions()).batch(bodies, None)
+        return await self.posting.post_many("printer", batch, 4, None, None)
 
     async def publish(self) -> Receipt:
         record: Record = (Kind.PUBLICATION, "a.b", b"x")
@@ -109,7 +114,7 @@ async def test_post_is_given_to_the_engine_and_accepted_later() -> None:
 async def test_unknown_peer_is_told_at_once() -> None:
     bench = Bench()
     bench.engine.is_known = False
-    with pytest.raises(PeerUnknown):
+    with pytest.raises(PeerUnknown, match=r"; why not$"):
         await bench.post()
     with pytest.raises(PeerUnknown):
         await bench.post_many([1])
@@ -183,7 +188,7 @@ async def test_post_nowait_raises_where_there_is_no_room() -> None:
         bench.posting.post_nowait("printer", RECORD, 4, None, None)
     with pytest.raises(Backpressure) as caught:
         bench.posting.post_nowait("printer", RECORD, 4, None, None)
-    assert (caught.value.peer, caught.value.queued_bytes) == ("printer", 123)
+    assert (caught.value.peer, caught.value.queued_bytes) == ("printer", 123 + 3 * 17)
     bench.runner.stop()
 
 
@@ -217,6 +222,103 @@ async def test_large_body_counts_before_the_next_post() -> None:
     for _ in range(3):
         await bench.post((0, "", bytes(LARGE_BYTES)))
         assert bench.runner.backlog == 0
+    bench.runner.stop()
+
+
+async def test_large_posts_stop_where_the_bytes_are_full() -> None:
+    bench = Bench()
+    task = asyncio.create_task(_post_for_ever(bench, bytes(1024 * 1024)))
+    await asyncio.sleep(0.01)
+    await turn()
+    assert 10 <= len(bench.posts()) <= 11
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
+    bench.runner.stop()
+
+
+async def _post_for_ever(bench: Bench, body: bytes) -> None:
+    while True:
+        await bench.post((0, "", body))
+
+
+async def test_loop_of_large_posts_lets_others_have_their_turn() -> None:
+    bench = Bench()
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    count()
+    for _ in range(20):
+        await bench.post((0, "", bytes(LARGE_BYTES)))
+    assert turns >= 20
+    bench.runner.stop()
+
+
+async def test_post_many_goes_in_pieces_of_bytes_as_well() -> None:
+    bench = Bench()
+    bench.engine.room_left = 10**6
+    bodies = [bytes(1024 * 1024)] * 8
+    receipt = await bench.post_many(bodies)
+    assert receipt.expected == 8
+    sizes = [total_size(post.records) for post in bench.posts()]
+    assert [len(post.records) for post in bench.posts()] == [4, 4]
+    assert max(sizes) < BATCH_BYTES_MAX + len(bodies[0])
+    bench.runner.stop()
+
+
+async def test_post_many_never_passes_the_bytes_there_is_room_for_by_more_than_one() -> None:
+    bench = Bench()
+    bench.engine.room_left = 10**6
+    bench.engine.queued_bytes = BYTES_MAX - 2000
+    task = asyncio.create_task(bench.post_many([bytes(700)] * 100))
+    await turn()
+    assert [len(post.records) for post in bench.posts()] == [3]
+    assert not task.done()
+    bench.engine.queued_bytes = 0
+    bench.posting.peer_rooms.passed(NODE)
+    assert (await task).expected == 100
+    assert [len(post.records) for post in bench.posts()] == [3, 97]
+    bench.runner.stop()
+
+
+async def test_post_many_that_fills_the_room_exactly_does_not_wait_for_more() -> None:
+    bench = Bench()
+    bench.engine.room_left = 3
+    async with asyncio.timeout(1):
+        receipt = await bench.post_many([1, 2, 3])
+    assert receipt.expected == 3
+    bench.runner.stop()
+
+
+async def test_post_many_counts_posts_that_are_on_their_way() -> None:
+    bench = Bench()
+    bench.engine.room_left = 10
+    for _ in range(5):
+        bench.posting.post_nowait("printer", RECORD, 4, None, None)
+    task = asyncio.create_task(bench.post_many(range(20)))
+    await turn()
+    assert sum(len(post.records) for post in bench.posts()) == 10
+    bench.engine.room_left = 100
+    bench.posting.peer_rooms.passed(NODE)
+    await task
+    bench.runner.stop()
+
+
+async def test_cancelled_post_many_leaves_what_was_posted_to_its_outcome() -> None:
+    bench = Bench()
+    bench.engine.room_left = 2
+    task = asyncio.create_task(bench.post_many(range(9)))
+    await turn()
+    task.cancel()
+    await asyncio.wait([task])
+    [post] = bench.posts()
+    assert (post.ticket.expected, len(bench.posting)) == (2, 1)
+    bench.accept(post.ticket, 2)
+    assert len(bench.posting) == 0
     bench.runner.stop()
 
 
@@ -306,6 +408,26 @@ async def test_publishing_waits_for_the_fullest_subscriber() -> None:
     await turn()
     assert len(bench.engine.events) == 2
     bench.runner.stop()
+
+
+async def test_publications_gathered_in_one_turn_do_not_pass_the_room() -> None:
+    bench = Bench()
+    bench.engine.topic_room = 5
+    task = asyncio.create_task(_publish_many(bench, 20))
+    await turn()
+    assert len(bench.engine.events) == 5
+    assert not task.done()
+    bench.engine.topic_room = 100
+    bench.posting.topic_rooms.passed_all()
+    await task
+    await turn()
+    assert len(bench.engine.events) == 20
+    bench.runner.stop()
+
+
+async def _publish_many(bench: Bench, count: int) -> None:
+    for _ in range(count):
+        await bench.publish()
 
 
 async def test_flush_waits_for_what_was_posted_so_far() -> None:

@@ -10,7 +10,7 @@ from zmesh.actions import Trace
 from zmesh.discovery.interfaces import Interface
 from zmesh.discovery.membership import Membership
 from zmesh.errors import InvalidOption
-from zmesh.events import CandidateFound, EndpointsChanged, Event
+from zmesh.events import CandidateFound, EndpointsChanged, Event, PathCause
 from zmesh.face.listening import Listening
 from zmesh.face.settings import Settings, settle
 from zmesh.face.sources import Sources
@@ -97,6 +97,9 @@ async def test_interfaces_of_the_machine_are_listed_and_followed() -> None:
 async def test_reasons_to_be_alone_are_told() -> None:
     bench = Bench(settings(mesh="lonely"))
     membership = Membership(bench.node, NodeOptions(), SystemEntropy())
-    why = bench.sources.why_alone(membership.statistics())
+    why = bench.sources.why_alone(membership.statistics(), {})
     assert why.startswith("no peers in mesh 'lonely': mDNS is off")
+    failures = {"tcp://127.0.0.1:1000": PathCause.REFUSED}
+    why = bench.sources.why_alone(membership.statistics(), failures)
+    assert "cannot reach tcp://127.0.0.1:1000 (refused, nobody listens there)" in why
     await bench.sources.stop()

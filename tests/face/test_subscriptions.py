@@ -20,7 +20,7 @@ class Bench:
     def __init__(self) -> None:
         self.commands: list[Event] = []
         self.verdicts = Verdicts()
-        self.registry = Subscriptions(self.commands.append, self.verdicts.settlements)
+        self.registry = Subscriptions(self.commands.append, self.verdicts.settlements, 3)
 
     def subscription(self, pattern: str = "a.*", settle: Settle = "auto") -> Subscription:
         queue = DeliveryQueue(asyncio.get_running_loop(), self.verdicts.settlements)
@@ -123,22 +123,40 @@ async def test_what_comes_after_the_end_is_given_back() -> None:
     assert bench.verdicts.take() == [(1, 2, RELEASED)]
 
 
-async def test_message_held_by_anext_is_judged_by_how_the_block_ends() -> None:
+async def test_single_message_is_accepted_as_it_is_taken_however_the_block_ends() -> None:
     bench = Bench()
-    async with bench.subscription() as subscription:
-        bench.deliver(1, [(1,)])
-        await anext(subscription)
-    assert bench.verdicts.take() == [(1, 1, ACCEPTED)]
 
     async def fail() -> None:
-        async with bench.subscription() as other:
-            bench.deliver(2, [(2,)])
-            await anext(other)
+        async with bench.subscription() as subscription:
+            bench.deliver(1, [(1,), (1,)])
+            await anext(subscription)
+            assert bench.verdicts.take() == [(1, 1, ACCEPTED)]
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await fail()
-    assert bench.verdicts.take() == [(2, 2, MODIFIED)]
+    assert bench.verdicts.take() == [(2, 2, RELEASED)]
+
+
+async def test_block_entered_after_the_node_closed_is_refused() -> None:
+    bench = Bench()
+    subscription = bench.subscription()
+    bench.registry.close()
+    with pytest.raises(Closed):
+        await subscription.__aenter__()
+    assert bench.commands == []
+
+
+async def test_one_block_too_many_is_refused() -> None:
+    bench = Bench()
+    subscriptions = [bench.subscription() for _ in range(4)]
+    for subscription in subscriptions[:3]:
+        await subscription.__aenter__()
+    with pytest.raises(UsageError, match="3 subscriptions already"):
+        await subscriptions[3].__aenter__()
+    await subscriptions[0].__aexit__(None, None, None)
+    async with bench.subscription():
+        assert len(bench.registry) == 3
 
 
 async def test_failure_ends_all_loops_with_closed() -> None:

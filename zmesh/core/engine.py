@@ -19,7 +19,7 @@ from zmesh.core.residents import Residents
 from zmesh.core.turn import Turn
 from zmesh.deadlines import earliest
 from zmesh.discovery.membership import Membership
-from zmesh.errors import InvalidOption, PeerUnknown, UsageError
+from zmesh.errors import PeerUnknown, UsageError
 from zmesh.events import (
     Call,
     CancelCall,
@@ -33,6 +33,7 @@ from zmesh.events import (
     LoopLate,
     OpenInbox,
     PacketsReceived,
+    PathCause,
     PathDown,
     PathFull,
     PathUp,
@@ -312,10 +313,7 @@ class Engine:
     def _check_drained(self) -> None:
         """End the drain when nothing is open, or when it has lasted long enough."""
         assert self._drain_until is not None  # noqa: S101  # called only during a drain
-        news, everyone = self._news, [self._peers.local, *self._peers]
-        unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
-        unsettled_out += len(news.calls)
-        unsettled_in = sum(peer.open_in for peer in everyone)
+        unsettled_out, unsettled_in = self.open_work()
         if self._turn.now < self._drain_until and (unsettled_out or unsettled_in):
             return
         self._drain_until = None
@@ -373,6 +371,17 @@ class Engine:
         """
         return self._news.publish_subscribe.room(topic)
 
+    def open_work(self) -> tuple[int, int]:
+        """Return how many messages and calls of ours, and messages to us, have no outcome yet."""
+        everyone = [self._peers.local, *self._peers]
+        unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
+        unsettled_in = sum(peer.open_in for peer in everyone)
+        return unsettled_out + len(self._news.calls), unsettled_in
+
+    def dial_failures(self) -> dict[str, PathCause]:
+        """Return why the latest dials failed, by endpoint, of those that have no link."""
+        return self._membership.causes()
+
     def check_publish(self, topic: str) -> None:
         """Raise InvalidOption where a topic cannot be published to."""
         check_topic(topic, self._options.wire.text_bytes_max)
@@ -383,15 +392,6 @@ class Engine:
         if self._news.interest.subscriptions >= self._options.subscriptions_max:
             limit = self._options.subscriptions_max
             raise UsageError(f"this node has {limit} subscriptions already: end some first")
-
-    def check_serve(self, service: str) -> None:
-        """Raise InvalidOption or UsageError where a `Serve` could not be performed."""
-        size_max = self._options.wire.text_bytes_max
-        if not 0 < len(service.encode()) <= size_max:
-            raise InvalidOption("service", service, f"1 to {size_max} bytes of text")
-        if len(self._peers.local.services) >= self._options.services_max:
-            limit = self._options.services_max
-            raise UsageError(f"this node provides {limit} services already: withdraw some first")
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the messages that could not be handled, oldest first."""

@@ -98,19 +98,26 @@ class Assembly:
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options)
         settlements, command = self.runner.settlements, self.runner.command
-        self.posting = Posting(loop, self.engine, self.runner, self.outgoing, self._tell_failure)
+        self.posting = Posting(
+            loop,
+            self.engine,
+            self.runner,
+            options.link.queued_bytes_max,
+            self._tell_failure,
+            self._why_alone,
+        )
         self.calls = Calls(loop, command, options.calls_max)
         self.services = Services(loop, self.outgoing, command)
-        self.subscriptions = Subscriptions(command, settlements)
+        self.subscriptions = Subscriptions(command, settlements, options.subscriptions_max)
         self.inbox = DeliveryQueue(loop, settlements)
-        self.peers = Peers(self._views, self._find)
+        self.peers = Peers(self._views, self._find, self._why_alone)
         self._is_inbox_open = False
         self._sources = Sources(settings, self.id, self.runner.news, self._log.write)
         self._transport: ZmqTransport | None = None
-        self._drained: asyncio.Future[Drained] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self._alone: asyncio.TimerHandle | None = None
         self._is_over = False
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[DrainReport] | None = None
 
     # Beginning
 
@@ -201,33 +208,38 @@ class Assembly:
 
     # Ending
 
-    async def drain(self, seconds: float) -> DrainReport:
+    async def drain(self, seconds: float) -> None:
         """Take no new work, and wait for what is open; what nobody has read goes back.
 
-        Handlers and others that are at work may still send and call.
+        Handlers and others that are at work may still send and call. A drain that is under way
+        is joined: its time holds.
         """
         if self._is_over:
-            return DrainReport(0, 0)
+            return
         if self._drained is None:
             self._drained = self._loop.create_future()
             self.services.drain()
             self.subscriptions.drain()
             self.inbox.close()
             self.runner.command(DrainNode(self.runner.now + seconds))
-        drained = await asyncio.shield(self._drained)
-        return DrainReport(drained.unsettled_out, drained.unsettled_in)
+        await asyncio.shield(self._drained)
 
-    async def close(self) -> None:
-        """Release everything. It goes on in the background where the caller is cancelled."""
-        await asyncio.shield(self._end(None))
+    async def close(self) -> DrainReport:
+        """Release everything, and return what was open when that began.
 
-    def _end(self, failure: str | None) -> "asyncio.Task[None]":
+        It goes on in the background where the caller is cancelled.
+        """
+        return await asyncio.shield(self._end(None))
+
+    def _end(self, failure: str | None) -> "asyncio.Task[DrainReport]":
         """End everything, once; all who wait get `Closed`, which names the failure."""
         if self._ending is None:
             self._ending = self._loop.create_task(self._shut_down(failure), name="zmesh close")
         return self._ending
 
-    async def _shut_down(self, failure: str | None) -> None:
+    async def _shut_down(self, failure: str | None) -> DrainReport:
+        self.runner.flush()  # what was posted in this very turn counts
+        report = DrainReport(*self.engine.open_work())
         try:
             await self.services.close()
         finally:
@@ -237,8 +249,9 @@ class Assembly:
             self.runner.stop()
             self.posting.close(failure or "node")
             self.calls.close(failure or "node")
-            self._tell_drained(Drained(0, 0))
+            self._tell_drained()
             await self._release()
+        return report
 
     def _let_go(self, failure: str | None) -> None:
         """End loops and waiting."""
@@ -269,7 +282,7 @@ class Assembly:
         self._let_go(why)
         self.posting.close(why)
         self.calls.close(why)
-        self._tell_drained(Drained(0, 0))
+        self._tell_drained()
         self._end(why)
 
     # What the engine tells
@@ -308,15 +321,15 @@ class Assembly:
                 logger.error("%s: %s", self._settings.name, error)
                 self._fail(error, f"node ({error})")
             case Drained():
-                self._tell_drained(action)
+                self._tell_drained()
             case Trace():
                 self._log.write(action)
             case _:
                 assert_never(action)
 
-    def _tell_drained(self, drained: Drained) -> None:
+    def _tell_drained(self) -> None:
         if self._drained is not None and not self._drained.done():
-            self._drained.set_result(drained)
+            self._drained.set_result(None)
 
     def _tell_failure(self, failure: Failure) -> None:
         """Tell what became of a message whose receipt nobody awaits."""
@@ -345,6 +358,12 @@ class Assembly:
         return next((view for view in views if view.id == node), None)
 
     def _tell_if_alone(self) -> None:
-        if not self.engine.peers():
-            why = self._sources.why_alone(self.engine.statistics().membership)
+        if why := self._why_alone():
             logger.warning("%s: %s", self._settings.name, why)
+
+    def _why_alone(self) -> str:
+        """Return why no peer is there; empty where one is."""
+        if self.engine.peers():
+            return ""
+        membership = self.engine.statistics().membership
+        return self._sources.why_alone(membership, self.engine.dial_failures())

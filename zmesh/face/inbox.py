@@ -37,6 +37,7 @@ class DeliveryQueue:
     def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
         self.settlements = settlements
         self._readers = 0
+        self._streak = 0  # messages taken one by one since other tasks last had their turn
         self._run: Chunk | None = None  # what the only reader took at once
         self._loop = loop
         self._thread = threading.get_ident()
@@ -63,13 +64,29 @@ class DeliveryQueue:
             StopAsyncIteration: the queue was closed.
             Closed: it was closed by a failure.
         """
+        return self._take(alone=self._readers == 1 and not self._waiters)
+
+    async def take_one(self) -> Chunk:
+        """Wait for one message and take it; errors are those of `take`."""
+        if self._streak >= CHUNK_MAX:
+            self._streak = 0
+            await asyncio.sleep(0)
+        self._share_run()
+        while (chunk := self._take(alone=False)) is None:
+            self._streak = 0
+            await self.wait()
+            self._share_run()
+        self._streak += 1
+        return chunk
+
+    def _take(self, *, alone: bool) -> Chunk | None:
         if self._is_closed:
             if self._failure is not None:
                 raise Closed(self._failure)
             raise StopAsyncIteration
         while self._items:
             waiting = self._items[0]
-            chunk = self._chunk_of(waiting)
+            chunk = self._chunk_of(waiting, CHUNK_MAX if alone else 1)
             if waiting.start == waiting.stop:
                 self._items.popleft()
             if chunk is not None:
@@ -81,6 +98,9 @@ class DeliveryQueue:
     def joined(self) -> None:
         """Count a reader more; it shares what the only one before had taken and not read."""
         self._readers += 1
+        self._share_run()
+
+    def _share_run(self) -> None:
         if self._run is not None:
             run, self._run = self._run, None
             stop = run.stop
@@ -88,16 +108,16 @@ class DeliveryQueue:
             if unread < stop:
                 self._items.appendleft(_Waiting(run.settler, run.delivery, unread, stop, None))
 
-    def _chunk_of(self, waiting: "_Waiting") -> Chunk | None:
+    def _chunk_of(self, waiting: "_Waiting", count_max: int) -> Chunk | None:
         """Take a run of what waits, or settle its first message as expired."""
         settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
-        if waiting.since is not None or self._readers > 1:
+        if waiting.since is not None or count_max == 1:
             waiting.start += 1
             if waiting.since is not None and self._has_expired(delivery, start, waiting.since):
                 settler.settle(delivery, start, start, Outcome.EXPIRED)
                 return None
             return Chunk(settler, delivery, start, waiting.start)
-        waiting.start = min(waiting.stop, start + CHUNK_MAX)
+        waiting.start = min(waiting.stop, start + count_max)
         self._run = Chunk(settler, delivery, start, waiting.start)
         return self._run
 
@@ -240,28 +260,26 @@ class Reader:
 class Inbox:
     """Messages for the application: `async for message in ...`.
 
-    Every loop is its own reader, and several compete: each message goes to one of them. `anext`
-    works as well, and accepts the message it returned before; dropping the inbox gives back the
-    last one. It is one reader, so tasks that use `anext` need an inbox each.
+    Every loop is its own reader, and several compete: each message goes to one of them.
+
+    `await anext(...)` takes a single message. No loop tells how its handling ends, so it is
+    accepted as it is taken; with `settle="manual"` it is yours to accept, reject or release. Any
+    number of tasks may do so at once.
     """
 
     def __init__(self, queue: DeliveryQueue, settle: Settle) -> None:
         self._queue = queue
         self._settle: Settle = settle
-        self._reader: Reader | None = None
 
     def __aiter__(self) -> Reader:
         return Reader(self._queue, self._settle)
 
     async def __anext__(self) -> Message:
-        if self._reader is None:
-            self._reader = Reader(self._queue, self._settle)
-        return await self._reader.__anext__()
-
-    def end(self, outcome: Outcome) -> None:
-        """Settle so the message `anext` returned last."""
-        if self._reader is not None:
-            self._reader.leave(outcome)
+        chunk = await self._queue.take_one()
+        message = next(chunk.messages)
+        if self._settle == "auto":
+            chunk.accept_all()
+        return message
 
     def __len__(self) -> int:
         """Return the number of messages that wait to be read."""

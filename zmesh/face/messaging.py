@@ -7,6 +7,12 @@ from typing import Any, Final, TypeVar, get_args
 
 from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
+from zmesh.face.checks import (
+    check_is_text,
+    check_message_options,
+    check_service,
+    check_timeout,
+)
 from zmesh.face.handlers import Handler, is_async
 from zmesh.face.inbox import Inbox, Settle
 from zmesh.face.outgoing import Headers
@@ -14,6 +20,7 @@ from zmesh.face.peers_view import Peer
 from zmesh.face.receipts import Receipt
 from zmesh.face.subscriptions import Subscription
 from zmesh.message import PRIORITY_DEFAULT, Kind
+from zmesh.options import NodeOptions
 
 H = TypeVar("H", bound=Handler)
 
@@ -24,7 +31,8 @@ SEND_TIMEOUT: Final = 30.0
 class Messaging(ABC):
     """The half of a node that sends, receives, serves and subscribes; `Node` is the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: NodeOptions) -> None:
+        self._options = options
         self._services: dict[str, tuple[Handler, int]] = {}  # with their concurrency
 
     @property
@@ -66,6 +74,7 @@ class Messaging(ABC):
             DeliveryTimeout: nothing yet; it may still be handled.
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be sent.
         """
+        check_timeout(timeout)
         try:
             async with asyncio.timeout(timeout):
                 receipt = await self.post(
@@ -93,7 +102,7 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
-        assembly.outgoing.check_options(priority, key, ttl)
+        check_message_options(self._options.wire, priority, key, ttl)
         return await assembly.posting.post(_address(to), record, priority, key, ttl)
 
     def post_nowait(
@@ -113,7 +122,7 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
-        assembly.outgoing.check_options(priority, key, ttl)
+        check_message_options(self._options.wire, priority, key, ttl)
         return assembly.posting.post_nowait(_address(to), record, priority, key, ttl)
 
     async def post_many(
@@ -131,8 +140,9 @@ class Messaging(ABC):
         It is by far the cheapest way to send many. Arguments are those of `post`.
         """
         assembly = self._at_work()
-        assembly.outgoing.check_options(priority, key, ttl)
-        return await assembly.posting.post_many(_address(to), bodies, priority, key, ttl, headers)
+        check_message_options(self._options.wire, priority, key, ttl)
+        batch = assembly.outgoing.batch(bodies, headers)
+        return await assembly.posting.post_many(_address(to), batch, priority, key, ttl)
 
     async def flush(self) -> None:
         """Wait until everything posted and published so far has its outcome, whatever it is.
@@ -148,6 +158,7 @@ class Messaging(ABC):
         Asking for the next message accepts the one before; leaving the loop by an exception gives
         the message back, to be delivered again; `break` and `return` accept it. With
         `settle="manual"` only `accept`, `reject` and `release` do. Several loops share the work.
+        `await anext(node.inbox())` takes a single message, and accepts it as it does.
         """
         assembly = self._at_work()
         _check_settle(settle)
@@ -169,19 +180,17 @@ class Messaging(ABC):
         Raises:
             InvalidOption, UsageError: it cannot be provided.
         """
-        if not isinstance(name, str):
-            raise InvalidOption("service", name, 'a name, as in @node.service("resize")')
-        if concurrency < 1:
-            raise InvalidOption("concurrency", concurrency, "1 or more")
+        check_service(name, concurrency, self._options)
 
         def register(handler: H) -> H:
             is_async(handler)
             if name in self._services:
                 raise UsageError(f"service {name!r} is provided already: withdraw it first")
+            limit = self._options.services_max
+            if len(self._services) >= limit:
+                raise UsageError(f"this node has {limit} services already: withdraw some first")
             if self._was_opened:
-                assembly = self._at_work()
-                assembly.engine.check_serve(name)
-                assembly.services.serve(name, handler, concurrency)
+                self._at_work().services.serve(name, handler, concurrency)
             self._services[name] = (handler, concurrency)
             return handler
 
@@ -193,10 +202,11 @@ class Messaging(ABC):
         Raises:
             UsageError: it is not provided.
         """
+        assembly = self._at_work() if self._was_opened else None
         if self._services.pop(service, None) is None:
             raise UsageError(f"service {service!r} is not provided here")
-        if self._was_opened:
-            self._at_work().services.withdraw(service)
+        if assembly is not None:
+            assembly.services.withdraw(service)
 
     async def call(
         self,
@@ -227,7 +237,9 @@ class Messaging(ABC):
             DeadLettered: as many providers as allowed tried and did not come to an end.
         """
         assembly = self._at_work()
-        assembly.outgoing.check_options(priority, None, None)
+        check_is_text("service", service)
+        check_timeout(timeout)
+        check_message_options(self._options.wire, priority, None, None)
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
         now = assembly.runner.now
         return await assembly.calls.call(record, priority, timeout, now, assembly.services_seen)
@@ -257,8 +269,9 @@ class Messaging(ABC):
             InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be published.
         """
         assembly = self._at_work()
+        check_is_text("topic", topic)
         assembly.engine.check_publish(topic)
-        assembly.outgoing.check_options(priority, key, ttl)
+        check_message_options(self._options.wire, priority, key, ttl)
         record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
         return await assembly.posting.publish(record, priority, key, ttl)
 
@@ -282,12 +295,17 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         _check_settle(settle)
+        check_is_text("pattern", pattern)
         assembly.engine.check_subscribe(pattern)
         return assembly.subscription(pattern, settle)
 
 
 def _address(to: str | Peer) -> str:
-    return to if isinstance(to, str) else to.id
+    if isinstance(to, str):
+        return to
+    if isinstance(to, Peer):
+        return to.id
+    raise InvalidOption("to", to, "a name, an id as hex digits, or a Peer")
 
 
 def _check_settle(settle: str) -> None:

@@ -1,12 +1,14 @@
 """Messages on their way out: a body and its options checked, and made into a record."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from typing import Final
 
-from zmesh.errors import BodyTooLarge, InvalidOption, ProtocolError
-from zmesh.message import LANES, Encoding, Kind, Record, Tag, head
+from zmesh.errors import BodyTooLarge, ProtocolError
+from zmesh.face.checks import sendable_text
+from zmesh.message import RECORD_OVERHEAD_BYTES, Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
-from zmesh.wire.bodies import HeaderValue, check_text, decode_body, encode_body, encode_headers
+from zmesh.wire.bodies import HeaderValue, decode_body, encode_body, encode_headers
 
 Headers = Mapping[str, HeaderValue]
 
@@ -36,22 +38,9 @@ class Outgoing:
         extras = (int(Tag.HEADERS), encode_headers(headers, self._wire))
         return (head(kind, encoding), target, data, extras)
 
-    def records(
-        self, kind: Kind, target: str, bodies: list[object], headers: Headers | None
-    ) -> list[Record]:
-        """Return a record for each body.
-
-        Raises:
-            BodyNotEncodable, BodyTooLarge, InvalidOption: one of them cannot be sent.
-        """
-        if headers or not all(type(body) is bytes for body in bodies):
-            return [self.record(kind, target, body, headers) for body in bodies]
-        raw = head(kind, Encoding.RAW)
-        records: list[Record] = [(raw, target, body) for body in bodies]  # type: ignore[misc]
-        largest = max(map(len, bodies), default=0)  # type: ignore[arg-type]  # all are bytes
-        if largest > self._body_bytes_max:
-            raise BodyTooLarge(largest, self._body_bytes_max)
-        return records
+    def batch(self, bodies: Iterable[object], headers: Headers | None) -> "Batch":
+        """Return many direct messages, whose records are made when there is room for them."""
+        return Batch(self, self._body_bytes_max, bodies, headers)
 
     def reply(self, result: object) -> Record:
         """Return the reply with what a handler returned.
@@ -63,21 +52,57 @@ class Outgoing:
 
     def failure(self, error: BaseException) -> Record:
         """Return the answer that tells of a handler's exception: its type and its text."""
-        text = str(error)[:_FAILURE_TEXT_MAX].encode(errors="replace").decode()
+        text = sendable_text(error)[:_FAILURE_TEXT_MAX]
         return self.record(Kind.FAILURE, "", [type(error).__qualname__, text])
 
-    def check_options(self, priority: int, key: str | None, ttl: float | None) -> None:
-        """Check the options every message can have.
+
+_END: Final = object()
+
+
+class Batch:
+    """Direct messages on their way out, piece by piece: bodies are asked for one ahead at most."""
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        body_bytes_max: int,
+        bodies: Iterable[object],
+        headers: Headers | None,
+    ) -> None:
+        self._outgoing = outgoing
+        self._body_bytes_max = body_bytes_max
+        self._headers = headers
+        self._bodies = iter(bodies)
+        self._next = next(self._bodies, _END)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no message is left."""
+        return self._next is _END
+
+    def take(self, messages_max: int, bytes_max: int) -> list[Record]:
+        """Return the next records: so many messages and bytes, one message beyond at most.
 
         Raises:
-            InvalidOption: one of them cannot work.
+            BodyNotEncodable, BodyTooLarge, InvalidOption: one of them cannot be sent.
         """
-        if not 0 <= priority < LANES:
-            raise InvalidOption("priority", priority, f"0 (lowest) to {LANES - 1} (highest)")
-        if key is not None:
-            check_text("key", key, self._wire)
-        if ttl is not None and not 0 < ttl < float("inf"):
-            raise InvalidOption("ttl", ttl, "seconds above 0, or None for no limit")
+        records: list[Record] = []
+        raw, headers, limit, size = head(Kind.DIRECT), self._headers, self._body_bytes_max, 0
+        following, self._next = chain((self._next,), self._bodies), _END
+        for body in islice(following, messages_max):
+            if size >= bytes_max and records:
+                self._next = body
+                return records
+            record: Record
+            if type(body) is bytes and not headers and len(body) <= limit:
+                record = (raw, "", body)
+                size += len(body) + RECORD_OVERHEAD_BYTES
+            else:
+                record = self._outgoing.record(Kind.DIRECT, "", body, headers)
+                size += size_of(record)
+            records.append(record)
+        self._next = next(self._bodies, _END)
+        return records
 
 
 def failure_of(record: Record) -> tuple[str, str]:

@@ -8,7 +8,8 @@ from typing import Final, Self, assert_never
 from weakref import WeakSet
 
 from zmesh.actions import PeerChange, PeerChanged, PeerState, PeerView
-from zmesh.errors import Closed, InvalidOption, PeersMissing
+from zmesh.errors import Closed, InvalidOption, PeersMissing, UsageError
+from zmesh.face.checks import check_timeout
 from zmesh.patterns.routing import TopicTable
 
 WATCH_EVENTS_MAX: Final = 1024
@@ -119,22 +120,27 @@ def event_of(news: PeerChanged) -> PeerEvent:
 class Watcher:
     """`async for event in node.peers.watch()`: first those who are there, then what happens.
 
-    It ends when the node closes.
+    It ends when the node closes. One task reads it.
     """
 
     def __init__(self, present: list[Peer]) -> None:
         self._events: deque[PeerEvent] = deque(Joined(peer) for peer in present)
         self._missed = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._closed: BaseException | None = None
+        self._is_closed = False
+        self._failure: str | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> PeerEvent:
         while not self._events and not self._missed:
-            if self._closed is not None:
-                raise self._closed
+            if self._is_closed:
+                if self._failure is not None:
+                    raise Closed(self._failure)
+                raise StopAsyncIteration
+            if self._waiter is not None and not self._waiter.done():
+                raise UsageError("another task waits in this watch: begin one of its own")
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         if self._missed:
@@ -152,7 +158,8 @@ class Watcher:
 
     def close(self, failure: str | None) -> None:
         """End the watch once what happened has been read; a failure is told."""
-        self._closed = StopAsyncIteration() if failure is None else Closed(failure)
+        self._is_closed = True
+        self._failure = failure
         self._wake()
 
     def _wake(self) -> None:
@@ -164,11 +171,21 @@ class Peers:
     """The peers of a node, as its application sees them."""
 
     def __init__(
-        self, views: Callable[[], list[PeerView]], find: Callable[[str], PeerView | None]
+        self,
+        views: Callable[[], list[PeerView]],
+        find: Callable[[str], PeerView | None],
+        why_alone: Callable[[], str],
     ) -> None:
-        """`views` returns all peers, `find` one by name or id; both raise once the node closed."""
+        """Show what the callables return; the first two raise once the node closed.
+
+        Args:
+            views: returns all peers.
+            find: returns one by name or id.
+            why_alone: returns why no peer at all is there; empty where one is.
+        """
         self._views = views
         self._find = find
+        self._why_alone = why_alone
         self._watchers: WeakSet[Watcher] = WeakSet()
         self._waiters: list[asyncio.Future[None]] = []
         self._failure = "node"
@@ -212,6 +229,7 @@ class Peers:
         """
         if count < 1:
             raise InvalidOption("count", count, "1 or more")
+        check_timeout(timeout)
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -222,7 +240,7 @@ class Peers:
         except TimeoutError as error:
             wanted = _wanted(name, service, topic, count)
             seen = [peer.name or peer.id for peer in self if peer.is_present]
-            raise PeersMissing(wanted, seen, timeout or 0.0) from error
+            raise PeersMissing(wanted, seen, timeout or 0.0, self._why_alone()) from error
 
     def watch(self) -> Watcher:
         """Return an iterator of what happens to peers, beginning with `Joined` for those there.

@@ -1,21 +1,23 @@
 """Sending: posts and publications, when there is room for them, and their receipts."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from zmesh.errors import Backpressure, Closed
+from zmesh.errors import Backpressure, Closed, PeerUnknown
 from zmesh.events import Post, Publish
-from zmesh.face.outgoing import Headers, Outgoing
+from zmesh.face.outgoing import Batch
 from zmesh.face.receipts import Receipt
 from zmesh.face.room import RoomQueues
 from zmesh.face.runner import Runner
 from zmesh.ids import NodeId
-from zmesh.message import Failure, FailureKind, Kind, Record, Ticket
+from zmesh.message import Failure, FailureKind, Record, Ticket
 
 BATCH_MAX: Final = 1024
 """Messages of `post_many` handed on at once: enough to amortize a turn."""
+
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of them: more would hold up the loop."""
 
 BACKLOG_MAX: Final = 128
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
@@ -55,16 +57,27 @@ class Posting:
         loop: asyncio.AbstractEventLoop,
         engine: Rooms,
         runner: Runner,
-        outgoing: Outgoing,
+        queued_bytes_max: int,
         unheard: Callable[[Failure], None],
+        why_alone: Callable[[], str],
     ) -> None:
-        """`unheard` is told how messages failed whose receipt nobody awaits."""
+        """Begin with nothing posted.
+
+        Args:
+            loop: that all calls come from.
+            engine: knows the peers and their room.
+            runner: takes the commands.
+            queued_bytes_max: bytes that may wait for one peer's verdict.
+            unheard: told how messages failed whose receipt nobody awaits.
+            why_alone: returns why no peer at all is known.
+        """
         self.peer_rooms: RoomQueues[NodeId] = RoomQueues(loop, self._has_room)
         self.topic_rooms: RoomQueues[str] = RoomQueues(loop, self._fits)
         self._engine = engine
         self._runner = runner
-        self._outgoing = outgoing
+        self._queued_bytes_max = queued_bytes_max
         self._unheard = unheard
+        self._why_alone = why_alone
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
@@ -77,7 +90,7 @@ class Posting:
         self, to: str, record: Record, lane: int, key: str | None, ttl: float | None
     ) -> Receipt:
         """Post one message once there is room."""
-        node = self._engine.resolve(to)
+        node = self._resolve(to)
         if self.peer_rooms.is_free(node):
             receipt = self._post(node, [record], lane, key, ttl, Receipt())
         else:
@@ -87,8 +100,7 @@ class Posting:
                 receipt = self._post(node, [record], lane, key, ttl, Receipt())
             finally:
                 self.peer_rooms.passed(node)
-        if self._runner.backlog >= BACKLOG_MAX:
-            await asyncio.sleep(0)
+        await self._let_others_run(record)
         return receipt
 
     def post_nowait(
@@ -99,47 +111,40 @@ class Posting:
         Raises:
             Backpressure: there is no room, or others wait for it.
         """
-        node = self._engine.resolve(to)
+        node = self._resolve(to)
         if not self.peer_rooms.is_free(node):
             raise Backpressure(to, *self._engine.queued(node))
         return self._post(node, [record], lane, key, ttl, Receipt())
 
     async def post_many(
-        self,
-        to: str,
-        bodies: Iterable[object],
-        lane: int,
-        key: str | None,
-        ttl: float | None,
-        headers: Headers | None,
+        self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
     ) -> Receipt:
         """Post messages in pieces as large as there is room for, under one receipt."""
-        node = self._engine.resolve(to)
+        node = self._resolve(to)
         receipt = Receipt(expected=1)  # one more than posted: not done before the last is
         self._open[receipt] = None
-        waiting = iter(bodies)
         try:
-            while True:
-                if await self._post_piece(to, node, waiting, lane, key, ttl, headers, receipt):
-                    return receipt
-                await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
+            while not batch.is_exhausted:
+                await self._post_piece(to, node, batch, lane, key, ttl, receipt)
+                if not batch.is_exhausted:
+                    await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
         finally:
             receipt.expected -= 1
             if receipt.done:
                 self.done([receipt])
+        return receipt
 
     async def _post_piece(
         self,
         to: str,
         node: NodeId,
-        bodies: Iterator[object],
+        batch: Batch,
         lane: int,
         key: str | None,
         ttl: float | None,
-        headers: Headers | None,
         receipt: Receipt,
-    ) -> bool:
-        """Post as many as there is room for; return whether those were the last."""
+    ) -> None:
+        """Post as many as there is room for, once there is any."""
         must_wait = not self.peer_rooms.is_free(node)
         if must_wait:
             await self.peer_rooms.wait(node)
@@ -147,13 +152,16 @@ class Posting:
             if must_wait:
                 self._check_still_there(to)
             self._allowed = (None, 0)  # the room below is all there is
-            count = max(1, min(BATCH_MAX, self._engine.room(node)))
-            records = self._outgoing.records(Kind.DIRECT, "", list(islice(bodies, count)), headers)
-            if records:
-                receipt.expected += len(records)
-                self._post(node, records, lane, key, ttl, receipt)
-                self._runner.flush()
-            return len(records) < count
+            if self._runner.backlog:
+                self._runner.flush()  # what waits takes some of it
+            _, queued_bytes = self._engine.queued(node)
+            records = batch.take(
+                max(1, min(BATCH_MAX, self._engine.room(node))),
+                min(BATCH_BYTES_MAX, self._queued_bytes_max - queued_bytes),
+            )
+            receipt.expected += len(records)
+            self._post(node, records, lane, key, ttl, receipt)
+            self._runner.flush()
         finally:
             if must_wait:
                 self.peer_rooms.passed(node)
@@ -171,8 +179,7 @@ class Posting:
             self._runner.flush()
         if must_wait:
             self.topic_rooms.passed(topic)
-        if self._runner.backlog >= BACKLOG_MAX:
-            await asyncio.sleep(0)
+        await self._let_others_run(record)
         return receipt
 
     async def flush(self) -> None:
@@ -205,10 +212,21 @@ class Posting:
         self.peer_rooms.close()
         self.topic_rooms.close()
 
+    async def _let_others_run(self, record: Record) -> None:
+        """Keep a loop that does nothing but post from stopping all others."""
+        if self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES:
+            await asyncio.sleep(0)
+
+    def _resolve(self, to: str) -> NodeId:
+        try:
+            return self._engine.resolve(to)
+        except PeerUnknown as error:
+            raise PeerUnknown(error.name, error.known, self._why_alone()) from None
+
     def _check_still_there(self, to: str) -> None:
         """Raise why a message cannot be posted after a wait: we closed, or the peer is gone."""
         self._check_open()
-        self._engine.resolve(to)
+        self._resolve(to)
 
     def _check_open(self) -> None:
         if self._closed is not None:
@@ -226,6 +244,7 @@ class Posting:
         self._command(receipt, Post(node, lane, records, receipt, key, ttl))
         if len(records[0][2]) >= LARGE_BYTES:
             self._runner.flush()
+            self._allowed = (None, 0)
         return receipt
 
     def _command(self, receipt: Receipt, command: Post | Publish) -> None:
@@ -248,4 +267,7 @@ class Posting:
 
     def _fits(self, topic: str) -> bool:
         room = self._engine.room_to_publish(topic)
+        if room is not None and 0 < room <= self._runner.backlog:  # what waits may have taken it
+            self._runner.flush()
+            room = self._engine.room_to_publish(topic)
         return room is None or room > 0

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from zmesh.actions import Delivery
-from zmesh.errors import AlreadySettled
+from zmesh.errors import AlreadySettled, InvalidOption
 from zmesh.events import SettleDeliveries, Source
+from zmesh.face.checks import is_seconds, sendable_text
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import decode_body, decode_headers
 
@@ -222,14 +223,17 @@ class Message:
         Raises:
             AlreadySettled: it has its outcome.
         """
-        self._chunk.judge(self.index, Outcome.REJECTED, reason)
+        self._chunk.judge(self.index, Outcome.REJECTED, sendable_text(reason))
 
     async def release(self, delay: float = 0.0) -> None:
         """Give it back, to be delivered again after `delay` seconds; it counts as no attempt.
 
         Raises:
             AlreadySettled: it has its outcome.
+            InvalidOption: the delay is negative, or no number of seconds.
         """
+        if not (is_seconds(delay) and delay >= 0):
+            raise InvalidOption("delay", delay, "seconds, 0 or more")
         self._chunk.judge(self.index, Outcome.RELEASED, "", delay)
 
     def __repr__(self) -> str:

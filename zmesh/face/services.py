@@ -10,6 +10,7 @@ from typing import Any, Final
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import Reject, UsageError
 from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.face.checks import sendable_text
 from zmesh.face.handlers import Handler, in_thread, is_async, watched
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message, numbers
@@ -166,7 +167,7 @@ class Services:
         try:
             reply = self._outgoing.reply(await self._run(service, request.message))
         except Reject as error:
-            self._settle(*_place(request), Outcome.REJECTED, error.reason)
+            self._settle(*_place(request), Outcome.REJECTED, sendable_text(error.reason))
             return
         except asyncio.CancelledError as error:
             if request.task is None or request.task.cancelling():

@@ -11,7 +11,7 @@ from zmesh.discovery.mdns import LOOPBACK, MdnsSource
 from zmesh.discovery.membership import MembershipStatistics
 from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.discovery.static import StaticSource
-from zmesh.events import EndpointsChanged, Event
+from zmesh.events import EndpointsChanged, Event, PathCause
 from zmesh.face.listening import Listening
 from zmesh.face.settings import Settings
 from zmesh.ids import NodeId
@@ -90,8 +90,15 @@ class Sources:
         if self._mdns is not None:
             await self._mdns.stop()
 
-    def why_alone(self, membership: MembershipStatistics) -> str:
-        """Return in one line why nobody is there."""
+    def why_alone(
+        self, membership: MembershipStatistics, failures: Mapping[str, PathCause]
+    ) -> str:
+        """Return in one line why nobody is there.
+
+        Args:
+            membership: what dialing brought.
+            failures: why the latest dials failed, by endpoint.
+        """
         unresolved: Mapping[str, str] = {
             text: why for source in self._written for text, why in source.unresolved.items()
         }
@@ -104,6 +111,7 @@ class Sources:
             other_meshes=0 if mdns is None else len(mdns.other_meshes),
             written_down=len(self._settings.peers) + len(self._settings.seeds),
             unresolved=unresolved,
+            causes=failures,
             itself=membership.itself,
             wrong_mesh=membership.wrong_mesh,
             wrong_node=membership.wrong_node,

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from zmesh.actions import Delivery
-from zmesh.errors import UsageError
+from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
 from zmesh.face.received import Message, Settlements, Settler
@@ -63,8 +63,7 @@ class SharedSettler:
 class Subscription(Inbox):
     """Publications on matching topics, for as long as the `async with` block runs.
 
-    Leaving the block normally accepts the message `anext` returned last, leaving it by an
-    exception gives it back; an `async for` in it judges its own messages.
+    They are read as an inbox is. What was not read when the block ends is given back.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Subscription(Inbox):
         """Subscribe. Peers hear of it at once, and publish to it from then on.
 
         Raises:
-            UsageError: it was entered before.
+            UsageError: it was entered before, or there are too many.
             Closed: the node was closed.
         """
         if self._token:
@@ -106,24 +105,35 @@ class Subscription(Inbox):
         traceback: TracebackType | None,
     ) -> None:
         """Unsubscribe; what was not read is given back."""
-        self.end(Outcome.ACCEPTED if error is None else Outcome.MODIFIED)
         self._registry.remove(self._token)
 
 
 class Subscriptions:
     """All subscriptions of a node, by the token the engine knows them by."""
 
-    def __init__(self, command: Callable[[Event], None], settlements: Settlements) -> None:
+    def __init__(
+        self,
+        command: Callable[[Event], None],
+        settlements: Settlements,
+        subscriptions_max: int,
+    ) -> None:
         self._command = command
         self._settlements = settlements
+        self._subscriptions_max = subscriptions_max
         self._queues: dict[int, DeliveryQueue] = {}
         self._last_token = 0
+        self._closed: str | None = None
 
     def __len__(self) -> int:
         return len(self._queues)
 
     def add(self, pattern: str, queue: DeliveryQueue) -> int:
         """Ask for publications on topics matching the pattern; return the token."""
+        if self._closed is not None:
+            raise Closed(self._closed)
+        if len(self._queues) >= self._subscriptions_max:
+            limit = self._subscriptions_max
+            raise UsageError(f"this node has {limit} subscriptions already: end some first")
         self._last_token += 1
         self._queues[self._last_token] = queue
         self._command(Subscribe(self._last_token, pattern))
@@ -142,7 +152,8 @@ class Subscriptions:
             self.remove(token)
 
     def close(self, failure: str | None = None) -> None:
-        """End all loops over all subscriptions."""
+        """End all loops over all subscriptions, and take no more."""
+        self._closed = failure or "node"
         while self._queues:
             self._queues.popitem()[1].close(failure)
 

@@ -3,8 +3,8 @@
 They find each other by mDNS; neither is told where the other is.
 """
 
+import argparse
 import asyncio
-import sys
 
 import zmesh
 
@@ -23,4 +23,8 @@ async def main(name: str, friend: str | None) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("friend", nargs="?")
+    told = parser.parse_args()
+    asyncio.run(main(told.name, told.friend))

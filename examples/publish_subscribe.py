@@ -1,11 +1,7 @@
-"""A thermometer and its readers: `python examples/publish_subscribe.py "sensors.*.temp"`.
+"""Run `python examples/publish_subscribe.py read` as often as you like, then `... publish 2`."""
 
-Run that as often as you like, then `python examples/publish_subscribe.py`, which publishes five
-temperatures and tells how many readers handled each.
-"""
-
+import argparse
 import asyncio
-import sys
 
 import zmesh
 
@@ -23,16 +19,19 @@ async def read(pattern: str) -> None:
                 break
 
 
-async def measure() -> None:
-    """Publish five temperatures."""
+async def publish(readers: int) -> None:
+    """Publish five temperatures, once so many readers are there."""
     async with zmesh.Node("thermometer", mesh="publish-subscribe") as node:
-        await node.peers.wait_for(topic=TOPIC, timeout=30)
+        await node.peers.wait_for(topic=TOPIC, count=readers, timeout=30)
         for number in range(1, 6):
-            temperature, is_last = 20 + number / 2, number == 5
-            headers: zmesh.Headers = {"unit": "C", "last": is_last}
-            receipt = await node.publish(TOPIC, temperature, headers=headers)
+            headers: zmesh.Headers = {"unit": "C", "last": number == 5}
+            receipt = await node.publish(TOPIC, 20 + number / 2, headers=headers)
             print(f"handled by {await receipt}", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(read(sys.argv[1]) if len(sys.argv) > 1 else measure())
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["read", "publish"])
+    parser.add_argument("readers", type=int, nargs="?", default=1, help="to wait for")
+    told = parser.parse_args()
+    asyncio.run(read("sensors.*.temp") if told.role == "read" else publish(told.readers))

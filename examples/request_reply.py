@@ -1,11 +1,8 @@
-"""A service and its callers: run `python examples/request_reply.py serve` as often as you like.
+"""Run `python examples/request_reply.py serve` as often as you like, then `... call 9`."""
 
-Then run `python examples/request_reply.py call 9`: the least loaded provider answers.
-"""
-
+import argparse
 import asyncio
 import math
-import sys
 
 import zmesh
 
@@ -25,7 +22,7 @@ async def serve() -> None:
 
 
 async def call(number: int) -> None:
-    """Ask one provider; where it dies in the middle, another one answers."""
+    """Ask the least loaded provider; where it dies in the middle, another one answers."""
     async with zmesh.Node(mesh="request-reply") as node:
         await node.peers.wait_for(service="factorial", timeout=30)
         try:
@@ -35,4 +32,8 @@ async def call(number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve() if sys.argv[1] == "serve" else call(int(sys.argv[2])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["serve", "call"])
+    parser.add_argument("number", type=int, nargs="?", default=9)
+    told = parser.parse_args()
+    asyncio.run(serve() if told.role == "serve" else call(told.number))

@@ -1,5 +1,6 @@
 """The examples do what they say, as separate processes that find each other by mDNS."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,34 @@ async def test_request_reply() -> None:
 
 
 async def test_publish_subscribe() -> None:
-    async with run("examples/publish_subscribe.py", "sensors.*.temp") as reader:
-        assert await reader.line() == "reading"
-        async with run("examples/publish_subscribe.py") as thermometer:
-            assert await thermometer.ended() == (0, "handled by 1\n" * 5, "")
-        status, out, error = await reader.ended()
-        assert (status, error) == (0, "")
-        assert out.splitlines() == [f"sensors.kitchen.temp {20 + n / 2} C" for n in range(1, 6)]
+    program = "examples/publish_subscribe.py"
+    told = [f"sensors.kitchen.temp {20 + n / 2} C" for n in range(1, 6)]
+    for readers in (1, 3):
+        async with AsyncExitStack() as stack:
+            arguments = [str(readers)] if readers > 1 else []
+            publisher = await stack.enter_async_context(run(program, "publish", *arguments))
+            reading = [
+                await stack.enter_async_context(run(program, "read")) for _ in range(readers)
+            ]
+            assert await publisher.ended() == (0, f"handled by {readers}\n" * 5, "")
+            for reader in reading:
+                status, out, error = await reader.ended()
+                assert (status, out.splitlines(), error) == (0, ["reading", *told], "")
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("hello.py", []),
+        ("publish_subscribe.py", []),
+        ("publish_subscribe.py", ["publish", "two"]),
+        ("request_reply.py", []),
+        ("request_reply.py", ["call", "nine"]),
+    ],
+)
+async def test_wrong_arguments_are_answered_by_the_usage(path: str, arguments: list[str]) -> None:
+    async with run(f"examples/{path}", *arguments) as program:
+        status, out, error = await program.ended()
+        assert (status, out) == (2, "")
+        assert error.startswith(f"usage: {path} ")
+        assert "Traceback" not in error

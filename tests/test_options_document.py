@@ -1,0 +1,113 @@
+"""The page of options tells all there are, with their types, units and defaults as they are."""
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+import zmesh
+from zmesh import Message, Node, NodeOptions, Peers
+from zmesh.face.messaging import Messaging
+from zmesh.options import KIB, MIB
+
+PAGE = (Path(__file__).parent.parent / "docs" / "options.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
+NO_SECONDS = {"suspect_phi": "", "lost_phi": "", "time_threshold": "", "records_per_second": "1/s"}
+CLASSES = [
+    NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
+    zmesh.DiscoveryOptions,
+]  # fmt: skip
+TAKERS: dict[str, Callable[..., Any]] = {
+    "Node": Node.__init__,
+    **{
+        name: getattr(Node, name)
+        for name in ("send", "post", "post_nowait", "post_many", "call", "publish", "subscribe",
+                     "inbox", "service", "close")
+    },
+    "wait_for": Peers.wait_for,
+    "release": Message.release,
+}  # fmt: skip
+
+
+def rows_below(title: str) -> list[list[str]]:
+    """Return the cells of the table below a heading that ends so, without its head."""
+    [heading] = re.finditer(rf"^##+ .*{re.escape(title)}$", PAGE, re.MULTILINE)
+    section, *_ = re.split(r"^#", PAGE[heading.end() :], maxsplit=1, flags=re.MULTILINE)
+    return [[cell.strip() for cell in row.split("|")] for row in ROW.findall(section)][2:]
+
+
+def unit_of(name: str, kind: object) -> str:
+    """Return the unit of an option, which its name and type tell."""
+    if "_bytes" in name:
+        return "bytes"
+    return NO_SECONDS.get(name, "s") if kind is float else ""
+
+
+def shown(name: str, value: object) -> str:
+    """Return a default as the page shows it."""
+    if dataclasses.is_dataclass(value):
+        return f"`{type(value).__name__}()`"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"`{value!r}`"
+    if "_bytes" in name and value % KIB == 0:
+        return f"{value // MIB} MiB" if value % MIB == 0 else f"{value // KIB} KiB"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,g}"
+
+
+@pytest.mark.parametrize("options", CLASSES, ids=lambda options: options.__name__)
+def test_page_tells_every_limit_as_it_is(options: type[Any]) -> None:
+    told = rows_below(f"`{options.__name__}`")
+    for row in told:
+        assert len(row) == 5, row
+        assert row[4].endswith("."), row
+    assert [row[:4] for row in told] == [
+        [f"`{each.name}`", each.type.__name__, unit_of(each.name, each.type),
+         shown(each.name, each.default)]
+        for each in dataclasses.fields(options)
+        if isinstance(each.type, type)
+    ]  # fmt: skip
+
+
+def options_of(taker: str) -> dict[str, list[str]]:
+    """Return type, unit and default of everything optional that a method takes, by name."""
+    function = TAKERS[taker]
+    [definition] = ast.parse(dedent(inspect.getsource(function))).body
+    assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
+    arguments = [*definition.args.args, *definition.args.kwonlyargs]
+    types = {
+        each.arg: ast.unparse(each.annotation).replace(" | ", " or ")
+        for each in arguments
+        if each.annotation is not None
+    }
+    return {
+        name: [
+            types[name], "s" if "float" in types[name] else "", shown(name, parameter.default)
+        ]
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not parameter.empty
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_page_tells_every_option_of_a_call_as_it_is(taker: str) -> None:
+    told = {}
+    for row in rows_below("`Node`") + rows_below("`Calls`"):
+        name, takers, *facts, meaning = row
+        assert meaning.endswith("."), row
+        if f"`{taker}`" in takers.split(", "):
+            told[name.strip("`")] = facts
+    assert told == options_of(taker)
+
+
+def test_every_method_that_takes_options_is_looked_at() -> None:
+    public = {name for name in vars(Node) | vars(Messaging) if not name.startswith("_")}
+    looked_at = {name for name in public if callable(getattr(Node, name, None))} - set(TAKERS)
+    for name in looked_at:
+        parameters = inspect.signature(getattr(Node, name)).parameters.values()
+        assert all(each.default is each.empty for each in parameters), name

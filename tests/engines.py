@@ -46,6 +46,7 @@ from zmesh.events import (
     Source,
     Subscribe,
     TimerFired,
+    Unsubscribe,
 )
 from zmesh.ids import JournalId, MeshTag, NodeId, Path
 from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
@@ -250,6 +251,9 @@ class Host:
 
     def subscribe(self, token: int, pattern: str) -> None:
         self.do(Subscribe(token, pattern))
+
+    def unsubscribe(self, token: int) -> None:
+        self.do(Unsubscribe(token))
 
     def kill(self) -> None:
         """End the process: its connections close."""

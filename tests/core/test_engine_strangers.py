@@ -104,6 +104,22 @@ def test_asking_again_at_once_brings_no_second_list_of_peers() -> None:
     assert iam.known == ()
 
 
+def test_peers_that_say_much_of_themselves_are_told_as_far_as_a_packet_has_room() -> None:
+    world = World()
+    a, *others = world.mesh("a", *(f"n{number}" for number in range(20)))
+    for other in others:
+        peer = a.engine._peers.get(other.id)
+        assert peer is not None
+        peer.endpoints = ("x" * 1024,) * 16  # nobody checks what a peer says of itself
+    told: set[bytes] = set()
+    for number in range(4):
+        (iam,) = tell(a, f"\0{number}".encode(), Who(MESH, NodeId(b"stranger" * 2)))
+        assert isinstance(iam, Iam)
+        assert 0 < len(iam.known) < 20
+        told |= {hint.node for hint in iam.known}
+    assert len(told) == 20
+
+
 def test_known_peers_are_told_in_turns_where_there_are_many() -> None:
     world = World(NodeOptions(wire=WireLimits(known_max=2)))
     a, *_ = world.mesh("a", "b", "c", "d")

@@ -607,3 +607,34 @@ def test_every_record_ends_once_whatever_happens(script: list[tuple[str, int, in
         ended += len(returned)
         assert subject.queued_bytes == total_size(list(subject.items.values()))
     assert ended + ticket.accepted + len(subject.abandon()) == submitted
+
+
+# What cannot be sent
+
+
+def test_a_refused_record_ends_at_once_and_the_peer_hears_of_the_gap() -> None:
+    subject, (ticket,) = sent(3)
+    (returned,) = subject.refuse(2, "no way")
+    assert (returned.ticket, returned.outcome, returned.reason) == (
+        ticket, Outcome.REJECTED, "no way",
+    )  # fmt: skip
+    assert subject.gaps == [(2, 2, size_of(record(b"1")))]
+    subject.on_lost(1, 3)
+    assert take(subject) == (1, [b"0"])
+    assert take(subject) == (3, [b"2"])
+    assert settle(subject, 1, 3) == ([ticket, ticket], [])
+    assert ticket.accepted == 2
+
+
+def test_a_refused_large_body_ends_as_one() -> None:
+    subject, ticket = lane(), Ticket()
+    whole = record(b"x" * 50)
+    pieces = split(whole, 10)
+    subject.submit_whole(whole, pieces, ticket, 0.0)
+    subject.take(1, 2, 0.0)
+    (returned,) = subject.refuse(1, "no way")
+    assert (returned.record, returned.outcome) == (whole, Outcome.REJECTED)
+    assert [(first, last) for first, last, _ in subject.gaps] == [(1, 1)]
+    assert not subject.items
+    assert take(subject) is None
+    assert [(first, last, size) for first, last, size in subject.gaps[1:]] == [(2, 5, 0)]

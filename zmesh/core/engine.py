@@ -18,6 +18,7 @@ from zmesh.core.peers import Peer, Peers, RemotePeer
 from zmesh.core.residents import Residents
 from zmesh.core.turn import Turn
 from zmesh.deadlines import earliest
+from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
 from zmesh.errors import PeerUnknown, UsageError
 from zmesh.events import (
@@ -279,8 +280,11 @@ class Engine:
                 hints.remove(source, node)
                 self._membership.on_candidate_gone(source, node, now)
             case EndpointsChanged(endpoints):
-                self._introductions.endpoints = endpoints
                 self._membership.on_local_endpoints(endpoints, now)
+                told_max = self._options.wire.endpoints_max
+                if len(endpoints) > told_max:  # link-local ones are of no use to others
+                    endpoints, _ = dialable(endpoints, told_max, scoped=False)
+                self._introductions.endpoints = endpoints
                 self._residents.on_endpoints(endpoints)
             case _:
                 assert_never(event)

@@ -38,6 +38,9 @@ _ANSWERED = {"version": ErrorCode.UNSUPPORTED_VERSION, "unknown frame": ErrorCod
 
 _TEXT_MAX = 200
 
+_TEXT_OVERHEAD = 32
+"""More than a text of a hint costs on the wire beside its bytes, with its share of the rest."""
+
 _DOUBT_INTERVAL_S = 0.1
 """Connections that end within this time of each other are looked into together."""
 
@@ -140,9 +143,17 @@ class Introductions:
         if not count:
             return ()
         start = self._gift_from % len(present)
-        self._gift_from = start + count
-        chosen = islice(present + present, start, start + count)
-        return tuple(PeerHint(peer.id, peer.name, peer.endpoints) for peer in chosen)
+        hints: list[PeerHint] = []
+        room = self._options.wire.head_bytes_max // 2
+        for peer in islice(present + present, start, start + count):
+            room -= sum(
+                _TEXT_OVERHEAD + len(text.encode()) for text in (peer.name, *peer.endpoints)
+            )
+            if room < 0:
+                break  # names and endpoints are the peers' own words, and may be long
+            hints.append(PeerHint(peer.id, peer.name, peer.endpoints))
+        self._gift_from = start + max(1, len(hints))
+        return tuple(hints)
 
     def _on_iam(self, path: Path, iam: Iam) -> None:
         now = self._turn.now
@@ -308,9 +319,12 @@ class Introductions:
         return True
 
     def _send(self, path: Path, link: LinkId, frame: Frame) -> None:
-        parts = encode(
-            Packet(link, 0, (frame,)), self._options.wire, self._options.link.inline_bytes_max
-        )
+        options, packet = self._options, Packet(link, 0, (frame,))
+        try:
+            parts = encode(packet, options.wire, options.link.inline_bytes_max)
+        except ProtocolError as error:
+            self._turn.trace("packet_unsendable", 30, peer="", detail=error.detail)
+            return
         self._turn.actions.append(SendPackets(path, [parts]))
 
     def _whose(self, path: Path) -> bytes:

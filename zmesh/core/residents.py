@@ -1,18 +1,23 @@
 """The peers' links: made when a peer is met, looked at when due, given up when it stays away."""
 
+from dataclasses import replace
+
 from zmesh.actions import SendPackets
 from zmesh.core.link_news import LinkNews
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
-from zmesh.ids import Entropy, NodeId, Path
+from zmesh.errors import ProtocolError
+from zmesh.ids import NO_LINK, Entropy, NodeId
 from zmesh.options import NodeOptions
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link import Link
 from zmesh.reliable.link_events import SessionEnd
 from zmesh.wire.codec import encode
-from zmesh.wire.frames import ByeCode, Packet
+from zmesh.wire.frames import ByeCode, ControlData, Data, Packet
+
+Parts = list[bytes | memoryview]
 
 
 class Residents:
@@ -82,7 +87,7 @@ class Residents:
         peer.link.close(code, "")
         self.take_events(peer)
         self._news.on_gone(peer, reason)
-        self._send(peer.link.packets(self._turn.now))
+        self._send(peer)
         self._turn.touched.pop(peer, None)
 
     # Links
@@ -118,7 +123,7 @@ class Residents:
         """Send what a link has to send, and note when it wants to be looked at again."""
         if self._peers.get(peer.id) is not peer:
             return  # forgotten meanwhile
-        self._send(peer.link.packets(self._turn.now))
+        self._send(peer)
         self.take_events(peer)  # a link may be given up over what it should have sent
         self._timers.set(peer.id, peer.link.deadline)
         if peer.present:
@@ -126,12 +131,66 @@ class Residents:
         elif peer.id not in self._patience:
             self._patience.set(peer.id, self._turn.now + self._options.link.session_linger)
 
-    def _send(self, packets: list[tuple[Path, Packet]]) -> None:
-        options, actions = self._options, self._turn.actions
-        for path, packet in packets:
-            parts = encode(packet, options.wire, options.link.inline_bytes_max)
+    def _send(self, peer: RemotePeer) -> None:
+        actions = self._turn.actions
+        for path, packet in peer.link.packets(self._turn.now):
+            try:
+                parts = self._encode(packet)
+            except ProtocolError as error:
+                parts = self._encode_some(peer, packet, error)
+            if not parts:
+                continue
             last = actions[-1] if actions else None
             if type(last) is SendPackets and last.path == path:
                 last.packets.append(parts)
             else:
                 actions.append(SendPackets(path, [parts]))
+
+    def _encode(self, packet: Packet) -> Parts:
+        return encode(packet, self._options.wire, self._options.link.inline_bytes_max)
+
+    def _encode_some(self, peer: RemotePeer, packet: Packet, error: ProtocolError) -> Parts:
+        """Return the parts of what can be sent of a packet; none where that is nothing.
+
+        Sizes are estimated when a packet is filled, so it may turn out too large. To the link the
+        rest is lost on its way, and comes again. What cannot be sent by itself is refused.
+        """
+        refused = [
+            (frame.lane, seq, why)
+            for frame in packet.frames
+            if isinstance(frame, Data)
+            for seq, why in self._unsendable(frame)
+        ]
+        for lane, seq, why in refused:
+            peer.link.refuse(lane, seq, f"it cannot be sent: {why}")
+            self._turn.touched[peer] = None
+        smaller = None if refused else _less_of(packet)
+        while smaller is not None:
+            try:
+                return self._encode(smaller)
+            except ProtocolError:
+                smaller = _less_of(smaller)
+        self._turn.trace("packet_unsendable", 30, peer=peer.label, detail=error.detail)
+        return []
+
+    def _unsendable(self, frame: Data) -> list[tuple[int, str]]:
+        """Return the records that fit no packet even alone, and why."""
+        try:
+            self._encode(Packet(NO_LINK, 0, (frame,)))
+        except ProtocolError as error:
+            if len(frame.records) == 1:
+                return [(frame.first_seq, error.detail)]
+            half = len(frame.records) // 2
+            low = replace(frame, records=frame.records[:half])
+            high = Data(frame.lane, frame.first_seq + half, frame.records[half:])
+            return self._unsendable(low) + self._unsendable(high)
+        return []
+
+
+def _less_of(packet: Packet) -> Packet | None:
+    """Return the packet with half of its last frame, or without it; None where nothing is left."""
+    *before, last = packet.frames
+    if isinstance(last, Data | ControlData) and len(last.records) > 1:
+        half = last.records[: len(last.records) // 2]
+        before.append(replace(last, records=half))  # type: ignore[arg-type]  # of the same kind
+    return replace(packet, frames=tuple(before)) if before else None

@@ -86,6 +86,8 @@ class Turn:
         peer = self.peers.find(source.node)
         if peer is None:
             return
+        if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
+            reason = reason.encode(errors="replace").decode()
         carrier, session = peer.carrier, source.session
         count = last - first + 1
         settled = carrier.settle(

@@ -4,7 +4,7 @@ A peer is told everything when a session begins, and changes from then on; what 
 forth within a turn is not told at all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
@@ -15,6 +15,9 @@ from zmesh.wire.frames import Interest
 
 SERVICE = "service"
 TOPIC = "topic"
+
+ENTRY_OVERHEAD_BYTES = 16
+"""More than an entry costs on the wire beside its text."""
 
 Entry = tuple[str, str]
 
@@ -111,12 +114,26 @@ class InterestTable:
                 self._tell(peer, added, removed)
 
     def _tell(self, peer: RemotePeer, added: list[Entry], removed: list[Entry]) -> None:
-        step = self._options.wire.interest_max
-        for index in range(0, len(removed), step):
-            peer.link.send_control(Interest((), tuple(removed[index : index + step])))
-        for index in range(0, len(added), step):
-            peer.link.send_control(Interest(tuple(added[index : index + step]), ()))
+        for entries in self._pieces(removed):
+            peer.link.send_control(Interest((), entries))
+        for entries in self._pieces(added):
+            peer.link.send_control(Interest(entries, ()))
         self._turn.touched[peer] = None
+
+    def _pieces(self, entries: list[Entry]) -> Iterator[tuple[Entry, ...]]:
+        """Yield the entries in pieces that are each small enough for one record."""
+        limits = self._options.wire
+        piece: list[Entry] = []
+        room = bytes_max = limits.head_bytes_max // 4  # what is sent beside them takes the rest
+        for entry in entries:
+            size = ENTRY_OVERHEAD_BYTES + len(entry[1].encode())
+            if piece and (len(piece) == limits.interest_max or size > room):
+                yield tuple(piece)
+                piece, room = [], bytes_max
+            piece.append(entry)
+            room -= size
+        if piece:
+            yield tuple(piece)
 
     # Learning
 

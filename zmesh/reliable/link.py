@@ -201,6 +201,10 @@ class Link:
         """
         self._session.withdraw(ticket)
 
+    def refuse(self, lane: int, seq: int, reason: str) -> None:
+        """End as REJECTED a record of a packet that could not be made into bytes."""
+        self._session.refuse(lane, seq, reason)
+
     def hello(self, path: Path, now: float) -> None:
         """Begin a handshake on a path on which this peer answered, unless a link lives."""
         if self.state is LinkState.IDLE and not self._conduct.refused(now):

@@ -462,6 +462,21 @@ class OutgoingLane(SendWindow[Record]):
             self._end(span, unsent_first, last, outcome, {}, returned, transmitted=not fresh)
         return returned
 
+    def refuse(self, seq: int, reason: str) -> list[Returned]:
+        """End at once a record that turned out not to be sendable, with all its fragments.
+
+        The peer is told by GAP of numbers it waits for; its verdict on them comes too late.
+        """
+        returned: list[Returned] = []
+        for span in self._between(seq, seq):
+            first, last = (seq, seq) if span.whole is None else (span.first, span.last)
+            for number in range(first, min(last, self.next_transmit - 1) + 1):
+                if number in self.items and number not in self._gone:
+                    self.resend.remove(number, number)
+                    self.gaps.append((number, number, size_of(self.items[number])))
+            self._end(span, first, last, Outcome.REJECTED, {first: (reason, 0.0)}, returned)
+        return returned
+
     def withdraw(self, ticket: Ticket) -> list[Returned]:
         """Give up everything submitted with the ticket, as RELEASED."""
         returned: list[Returned] = []

@@ -224,6 +224,11 @@ class Session:
             self._events += lane.withdraw(ticket)
         self._note_room()
 
+    def refuse(self, lane: int, seq: int, reason: str) -> None:
+        """End a record that cannot be sent; see `Link.refuse`."""
+        self._events += self.outgoing[lane].refuse(seq, reason)
+        self._note_room()
+
     def expire(self, now: float) -> None:
         """Give up what has outlived its time to live."""
         while self._deadlines and self._deadlines[0][0] <= now:

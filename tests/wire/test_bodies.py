@@ -59,6 +59,19 @@ def test_a_read_only_memoryview_is_not_copied() -> None:
     assert decode_body(encoding, body) == b"bytes"
 
 
+def test_a_memoryview_may_be_released_as_soon_as_it_was_passed() -> None:
+    view = memoryview(b"some bytes")
+    encoding, body = encode_body(view)
+    view.release()
+    assert decode_body(encoding, body) == b"some bytes"
+
+
+def test_a_released_memoryview_is_refused() -> None:
+    view = memoryview(b"some bytes")
+    view.release()
+    assert "released" in refusal(view)
+
+
 @pytest.mark.parametrize("wrap", [bytearray, lambda buffer: memoryview(bytearray(buffer))])
 def test_what_can_change_is_copied(wrap: type[bytearray]) -> None:
     buffer = wrap(b"before")

@@ -55,9 +55,12 @@ def encode_body(body: object) -> tuple[Encoding, bytes | memoryview]:
 
 
 def _as_bytes(view: memoryview) -> bytes | memoryview:
-    if not (view.readonly and view.c_contiguous):
-        return view.tobytes()
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    try:
+        if not (view.readonly and view.c_contiguous):
+            return view.tobytes()
+        return view.cast("B")  # a view of its own: releasing the caller's does not take it away
+    except ValueError as error:
+        raise BodyNotEncodable("memoryview", str(error)) from error
 
 
 def decode_body(encoding: int, body: bytes | memoryview) -> object:

@@ -28,6 +28,8 @@ from zmesh import (
 )
 from zmesh.actions import IdentityClash
 from zmesh.events import PathUp
+from zmesh.face.runner import Runner
+from zmesh.ports import Transport
 
 # Describing
 
@@ -133,6 +135,25 @@ async def test_interface_that_is_not_there_is_told() -> None:
         await node.open()
     with pytest.raises(Closed):
         _ = node.peers
+
+
+async def test_node_that_could_not_open_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runners = []
+    start = Runner.start
+
+    def note(runner: Runner, transport: Transport) -> None:
+        runners.append(runner)
+        start(runner, transport)
+
+    monkeypatch.setattr(Runner, "start", note)
+    descriptors = _descriptors()
+    with pytest.raises(InvalidOption, match="name"):
+        await Node("x" * 500).open()  # too long to be announced
+    [runner] = runners
+    assert runner._timer is None
+    assert _descriptors() == descriptors
 
 
 async def test_port_that_is_taken_is_told() -> None:

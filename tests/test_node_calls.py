@@ -138,7 +138,9 @@ async def test_rejection_reaches_the_caller() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [(KeyError("paper"), "'paper'"), ("\udc80.txt", "?.txt"), (5, "5")]
+    ("reason", "told"),
+    [(KeyError("paper"), "'paper'"), ("\udc80.txt", "?.txt"), (5, "5")],
+    ids=["exception", "surrogate", "number"],
 )
 async def test_rejection_with_any_reason_reaches_the_caller(reason: str, told: str) -> None:
     async with nodes("a", "b") as (a, b):

@@ -373,6 +373,18 @@ async def test_closing_ends_all_loops() -> None:
     assert bench.settled() == [(1, 2, ACCEPTED), (3, 4, RELEASED)]
 
 
+async def test_loop_ends_after_the_message_it_has_in_hand() -> None:
+    bench = Bench()
+    bench.put(1, 5)
+    read = []
+    async for message in bench.inbox:
+        read.append(message.index)
+        if message.index == 1:
+            bench.queue.close()
+    assert read == [0, 1]
+    assert bench.settled() == [(3, 5, RELEASED), (1, 2, ACCEPTED)]
+
+
 async def test_failure_ends_all_loops_with_closed() -> None:
     bench = Bench()
     task = asyncio.create_task(read(bench.inbox, 9))

@@ -80,3 +80,26 @@ def test_thread_idle_for_long_ends_by_itself(monkeypatch: pytest.MonkeyPatch) ->
     pool.run(ran.set)
     assert ran.wait(5)
     wait_until(lambda: not pool._threads)
+
+
+def test_job_without_a_thread_is_refused_and_closing_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = ThreadPool("test")
+    done: list[int] = []
+    pool.run(lambda: done.append(1))
+    wait_until(lambda: idle(pool) == 1)
+    gate = threading.Event()
+    pool.run(lambda: gate.wait(5))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_thread_left)
+        with pytest.raises(RuntimeError, match="can't start"):
+            pool.run(lambda: done.append(2))
+    gate.set()
+    wait_until(lambda: idle(pool) == 1)
+    pool.close(5)
+    assert done == [1]
+
+
+def _no_thread_left(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

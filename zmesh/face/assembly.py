@@ -140,6 +140,7 @@ class Assembly:
                 )
             await self._sources.start(listening, bound, interfaces)
         except BaseException:
+            self.runner.stop()
             await self._release()
             raise
         self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)

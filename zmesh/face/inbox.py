@@ -167,9 +167,13 @@ class DeliveryQueue:
         self._wake_one()
 
     def close(self, failure: str | None = None) -> None:
-        """End all loops over the queue, with `Closed` where it is a failure; abandon the rest."""
+        """End all loops over the queue, with `Closed` where it is a failure; abandon the rest.
+
+        A loop ends after the message it has in hand, whatever more it had taken.
+        """
         self._is_closed = True
         self._failure = failure
+        self._share_run()
         while self._items:
             left = self._items.popleft()
             left.settler.abandon(left.delivery, left.start, left.stop - 1)

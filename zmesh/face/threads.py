@@ -23,15 +23,19 @@ class ThreadPool:
         self._idle = 0  # threads not promised to a job
 
     def run(self, job: Job) -> None:
-        """Run a job, which must not raise, in a thread."""
+        """Run a job, which must not raise, in a thread.
+
+        Raises:
+            RuntimeError: the system has no thread left.
+        """
         with self._lock:
-            self._jobs.put(job)
             if self._idle > 0:
                 self._idle -= 1
-                return
-            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            self._threads.add(thread)
-        thread.start()
+            else:
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                thread.start()  # may fail: then nothing is left of it
+                self._threads.add(thread)
+            self._jobs.put(job)
 
     def close(self, timeout: float) -> None:
         """End the idle threads, and wait for them; busy ones end with their job."""

@@ -636,7 +636,7 @@ def test_hundreds_of_calls_through_breaking_connections_are_each_answered_once()
 
 
 def test_a_caller_that_takes_no_replies_is_served_no_more_until_it_does() -> None:
-    world = World(NodeOptions(link=LinkOptions(queued_bytes_max=1_000)))
+    world = World(NodeOptions(link=LinkOptions(queued_bytes_max=2_000)))
     a, b = mesh_of(world, "a", "b")
     b.handlers["work"] = lambda _: reply("x" * 400)
     world.network.cut(b.index, a.index)
@@ -645,8 +645,76 @@ def test_a_caller_that_takes_no_replies_is_served_no_more_until_it_does() -> Non
         calls.append(a.call("work", timeout=60.0))
         world.run(0.01)
     assert len(b.handled) == 3
+    assert b.engine.statistics().requests_refused == 7
     world.network.heal(b.index, a.index)
     assert {text_of(answer_of(a, call)) for call in calls} == {"x" * 400}
     world.run(1.0)
     assert len(b.handled) == 10
     assert b.engine._news.serving._owed == {}
+
+
+@pytest.mark.parametrize(
+    "link", [LinkOptions(queued_bytes_max=2_000), LinkOptions(queued_messages_max=5)]
+)
+def test_replies_to_requests_that_were_handed_over_before_are_bounded_too(
+    link: LinkOptions,
+) -> None:
+    world = World(NodeOptions(link=link))
+    a, c, b = mesh_of(world, "ac", "b")
+    world.network.cut(b.index, a.index)
+    calls = [a.call("work", timeout=60.0) for _ in range(10)]
+    world.run(0.1)
+    assert len(b.handled) == 10
+    for _ in calls:
+        b.answer("x" * 400)
+    world.run(0.1)
+    statistics = b.engine.statistics()
+    assert (statistics.queued_messages, statistics.replies_refused) == (5, 5)
+    b.handlers["work"] = echo
+    assert text_of(answer_of(c, c.call("work", "others are served"))) == "others are served"
+    world.network.heal(b.index, a.index)
+    answers = [answer_of(a, call) for call in calls]
+    assert [text_of(answer) for answer in answers if answer.failure is None] == ["x" * 400] * 5
+    refused = [answer for answer in answers if answer.failure is CallFailure.REJECTED]
+    assert len(refused) == 5
+    assert all("it was handled, but its caller" in answer.reason for answer in refused)
+    assert len(b.handled) == 11
+    world.run(1.0)
+    assert b.engine._news.serving._owed == {}
+
+
+def test_a_reply_to_a_call_of_an_earlier_life_answers_no_call_of_the_next() -> None:
+    world = World()
+    a, b = mesh_of(world, "a", "b")
+    a.call("work", "of the first life")
+    world.run(1.0)
+    a.kill()
+    again = world.host("a")
+    world.introduce(again, b)
+    world.run(3.0)
+    call = again.call("work", "of the second life")
+    world.run(1.0)
+    assert b.handled == ["of the first life", "of the second life"]
+    b.answer("to the first")
+    world.run(1.0)
+    assert again.answers == {}
+    b.answer("to the second")
+    assert text_of(answer_of(again, call)) == "to the second"
+
+
+def test_a_reply_given_while_its_caller_comes_back_as_another_process_is_for_nobody() -> None:
+    world = World()
+    a, b = mesh_of(world, "a", "b")
+    a.call("work", "of the first life")
+    world.run(1.0)
+    a.kill()
+    again = world.host("a")
+    world.introduce(again, b)
+    call = again.call("work", "too early")  # nobody is known yet
+    link = b.engine._peers.get(a.id).link  # type: ignore[union-attr]
+    world.run_until(lambda: link.incarnation == 2)
+    assert not link.is_open
+    b.answer("to the first")
+    world.run(3.0)
+    assert again.engine.statistics().late_replies == 0
+    assert again.answers[call].failure is CallFailure.NO_PROVIDER

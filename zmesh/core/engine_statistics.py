@@ -30,6 +30,8 @@ class EngineStatistics:
     requests: int  # with handlers
     duplicate_requests: int
     replies_kept: int
+    requests_refused: int  # given back, because their caller takes too few of its replies
+    replies_refused: int  # not sent, for the same reason
     subscriptions: int
     unwanted: int  # publications that arrived after their subscription ended
     packets_received: int
@@ -64,6 +66,8 @@ def gather(
         requests=len(news.serving),
         duplicate_requests=news.serving.duplicates,
         replies_kept=news.serving.replies_kept,
+        requests_refused=news.serving.refused_requests,
+        replies_refused=news.serving.refused_replies,
         subscriptions=news.interest.subscriptions,
         unwanted=news.publish_subscribe.unwanted,
         packets_received=introductions.packets_received,

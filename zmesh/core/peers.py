@@ -49,6 +49,11 @@ class Peer:
         return PeerState.ALIVE
 
     @property
+    def latest_incarnation(self) -> int:
+        """The incarnation of the process that is there now, told or not."""
+        return self.incarnation
+
+    @property
     def is_gone(self) -> bool:
         """Whether nothing sent to it could arrive, unless it comes back first."""
         return False
@@ -71,11 +76,17 @@ class RemotePeer(Peer):
         self.announced = False  # it has been told in this session what this node is interested in
         self.paths: dict[Path, None] = {}
         self.supplanted: dict[str, None] = {}  # endpoints of it where another node answered since
+        self.elsewhere = False  # listens on the loopback of another machine: probes find our own
 
     @property
     def state(self) -> PeerState:
         """The verdict on the peer."""
         return _STATES[self.link.liveness]
+
+    @property
+    def latest_incarnation(self) -> int:
+        """The incarnation that the latest HELLO or WELCOME told."""
+        return self.link.incarnation
 
     @property
     def is_gone(self) -> bool:

@@ -22,6 +22,8 @@ from zmesh.reliable.seen import PENDING, MessageId, SeenTable
 _MAY_ASK_AGAIN = (SessionEnd.PEER_FORGOT, SessionEnd.LINGER_OVER)
 """A caller that left or restarted knows nothing of its calls any more."""
 
+_TAKES_TOO_FEW = "its caller has too many replies to take first"
+
 
 class ReplyTicket(InternalTicket):
     """The ticket of one reply; `message_id` is the request's, where it has one."""
@@ -68,6 +70,8 @@ class Serving:
         self._kept_bytes = 0
         self._owed: dict[NodeId, _Owed] = {}  # replies their callers have not taken
         self.duplicates = 0
+        self.refused_requests = 0  # given back: their caller takes too few replies
+        self.refused_replies = 0  # not sent for the same reason
 
     def __len__(self) -> int:
         """Count the requests the application has."""
@@ -98,8 +102,9 @@ class Serving:
         if record[1] not in self._turn.peers.local.services:
             self._settle(place, Outcome.RELEASED, "the service is not provided here")
             return False
-        if self._owes_enough(peer):
-            self._settle(place, Outcome.RELEASED, "its caller has too many replies to take first")
+        if self._owes(peer, 0.5):
+            self.refused_requests += 1
+            self._settle(place, Outcome.RELEASED, _TAKES_TOO_FEW)
             return False
         message_id = self._message_id(peer, record)
         if message_id is None:
@@ -130,11 +135,14 @@ class Serving:
             )
             return
         # Where no reply is kept it is on its way already, or has arrived.
-        self._settle(place, Outcome.ACCEPTED)
-        reply = self._kept.pop(message_id, None)
+        reply = self._kept.get(message_id)
         if reply is not None:
+            if not self._answer(peer, place[0].lane, reply, message_id):
+                self._settle(place, Outcome.RELEASED, _TAKES_TOO_FEW)
+                return
+            del self._kept[message_id]
             self._kept_bytes -= size_of(reply)
-            self._answer(peer, place[0].lane, reply, message_id)
+        self._settle(place, Outcome.ACCEPTED)
 
     def on_cancel(self, peer: Peer, record: Record) -> None:
         """Have the handler of a request stopped: its caller waits no longer."""
@@ -148,31 +156,39 @@ class Serving:
         number = extra(record, Tag.MESSAGE_ID)
         if not isinstance(number, int):
             return None
-        # The counter starts anew with the caller's process, and so does its incarnation.
-        return (peer.id, JournalId(peer.incarnation.to_bytes(16, "big")), number)
+        return (peer.id, _journal(peer.incarnation), number)
+
+    def _still_asks(self, peer: Peer, source: Source, message_id: MessageId | None) -> bool:
+        """Return whether the process behind a peer is the one whose request that was."""
+        if source.session == peer.session == peer.carrier.session:
+            return True
+        return message_id is not None and message_id[1] == _journal(peer.latest_incarnation)
 
     # Outcomes
 
     def on_reply(self, reply: Reply) -> None:
-        """Answer a request, and accept it."""
+        """Answer a request, and accept it; reject it where its caller takes too few replies."""
         source = reply.source
         running = self._take(source, reply.first_seq)
         if len(reply.record) == 3:  # as most are
             record: Record = (*reply.record, (int(Tag.CORRELATION), reply.correlation))
         else:
             record = with_extra(reply.record, Tag.CORRELATION, reply.correlation)
-        message_id = None
-        if running is not None:
-            message_id = running.message_id
-            self._seen.finish(message_id, Outcome.ACCEPTED, self._turn.now)
+        outcome, reason = Outcome.ACCEPTED, ""
         peer = self._turn.peers.find(source.node)
-        if peer is not None:
-            self._answer(peer, source.lane, record, message_id)
-        elif running is not None:
-            self._keep(running.message_id, record)
-        self._settle((source, reply.first_seq, reply.last_seq), Outcome.ACCEPTED)
-        for copy in running.copies if running is not None else ():
-            self._settle(copy, Outcome.ACCEPTED)
+        message_id = None if running is None else running.message_id
+        if peer is None:
+            if message_id is not None:
+                self._keep(message_id, record)
+        elif not self._still_asks(peer, source, message_id):
+            pass  # its numbers began anew: another call of it may have this one's
+        elif not self._answer(peer, source.lane, record, message_id):
+            outcome, reason = Outcome.REJECTED, f"it was handled, but {_TAKES_TOO_FEW}"
+        self._settle((source, reply.first_seq, reply.last_seq), outcome, reason)
+        if running is not None:
+            self._seen.finish(running.message_id, outcome, self._turn.now)
+            for copy in running.copies:
+                self._settle(copy, outcome, reason)
 
     def on_settled(self, settled: SettleDeliveries) -> None:
         """Note the outcome of requests that get no reply; `Turn.settle` tells their callers."""
@@ -204,14 +220,19 @@ class Serving:
 
     # Replies on their way: a caller that takes none must not fill the memory with them
 
-    def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> None:
+    def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> bool:
+        """Send a reply; False where its caller has as many to take as it may."""
+        if self._owes(peer, 1.0):
+            self.refused_replies += 1
+            return False
         ticket = ReplyTicket(message_id, size_of(reply))
-        self._turn.submit(peer, lane, [reply], ticket)
-        if ticket.failures:
-            return  # its body is too large to be sent
         owed = self._owed.setdefault(peer.id, _Owed())
         owed.messages += 1
         owed.size += ticket.size
+        self._turn.submit(peer, lane, [reply], ticket)
+        if ticket.failures:  # its body is too large to be sent
+            self.on_accepted(peer, (ticket,))
+        return True
 
     def on_accepted(self, peer: Peer, tickets: Iterable[Ticket]) -> None:
         """Note which of a peer's tickets are of replies it took."""
@@ -225,14 +246,16 @@ class Serving:
         if not owed.messages:
             del self._owed[peer.id]
 
-    def _owes_enough(self, peer: Peer) -> bool:
-        """Return whether a caller has as many replies to take as a queue may hold.
+    def _owes(self, peer: Peer, share: float) -> bool:
+        """Return whether replies to a caller fill that share of what a queue may hold.
 
-        Not `Turn.room`: that counts posts as well, of which a queue may be full for long.
+        Half of it is for those of requests that the application has already. Not `Turn.room`:
+        that counts posts as well, of which a queue may be full for long.
         """
         owed, link = self._owed.get(peer.id), self._options.link
         return owed is not None and (
-            owed.messages >= link.queued_messages_max or owed.size >= link.queued_bytes_max
+            owed.messages >= share * link.queued_messages_max
+            or owed.size >= share * link.queued_bytes_max
         )
 
     def _take(self, source: Source, first: int) -> _Running | None:
@@ -261,3 +284,8 @@ class Serving:
         source, first, last = place
         lazy = outcome is Outcome.ACCEPTED  # a reply goes with it, or has gone
         self._turn.settle(source, first, last, outcome, reason, lazy=lazy)
+
+
+def _journal(incarnation: int) -> JournalId:
+    """Return what stands for a caller's process: its counter of requests starts with it."""
+    return JournalId(incarnation.to_bytes(16, "big"))

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback, split_target
+from zmesh.discovery.endpoints import (
+    Endpoint,
+    dialable,
+    in_order,
+    is_loopback,
+    leading_to,
+    split_target,
+)
 
 ADDRESSES = st.ip_addresses().map(str)
 PORTS = st.integers(1, 65535)
@@ -193,3 +200,27 @@ def test_ordering_loses_no_endpoint(pairs: list[tuple[str, int]], here: list[str
     texts = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs]
     endpoints, _ = dialable(texts, 16)
     assert sorted(in_order(endpoints, here)) == sorted(endpoints)
+
+
+def test_what_is_ours_too_does_not_lead_to_a_node_elsewhere() -> None:
+    told = ["tcp://127.0.0.1:5", "tcp://172.17.0.1:5", "tcp://192.0.2.9:5", "tcp://[::1]:5"]
+    assert leading_to(told, ["127.0.0.1", "172.17.0.1", "192.0.2.2"], []) == ["tcp://192.0.2.9:5"]
+
+
+def test_what_is_ours_leads_to_a_node_on_this_machine() -> None:
+    told = ["tcp://127.0.0.1:6", "tcp://192.0.2.2:6"]
+    assert leading_to(told, ["127.0.0.1", "192.0.2.2"], ["tcp://192.0.2.2:5"]) == told
+
+
+def test_our_own_endpoint_leads_to_nobody_else() -> None:
+    assert leading_to(["tcp://127.0.0.1:5"], ["127.0.0.1"], ["tcp://127.0.0.1:5"]) == []
+
+
+def test_link_local_addresses_lead_somewhere_where_there_are_no_others() -> None:
+    told = ["tcp://[fe80::9%eth0]:5", "tcp://192.0.2.9:5"]
+    assert leading_to(told, ["192.0.2.2"], []) == ["tcp://192.0.2.9:5"]
+    assert leading_to(told[:1], ["192.0.2.2"], []) == ["tcp://[fe80::9%eth0]:5"]
+
+
+def test_what_is_no_endpoint_leads_nowhere() -> None:
+    assert leading_to(["tcp://0.0.0.0:5", "name:5", "?"], ["192.0.2.2"], []) == []

@@ -721,3 +721,14 @@ def test_an_answer_that_a_late_loop_reads_after_its_time_still_counts() -> None:
     late = 5.0 + OPTIONS.greeting_timeout + 60.0
     assert membership.on_identified(dial.path, HIGH, [E1], late) is Verdict.PROCEED
     assert HangUp(dial.path) not in membership.take_dials()
+
+
+def test_a_peer_on_loopback_alone_may_be_elsewhere_where_others_reach_us() -> None:
+    assert member().may_be_elsewhere(["tcp://127.0.0.1:7"])
+    assert not member().may_be_elsewhere(["tcp://127.0.0.1:7", E1])
+    assert not member().may_be_elsewhere([])
+    assert not member(here="127.0.0.1").may_be_elsewhere(["tcp://127.0.0.1:7"])
+
+
+def test_silence_is_looked_into_where_the_peer_itself_would_answer() -> None:
+    assert member().telling(["tcp://127.0.0.1:7", "tcp://192.0.2.9:5", E1]) == [E1]

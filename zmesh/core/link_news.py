@@ -72,6 +72,7 @@ class LinkNews:
         self._membership = membership
         self._defects = defects
         self._probing: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who wants to know
+        self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
         self.interest = InterestTable(turn, options)
         self.direct = Direct(turn, reach)
@@ -205,6 +206,7 @@ class LinkNews:
         peer.incarnation = event.incarnation
         peer.endpoints = event.endpoints
         peer.supplanted.clear()
+        self._locate(peer)
         if not peer.announced:
             peer.draining = False
             self.interest.announce(peer)
@@ -281,15 +283,37 @@ class LinkNews:
     # Probes
 
     def _on_probe_wanted(self, peer: RemotePeer, endpoints: tuple[str, ...]) -> None:
+        telling = [] if peer.elsewhere else self._membership.telling(endpoints)
+        for endpoint in telling:
+            self._probe(endpoint, peer, self._probing)
+        # What leads elsewhere has no say; where nothing else is left, the peer is out of reach.
+        answer = PathCause.REFUSED if telling else PathCause.UNREACHABLE
         for endpoint in endpoints:
-            waiting = self._probing.get(endpoint)
-            if waiting is None:
-                waiting = self._probing[endpoint] = {}
-                self._turn.actions.append(Probe(endpoint, self._options.dial_timeout))
-            waiting[peer] = None
+            if endpoint not in telling:
+                peer.link.on_probe(endpoint, answer, self._turn.now)
+                self._turn.touched[peer] = None
+
+    def _locate(self, peer: RemotePeer) -> None:
+        """Find out whether a peer that listens on loopback alone does so on this machine.
+
+        Now that it is there for sure: later, nobody listening there would be taken for its end.
+        """
+        peer.elsewhere = self._membership.may_be_elsewhere(peer.endpoints)
+        if peer.elsewhere:
+            for endpoint in self._membership.telling(peer.endpoints):
+                self._probe(endpoint, peer, self._locating)
+
+    def _probe(
+        self, endpoint: str, peer: RemotePeer, asking: dict[str, dict[RemotePeer, None]]
+    ) -> None:
+        if endpoint not in self._probing and endpoint not in self._locating:
+            self._turn.actions.append(Probe(endpoint, self._options.dial_timeout))
+        asking.setdefault(endpoint, {})[peer] = None
 
     def on_probe(self, endpoint: str, cause: PathCause | None) -> None:
         """Take the answer to a probe."""
+        for peer in self._locating.pop(endpoint, ()):
+            peer.elsewhere = peer.elsewhere and cause is not None
         for peer in self._probing.pop(endpoint, ()):
             is_other = cause is None and endpoint in peer.supplanted
             answer = PathCause.REFUSED if is_other else cause

@@ -6,6 +6,7 @@ server. Names are for static peers alone, and `static` resolves them before they
 
 import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
@@ -146,6 +147,33 @@ def dialable(
 def is_loopback(endpoint: str) -> bool:
     """Return whether an endpoint (normalized) is on this machine, whoever says so."""
     return Endpoint.parse(endpoint).address.is_loopback
+
+
+def leading_to(told: Iterable[str], here: Collection[str], own: Collection[str]) -> list[str]:
+    """Return at which of the endpoints a peer told of a connection says something of that peer.
+
+    An address this machine has as well, loopback or a bridge of docker's, leads to ourselves,
+    unless the peer is on this machine: then it told of no others. A link-local address names an
+    interface of the peer's, so it counts only where there is nothing else.
+
+    Args:
+        told: by the peer, unchecked.
+        here: the addresses this node listens on itself.
+        own: its endpoints (normalized).
+    """
+    ours = [ip_address(host) for host in here]
+    parsed: dict[str, Endpoint] = {}
+    for text in told:
+        with suppress(ValueError):
+            parsed[text] = Endpoint.parse(text)
+    elsewhere = {
+        text: endpoint
+        for text, endpoint in parsed.items()
+        if not endpoint.address.is_loopback and endpoint.address not in ours
+    }
+    possible = elsewhere or parsed
+    routed = [text for text, each in possible.items() if not each.address.is_link_local]
+    return [text for text in routed or possible if str(parsed[text]) not in own]
 
 
 def in_order(endpoints: Collection[str], here: Collection[str]) -> list[str]:

@@ -34,7 +34,7 @@ from zmesh.discovery.candidates import (
     Change,
     Findings,
 )
-from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback
+from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback, leading_to
 from zmesh.discovery.pursuit import Attempt, DialQueue, Phase, Pursuit, backoff, slow_backoff
 from zmesh.discovery.seeds import AskSchedule
 from zmesh.events import PathCause
@@ -264,6 +264,19 @@ class Membership:
         """Return where a dialed path leads to; None once it ended."""
         pursuit = self._paths.get(path)
         return None if pursuit is None else pursuit.attempts[path].endpoint
+
+    def telling(self, told: Iterable[str]) -> list[str]:
+        """Return where to look whether a peer's process is there, of the endpoints it told of."""
+        return leading_to(told, self._here, self._own)
+
+    def may_be_elsewhere(self, told: Iterable[str]) -> bool:
+        """Return whether a peer that told of loopback alone may be on another machine.
+
+        Whoever dials out is a full member, wherever it listens. But nobody reaches a node that is
+        confined to this machine from another.
+        """
+        telling = self.telling(told)
+        return bool(telling) and not self._confined and all(map(is_loopback, telling))
 
     def causes(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of all that have no link."""

@@ -38,6 +38,7 @@ class LinkOptions:
     peer_bytes_max: int = 16 * MIB  # what a peer's windows may grow by in all
     transfer_bytes_max: int = 128 * MIB  # bodies being put together or un-settled, a peer
     violations_max: int = 3  # rules a peer may break before it is cut off
+    violations_within: float = 600.0  # so close together: a slip a week is no attack
     refusal: float = 15.0  # how long a peer that was cut off is not listened to
 
     # sending

@@ -1,5 +1,7 @@
 """How a peer behaves: rules it broke, and what it is told of it how often."""
 
+from collections import deque
+
 from zmesh.options import LinkOptions
 
 COMPLAINT_INTERVAL_S = 1.0
@@ -7,11 +9,11 @@ COMPLAINT_INTERVAL_S = 1.0
 
 
 class Conduct:
-    """Counts violations; after a few the peer is refused for a while."""
+    """Counts violations; after a few in a short time the peer is refused for a while."""
 
     def __init__(self, options: LinkOptions, now: float) -> None:
         self._options = options
-        self._violations = 0
+        self._violations: deque[float] = deque(maxlen=options.violations_max)  # when
         self._refused_until = now
         self._complained_at = now - COMPLAINT_INTERVAL_S
 
@@ -21,11 +23,13 @@ class Conduct:
 
     def on_violation(self, now: float) -> bool:
         """Count a broken rule; True where it was one too many: cut the peer off."""
-        self._violations += 1
-        if self._violations < self._options.violations_max:
+        violations, options = self._violations, self._options
+        violations.append(now)
+        is_many = len(violations) == options.violations_max
+        if not is_many or now - violations[0] > options.violations_within:
             return False
-        self._violations = 0
-        self._refused_until = now + self._options.refusal
+        violations.clear()
+        self._refused_until = now + options.refusal
         return True
 
     def may_complain(self, now: float) -> bool:

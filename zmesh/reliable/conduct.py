@@ -13,7 +13,7 @@ class Conduct:
 
     def __init__(self, options: LinkOptions, now: float) -> None:
         self._options = options
-        self._violations: deque[float] = deque(maxlen=options.violations_max)  # when
+        self._violations: deque[float] = deque(maxlen=max(1, options.violations_max))
         self._refused_until = now
         self._complained_at = now - COMPLAINT_INTERVAL_S
 
@@ -25,8 +25,7 @@ class Conduct:
         """Count a broken rule; True where it was one too many: cut the peer off."""
         violations, options = self._violations, self._options
         violations.append(now)
-        is_many = len(violations) == options.violations_max
-        if not is_many or now - violations[0] > options.violations_within:
+        if len(violations) != violations.maxlen or now - violations[0] > options.violations_within:
             return False
         violations.clear()
         self._refused_until = now + options.refusal

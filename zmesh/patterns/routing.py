@@ -84,11 +84,6 @@ class TopicTable(Generic[V]):
         """Count the pairs of pattern and value."""
         return self._count
 
-    @property
-    def cached(self) -> int:
-        """How many topics are remembered now."""
-        return len(self._cache)
-
     def add(self, pattern: str, value: V) -> None:
         """Let topics that match `pattern` find `value`; again changes nothing."""
         branch = self._root

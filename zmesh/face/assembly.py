@@ -59,7 +59,9 @@ _BROKEN: Final = "node (it stopped after an internal error, which its log tells)
 class DrainReport:
     """What was still open when a node closed: nothing, where the drain had time enough."""
 
-    unsettled_out: int  # messages and calls of ours without outcome
+    unsettled_out: (
+        int  # messages and calls of ours without outcome; a call and its request are two
+    )
     unsettled_in: int  # messages we had not settled
 
 

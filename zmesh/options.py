@@ -127,6 +127,9 @@ class DiscoveryOptions:
     record_gap: float = 1.0  # between two looks at one node's records
     resolving_max: int = 16  # records being completed by queries at once
     resolving_timeout: float = 3.0
+    ask_every: float = 15.0  # who is there, while nobody is heard of; zeroconf did until 14 s
+    ask_every_max: float = 60.0  # the same once others are
+    ask_gap: float = 2.0  # or this for every one of them: the nodes together ask no more often
     records_loud: int = 6000  # heard in a minute: worth one warning in that minute
     other_meshes_max: int = 64  # of which the tags are remembered, to tell why nobody is seen
 

@@ -17,6 +17,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from zmesh.actions import Trace
 from zmesh.discovery import responders
 from zmesh.discovery.candidates import MDNS
+from zmesh.discovery.inquiry import Inquiry
 from zmesh.discovery.pacing import Pacer
 from zmesh.discovery.records import SERVICE, Announced, Announcement, Unfit, node_of, read
 from zmesh.events import CandidateFound, CandidateGone, Event
@@ -82,6 +83,7 @@ class MdnsSource:
         self._loop = asyncio.get_running_loop()
         self._pacer: Pacer[NodeId, ServiceStateChange] = Pacer(options, self._loop.time())
         self._timer: asyncio.TimerHandle | None = None
+        self._inquiry = Inquiry(self._core, options)
         self._resolving: dict[NodeId, asyncio.Task[None]] = {}
         self._broadcasts: set[asyncio.Future[None]] = set()
         self._counts = dict.fromkeys(("heard", "looked_at", "unresolved"), 0)
@@ -131,6 +133,7 @@ class MdnsSource:
         async with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
+            await self._inquiry.stop()
             if self._browser is not None:
                 await self._browser.async_cancel()
                 self._browser = None
@@ -160,6 +163,9 @@ class MdnsSource:
         if self._theirs is not None:
             return self._theirs
         return None if self._responder is None else self._responder.zeroconf
+
+    def _core(self) -> Zeroconf | None:
+        return None if self._zeroconf is None else self._zeroconf.zeroconf
 
     # Announcing
 
@@ -213,6 +219,7 @@ class MdnsSource:
         self._browser = AsyncServiceBrowser(
             zeroconf.zeroconf, SERVICE, handlers=[self._heard], question_type=DNSQuestionType.QM
         )
+        self._inquiry.start()
 
     def _heard(
         self,

@@ -61,8 +61,11 @@ class Carrier(Protocol):
         """Give records that arrived their outcome; False where none of them waits for it."""
         ...
 
-    def withdraw(self, ticket: Ticket) -> None:
-        """Take back what was submitted with the ticket, as far as it has not arrived."""
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take back what was submitted with the ticket, as far as it has not arrived.
+
+        Return whether some of it may be with the peer.
+        """
         ...
 
     def take_events(self) -> list[LinkEvent]:

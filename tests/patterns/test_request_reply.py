@@ -471,6 +471,18 @@ def test_a_cancelled_call_stops_its_handler_and_is_never_answered() -> None:
     assert a.engine.statistics().queued_messages == 0
 
 
+def test_calls_given_up_pile_nothing_up_for_a_provider_that_stalls() -> None:
+    world = World(NodeOptions(link=LinkOptions(window_messages=4)))
+    a, b = mesh_of(world, "a", "b")
+    world.network.cut(b.index, a.index)
+    calls = []
+    for _ in range(100):
+        calls.append(a.call("work", timeout=0.02))
+        world.run(0.03)
+    assert all(a.answers[call].failure is CallFailure.DEADLINE for call in calls)
+    assert a.engine.statistics().queued_messages <= 8, "what was sent, and its cancellation"
+
+
 def test_a_call_cancelled_before_it_left_is_never_seen() -> None:
     world = World()
     a, b = mesh_of(world, "a", "b")

@@ -66,10 +66,10 @@ class Turn:
                 self.fail(ticket, Failure(FailureKind.REJECTED, peer.label, str(error)))
         self.touched[peer] = None
 
-    def withdraw(self, peer: Peer, ticket: Ticket) -> None:
-        """Take back what was submitted to a peer with the ticket, as far as possible."""
-        peer.carrier.withdraw(ticket)
+    def withdraw(self, peer: Peer, ticket: Ticket) -> bool:
+        """Take back what was submitted to a peer with the ticket; whether the peer may have it."""
         self.touched[peer] = None
+        return peer.carrier.withdraw(ticket)
 
     def settle(
         self,

@@ -260,8 +260,8 @@ class RequestReply:
         if provider is None or ticket is None:
             return
         call.ticket = None
-        self._turn.withdraw(provider, ticket)
-        if provider.present:
+        # What never left needs no cancelling: else these would pile up for a provider that stalls.
+        if self._turn.withdraw(provider, ticket) and provider.present:
             cancel = _with_numbers(
                 (head(Kind.CANCEL), call.service, b""), call.message_id, call.number
             )

@@ -193,13 +193,13 @@ class Link:
             return False
         return self._session.settle(lane, first, last, outcome, reason, delay, lazy=lazy, now=now)
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def withdraw(self, ticket: Ticket) -> bool:
         """Take back what was submitted with the ticket, as far as it is not with the peer.
 
         What never left returns as RELEASED. For what may be with the peer, its verdict decides:
-        EXPIRED where it will not be handled.
+        EXPIRED where it will not be handled. Returns whether there is any of that.
         """
-        self._session.withdraw(ticket)
+        return self._session.withdraw(ticket)
 
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End as REJECTED a record of a packet that could not be made into bytes."""

@@ -486,6 +486,10 @@ class OutgoingLane(SendWindow[Record]):
                 returned += self.give_up(first, Outcome.RELEASED)
         return returned
 
+    def holds(self, ticket: Ticket) -> bool:
+        """Return whether something submitted with the ticket has no outcome yet."""
+        return any(span.remaining for span in self._by_ticket.get(ticket, ()))
+
     def abandon(self) -> list[Returned]:
         """End the session: what was sent is UNKNOWN, what was not is RELEASED."""
         returned: list[Returned] = []

@@ -218,11 +218,12 @@ class Session:
             self._settle_now = True
         return True
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def withdraw(self, ticket: Ticket) -> bool:
         """Give up what was submitted with the ticket; see `Link.withdraw`."""
         for lane in self.outgoing.values():
             self._events += lane.withdraw(ticket)
         self._note_room()
+        return any(lane.holds(ticket) for lane in self.outgoing.values())
 
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End a record that cannot be sent; see `Link.refuse`."""

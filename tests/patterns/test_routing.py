@@ -26,14 +26,28 @@ def matches(pattern: str, topic: str) -> bool:
     return len(tokens) == len(wanted)
 
 
-@pytest.mark.parametrize("topic", ["a", "a.b", "sensors.kitchen.temp", "ä.b c.d"])
+@pytest.mark.parametrize("topic", ["a", "a.b", "sensors.kitchen.temp", "ä.b c.d", "a" + ".b" * 31])
 def test_plain_tokens_are_a_topic_and_a_pattern(topic: str) -> None:
     check_topic(topic, 1024)
     check_pattern(topic, 1024)
 
 
 @pytest.mark.parametrize(
-    "topic", ["", ".", "a.", ".a", "a..b", "*", "a.>", "a*", "a.b>c", "x" * 1025, "\ud800"]
+    "topic",
+    [
+        "",
+        ".",
+        "a.",
+        ".a",
+        "a..b",
+        "*",
+        "a.>",
+        "a*",
+        "a.b>c",
+        "x" * 1025,
+        "\ud800",
+        "a" + ".b" * 32,
+    ],
 )
 def test_what_is_not_a_topic_is_refused(topic: str) -> None:
     with pytest.raises(InvalidOption) as caught:
@@ -47,7 +61,20 @@ def test_wildcards_as_whole_tokens_are_a_pattern(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["", "a..b", ">.a", "a.>.b", "a*", "*a.b", ">>", "a.b>", "y" * 1025, "\ud800"]
+    "pattern",
+    [
+        "",
+        "a..b",
+        ">.a",
+        "a.>.b",
+        "a*",
+        "*a.b",
+        ">>",
+        "a.b>",
+        "y" * 1025,
+        "\ud800",
+        "*" + ".*" * 32,
+    ],
 )
 def test_what_is_not_a_pattern_is_refused(pattern: str) -> None:
     assert not is_pattern(pattern, 1024)

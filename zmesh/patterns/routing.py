@@ -11,6 +11,9 @@ from zmesh.errors import InvalidOption
 
 V = TypeVar("V", bound=Hashable)
 
+TOKENS_MAX = 32
+"""In a topic or pattern: each token of a pattern becomes an object at every publisher."""
+
 SEPARATOR = "."
 ONE = "*"
 REST = ">"
@@ -22,7 +25,8 @@ def check_topic(topic: str, bytes_max: int) -> None:
         raise InvalidOption(
             "topic",
             topic,
-            f"tokens separated by single dots, without '*' and '>', {bytes_max} bytes at most",
+            f"at most {TOKENS_MAX} tokens separated by single dots, without '*' and '>', "
+            f"{bytes_max} bytes at most",
         )
 
 
@@ -32,8 +36,8 @@ def check_pattern(pattern: str, bytes_max: int) -> None:
         raise InvalidOption(
             "pattern",
             pattern,
-            "tokens separated by single dots, '*' only as a whole token and '>' only as the "
-            f"last one, {bytes_max} bytes at most",
+            f"at most {TOKENS_MAX} tokens separated by single dots, '*' only as a whole token and "
+            f"'>' only as the last one, {bytes_max} bytes at most",
         )
 
 
@@ -52,7 +56,8 @@ def _is_well_formed(text: str, bytes_max: int) -> bool:
         size = len(text.encode())
     except UnicodeEncodeError:  # a lone surrogate, which no wire carries
         return False
-    return size <= bytes_max and all(text.split(SEPARATOR))
+    tokens = text.split(SEPARATOR)
+    return size <= bytes_max and len(tokens) <= TOKENS_MAX and all(tokens)
 
 
 class _Branch(Generic[V]):

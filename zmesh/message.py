@@ -5,7 +5,7 @@ A *record* is a message as the link carries it: a plain tuple, because one is ma
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Final
 
 LANES: Final = 10
@@ -26,6 +26,20 @@ class Kind(IntEnum):
     PUBLICATION = 4
     CANCEL = 5  # nobody waits for the answer to a REQUEST any more
     FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
+
+
+class InterestKind(StrEnum):
+    """What a node tells its peers of itself, beside who and where it is: pairs of kind and text.
+
+    Peers ignore kinds they do not know.
+    """
+
+    SERVICE = "service"  # it provides the service
+    TOPIC = "topic"  # it wants publications that match the pattern
+    QUEUE = "queue"  # it takes jobs of the queue
+    GROUP = "group"  # it is a member of the group
+    ATTRIBUTE = "attribute"  # "key=value": what the application says of the node
+    STATE = "state"  # it holds a replica of the shared map
 
 
 class Encoding(IntEnum):

@@ -51,7 +51,7 @@ from zmesh.events import (
     Withdraw,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
-from zmesh.message import Failure, FailureKind
+from zmesh.message import Failure, FailureKind, InterestKind
 from zmesh.options import NodeOptions
 from zmesh.patterns.redelivery import DeadLetter
 from zmesh.patterns.routing import check_pattern, check_topic
@@ -216,10 +216,10 @@ class Engine:
         news = self._news
         match command:
             case Serve(service):
-                news.interest.serve(service)
+                news.interest.declare(InterestKind.SERVICE, service)
                 news.calls.on_provider(service)
             case Withdraw(service):
-                news.interest.withdraw(service)
+                news.interest.retract(InterestKind.SERVICE, service)
             case Subscribe(token, pattern):
                 news.interest.subscribe(token, pattern)
             case Unsubscribe(token):

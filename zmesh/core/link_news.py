@@ -12,10 +12,10 @@ from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.events import PathCause, Source
 from zmesh.ids import Entropy, NodeId
-from zmesh.message import FailureKind, Kind, Outcome, Record
+from zmesh.message import FailureKind, InterestKind, Kind, Outcome, Record
 from zmesh.options import NodeOptions
 from zmesh.patterns.direct import Direct
-from zmesh.patterns.interest import InterestTable
+from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.request_reply import RequestReply
@@ -185,17 +185,17 @@ class LinkNews:
             self.serving.on_returned(peer, returned, ended)
 
     def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
-        services: list[str] = []
+        learned: list[Entry] = []
         for record in records:
             match record:
                 case Interest():
-                    services += self.interest.on_interest(peer, record)
+                    learned += self.interest.on_interest(peer, record)
                 case Drain():
                     peer.draining = True
                 case _:
                     assert_never(record)
         self._tell(peer, PeerChange.UPDATED)
-        self._on_services(services)
+        self._on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
 
     # Coming and going
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from zmesh.actions import PeerState, PeerView
 from zmesh.errors import AmbiguousPeer, PeerUnknown
 from zmesh.ids import NODE_ID_BYTES, NodeId, Path, SessionId, short
-from zmesh.message import Ticket
+from zmesh.message import InterestKind, Ticket
 from zmesh.options import NodeOptions
 from zmesh.ports import Carrier
 from zmesh.reliable.link import Link
@@ -34,14 +34,25 @@ class Peer:
         self.session: SessionId | None = None
         self.present = True  # joined, and neither lost nor left: gets new work
         self.draining = False  # asked for no new work
-        self.services: dict[str, None] = {}  # dictionaries, because their order repeats in a run
-        self.topics: dict[str, None] = {}
+        self.interests: dict[InterestKind, dict[str, None]] = {  # ordered, so that runs repeat
+            kind: {} for kind in InterestKind
+        }
         self.calls = 0  # our calls it has not answered
         self.open_in = 0  # numbers delivered from it and not yet settled
         self.stale_in = 0  # the same of sessions that are over
         self.retries = 0  # records for it that wait for their next attempt
         self.retry_bytes = 0
         self.is_full = False  # and somebody may wait for room
+
+    @property
+    def services(self) -> dict[str, None]:
+        """The services it provides."""
+        return self.interests[InterestKind.SERVICE]
+
+    @property
+    def topics(self) -> dict[str, None]:
+        """The topic patterns it subscribed to."""
+        return self.interests[InterestKind.TOPIC]
 
     @property
     def state(self) -> PeerState:

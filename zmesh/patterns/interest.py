@@ -1,4 +1,4 @@
-"""Who provides which service, and who wants which topics: told to every peer, learned from each.
+"""Who provides, wants, or is part of what: told to every peer, learned from each.
 
 A peer is told everything when a session begins, and changes from then on; what changes back and
 forth within a turn is not told at all.
@@ -9,21 +9,21 @@ from collections.abc import Iterable, Iterator
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
 from zmesh.ids import NodeId
+from zmesh.message import InterestKind
 from zmesh.options import NodeOptions
 from zmesh.patterns.routing import TopicTable, is_pattern
 from zmesh.wire.frames import Interest
 
-SERVICE = "service"
-TOPIC = "topic"
+_KINDS = {kind.value: kind for kind in InterestKind}
 
 ENTRY_OVERHEAD_BYTES = 16
 """More than an entry costs on the wire beside its text."""
 
-Entry = tuple[str, str]
+Entry = tuple[InterestKind, str]
 
 
 class InterestTable:
-    """Services and topic patterns, of this node and of all peers."""
+    """Services, topic patterns, groups and the like, of this node and of all peers."""
 
     def __init__(self, turn: Turn, options: NodeOptions) -> None:
         self._turn = turn
@@ -33,7 +33,7 @@ class InterestTable:
         self._changes: dict[Entry, bool] = {}  # since peers were told: added, or else removed
         self._tokens: TopicTable[int] = TopicTable(options.topics_cached_max)
         self._receivers: TopicTable[Peer] = TopicTable(options.topics_cached_max)
-        self._providers: dict[str, dict[NodeId, Peer]] = {}
+        self._members: dict[Entry, dict[NodeId, Peer]] = {}
 
     @property
     def subscriptions(self) -> int:
@@ -50,19 +50,25 @@ class InterestTable:
 
     def providers(self, service: str) -> Iterable[Peer]:
         """Return the nodes that provide a service, this one included."""
-        return self._providers.get(service, {}).values()
+        return self.members(InterestKind.SERVICE, service)
+
+    def members(self, kind: InterestKind, text: str) -> Iterable[Peer]:
+        """Return the nodes that declared so, this one included; not for topics."""
+        return self._members.get((kind, text), {}).values()
 
     # This node
 
-    def serve(self, service: str) -> None:
-        """Provide a service; again changes nothing."""
-        if self._learn(self._turn.peers.local, (SERVICE, service)):
-            self._note((SERVICE, service), added=True)
+    def declare(self, kind: InterestKind, text: str) -> None:
+        """Tell all peers of an interest of this node; again changes nothing."""
+        entry = (kind, text)
+        if self._learn(self._turn.peers.local, entry):
+            self._note(entry, added=True)
 
-    def withdraw(self, service: str) -> None:
-        """Provide a service no longer."""
-        if self._unlearn(self._turn.peers.local, (SERVICE, service)):
-            self._note((SERVICE, service), added=False)
+    def retract(self, kind: InterestKind, text: str) -> None:
+        """Take back what was declared."""
+        entry = (kind, text)
+        if self._unlearn(self._turn.peers.local, entry):
+            self._note(entry, added=False)
 
     def subscribe(self, token: int, pattern: str) -> None:
         """Add a subscription."""
@@ -71,8 +77,7 @@ class InterestTable:
         uses = self._pattern_uses.get(pattern, 0)
         self._pattern_uses[pattern] = uses + 1
         if not uses:
-            self._learn(self._turn.peers.local, (TOPIC, pattern))
-            self._note((TOPIC, pattern), added=True)
+            self.declare(InterestKind.TOPIC, pattern)
 
     def unsubscribe(self, token: int) -> None:
         """End a subscription, if there is one."""
@@ -83,8 +88,7 @@ class InterestTable:
         self._pattern_uses[pattern] -= 1
         if not self._pattern_uses[pattern]:
             del self._pattern_uses[pattern]
-            self._unlearn(self._turn.peers.local, (TOPIC, pattern))
-            self._note((TOPIC, pattern), added=False)
+            self.retract(InterestKind.TOPIC, pattern)
 
     def _note(self, entry: Entry, *, added: bool) -> None:
         if self._changes.get(entry, added) is not added:
@@ -98,8 +102,7 @@ class InterestTable:
         """Tell a peer everything: a session with it has begun."""
         peer.announced = True
         local = self._turn.peers.local
-        entries = [(SERVICE, name) for name in local.services]
-        entries += [(TOPIC, pattern) for pattern in local.topics]
+        entries = [(kind, text) for kind, texts in local.interests.items() for text in texts]
         self._tell(peer, entries, [])
 
     def flush(self) -> None:
@@ -137,59 +140,61 @@ class InterestTable:
 
     # Learning
 
-    def on_interest(self, peer: Peer, interest: Interest) -> list[str]:
-        """Take what a peer tells; return the services it provides from now on.
+    def on_interest(self, peer: Peer, interest: Interest) -> list[Entry]:
+        """Take what a peer tells; return what it declares from now on.
 
-        What is not valid, or more than a peer may have, is left out and traced.
+        What is not valid, or more than a peer may have, is left out and traced; kinds that are not
+        known are those of a later version, and left out.
         """
-        for entry in interest.removed:
-            self._unlearn(peer, entry)
-        services: list[str] = []
+        for name, text in interest.removed:
+            if name in _KINDS:
+                self._unlearn(peer, (_KINDS[name], text))
+        learned: list[Entry] = []
         refused = 0
-        for entry in interest.added:
+        for name, text in interest.added:
+            if name not in _KINDS:
+                continue
+            entry = (_KINDS[name], text)
             if not self._is_welcome(peer, entry):
                 refused += 1
-            elif self._learn(peer, entry) and entry[0] == SERVICE:
-                services.append(entry[1])
+            elif self._learn(peer, entry):
+                learned.append(entry)
         if refused:
             self._turn.trace("interest_refused", 30, peer=peer.label, entries=refused)
-        return services
+        return learned
 
     def forget(self, peer: Peer) -> None:
         """Forget what a peer told: its session is over."""
-        for service in list(peer.services):
-            self._unlearn(peer, (SERVICE, service))
-        for pattern in list(peer.topics):
-            self._unlearn(peer, (TOPIC, pattern))
+        for kind, texts in peer.interests.items():
+            for text in list(texts):
+                self._unlearn(peer, (kind, text))
 
     def _is_welcome(self, peer: Peer, entry: Entry) -> bool:
         kind, text = entry
-        if kind == TOPIC and not is_pattern(text, self._options.wire.text_bytes_max):
+        if kind is InterestKind.TOPIC and not is_pattern(text, self._options.wire.text_bytes_max):
             return False
-        return len(peer.services) + len(peer.topics) < self._options.interest_max
+        return sum(map(len, peer.interests.values())) < self._options.interest_max
 
     def _learn(self, peer: Peer, entry: Entry) -> bool:
         kind, text = entry
-        if kind == SERVICE and text not in peer.services:
-            peer.services[text] = None
-            self._providers.setdefault(text, {})[peer.id] = peer
-            return True
-        if kind == TOPIC and text not in peer.topics:
-            peer.topics[text] = None
+        if text in peer.interests[kind]:
+            return False
+        peer.interests[kind][text] = None
+        if kind is InterestKind.TOPIC:
             self._receivers.add(text, peer)
-            return True
-        return False
+        else:
+            self._members.setdefault(entry, {})[peer.id] = peer
+        return True
 
     def _unlearn(self, peer: Peer, entry: Entry) -> bool:
         kind, text = entry
-        if kind == SERVICE and text in peer.services:
-            del peer.services[text]
-            del self._providers[text][peer.id]
-            if not self._providers[text]:
-                del self._providers[text]
-            return True
-        if kind == TOPIC and text in peer.topics:
-            del peer.topics[text]
+        if text not in peer.interests[kind]:
+            return False
+        del peer.interests[kind][text]
+        if kind is InterestKind.TOPIC:
             self._receivers.remove(text, peer)
             return True
-        return False
+        del self._members[entry][peer.id]
+        if not self._members[entry]:
+            del self._members[entry]
+        return True

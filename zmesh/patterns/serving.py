@@ -22,6 +22,10 @@ from zmesh.reliable.seen import PENDING, MessageId, SeenTable
 _MAY_ASK_AGAIN = (SessionEnd.PEER_FORGOT, SessionEnd.LINGER_OVER)
 """A caller that left or restarted knows nothing of its calls any more."""
 
+REFUSED_FROM = 2
+"""Replies are refused where they fill a queue's bytes so many times. Of requests that are handled
+already the number is bounded, but not what comes of them."""
+
 _TAKES_TOO_FEW = "its caller has too many replies to take first"
 
 
@@ -102,7 +106,7 @@ class Serving:
         if record[1] not in self._turn.peers.local.services:
             self._settle(place, Outcome.RELEASED, "the service is not provided here")
             return False
-        if self._owes(peer, 0.5):
+        if self._owes_enough(peer):
             self.refused_requests += 1
             self._settle(place, Outcome.RELEASED, _TAKES_TOO_FEW)
             return False
@@ -221,12 +225,12 @@ class Serving:
     # Replies on their way: a caller that takes none must not fill the memory with them
 
     def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> bool:
-        """Send a reply; False where its caller has as many to take as it may."""
-        if self._owes(peer, 1.0):
+        """Send a reply; False where its caller has far too much to take already."""
+        owed = self._owed.setdefault(peer.id, _Owed())
+        if owed.size >= REFUSED_FROM * self._options.link.queued_bytes_max:
             self.refused_replies += 1
             return False
         ticket = ReplyTicket(message_id, size_of(reply))
-        owed = self._owed.setdefault(peer.id, _Owed())
         owed.messages += 1
         owed.size += ticket.size
         self._turn.submit(peer, lane, [reply], ticket)
@@ -246,16 +250,14 @@ class Serving:
         if not owed.messages:
             del self._owed[peer.id]
 
-    def _owes(self, peer: Peer, share: float) -> bool:
-        """Return whether replies to a caller fill that share of what a queue may hold.
+    def _owes_enough(self, peer: Peer) -> bool:
+        """Return whether a caller has as many replies to take as a queue may hold.
 
-        Half of it is for those of requests that the application has already. Not `Turn.room`:
-        that counts posts as well, of which a queue may be full for long.
+        Not `Turn.room`: that counts posts as well, of which a queue may be full for long.
         """
         owed, link = self._owed.get(peer.id), self._options.link
         return owed is not None and (
-            owed.messages >= share * link.queued_messages_max
-            or owed.size >= share * link.queued_bytes_max
+            owed.messages >= link.queued_messages_max or owed.size >= link.queued_bytes_max
         )
 
     def _take(self, source: Source, first: int) -> _Running | None:

@@ -1,7 +1,7 @@
 """Publications between whole nodes on a simulated network."""
 
 from tests.engines import Host, World
-from zmesh.actions import DeliverPublications, Delivery, PeerState
+from zmesh.actions import DeliverInbox, DeliverPublications, Delivery, PeerState
 from zmesh.events import (
     CloseNode,
     Publish,
@@ -289,7 +289,40 @@ def test_what_a_peer_may_be_interested_in_is_bounded_and_checked() -> None:
     b.do(*(Subscribe(token, f"t.{token}") for token in range(5)))
     world.run(1.0)
     assert len(a.engine.peers()[0].topics) == 3
-    assert a.traces("interest_refused")[0].fields == {"peer": "b", "entries": 2}
+    for token in range(5, 10):
+        b.subscribe(token, f"t.{token}")
+        world.run(1.0)
+    assert len(a.engine.peers()[0].topics) == 3
+    assert a.engine.statistics().defects["interest"] == 6
+    (told,) = a.traces("defect")
+    assert told.fields["peer"] == "b", "once, however often it comes"
+    assert str(told.fields["detail"]).startswith("2 entries")
+
+
+def test_a_publication_given_back_fails_when_its_subscriber_restarts() -> None:
+    world = World(NodeOptions(link=LinkOptions(gone_linger=30.0)))
+    a, b = world.mesh("a", "b")
+    b.subscribe(1, "t")
+    world.run(1.0)
+    b.accepts = False
+    ticket = a.publish("t", "one")
+    posted = a.post("b", "two")
+    world.run(1.0)
+    settle(b, Outcome.RELEASED, delay=5.0)
+    (inbox,) = b.ordered(DeliverInbox)
+    assert isinstance(inbox, DeliverInbox)
+    (direct,) = inbox.deliveries
+    b.do(SettleDeliveries(direct.source, 2, 2, Outcome.RELEASED, "", 5.0))
+    world.run(1.0)
+    assert a.engine.statistics().retries == 2
+    b.kill()
+    again = world.host("b")
+    world.introduce(a, again)
+    world.run_until(lambda: a.finished(ticket) and a.finished(posted))
+    assert [failure.kind for failure in ticket.failures] == [FailureKind.PEER_RESTARTED]
+    assert posted.accepted == 1
+    assert (again.inbox, again.heard) == (["two"], [])
+    assert a.engine.statistics().retries == 0
 
 
 def test_an_invalid_pattern_from_a_peer_is_left_out() -> None:

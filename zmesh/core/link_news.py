@@ -74,7 +74,7 @@ class LinkNews:
         self._probing: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who wants to know
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
-        self.interest = InterestTable(turn, options)
+        self.interest = InterestTable(turn, options, defects.note)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest)
         self.redelivery = Redelivery(turn, options, entropy)
@@ -271,6 +271,8 @@ class LinkNews:
         self.interest.forget(peer)
         if reason in _FINAL:
             self.on_gone(peer, reason)
+        else:
+            self.redelivery.on_restarted(peer, reason.value)
 
     def on_gone(self, peer: RemotePeer, reason: SessionEnd) -> None:
         """Fail what still waits for a peer that is not waited for."""

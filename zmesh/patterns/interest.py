@@ -4,7 +4,7 @@ A peer is told everything when a session begins, and changes from then on; what 
 forth within a turn is not told at all.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
@@ -23,10 +23,16 @@ Entry = tuple[InterestKind, str]
 
 
 class InterestTable:
-    """Services, topic patterns, groups and the like, of this node and of all peers."""
+    """Services, topic patterns, groups and the like, of this node and of all peers.
 
-    def __init__(self, turn: Turn, options: NodeOptions) -> None:
+    `note` counts a defect of a peer, by its kind and in words.
+    """
+
+    def __init__(
+        self, turn: Turn, options: NodeOptions, note: Callable[[NodeId, str, str], None]
+    ) -> None:
         self._turn = turn
+        self._note_defect = note
         self._options = options
         self._subscriptions: dict[int, str] = {}
         self._pattern_uses: dict[str, int] = {}
@@ -160,7 +166,8 @@ class InterestTable:
             elif self._learn(peer, entry):
                 learned.append(entry)
         if refused:
-            self._turn.trace("interest_refused", 30, peer=peer.label, entries=refused)
+            detail = f"{refused} entries that are not valid, or more than a peer may have"
+            self._note_defect(peer.id, "interest", detail)
         return learned
 
     def forget(self, peer: Peer) -> None:

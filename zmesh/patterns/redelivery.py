@@ -209,12 +209,27 @@ class Redelivery:
         gone = [retry for retry in self._unsent if retry.peer is peer]
         if gone:
             self._unsent = [retry for retry in self._unsent if retry.peer is not peer]
-        if peer.retries:
-            for number in [n for n, retry in self._retries.items() if retry.peer is peer]:
-                self._due.discard(number)
-                gone.append(self._take(number))
-        for retry in gone:
-            failure = Failure(kind, peer.label, reason, _attempt(retry.record))
+        self._fail_retries(gone + self._take_all(peer), kind, reason)
+
+    def on_restarted(self, peer: Peer, reason: str) -> None:
+        """Fail publications that wait for a peer's next attempt: their subscriptions are over."""
+        ended = self._take_all(peer, Kind.PUBLICATION)
+        self._fail_retries(ended, FailureKind.PEER_RESTARTED, reason)
+
+    def _take_all(self, peer: Peer, kind: Kind | None = None) -> list[_Retry]:
+        """Take what waits for a peer's next attempt, of one kind or of all."""
+        numbers = [
+            number
+            for number, retry in (self._retries.items() if peer.retries else ())
+            if retry.peer is peer and kind in (None, retry.record[0] & 15)
+        ]
+        for number in numbers:
+            self._due.discard(number)
+        return [self._take(number) for number in numbers]
+
+    def _fail_retries(self, retries: list[_Retry], kind: FailureKind, reason: str) -> None:
+        for retry in retries:
+            failure = Failure(kind, retry.peer.label, reason, _attempt(retry.record))
             self._turn.fail(retry.ticket, failure)
 
     def _fail(self, peer: Peer, returned: Returned, kind: FailureKind, reason: str) -> None:

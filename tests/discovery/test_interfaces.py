@@ -1,3 +1,6 @@
+import ifaddr
+import pytest
+
 from tests.discovery.waiting import until
 from zmesh.actions import Trace
 from zmesh.discovery.interfaces import (
@@ -19,6 +22,19 @@ MACHINE = (DOCKER, ETH, LO)
 
 def test_this_machine_has_a_loopback_interface() -> None:
     assert any("127.0.0.1" in interface.addresses for interface in list_interfaces())
+
+
+def test_an_ipv6_address_that_cannot_be_used_yet_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def adapter(name: str, *addresses: str) -> ifaddr.Adapter:
+        ips = [ifaddr.IP((address, 0, 0), 64, name) for address in addresses]
+        return ifaddr.Adapter(name, name, ips)
+
+    # Not this machine's, as one that is still being checked for duplicates is not.
+    found = [adapter("lo", "::1", "2001:db8::1"), adapter("eth0", "2001:db8::2")]
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: found)
+    assert list_interfaces() == (Interface("lo", ("::1",)),)
 
 
 def test_interfaces_are_chosen_by_name_or_address() -> None:

@@ -5,6 +5,8 @@ looking can block for seconds while the system brings an interface up.
 """
 
 import asyncio
+import errno
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -43,16 +45,36 @@ Interfaces = tuple[Interface, ...]
 
 
 def list_interfaces() -> Interfaces:
-    """Return the interfaces that have addresses, by name. Blocks.
+    """Return the interfaces that have addresses which work, by name. Blocks.
 
     Raises:
         OSError: the system does not tell.
     """
     found = []
     for adapter in ifaddr.get_adapters():
-        addresses = [_address(ip.ip, adapter.nice_name) for ip in adapter.ips]
-        found.append(Interface(adapter.nice_name, tuple(sorted(addresses))))
+        addresses = [
+            _address(ip.ip, adapter.nice_name)
+            for ip in adapter.ips
+            if isinstance(ip.ip, str) or _is_ready(*ip.ip)
+        ]
+        if addresses:
+            found.append(Interface(adapter.nice_name, tuple(sorted(addresses))))
     return tuple(sorted(found, key=lambda interface: interface.name))
+
+
+def _is_ready(address: str, flow: int, scope: int) -> bool:
+    """Return whether an IPv6 address can be used.
+
+    For a second or two, and for as long as there is no carrier, it cannot: the system looks
+    whether somebody else has it (RFC 4862 section 5.4). Whoever tries is refused, and would not
+    try again for an address that seems to have been there all along.
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as trial:
+            trial.bind((address, 0, flow, scope))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
 
 
 def _address(ip: str | tuple[str, int, int], name: str) -> str:

@@ -25,6 +25,7 @@ class Kind(IntEnum):
     FAILURE = 3
     PUBLICATION = 4
     CANCEL = 5  # nobody waits for the answer to a REQUEST any more
+    MISSED = 12  # publications that were not sent to a subscriber too slow for them
     FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
 
 
@@ -36,6 +37,7 @@ class InterestKind(StrEnum):
 
     SERVICE = "service"  # it provides the service
     TOPIC = "topic"  # it wants publications that match the pattern
+    SUBSCRIPTION = "subscription"  # the same on terms: see `patterns.wanted`
     QUEUE = "queue"  # it takes jobs of the queue
     GROUP = "group"  # it is a member of the group
     ATTRIBUTE = "attribute"  # "key=value": what the application says of the node
@@ -84,12 +86,16 @@ class Tag(IntEnum):
     ATTEMPT = 6  # int: 1 at the first delivery, which is not written
     CORRELATION = 7  # int: the call a REQUEST, REPLY or FAILURE belongs to
     FRAGMENTS = 8  # (count, total_bytes, digest16): on the first fragment of a large body
+    TYPE = 9  # str: what kind of message it is, to the application
+    KEPT = 10  # int: kept for late joiners; the latest subscription whose replay came before
+    RETAINED = 11  # int: of a replay, for this subscription alone
+    MISSED = 12  # (subscription, count, ...): publications that were not sent to it
 
 
 Fragments = tuple[int, int, bytes]
 Predecessors = tuple[tuple[int, int], ...]
 
-ExtraValue = int | str | bytes | Predecessors | Fragments
+ExtraValue = int | str | bytes | Predecessors | Fragments | tuple[int, ...]
 Extras = tuple[ExtraValue, ...]
 """Flat: `(tag, value, tag, value, ...)`, tags ascending."""
 

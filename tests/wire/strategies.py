@@ -95,12 +95,18 @@ extra_values: dict[int, SearchStrategy[ExtraValue]] = {
     Tag.ATTEMPT: counts,
     Tag.CORRELATION: counts,
     Tag.FRAGMENTS: st.tuples(numbers, numbers, st.binary(min_size=16, max_size=16)),
+    Tag.TYPE: texts,
+    Tag.KEPT: counts,
+    Tag.RETAINED: counts,
+    Tag.MISSED: st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4).map(
+        lambda pairs: tuple(item for pair in pairs for item in pair)
+    ),
 }
 
 
 @composite
 def extras(draw: st.DrawFn) -> Extras:
-    tags = draw(st.sets(st.sampled_from(sorted(extra_values)), min_size=1))
+    tags = draw(st.sets(st.sampled_from(sorted(extra_values)), min_size=1, max_size=8))
     return tuple(item for tag in sorted(tags) for item in (int(tag), draw(extra_values[tag])))
 
 

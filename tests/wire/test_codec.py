@@ -414,6 +414,15 @@ def test_extras_are_limited() -> None:
     assert refusal(parts, WireLimits(extras_max=3)) == "oversized"
 
 
+@pytest.mark.parametrize("extra", [
+    [9, 1], [9, b"t"], [10, -1], [10, "1"], [11, None], [12, []], [12, [1]], [12, [0, 1]],
+    [12, [1, "1"]], [12, 1],
+])  # fmt: skip
+def test_extras_of_publications_are_checked(extra: list[object]) -> None:
+    assert refusal(data_frame([4, "t", b"", extra])) == "malformed"
+    assert refusal(data_frame([12, "", b"", [12, [1] * 10]])) == "oversized"
+
+
 def test_headers_are_limited() -> None:
     parts = data_frame([0, "", b"", [1, b"x" * 10]])
     assert len(decode(parts, WireLimits(headers_bytes_max=10)).frames) == 1

@@ -165,9 +165,12 @@ def data_packets() -> dict[str, Packet]:
         "message id": with_extras(Tag.MESSAGE_ID, MAX),
         "attempt": with_extras(Tag.ATTEMPT, 2),
         "correlation": with_extras(Tag.CORRELATION, 0),
-        "every extra": with_extras(
+        "every extra but those of publications": with_extras(
             Tag.HEADERS, b"\x80", Tag.KEY, "", Tag.PREDECESSORS, ((0, 1),), Tag.TTL_MS, 0,
             Tag.MESSAGE_ID, 1, Tag.ATTEMPT, 1, Tag.CORRELATION, 1, Tag.FRAGMENTS, (2, 2, digest),
+        ),
+        "extras of publications": with_extras(
+            Tag.TYPE, "reading", Tag.KEPT, 0, Tag.RETAINED, 3, Tag.MISSED, (3, 1, 4, 70000)
         ),
         "an extra of a later version": with_extras(Tag.KEY, "k", 127, (1, 2, b"three")),
         "fragments": data(

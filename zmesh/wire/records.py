@@ -35,7 +35,10 @@ Column = tuple[object, ...]
 
 _HEADS: Final = frozenset(range(HEAD_MAX + 1))
 _INTEGER_TAGS: Final = frozenset(
-    map(int, (Tag.TTL_MS, Tag.MESSAGE_ID, Tag.ATTEMPT, Tag.CORRELATION))
+    map(
+        int,
+        (Tag.TTL_MS, Tag.MESSAGE_ID, Tag.ATTEMPT, Tag.CORRELATION, Tag.KEPT, Tag.RETAINED),
+    )
 )
 _BODY = itemgetter(2)
 
@@ -175,8 +178,8 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
 
 def _check_value(tag: int, value: object, limits: WireLimits) -> None:
     match tag:
-        case Tag.KEY:
-            text(value, "a key")
+        case Tag.KEY | Tag.TYPE:
+            text(value, "a key or type")
         case Tag.HEADERS:
             if type(value) is not bytes:
                 raise malformed("headers are not bytes")
@@ -193,6 +196,12 @@ def _check_value(tag: int, value: object, limits: WireLimits) -> None:
             integer(pieces, "the count of fragments", 1)
             integer(size, "the size of a fragmented body", 1)
             token(digest, "the digest of a fragmented body", DIGEST_BYTES)
+        case Tag.MISSED:
+            counts = array(value, "what was missed", UNKNOWN_ITEMS_MAX)
+            if not counts or len(counts) % 2:
+                raise malformed("what was missed is not pairs of subscription and count")
+            for count in counts:
+                integer(count, "a subscription or count", 1)
         case _:
             items = (
                 array(value, "an extra", UNKNOWN_ITEMS_MAX) if type(value) is tuple else [value]

@@ -186,25 +186,33 @@ def _check_value(tag: int, value: object, limits: WireLimits) -> None:
             if len(value) > limits.headers_bytes_max:
                 raise oversized("headers", len(value), limits.headers_bytes_max)
         case Tag.PREDECESSORS:
-            previous = -1
-            for pair in array(value, "predecessors", LANES - 1):
-                lane, seq = row(pair, "a predecessor", 2)
-                previous = integer(lane, "the lane of a predecessor", previous + 1, LANES - 1)
-                integer(seq, "the number of a predecessor", 1)
+            _check_predecessors(value)
         case Tag.FRAGMENTS:
             pieces, size, digest = row(value, "fragments", 3)
             integer(pieces, "the count of fragments", 1)
             integer(size, "the size of a fragmented body", 1)
             token(digest, "the digest of a fragmented body", DIGEST_BYTES)
         case Tag.MISSED:
-            counts = array(value, "what was missed", UNKNOWN_ITEMS_MAX)
-            if not counts or len(counts) % 2:
-                raise malformed("what was missed is not pairs of subscription and count")
-            for count in counts:
-                integer(count, "a subscription or count", 1)
+            _check_missed(value)
         case _:
             items = (
                 array(value, "an extra", UNKNOWN_ITEMS_MAX) if type(value) is tuple else [value]
             )
             if not set(map(type, items)) <= {int, str, bytes}:
                 raise malformed("an extra is neither a scalar nor an array of scalars")
+
+
+def _check_predecessors(value: object) -> None:
+    previous = -1
+    for pair in array(value, "predecessors", LANES - 1):
+        lane, seq = row(pair, "a predecessor", 2)
+        previous = integer(lane, "the lane of a predecessor", previous + 1, LANES - 1)
+        integer(seq, "the number of a predecessor", 1)
+
+
+def _check_missed(value: object) -> None:
+    counts = array(value, "what was missed", UNKNOWN_ITEMS_MAX)
+    if not counts or len(counts) % 2:
+        raise malformed("what was missed is not pairs of subscription and count")
+    for count in counts:
+        integer(count, "a subscription or count", 1)

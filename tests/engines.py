@@ -234,10 +234,13 @@ class Host:
         self.do(replace(Publish(publication(topic, text), 4, ticket), **options))  # type: ignore[arg-type]
         return ticket
 
-    def call(self, service: str, text: str = "", timeout: float | None = 10.0) -> int:
+    def call(
+        self, service: str, text: str = "", timeout: float | None = 10.0, **options: object
+    ) -> int:
         self.calls += 1
         deadline = None if timeout is None else self.world.queue.now + timeout
-        self.do(Call(self.calls, request(service, text), 4, deadline))
+        event = Call(self.calls, request(service, text), 4, deadline)
+        self.do(replace(event, **options))  # type: ignore[arg-type]
         return self.calls
 
     def answer(self, text: str) -> None:

@@ -18,7 +18,10 @@ from zmesh.options import KIB, MIB
 
 PAGE = (Path(__file__).parent.parent / "docs" / "options.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
-NO_SECONDS = {"suspect_phi": "", "lost_phi": "", "time_threshold": "", "records_per_second": "1/s"}
+NO_SECONDS = {
+    "suspect_phi": "", "lost_phi": "", "time_threshold": "", "records_per_second": "1/s",
+    "retries_per_call": "", "retries_per_second": "1/s", "retries_saved_max": "",
+}  # fmt: skip
 CLASSES = [
     NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
     zmesh.DiscoveryOptions,

@@ -142,6 +142,10 @@ class Call:
     record: Record  # target is the service
     lane: int
     deadline: float | None  # on the node's clock
+    key: str | None = None  # calls of one key go to one provider, and are handled in order
+    prefer: NodeId | None = None  # who is asked first, if it provides the service
+    hedge_after: float | None = None  # seconds after which a second provider is asked as well
+    retries: int = 0  # how often it is asked again where the handler raised
 
 
 @dataclass(frozen=True, slots=True)

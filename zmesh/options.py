@@ -152,6 +152,13 @@ class NodeOptions:
     subscriptions_max: int = 1024
     services_max: int = 1024
     calls_max: int = 100_000
+    latencies_max: int = 4096  # services of providers whose answers are measured
+    latency_decay: float = 10.0  # to a third: Finagle's default, some answers of a slow service
+    latency_noise: float = 0.001  # shorter answers are alike: a turn of a busy loop takes as long
+    retries_per_call: float = 0.2  # retries and hedges that calls bring: Finagle's share
+    retries_per_second: float = 10.0  # and time: few calls are too few to overload anybody
+    retries_saved_max: float = 100.0  # ten seconds' worth
+    tracebacks_to_callers: bool = False  # they tell of files and code
     attempts_max: int = 20
     dead_letters_max: int = 10_000
     dead_letters_bytes_max: int = 256 * MIB  # beyond either the oldest are dropped

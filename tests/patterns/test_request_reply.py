@@ -610,7 +610,7 @@ def test_a_request_without_message_id_is_answered_all_the_same() -> None:
     peer = a.engine._peers.get(b.id)
     assert peer is not None
     bare: Record = (head(Kind.REQUEST), "work", b"", (int(Tag.CORRELATION), 5))
-    peer.link.submit(4, [bare], CallTicket(5), world.queue.now)
+    peer.link.submit(4, [bare], CallTicket(5, peer, 0, 0.0), world.queue.now)
     a.post(b, "and go")
     world.run(1.0)
     assert len(b.handled) == 1

@@ -128,12 +128,14 @@ class Engine:
             self._introductions.deadline,
             self._news.redelivery.deadline,
             self._news.calls.deadline,
+            self._news.serving.deadline,
             self._drain_until,
         )
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
-        for part in (self._residents, self._introductions, news.redelivery, news.calls):
+        parts = (self._residents, self._introductions, news.redelivery, news.calls, news.serving)
+        for part in parts:
             if part.deadline is not None and part.deadline <= now:
                 part.on_timer()
         if membership.deadline is not None and membership.deadline <= now:

@@ -27,6 +27,10 @@ class EngineStatistics:
     calls: int
     failovers: int
     late_replies: int
+    calls_hedged: int  # with a second provider, because the first one took long
+    calls_retried: int  # because a handler raised
+    retries_withheld: int  # hedges and retries that would have been too many
+    latencies: int  # services of providers whose answers are measured
     requests: int  # with handlers
     duplicate_requests: int
     replies_kept: int
@@ -63,6 +67,10 @@ def gather(
         calls=len(news.calls),
         failovers=news.calls.failovers,
         late_replies=news.calls.late_replies,
+        calls_hedged=news.calls.hedged,
+        calls_retried=news.calls.retried,
+        retries_withheld=news.calls.withheld,
+        latencies=len(news.calls.choosing),
         requests=len(news.serving),
         duplicate_requests=news.serving.duplicates,
         replies_kept=news.serving.replies_kept,

@@ -2,12 +2,15 @@
 
 A call is open until its answer, its deadline, or its cancellation. It moves to another provider
 when the one it is with is lost, leaves, restarts, or gives it back; then the request travels again
-with the same message id and one attempt more. `serving` is the other side.
+with the same message id and one attempt more. Where the caller said so, a second provider is asked
+as well when the first takes long (a hedge), and it is asked again where its handler raised (a
+retry, with a new message id: nobody may answer it from memory); `retry_budget` limits both.
+`choosing` says who is asked, `serving` is the other side.
 """
 
 from dataclasses import dataclass, field
 
-from zmesh.actions import CallAnswered, CallFailure, PeerState
+from zmesh.actions import CallAnswered, CallFailure
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
@@ -15,18 +18,23 @@ from zmesh.events import Call, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head, with_extra
 from zmesh.options import NodeOptions
+from zmesh.patterns.choosing import Choosing, Wish
 from zmesh.patterns.interest import InterestTable
+from zmesh.patterns.retry_budget import RetryBudget
 from zmesh.reliable.link_events import Returned
 
 
 class CallTicket(InternalTicket):
-    """The ticket of one attempt of a call."""
+    """One request of a call: whom it went to, when, and under which message id."""
 
-    __slots__ = ("call",)
+    __slots__ = ("at", "call", "message_id", "provider")
 
-    def __init__(self, call: int) -> None:
+    def __init__(self, call: int, provider: Peer, message_id: int, at: float) -> None:
         super().__init__()
         self.call = call
+        self.provider = provider
+        self.message_id = message_id
+        self.at = at
 
 
 @dataclass(slots=True)
@@ -37,8 +45,10 @@ class _OpenCall:
     lane: int
     deadline: float | None
     message_id: int
-    provider: Peer | None = None  # None: waiting for one
-    ticket: CallTicket | None = None  # of the current attempt
+    wish: Wish
+    hedge_after: float | None
+    retries: int  # that are left
+    requests: dict[NodeId, CallTicket] = field(default_factory=dict)  # none: it waits
     attempts: int = 0
     asked: dict[NodeId, int] = field(default_factory=dict)  # how often each provider was asked
     trouble: str = "no answer"  # why it moved last
@@ -58,10 +68,16 @@ class RequestReply:
         self._with: dict[NodeId, dict[int, None]] = {}  # open calls by provider
         self._waiting: dict[str, dict[int, None]] = {}  # calls without provider, by service
         self._deadlines: Deadlines[int] = Deadlines()
-        self._retries: Deadlines[int] = Deadlines()
+        self._pauses: Deadlines[int] = Deadlines()
+        self._hedges: Deadlines[int] = Deadlines()
         self._message_ids = 0
         self._cancels = InternalTicket(0)
+        self._budget = RetryBudget(options, turn.now)
+        self.choosing = Choosing(options, entropy)
         self.failovers = 0
+        self.hedged = 0
+        self.retried = 0
+        self.withheld = 0  # hedges and retries the budget did not allow
         self.late_replies = 0
 
     def __len__(self) -> int:
@@ -71,7 +87,7 @@ class RequestReply:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        return earliest(self._deadlines.next, self._retries.next)
+        return earliest(self._deadlines.next, self._pauses.next, self._hedges.next)
 
     # Commands
 
@@ -82,14 +98,17 @@ class RequestReply:
             failure, reason = refusal
             self._turn.actions.append(CallAnswered(call.call, None, failure, "", reason))
             return
-        self._message_ids += 1
+        message_id = self._next_message_id()
         open_call = _OpenCall(
             call.call,
             call.record[1],
-            _with_numbers(call.record, self._message_ids, call.call),
+            _with_numbers(call.record, message_id, call.call),
             call.lane,
             call.deadline,
-            self._message_ids,
+            message_id,
+            Wish(call.key, call.prefer),
+            call.hedge_after,
+            call.retries,
         )
         provider = self._choose(open_call)
         if provider is None:
@@ -97,6 +116,7 @@ class RequestReply:
                 CallAnswered(call.call, None, CallFailure.NO_PROVIDER, "", call.record[1])
             )
             return
+        self._budget.on_call()
         self._calls[call.call] = open_call
         self._ask(open_call, provider)
 
@@ -109,50 +129,61 @@ class RequestReply:
             return CallFailure.REJECTED, "its body is too large"
         return None
 
+    def _next_message_id(self) -> int:
+        self._message_ids += 1
+        return self._message_ids
+
     def on_cancel(self, number: int) -> None:
-        """Forget a call nobody waits for, and tell its provider."""
+        """Forget a call nobody waits for, and tell its providers."""
         call = self._calls.get(number)
         if call is not None:
-            self._recall(call)
-            self._close(call)
+            self._end(call)
 
-    # Choosing and asking
+    # Asking
 
     def _choose(self, call: _OpenCall) -> Peer | None:
-        """Return the best provider there is now.
-
-        That is one not asked yet, alive rather than silent, with the fewest of our calls open. We
-        know only our own calls: where they leave several alike, chance decides, because many
-        callers that all preferred the same one (the nearest, the lowest id) would all choose it.
-        """
-        best: list[Peer] = []
-        lowest = (0, False, 0)
-        for peer in self._interest.providers(call.service):
-            if not peer.present or peer.draining:
-                continue
-            rank = (call.asked.get(peer.id, 0), peer.state is not PeerState.ALIVE, peer.calls)
-            if not best or rank < lowest:
-                best, lowest = [peer], rank
-            elif rank == lowest:
-                best.append(peer)
-        if len(best) < 2:
-            return best[0] if best else None
-        return best[min(int(self._entropy.uniform(0, len(best))), len(best) - 1)]
+        """Return the best provider there is now, of those that do not have the call."""
+        return self.choosing.choose(
+            call.service,
+            self._interest.providers(call.service),
+            call.wish,
+            call.asked,
+            self._turn.now,
+            but=call.requests,
+        )
 
     def _ask(self, call: _OpenCall, provider: Peer) -> None:
         self._leave_waiting(call)
+        now = self._turn.now
         record = call.record
         call.attempts += 1
         if call.attempts > 1:
             record = with_extra(record, Tag.ATTEMPT, call.attempts)
         call.asked[provider.id] = call.asked.get(provider.id, 0) + 1
-        call.provider = provider
-        call.ticket = CallTicket(call.number)
+        ticket = CallTicket(call.number, provider, call.message_id, now)
+        call.requests[provider.id] = ticket
         provider.calls += 1
         self._with.setdefault(provider.id, {})[call.number] = None
         self._deadlines.set(call.number, call.deadline)
-        ttl = None if call.deadline is None else call.deadline - self._turn.now
-        self._turn.submit(provider, call.lane, [record], call.ticket, ttl=ttl)
+        if call.hedge_after is not None and len(call.requests) == 1:
+            self._hedges.set(call.number, now + call.hedge_after)
+        ttl = None if call.deadline is None else call.deadline - now
+        self._turn.submit(provider, call.lane, [record], ticket, key=call.wish.key, ttl=ttl)
+
+    def _hedge(self, call: _OpenCall) -> None:
+        """Ask a second provider, if there is another; the first one keeps the request."""
+        provider = self._choose(call)
+        if (
+            provider is None
+            or provider.id in call.asked
+            or call.attempts >= self._options.attempts_max
+        ):
+            return
+        if self._budget.take(self._turn.now):
+            self.hedged += 1
+            self._ask(call, provider)
+        else:
+            self.withheld += 1
 
     # Answers
 
@@ -168,41 +199,83 @@ class RequestReply:
             if call is None or peer.id not in call.asked:
                 self.late_replies += 1
                 continue
-            failed = record[0] & 15 == Kind.FAILURE
-            failure = CallFailure.REMOTE_ERROR if failed else None
-            if call.provider is not peer:
-                self._recall(call)
-            self._close(call)
-            self._turn.actions.append(CallAnswered(call.number, record, failure, peer.label))
+            ticket = call.requests.get(peer.id)
+            if ticket is not None:
+                self._release(call, ticket)
+            if record[0] & 15 == Kind.FAILURE:
+                if not self._goes_on(call):
+                    self._answer(call, peer, record, CallFailure.REMOTE_ERROR)
+                continue
+            if ticket is not None:
+                now = self._turn.now
+                self.choosing.on_answer(peer, call.service, now - ticket.at, now)
+            self._answer(call, peer, record, None)
+
+    def _answer(
+        self, call: _OpenCall, peer: Peer, record: Record, failure: CallFailure | None
+    ) -> None:
+        self._end(call)
+        self._turn.actions.append(CallAnswered(call.number, record, failure, peer.label))
+
+    def _goes_on(self, call: _OpenCall) -> bool:
+        """Return whether a call goes on although a handler of it raised.
+
+        Who else has it may still do better; else it is asked again, if the budget allows. How long
+        an exception took is not measured: who fails fast must not look fast.
+        """
+        if not call.retries:
+            return False
+        if not call.requests:
+            if call.attempts >= self._options.attempts_max:
+                return False
+            if not self._budget.take(self._turn.now):
+                self.withheld += 1
+                return False
+            self.retried += 1
+            call.message_id = self._next_message_id()
+            call.record = with_extra(call.record, Tag.MESSAGE_ID, call.message_id)
+            self._move(call, "its handler raised", 0.0)
+        call.retries -= 1
+        return True
 
     def on_returned(self, returned: Returned) -> None:
         """Decide on a request that was not accepted, unless its call has moved on."""
         ticket = returned.ticket
         call = self._calls.get(ticket.call) if isinstance(ticket, CallTicket) else None
-        if call is None or call.ticket is not ticket:
+        if call is None or not isinstance(ticket, CallTicket):
             return
+        if call.requests.get(ticket.provider.id) is not ticket:
+            return
+        self._release(call, ticket)
+        peer = ticket.provider.label
         match returned.outcome:
             case Outcome.REJECTED:
-                self._fail(call, CallFailure.REJECTED, returned.reason)
+                self._fail(call, CallFailure.REJECTED, returned.reason, peer)
             case Outcome.EXPIRED:
-                self._fail(call, CallFailure.DEADLINE, "nobody began to handle it in time")
+                reason = "nobody began to handle it in time"
+                self._fail(call, CallFailure.DEADLINE, reason, peer)
             case _:
-                self._move(call, returned.reason or returned.outcome.name.lower(), returned.delay)
+                reason = returned.reason or returned.outcome.name.lower()
+                self._lose(call, reason, returned.delay)
 
     def on_provider_gone(self, peer: Peer, reason: str) -> None:
         """Move all calls from a provider that was lost, left or restarted."""
         for number in list(self._with.get(peer.id, ())):
             call = self._calls[number]
-            if call.ticket is not None:
-                self._turn.withdraw(peer, call.ticket)
-            self._move(call, reason, 0.0)
+            ticket = call.requests[peer.id]
+            self._turn.withdraw(peer, ticket)
+            self._release(call, ticket)
+            self._lose(call, reason, 0.0)
 
     # Moving on
 
-    def _move(self, call: _OpenCall, reason: str, delay: float) -> None:
-        """Take a call away from its provider, and find another."""
-        self._release(call)
+    def _lose(self, call: _OpenCall, reason: str, delay: float) -> None:
+        """Find another provider for a call that lost one, unless there is one that has it."""
         self.failovers += 1
+        if not call.requests:
+            self._move(call, reason, delay)
+
+    def _move(self, call: _OpenCall, reason: str, delay: float) -> None:
         if call.attempts >= self._options.attempts_max:
             why = f"given up after {call.attempts} attempts, the last: {reason}"
             self._fail(call, CallFailure.EXHAUSTED, why)
@@ -212,6 +285,7 @@ class RequestReply:
         if provider is not None and provider.id not in call.asked:
             self._ask(call, provider)
             return
+        self._hedges.discard(call.number)
         self._waiting.setdefault(call.service, {})[call.number] = None
         if provider is None:
             self._wait(call)
@@ -219,21 +293,21 @@ class RequestReply:
             options = self._options
             ceiling = min(options.redeliver_max, options.redeliver_min * 2.0**call.attempts)
             pause = max(delay, ceiling * self._entropy.uniform(0.5, 1.0))
-            self._retries.set(call.number, self._turn.now + pause)
+            self._pauses.set(call.number, self._turn.now + pause)
 
     def on_provider(self, service: str) -> None:
         """Try the calls that wait for a provider of a service; one just appeared."""
         for number in list(self._waiting.get(service, ())):
             call = self._calls[number]
             provider = self._choose(call)
-            paused = number in self._retries
+            paused = number in self._pauses
             if provider is not None and not (paused and provider.id in call.asked):
                 self._ask(call, provider)
 
     def on_timer(self) -> None:
-        """Ask again where the pause is over, and give up what nobody answered in time."""
+        """Ask again where the pause is over, hedge, and give up what was not answered in time."""
         now = self._turn.now
-        for number in self._retries.due(now):
+        for number in self._pauses.due(now):
             call = self._calls[number]
             provider = self._choose(call)
             if provider is not None:
@@ -242,11 +316,11 @@ class RequestReply:
                 self._wait(call)
         for number in self._deadlines.due(now):
             call = self._calls[number]
-            self._recall(call)
-            if call.deadline is None:
-                self._fail(call, CallFailure.PEER_LOST, call.trouble)
-            else:
-                self._fail(call, CallFailure.DEADLINE, call.trouble)
+            why = CallFailure.PEER_LOST if call.deadline is None else CallFailure.DEADLINE
+            labels = [ticket.provider.label for ticket in call.requests.values()]
+            self._fail(call, why, call.trouble, labels[0] if labels else "")
+        for number in self._hedges.due(now):
+            self._hedge(self._calls[number])
 
     def _wait(self, call: _OpenCall) -> None:
         """Let a call wait for a provider: until its deadline, or as long as a session lingers."""
@@ -254,54 +328,59 @@ class RequestReply:
             patience = self._options.link.session_linger
             self._deadlines.set(call.number, self._turn.now + patience)
 
-    def _recall(self, call: _OpenCall) -> None:
-        """Tell the provider of a call that nobody waits for its answer."""
-        provider, ticket = call.provider, call.ticket
-        if provider is None or ticket is None:
-            return
-        call.ticket = None
+    # Ends
+
+    def _fail(self, call: _OpenCall, failure: CallFailure, reason: str, peer: str = "") -> None:
+        self._end(call)
+        self._turn.actions.append(CallAnswered(call.number, None, failure, peer, reason))
+
+    def _end(self, call: _OpenCall) -> None:
+        """Forget a call; who has it still is told that nobody waits for its answer."""
+        for ticket in list(call.requests.values()):
+            self._recall(call, ticket)
+            self._release(call, ticket)
+        self._leave_waiting(call)
+        self._deadlines.discard(call.number)
+        self._hedges.discard(call.number)
+        del self._calls[call.number]
+
+    def _recall(self, call: _OpenCall, ticket: CallTicket) -> None:
+        provider, now = ticket.provider, self._turn.now
+        self.choosing.on_silence(provider, call.service, now - ticket.at, now)
         # What never left needs no cancelling: else these would pile up for a provider that stalls.
         if self._turn.withdraw(provider, ticket) and provider.present:
             cancel = _with_numbers(
-                (head(Kind.CANCEL), call.service, b""), call.message_id, call.number
+                (head(Kind.CANCEL), call.service, b""), ticket.message_id, call.number
             )
             self._turn.submit(provider, call.lane, [cancel], self._cancels)
 
-    # Ends
-
-    def _fail(self, call: _OpenCall, failure: CallFailure, reason: str) -> None:
-        peer = "" if call.provider is None else call.provider.label
-        self._close(call)
-        self._turn.actions.append(CallAnswered(call.number, None, failure, peer, reason))
-
-    def _close(self, call: _OpenCall) -> None:
-        self._release(call)
-        self._leave_waiting(call)
-        self._deadlines.discard(call.number)
-        del self._calls[call.number]
-
-    def _release(self, call: _OpenCall) -> None:
-        provider, call.provider, call.ticket = call.provider, None, None
-        if provider is not None:
-            provider.calls -= 1
-            numbers = self._with[provider.id]
-            del numbers[call.number]
-            if not numbers:
-                del self._with[provider.id]
+    def _release(self, call: _OpenCall, ticket: CallTicket) -> None:
+        """Note that a provider does not have a call any more."""
+        provider = ticket.provider
+        provider.calls -= 1
+        del call.requests[provider.id]
+        numbers = self._with[provider.id]
+        del numbers[call.number]
+        if not numbers:
+            del self._with[provider.id]
 
     def _leave_waiting(self, call: _OpenCall) -> None:
         waiting = self._waiting.get(call.service)
         if waiting is None or call.number not in waiting:
             return
-        self._retries.discard(call.number)
+        self._pauses.discard(call.number)
         del waiting[call.number]
         if not waiting:
             del self._waiting[call.service]
 
     def close(self) -> None:
-        """End every open call: the node closes."""
+        """End every open call: the node closes, which tells the providers as well."""
         for call in list(self._calls.values()):
-            self._fail(call, CallFailure.CLOSED, "the node was closed")
+            tickets = list(call.requests.values())
+            for ticket in tickets:
+                self._release(call, ticket)
+            peer = tickets[0].provider.label if tickets else ""
+            self._fail(call, CallFailure.CLOSED, "the node was closed", peer)
 
 
 def _with_numbers(record: Record, message_id: int, call: int) -> Record:

@@ -2,7 +2,8 @@
 
 A request that comes again by another way (its caller moved it here and back, or lost the session)
 is known by its message id: while it is handled the answer will do for all copies, and afterwards
-it is answered from memory as far as that reaches.
+it is answered from memory as far as that reaches. A request whose time is over is taken back from
+the application without being told: its caller may be out of reach.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from zmesh.actions import CancelRequest, Delivery
 from zmesh.batches import runs
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
+from zmesh.deadlines import Deadlines
 from zmesh.events import Reply, SettleDeliveries, Source
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of, with_extra
@@ -51,6 +53,7 @@ class _Running:
     message_id: MessageId
     place: Place
     copies: list[Place] = field(default_factory=list)
+    cancelled: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +76,7 @@ class Serving:
         self._kept: dict[MessageId, Record] = {}  # replies that were not delivered, oldest first
         self._kept_bytes = 0
         self._owed: dict[NodeId, _Owed] = {}  # replies their callers have not taken
+        self._deadlines: Deadlines[MessageId] = Deadlines()
         self.duplicates = 0
         self.refused_requests = 0  # given back: their caller takes too few replies
         self.refused_replies = 0  # not sent for the same reason
@@ -80,6 +84,11 @@ class Serving:
     def __len__(self) -> int:
         """Count the requests the application has."""
         return len(self._running)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._deadlines.next
 
     @property
     def replies_kept(self) -> int:
@@ -128,6 +137,9 @@ class Serving:
         self._running[message_id] = running
         source, first, _ = place
         self._places.setdefault((source.session, source.lane), {})[first] = running
+        ttl_ms = extra(record, Tag.TTL_MS)
+        if isinstance(ttl_ms, int):
+            self._deadlines.set(message_id, self._turn.now + ttl_ms / 1000)
         return True
 
     def _answer_again(
@@ -153,6 +165,16 @@ class Serving:
         message_id = self._message_id(peer, record)
         running = None if message_id is None else self._running.get(message_id)
         if running is not None:
+            self._cancel(running)
+
+    def on_timer(self) -> None:
+        """Have handlers stopped whose caller has given up by now, heard from or not."""
+        for message_id in self._deadlines.due(self._turn.now):
+            self._cancel(self._running[message_id])
+
+    def _cancel(self, running: _Running) -> None:
+        if not running.cancelled:
+            running.cancelled = True
             source, first, _ = running.place
             self._turn.actions.append(CancelRequest(source, first))
 
@@ -265,6 +287,7 @@ class Serving:
         running = self._places.get(place, {}).pop(first, None)
         if running is not None:
             del self._running[running.message_id]
+            self._deadlines.discard(running.message_id)
             if not self._places[place]:
                 del self._places[place]
         return running

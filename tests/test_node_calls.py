@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from tests.nodes import nodes
 from zmesh import (
+    AmbiguousPeer,
     DeliveryTimeout,
     InvalidOption,
     Message,
@@ -15,11 +17,13 @@ from zmesh import (
     NoProvider,
     Overrun,
     PeerEvent,
+    PeerUnknown,
     Reject,
     Rejected,
     RemoteError,
     UsageError,
     WrongThread,
+    ZmeshError,
 )
 
 
@@ -121,8 +125,8 @@ async def test_exception_of_the_handler_reaches_the_caller() -> None:
         await a.peers.wait_for(service="fail", timeout=5)
         with pytest.raises(RemoteError) as caught:
             await a.call("fail", timeout=5)
-        assert (caught.value.service, caught.value.type_name) == ("fail", "KeyError")
-        assert caught.value.text == "'paper'"
+        assert (caught.value.service, caught.value.type) == ("fail", "KeyError")
+        assert caught.value.message == "'paper'"
 
 
 async def test_rejection_reaches_the_caller() -> None:
@@ -291,6 +295,178 @@ async def test_service_withdrawn_from_another_thread_stays() -> None:
             await asyncio.to_thread(a.withdraw, "echo")
         assert await a.call("echo", 1, timeout=5) == 1
         a.withdraw("echo")
+
+
+# Who is asked, and how often
+
+
+async def named_nodes(*providers: Node) -> None:
+    """Let each provide `who`, which takes a moment."""
+    for node in providers:
+        name = node.name
+
+        async def who(message: Message, name: str = name) -> list[object]:
+            await asyncio.sleep(0.001)
+            return [name, message.key, message.attempt]
+
+        node.service("who")(who)
+
+
+async def test_calls_of_a_key_are_handled_by_one_provider_in_order() -> None:
+    async with nodes("a", "b", "c") as (a, b, c):
+        handled: dict[str, list[object]] = {}
+
+        def provide(node: Node) -> None:
+            @node.service("work")
+            async def work(message: Message) -> str:
+                await asyncio.sleep(0.001 * (message.body % 3))
+                handled.setdefault(f"{message.key} at {node.name}", []).append(message.body)
+                return node.name
+
+        provide(b)
+        provide(c)
+        await a.peers.wait_for(service="work", count=2, timeout=5)
+        for key in "vwxyz":
+            answers = await asyncio.gather(*(a.call("work", n, key=key) for n in range(20)))
+            assert len(set(answers)) == 1
+            assert handled[f"{key} at {answers[0]}"] == list(range(20))
+        assert len(handled) == 5
+
+
+async def test_preferred_peer_is_asked_by_name_id_or_peer() -> None:
+    async with nodes("a", "b", "c") as (a, b, c):
+        await named_nodes(a, b, c)
+        await a.peers.wait_for(service="who", count=2, timeout=5)
+        peer = a.peers.get("c")
+        assert peer is not None
+        for prefer, name in (("b", "b"), (b.id, "b"), (peer, "c"), ("a", "a"), (a.id, "a")):
+            for _ in range(5):
+                assert (await a.call("who", prefer=prefer))[0] == name
+
+
+async def test_where_the_preferred_peer_is_gone_another_is_asked() -> None:
+    async with nodes("a", "b", "c") as (a, b, c):
+        await named_nodes(b, c)
+        await a.peers.wait_for(service="who", count=2, timeout=5)
+        peer = a.peers.get("c")
+        await c.close()
+        while a.peers.get("c") is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert (await a.call("who", prefer="c"))[0] == "b"
+        assert (await a.call("who", prefer=peer))[0] == "b"
+
+
+async def test_hedged_call_is_answered_by_the_second_and_cancels_the_first() -> None:
+    async with nodes("a", "b", "c") as (a, b, c):
+        await named_nodes(c)
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        @b.service("who")
+        async def stuck(_: Message) -> None:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        await a.peers.wait_for(service="who", count=2, timeout=5)
+        answer = await a.call("who", prefer="b", hedge_after=0.05, timeout=20)
+        assert begun.is_set()
+        assert answer == ["c", None, 2]
+        await asyncio.wait_for(cancelled.wait(), 5)
+        assert a.statistics().engine.calls_hedged == 1
+
+
+async def test_call_is_asked_again_where_the_handler_raised() -> None:
+    async with nodes("a", "b") as (a, b):
+        asked = 0
+
+        @b.service("moody")
+        async def moody(_: Message) -> int:
+            nonlocal asked
+            asked += 1
+            if asked % 3:
+                raise ValueError(asked)
+            return asked
+
+        await a.peers.wait_for(service="moody", timeout=5)
+        assert await a.call("moody", retries=2) == 3
+        with pytest.raises(RemoteError) as caught:
+            await a.call("moody", retries=1)
+        assert (caught.value.type, caught.value.message) == ("ValueError", "5")
+        assert caught.value.traceback is None
+
+
+async def test_traceback_reaches_the_caller_where_the_provider_allows() -> None:
+    async with nodes("a", options=NodeOptions(tracebacks_to_callers=True)) as (a,):
+
+        @a.service("fail")
+        async def fail(_: Message) -> None:
+            raise LookupError("paper")
+
+        with pytest.raises(RemoteError) as caught:
+            await a.call("fail", timeout=5)
+        assert caught.value.traceback is not None
+        assert caught.value.traceback.startswith("Traceback (most recent call last):")
+        assert caught.value.traceback.endswith("LookupError: paper\n")
+        assert "test_node_calls.py" in caught.value.traceback
+
+
+async def test_nested_call_inherits_what_is_left_of_the_time() -> None:
+    async with nodes("a", "b") as (a, b):
+
+        @b.service("outer")
+        async def outer(message: Message) -> object:
+            return await b.call("inner", timeout=message.remaining)
+
+        @b.service("inner")
+        async def inner(message: Message) -> float | None:
+            return message.remaining
+
+        await a.peers.wait_for(service="outer", timeout=5)
+        left = await a.call("outer", timeout=20)
+        assert 15 < left <= 20
+        assert await a.call("outer", timeout=None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"hedge_after": -1}, InvalidOption),
+        ({"hedge_after": "soon"}, InvalidOption),
+        ({"hedge_after": float("nan")}, InvalidOption),
+        ({"retries": -1}, InvalidOption),
+        ({"retries": 1.5}, InvalidOption),
+        ({"retries": True}, InvalidOption),
+        ({"key": 7}, InvalidOption),
+        ({"key": b"user"}, InvalidOption),
+        ({"key": "\ud800"}, InvalidOption),
+        ({"key": "x" * 5000}, InvalidOption),
+        ({"prefer": 7}, InvalidOption),
+        ({"prefer": "nobody"}, PeerUnknown),
+        ({"prefer": "00" * 16}, PeerUnknown),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+async def test_option_that_cannot_work_is_told_at_once_by_its_name(
+    options: dict[str, Any], error: type[ZmeshError]
+) -> None:
+    async with nodes("a") as (a,):
+        a.service("echo")(echo)
+        with pytest.raises(error) as caught:
+            await a.call("echo", **options)
+        if isinstance(caught.value, InvalidOption):
+            assert caught.value.option.split()[-1] in options
+        assert a.statistics().open_calls == 0
+
+
+async def test_preferring_one_of_two_namesakes_is_ambiguous() -> None:
+    async with nodes("a", "b", "b") as (a, b, _):
+        await named_nodes(b)
+        await a.peers.wait_for(count=2, timeout=5)
+        with pytest.raises(AmbiguousPeer):
+            await a.call("who", prefer="b")
 
 
 # Handlers that take their time

@@ -233,13 +233,19 @@ class DeadLettered(DeliveryError):
 
 
 class RemoteError(DeliveryError):
-    """The handler of a call raised; its exception's type and message came back."""
+    """The handler of a call raised; its exception's type and message came back.
 
-    def __init__(self, service: str, type_name: str, text: str) -> None:
+    `traceback` is its text where the provider's `tracebacks_to_callers` allows, else None.
+    """
+
+    def __init__(
+        self, service: str, type_name: str, message: str, traceback: str | None = None
+    ) -> None:
         self.service = service
-        self.type_name = type_name
-        self.text = text
-        super().__init__(f"the handler of {service!r} raised {type_name}: {text}")
+        self.type = type_name
+        self.message = message
+        self.traceback = traceback
+        super().__init__(f"the handler of {service!r} raised {type_name}: {message}")
 
 
 class DuplicateIdentity(ZmeshError):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmesh.errors import BodyNotEncodable, BodyTooLarge
-from zmesh.face.outgoing import Outgoing, failure_of
+from zmesh.face.outgoing import Outgoing, RemoteFailure, failure_of
 from zmesh.message import Encoding, Kind, Tag, extra, head, total_size
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.wire.bodies import decode_body, decode_headers
@@ -106,13 +106,40 @@ def test_body_over_the_limit_is_refused() -> None:
 
 def test_failure_tells_type_and_text() -> None:
     record = Outgoing(NodeOptions()).failure(KeyError("paper"))
-    assert failure_of(record) == ("KeyError", "'paper'")
+    assert failure_of(record) == RemoteFailure("KeyError", "'paper'", None)
+
+
+def test_failure_tells_the_end_of_the_traceback_where_the_node_allows() -> None:
+    def fail(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("\ud800 at the bottom" + "y" * 9000)
+        try:
+            fail(depth - 1)
+        except ValueError as error:
+            raise ValueError("x" * 900) from error
+
+    outgoing = Outgoing(NodeOptions(tracebacks_to_callers=True))
+    try:
+        fail(30)
+    except ValueError as error:
+        told = failure_of(outgoing.failure(error))
+    assert told.traceback is not None
+    assert len(told.traceback) == 16_384
+    assert told.traceback.endswith("x" * 900 + "\n")
+    try:
+        fail(0)
+    except ValueError as error:
+        told = failure_of(outgoing.failure(error))
+    assert told.traceback is not None
+    assert told.traceback.startswith("Traceback (most recent call last):")
+    assert "? at the bottom" in told.traceback
+    assert ", in fail" in told.traceback
 
 
 def test_failure_with_a_text_nobody_can_send_is_still_told() -> None:
     outgoing = Outgoing(NodeOptions())
-    type_name, text = failure_of(outgoing.failure(ValueError("\ud800" + "x" * 10_000)))
-    assert type_name == "ValueError"
+    type_name, text, traceback = failure_of(outgoing.failure(ValueError("\ud800" + "x" * 10_000)))
+    assert (type_name, traceback) == ("ValueError", None)
     assert text.startswith("?xxx")
     assert len(text) == 4096
 
@@ -122,5 +149,5 @@ def test_failure_whose_text_cannot_be_told_is_still_told() -> None:
         def __str__(self) -> str:
             raise KeyError
 
-    _, text = failure_of(Outgoing(NodeOptions()).failure(MuteError()))
+    _, text, _ = failure_of(Outgoing(NodeOptions()).failure(MuteError()))
     assert text == "its text cannot be told: __str__ raised KeyError"

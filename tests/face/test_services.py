@@ -12,12 +12,13 @@ import pytest
 from tests.face.support import SOURCE, record_of
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import InvalidOption, Reject, UsageError
-from zmesh.events import Event, Reply, Serve, SettleDeliveries, Withdraw
+from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
 from zmesh.face.handlers import BLOCKING, Handler
 from zmesh.face.outgoing import Outgoing, failure_of
 from zmesh.face.received import Message
 from zmesh.face.services import Services
-from zmesh.message import Kind, Outcome, Record, Tag
+from zmesh.ids import NodeId
+from zmesh.message import Kind, Outcome, Record, Tag, with_extra
 from zmesh.options import NodeOptions
 from zmesh.wire.bodies import decode_body
 
@@ -34,10 +35,23 @@ class Bench:
         self.services.serve(name, handler, concurrency)
         self.commands.clear()
 
-    def request(self, seq: int, body: object = None, name: str = "work") -> None:
+    def request(
+        self,
+        seq: int,
+        body: object = None,
+        name: str = "work",
+        *,
+        key: str | None = None,
+        ttl_ms: int | None = None,
+        source: Source = SOURCE,
+    ) -> None:
         head, _, data = record_of(body, Kind.REQUEST)[:3]
         record: Record = (head, name, data, (Tag.CORRELATION, 1000 + seq))
-        self.services.deliver([Delivery(SOURCE, "printer", seq, seq, [record])])
+        if key is not None:
+            record = with_extra(record, Tag.KEY, key)
+        if ttl_ms is not None:
+            record = with_extra(record, Tag.TTL_MS, ttl_ms)
+        self.services.deliver([Delivery(source, "printer", seq, seq, [record])])
 
     async def done(self, count: int) -> list[Event]:
         async with asyncio.timeout(5):
@@ -118,7 +132,7 @@ async def test_any_other_exception_is_the_answer(caplog: pytest.LogCaptureFixtur
     [event] = await bench.done(1)
     assert isinstance(event, Reply)
     assert event.record[0] & 15 == Kind.FAILURE
-    assert failure_of(event.record) == ("KeyError", "'paper'")
+    assert failure_of(event.record)[:2] == ("KeyError", "'paper'")
     assert "the handler of 'work' raised" in caplog.text
 
 
@@ -246,6 +260,157 @@ async def test_request_cannot_be_settled_by_hand() -> None:
     assert failure_of(event.record)[0] == UsageError.__name__
 
 
+async def test_requests_of_one_key_are_handled_one_at_a_time_in_order() -> None:
+    bench = Bench()
+    running: dict[str | None, int] = {}
+    order: list[tuple[str | None, int]] = []
+
+    async def work(message: Message) -> object:
+        running[message.key] = running.get(message.key, 0) + 1
+        assert message.key is None or running[message.key] == 1
+        await asyncio.sleep(0.001 * (message.body % 3))
+        running[message.key] -= 1
+        order.append((message.key, message.body))
+        return None
+
+    bench.serve(work, concurrency=4)
+    for seq in range(30):
+        bench.request(seq, seq, key=(None, "a", "b")[seq % 3 if seq % 5 else 1])
+    await bench.done(30)
+    for key in ("a", "b"):
+        mine = [body for each, body in order if each == key]
+        assert mine == sorted(mine)
+        assert len(mine) > 5
+
+
+async def test_the_same_key_of_two_callers_is_handled_side_by_side() -> None:
+    bench = Bench()
+    together = asyncio.Barrier(2)
+
+    async def work(_: Message) -> None:
+        await together.wait()
+
+    bench.serve(work)
+    bench.request(1, key="k")
+    bench.request(1, key="k", source=Source(NodeId(b"o" * 16), b"s" * 16, 4))
+    await bench.done(2)
+
+
+async def test_a_key_goes_on_when_a_request_of_it_is_cancelled_or_fails() -> None:
+    bench = Bench()
+
+    async def work(message: Message) -> object:
+        if message.body == "stuck":
+            await asyncio.Event().wait()
+        if message.body == "bad":
+            raise ValueError
+        return message.body
+
+    bench.serve(work)
+    for seq, text in enumerate(("stuck", "unwanted", "bad", "good")):
+        bench.request(seq, text, key="k")
+    await asyncio.sleep(0)
+    bench.services.cancel(CancelRequest(SOURCE, 1))
+    assert [verdict_of(event) for event in bench.commands] == [(1, Outcome.RELEASED, "")]
+    bench.services.cancel(CancelRequest(SOURCE, 0))
+    events = await bench.done(4)
+    assert verdict_of(events[1]) == (0, Outcome.RELEASED, "")
+    assert answer_of(events[3])[2] == "good"
+
+
+async def test_withdrawing_gives_back_what_waits_behind_a_key_as_well() -> None:
+    bench = Bench()
+    gate = asyncio.Event()
+
+    async def work(_: Message) -> None:
+        await gate.wait()
+
+    bench.serve(work, concurrency=2)
+    for seq in range(1, 6):
+        bench.request(seq, key="k" if seq % 2 else None)
+    await asyncio.sleep(0)
+    bench.services.withdraw("work")
+    assert {verdict_of(event)[0] for event in bench.commands[1:]} == {3, 4, 5}
+    gate.set()
+    assert [answer_of(event)[0] for event in (await bench.done(6))[4:]] == [1, 2]
+
+
+async def test_what_nobody_waits_for_any_more_is_never_begun() -> None:
+    bench = Bench()
+    begun: list[object] = []
+
+    async def block(message: Message) -> None:
+        begun.append(message.body)
+        time.sleep(0.03)  # noqa: ASYNC251
+
+    bench.serve(block, concurrency=1)
+    bench.request(1, "first")
+    bench.request(2, "late", ttl_ms=10)
+    bench.request(3, "in time", ttl_ms=10_000, key="k")
+    bench.request(4, "late as well", ttl_ms=10, key="k")
+    events = await bench.done(4)
+    assert begun == ["first", "in time"]
+    expired = [event for event in events if isinstance(event, SettleDeliveries)]
+    assert [verdict_of(event) for event in expired] == [
+        (2, Outcome.EXPIRED, ""), (4, Outcome.EXPIRED, ""),
+    ]  # fmt: skip
+
+
+async def test_handler_knows_how_long_its_caller_waits() -> None:
+    bench = Bench()
+
+    async def look(message: Message) -> list[object]:
+        assert message.remaining is not None
+        assert message.deadline is not None
+        left = message.deadline - asyncio.get_running_loop().time()
+        return [1.9 < message.remaining <= 2.0, abs(left - message.remaining) < 0.1]
+
+    async def patient(message: Message) -> list[object]:
+        return [message.remaining, message.deadline, message.cancelled]
+
+    bench.serve(look)
+    bench.serve(patient, name="patient")
+    bench.request(1, ttl_ms=2000)
+    assert answer_of((await bench.done(1))[0])[2] == [True, True]
+    bench.request(2, name="patient")
+    assert answer_of((await bench.done(2))[1])[2] == [None, None, False]
+
+
+async def test_plain_handler_sees_that_nobody_waits_any_more() -> None:
+    bench = Bench()
+    begun, seen = threading.Event(), threading.Event()
+
+    def work(message: Message) -> None:
+        begun.set()
+        while not message.cancelled:
+            time.sleep(0.001)
+        seen.set()
+
+    bench.serve(work)
+    bench.request(1)
+    await asyncio.to_thread(begun.wait, 5)
+    bench.services.cancel(CancelRequest(SOURCE, 1))
+    assert await asyncio.to_thread(seen.wait, 5)
+    await bench.services.close()
+
+
+async def test_plain_handler_sees_that_its_node_closes() -> None:
+    bench = Bench()
+    begun, seen = threading.Event(), threading.Event()
+
+    def work(message: Message) -> None:
+        begun.set()
+        while not message.cancelled:
+            time.sleep(0.001)
+        seen.set()
+
+    bench.serve(work)
+    bench.request(1)
+    await asyncio.to_thread(begun.wait, 5)
+    await bench.services.close()
+    assert await asyncio.to_thread(seen.wait, 5)
+
+
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
 
@@ -277,7 +442,7 @@ async def test_exceptions_and_reject_cross_threads(caplog: pytest.LogCaptureFixt
     bench.request(2)
     event = (await bench.done(2))[1]
     assert isinstance(event, Reply)
-    assert failure_of(event.record) == ("ValueError", "bad")
+    assert failure_of(event.record)[:2] == ("ValueError", "bad")
     assert caplog.records
     await bench.services.close()
 

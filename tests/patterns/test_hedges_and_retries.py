@@ -217,7 +217,11 @@ def test_the_only_provider_is_asked_again_after_a_pause() -> None:
     world = World()
     a, b = mesh_of(world, "a", "b")
     moods = [raising, raising, echo]
-    b.handlers["work"] = lambda record: moods.pop(0)(record)
+
+    def moody(record: Record) -> Record:
+        return moods.pop(0)(record)
+
+    b.handlers["work"] = moody
     call = a.call("work", "third time lucky", retries=2)
     assert text_of(answer_of(a, call)) == "third time lucky"
     assert len(b.handled) == 3

@@ -354,6 +354,20 @@ class Engine:
         """
         return self._peers.resolve(to)
 
+    def preferred(self, to: str) -> NodeId | None:
+        """Return the node a call is to ask first; None where that one has left.
+
+        Raises:
+            PeerUnknown: nobody was ever known by that name or id.
+            AmbiguousPeer: several are.
+        """
+        try:
+            return self._peers.resolve(to)
+        except PeerUnknown:
+            if self._peers.has_left(to):
+                return None
+            raise
+
     def room(self, node: NodeId) -> int:
         """Return how many messages may be posted to a node; at most 0 where it is full.
 

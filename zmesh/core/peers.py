@@ -290,9 +290,11 @@ class Peers:
 
     def has_left(self, to: str | NodeId) -> bool:
         """Return whether a name or id that no longer resolves was that of a peer who left."""
-        if isinstance(to, str):
-            return any(map(self._has_left, self._by_name.get(to, ())))
-        return self._has_left(to)
+        if isinstance(to, bytes):
+            return self._has_left(to)
+        node = _parse_id(to)
+        named = any(map(self._has_left, self._by_name.get(to, ())))
+        return named or (node is not None and self._has_left(node))
 
     def _resolve_id(self, node: NodeId) -> NodeId:
         if self._has_left(node) or (self.find(node) is None and node not in self.hints):

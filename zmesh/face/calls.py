@@ -17,7 +17,8 @@ from zmesh.errors import (
     ZmeshError,
 )
 from zmesh.events import Call, CancelCall, Event
-from zmesh.face.outgoing import failure_of
+from zmesh.face.outgoing import RemoteFailure, failure_of
+from zmesh.ids import NodeId
 from zmesh.message import Record
 from zmesh.wire.bodies import decode_body
 
@@ -47,6 +48,11 @@ class Calls:
         timeout: float | None,  # noqa: ASYNC109  # the engine keeps the deadline, no timer here
         now: float,
         services: Callable[[], list[str]],
+        *,
+        key: str | None = None,
+        prefer: NodeId | None = None,
+        hedge_after: float | None = None,
+        retries: int = 0,
     ) -> object:
         """Ask, and return what the answer carries; `services` tells what is in sight.
 
@@ -60,7 +66,7 @@ class Calls:
         future: asyncio.Future[CallAnswered] = self._loop.create_future()
         self._open[call] = future
         deadline = None if timeout is None else now + timeout
-        self._command(Call(call, record, lane, deadline))
+        self._command(Call(call, record, lane, deadline, key, prefer, hedge_after, retries))
         try:
             answer = await future
         except asyncio.CancelledError:
@@ -90,12 +96,12 @@ def _error_of(
         case CallFailure.NO_PROVIDER:
             return NoProvider(service, services())
         case CallFailure.REMOTE_ERROR:
-            type_name, text = (
-                ("an exception", answer.reason)
+            told = (
+                RemoteFailure("an exception", answer.reason)
                 if answer.record is None
                 else failure_of(answer.record)
             )
-            return RemoteError(service, type_name, text)
+            return RemoteError(service, *told)
         case CallFailure.REJECTED:
             return Rejected(answer.peer, answer.reason)
         case CallFailure.PEER_LOST:

@@ -44,6 +44,18 @@ def check_message_options(
         raise InvalidOption("ttl", ttl, "seconds above 0, or None for no limit")
 
 
+def check_call_options(hedge_after: float | None, retries: int) -> None:
+    """Check how a call may be asked more than once.
+
+    Raises:
+        InvalidOption: one of them cannot work.
+    """
+    if hedge_after is not None and not (is_seconds(hedge_after) and hedge_after >= 0):
+        raise InvalidOption("hedge_after", hedge_after, "seconds, 0 or more, or None for no hedge")
+    if type(retries) is bool or not isinstance(retries, int) or retries < 0:
+        raise InvalidOption("retries", retries, "a number of retries, 0 or more")
+
+
 def check_is_text(option: str, value: object) -> None:
     """Check that a name, topic or key is a text.
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar, get_args
 from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
+    check_call_options,
     check_is_text,
     check_message_options,
     check_service,
@@ -216,8 +217,14 @@ class Messaging(ABC):
         timeout: float | None = SEND_TIMEOUT,  # noqa: ASYNC109  # the engine keeps the deadline
         headers: Headers | None = None,
         priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        prefer: str | Peer | None = None,
+        hedge_after: float | None = None,
+        retries: int = 0,
     ) -> Any:
-        """Call a service: the least loaded of its providers answers, and if it dies, another.
+        """Call a service: the best of its providers answers, and if it dies, another.
+
+        The best is the one with the least work of ours and the quickest answers lately.
 
         Args:
             service: its name.
@@ -225,13 +232,19 @@ class Messaging(ABC):
             timeout: seconds to wait for the reply; None waits for ever.
             headers: small values beside the body.
             priority: 0 (lowest) to 9 (highest).
+            key: calls of one key go to one provider, which handles them one at a time, in order.
+            prefer: name or id of the peer to ask first, if it provides the service.
+            hedge_after: seconds after which a second provider is asked as well; the first answer
+                wins, and the other handler is cancelled.
+            retries: how often it is asked again where the handler raised.
 
         Returns:
             What the handler returned.
 
         Raises:
             NoProvider: nobody provides it.
-            RemoteError: the handler raised; type and text of its exception.
+            PeerUnknown, AmbiguousPeer: there is no such peer to prefer, or several.
+            RemoteError: the handler raised; type and message of its exception.
             Rejected: the handler refused the call.
             DeliveryTimeout: no reply in time; the call may still be handled.
             DeadLettered: as many providers as allowed tried and did not come to an end.
@@ -239,10 +252,21 @@ class Messaging(ABC):
         assembly = self._at_work()
         check_is_text("service", service)
         check_timeout(timeout)
-        check_message_options(self._options.wire, priority, None, None)
+        check_message_options(self._options.wire, priority, key, None)
+        check_call_options(hedge_after, retries)
+        first = None if prefer is None else assembly.engine.preferred(_address(prefer, "prefer"))
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
-        now = assembly.runner.now
-        return await assembly.calls.call(record, priority, timeout, now, assembly.services_seen)
+        return await assembly.calls.call(
+            record,
+            priority,
+            timeout,
+            assembly.runner.now,
+            assembly.services_seen,
+            key=key,
+            prefer=first,
+            hedge_after=hedge_after,
+            retries=retries,
+        )
 
     # Publish and subscribe
 
@@ -300,12 +324,12 @@ class Messaging(ABC):
         return assembly.subscription(pattern, settle)
 
 
-def _address(to: str | Peer) -> str:
+def _address(to: str | Peer, option: str = "to") -> str:
     if isinstance(to, str):
         return to
     if isinstance(to, Peer):
         return to.id
-    raise InvalidOption("to", to, "a name, an id as hex digits, or a Peer")
+    raise InvalidOption(option, to, "a name, an id as hex digits, or a Peer")
 
 
 def _check_settle(settle: str) -> None:

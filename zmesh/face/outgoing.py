@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice
-from typing import Final
+from traceback import format_exception
+from typing import Final, NamedTuple
 
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.face.checks import sendable_text
@@ -13,6 +14,15 @@ from zmesh.wire.bodies import HeaderValue, decode_body, encode_body, encode_head
 Headers = Mapping[str, HeaderValue]
 
 _FAILURE_TEXT_MAX: Final = 4096  # characters of a handler's exception that travel
+_TRACEBACK_TEXT_MAX: Final = 16_384  # and of its traceback, the last ones: they tell the place
+
+
+class RemoteFailure(NamedTuple):
+    """What a caller is told of a handler's exception."""
+
+    type: str
+    message: str
+    traceback: str | None = None  # where the provider allows
 
 
 class Outgoing:
@@ -21,6 +31,7 @@ class Outgoing:
     def __init__(self, options: NodeOptions) -> None:
         self._wire = options.wire
         self._body_bytes_max = options.link.body_bytes_max
+        self._tells_tracebacks = options.tracebacks_to_callers
 
     def record(
         self, kind: Kind, target: str, body: object, headers: Headers | None = None
@@ -51,9 +62,12 @@ class Outgoing:
         return self.record(Kind.REPLY, "", result)
 
     def failure(self, error: BaseException) -> Record:
-        """Return the answer that tells of a handler's exception: its type and its text."""
-        text = sendable_text(error)[:_FAILURE_TEXT_MAX]
-        return self.record(Kind.FAILURE, "", [type(error).__qualname__, text])
+        """Return the answer that tells of a handler's exception."""
+        told = [type(error).__qualname__, sendable_text(error)[:_FAILURE_TEXT_MAX]]
+        if self._tells_tracebacks:
+            traceback = sendable_text("".join(format_exception(error)))
+            told.append(traceback[-_TRACEBACK_TEXT_MAX:])
+        return self.record(Kind.FAILURE, "", told)
 
 
 _END: Final = object()
@@ -105,14 +119,16 @@ class Batch:
         return records
 
 
-def failure_of(record: Record) -> tuple[str, str]:
-    """Return type and text of the exception in a FAILURE record, whatever the peer put there."""
+def failure_of(record: Record) -> RemoteFailure:
+    """Return what a FAILURE record tells of the exception, whatever the peer put there."""
     try:
         content = decode_body(record[0] >> 4, record[2])
     except ProtocolError as error:
-        return "an exception", str(error)
+        return RemoteFailure("an exception", str(error))
     match content:
-        case [str(type_name), str(text)]:
-            return type_name, text
+        case [str(kind), str(message)]:
+            return RemoteFailure(kind, message)
+        case [str(kind), str(message), str(traceback)]:
+            return RemoteFailure(kind, message, traceback)
         case _:
-            return "an exception", "the peer did not say which"
+            return RemoteFailure("an exception", "the peer did not say which")

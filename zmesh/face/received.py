@@ -209,6 +209,24 @@ class Message:
         attempt = extra(self._record, Tag.ATTEMPT)
         return attempt if isinstance(attempt, int) else 1
 
+    @property
+    def deadline(self) -> float | None:
+        """When the caller of this request stops waiting, on the event loop's clock.
+
+        None where it waits for ever, and for what is no request.
+        """
+        return None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0: `timeout=message.remaining` for nested calls."""
+        return None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the reply any more: for plain handlers, which run on."""
+        return False
+
     async def accept(self) -> None:
         """Tell the sender that it was handled.
 
@@ -240,6 +258,36 @@ class Message:
         """Show where it came from, never what it says."""
         where = f" on {self.topic!r}" if self.topic else ""
         return f"<Message from {self.sender!r}{where}, attempt {self.attempt}>"
+
+
+class RequestMessage(Message):
+    """A request, which knows how long its caller waits."""
+
+    __slots__ = ("_clock", "_deadline", "is_cancelled")
+
+    def __init__(
+        self, chunk: Chunk, record: Record, index: int, clock: Callable[[], float]
+    ) -> None:
+        super().__init__(chunk, record, index)
+        ttl_ms = extra(record, Tag.TTL_MS)
+        self._clock = clock
+        self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+        self.is_cancelled = False
+
+    @property
+    def deadline(self) -> float | None:
+        """When the caller stops waiting, on the event loop's clock; None: it waits for ever."""
+        return self._deadline
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0; may be read in a handler's thread."""
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the reply any more."""
+        return self.is_cancelled
 
 
 class Settlements:

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from zmesh.actions import CancelRequest, Delivery
@@ -13,8 +12,10 @@ from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
 from zmesh.face.checks import sendable_text
 from zmesh.face.handlers import Handler, in_thread, is_async, watched
 from zmesh.face.outgoing import Outgoing
-from zmesh.face.received import Chunk, Message, numbers
+from zmesh.face.received import Chunk, Message, RequestMessage, numbers
 from zmesh.face.threads import ThreadPool
+from zmesh.face.turns import Turns
+from zmesh.ids import NodeId
 from zmesh.message import Outcome, Tag, extra
 
 logger = logging.getLogger(__name__)
@@ -41,16 +42,17 @@ class RequestSettler:
         """Do nothing: no reader takes requests, so none can be gone."""
 
 
+Line = tuple[NodeId, str]
+
+
 @dataclass(eq=False, slots=True)
 class Service:
     """One service: its handler, and the requests that wait for it."""
 
     name: str
     handler: Handler
-    concurrency: int
     is_async: bool
-    running: int = 0
-    waiting: "deque[Request]" = field(default_factory=deque)
+    turns: "Turns[Request, Line]"
     warned_at: float = float("-inf")
 
 
@@ -59,15 +61,21 @@ class Request:
     """One request, waiting or being handled."""
 
     service: Service
-    message: Message
+    message: RequestMessage
     source: Source
     first_seq: int
     last_seq: int
     correlation: int
-    task: "asyncio.Task[None] | None" = None
+    task: "asyncio.Task[None] | None" = None  # None: it waits
 
     @property
-    def key(self) -> tuple[Source, int]:
+    def line(self) -> "Line | None":
+        """With which others it is handled one at a time: those of its caller and key."""
+        key = self.message.key
+        return None if key is None else (self.source.node, key)
+
+    @property
+    def place(self) -> tuple[Source, int]:
         """What `CancelRequest` names it by."""
         return (self.source, self.first_seq)
 
@@ -95,7 +103,7 @@ class Services:
 
     def serve(self, name: str, handler: Handler, concurrency: int) -> None:
         """Begin to answer requests for a service."""
-        self._services[name] = Service(name, handler, concurrency, is_async(handler))
+        self._services[name] = Service(name, handler, is_async(handler), Turns(concurrency))
         self._command(Serve(name))
 
     def withdraw(self, name: str) -> None:
@@ -113,9 +121,12 @@ class Services:
     async def close(self) -> None:
         """Cancel the handlers that run, and wait for them to end."""
         self.drain()
-        tasks = [request.task for request in self._requests.values() if request.task is not None]
-        for task in tasks:
-            task.cancel()
+        tasks = []
+        for request in self._requests.values():
+            request.message.is_cancelled = True
+            if request.task is not None:
+                request.task.cancel()
+                tasks.append(request.task)
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=_CANCEL_PATIENCE)
             for task in stuck:
@@ -125,9 +136,10 @@ class Services:
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
         for delivery in deliveries:
-            chunk = Chunk(self._settler, delivery, 0, len(delivery.records))
-            for message, record in zip(chunk.messages, delivery.records, strict=True):
-                source, seqs = delivery.source, numbers(delivery, message.index, message.index)
+            chunk = Chunk(self._settler, delivery, 0, 0)
+            for index, record in enumerate(delivery.records):
+                message = RequestMessage(chunk, record, index, self._loop.time)
+                source, seqs = delivery.source, numbers(delivery, index, index)
                 correlation = extra(record, Tag.CORRELATION)
                 service = self._services.get(message.topic)
                 if service is None or self._is_draining:
@@ -138,25 +150,32 @@ class Services:
                     self._take(Request(service, message, source, *seqs, correlation))
 
     def cancel(self, order: CancelRequest) -> None:
-        """Stop what nobody waits for; what runs in a thread cannot be stopped."""
+        """Stop what nobody waits for; what runs in a thread is told so, and cannot be stopped."""
         request = self._requests.get((order.source, order.first_seq))
         if request is None:
             return
+        request.message.is_cancelled = True
         if request.task is None:
-            request.service.waiting.remove(request)
+            request.service.turns.remove(request, request.line)
             self._release(request)
         elif request.service.is_async:
             request.task.cancel()
 
     def _take(self, request: Request) -> None:
-        self._requests[request.key] = request
-        if request.service.running < request.service.concurrency:
-            self._start(request)
-        else:
-            request.service.waiting.append(request)
+        self._requests[request.place] = request
+        request.service.turns.add(request, request.line)
+        self._begin(request.service)
+
+    def _begin(self, service: Service) -> None:
+        """Start the handlers whose turn it is; what nobody waits for any more is not handled."""
+        while (request := service.turns.begin()) is not None:
+            if request.message.remaining == 0.0:
+                service.turns.end(request.line)
+                self._release(request)
+            else:
+                self._start(request)
 
     def _start(self, request: Request) -> None:
-        request.service.running += 1
         name = f"zmesh handler of {request.service.name!r}"
         request.task = self._loop.create_task(self._handle(request), name=name)
         # A task that is cancelled before its first step runs none of its code.
@@ -167,7 +186,7 @@ class Services:
         try:
             reply = self._outgoing.reply(await self._run(service, request.message))
         except Reject as error:
-            self._settle(*_place(request), Outcome.REJECTED, sendable_text(error.reason))
+            self._settle(*_numbers(request), Outcome.REJECTED, sendable_text(error.reason))
             return
         except asyncio.CancelledError as error:
             if request.task is None or request.task.cancelling():
@@ -189,21 +208,23 @@ class Services:
 
     def _on_ended(self, request: Request) -> None:
         service = request.service
-        service.running -= 1
+        service.turns.end(request.line)
         if request.task is not None and request.task.cancelled():
             self._release(request)
         else:
-            del self._requests[request.key]
-        if service.waiting:
-            self._start(service.waiting.popleft())
+            del self._requests[request.place]
+        self._begin(service)
 
     def _release_waiting(self, service: Service) -> None:
-        while service.waiting:
-            self._release(service.waiting.popleft())
+        for request in service.turns.clear():
+            self._release(request)
 
     def _release(self, request: Request) -> None:
-        del self._requests[request.key]
-        self._settle(*_place(request), Outcome.RELEASED)
+        """Give a request back, or tell that it was never begun in time."""
+        del self._requests[request.place]
+        is_late = request.task is None and request.message.remaining == 0.0
+        outcome = Outcome.EXPIRED if is_late else Outcome.RELEASED
+        self._settle(*_numbers(request), outcome)
 
     def _settle(
         self, source: Source, seqs: tuple[int, int], outcome: Outcome, reason: str = ""
@@ -223,5 +244,5 @@ class Services:
         )
 
 
-def _place(request: Request) -> tuple[Source, tuple[int, int]]:
+def _numbers(request: Request) -> tuple[Source, tuple[int, int]]:
     return request.source, (request.first_seq, request.last_seq)

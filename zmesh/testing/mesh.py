@@ -89,7 +89,7 @@ class SimulatedCall:
     @staticmethod
     def _why(answer: CallAnswered) -> str:
         if answer.failure is CallFailure.REMOTE_ERROR and answer.record is not None:
-            return ": ".join(failure_of(answer.record))
+            return ": ".join(failure_of(answer.record)[:2])
         return answer.reason or str(answer.failure and answer.failure.value)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import zmesh
-from zmesh import Message, Node, NodeOptions, Peers
+from zmesh import Message, Node, NodeOptions, Peers, SharedMap
 from zmesh.face.messaging import Messaging
 from zmesh.options import KIB, MIB
 
@@ -31,10 +31,11 @@ TAKERS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(Node, name)
         for name in ("send", "post", "post_nowait", "post_many", "call", "publish", "subscribe",
-                     "inbox", "service", "close")
+                     "inbox", "service", "shared", "close")
     },
     "wait_for": Peers.wait_for,
     "release": Message.release,
+    "watch": SharedMap.watch,
 }  # fmt: skip
 
 

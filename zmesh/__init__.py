@@ -15,6 +15,7 @@ from zmesh.errors import (
     Expired,
     ForkedProcess,
     InvalidOption,
+    MapFull,
     NoProvider,
     NotOpen,
     PeerLost,
@@ -45,6 +46,7 @@ from zmesh.face.peers_view import (
 )
 from zmesh.face.receipts import Receipt
 from zmesh.face.received import Message
+from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
 from zmesh.face.subscriptions import Subscription
 from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
@@ -60,11 +62,13 @@ from zmesh.patterns.redelivery import DeadLetter
 __version__ = "0.1.0"
 
 __all__ = [
+    "ABSENT",
     "AlreadySettled",
     "AmbiguousPeer",
     "Backpressure",
     "BodyNotEncodable",
     "BodyTooLarge",
+    "Change",
     "Closed",
     "DeadLetter",
     "DeadLettered",
@@ -83,6 +87,8 @@ __all__ = [
     "Joined",
     "Left",
     "LinkOptions",
+    "MapFull",
+    "MapWatcher",
     "Message",
     "NoProvider",
     "Node",
@@ -104,6 +110,7 @@ __all__ = [
     "Reject",
     "Rejected",
     "RemoteError",
+    "SharedMap",
     "Subscription",
     "Suspected",
     "TransportOptions",

@@ -129,6 +129,32 @@ class CallAnswered:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key of a shared map has another value now, or none."""
+
+    key: str
+    encoding: int | None  # None: it was deleted
+    value: bytes
+    node: NodeId  # who wrote it, or told that it is gone
+    is_new: bool  # it was not there before
+
+
+@dataclass(slots=True)
+class StateChanged:
+    """Keys of a shared map changed, here or elsewhere; in order."""
+
+    name: str
+    changes: list[KeyChange]
+
+
+@dataclass(frozen=True, slots=True)
+class StateReady:
+    """The replica has a snapshot of another, or there is none to have."""
+
+    name: str
+
+
 @dataclass(slots=True)
 class CancelRequest:
     """The caller of this request no longer waits: cancel its handler."""
@@ -199,5 +225,6 @@ class Trace:
 Action = (
     SendPackets | Dial | HangUp | Probe
     | DeliverInbox | DeliverRequests | DeliverPublications | TicketsDone | RoomChanged
+    | StateChanged | StateReady
     | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

@@ -103,6 +103,19 @@ class InvalidOption(UsageError):
         super().__init__(f"{option}={value!r} cannot work: expected {expected}")
 
 
+class MapFull(UsageError):
+    """A shared map has no room for another key, or for a value of this size."""
+
+    def __init__(self, name: str, keys: int, size: int) -> None:
+        self.name = name
+        self.keys = keys
+        self.size = size
+        super().__init__(
+            f"the shared map {name!r} is full ({keys} keys, {size} bytes): delete some, or raise "
+            "shared_keys_max and shared_bytes_max on all nodes that share it"
+        )
+
+
 class AlreadySettled(UsageError):
     """A message was accepted, rejected or released a second time."""
 

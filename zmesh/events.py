@@ -233,9 +233,46 @@ class CloseNode:
     """Say BYE to everybody and stop; what is open ends as CLOSED."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenState:
+    """Hold a replica of the shared map; `StateReady` tells when it is worth reading.
+
+    This and what follows carry what the wall clock reads, in milliseconds since 1970.
+    """
+
+    name: str
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseState:
+    """Hold the replica no longer; what peers were not told yet is still sent."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteState:
+    """Set a key of a shared map, or delete it. What cannot work was refused before."""
+
+    name: str
+    key: str
+    encoding: int | None  # None: delete it
+    value: bytes
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WallClockRead:
+    """What the wall clock reads; until the next time the engine counts on by its own clock."""
+
+    wall_ms: int
+
+
 Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired
     | Post | Publish | Call | CancelCall | Reply | SettleDeliveries
+    | OpenState | CloseState | WriteState | WallClockRead
     | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
 )  # fmt: skip

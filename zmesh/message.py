@@ -26,6 +26,7 @@ class Kind(IntEnum):
     PUBLICATION = 4
     CANCEL = 5  # nobody waits for the answer to a REQUEST any more
     MISSED = 12  # publications that were not sent to a subscriber too slow for them
+    STATE = 11  # what replicas of a shared map tell each other
     FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
 
 

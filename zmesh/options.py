@@ -187,3 +187,17 @@ class NodeOptions:
     strangers_max: int = 4096  # paths without a link whose last answer is remembered
     doubts_per_second: int = 1000  # paths asked whether it was theirs, when connections end
     defects_traced_max: int = 4096  # culprits and kinds of defect told of once
+    # shared maps
+    shared_maps_max: int = 64
+    shared_keys_max: int = 10_000  # of a map, deleted ones that are remembered included
+    shared_key_bytes_max: int = 256
+    shared_value_bytes_max: int = 64 * KIB  # larger things belong elsewhere, their name in the map
+    shared_bytes_max: int = 64 * MIB  # keys and values of a map
+    shared_origins_max: int = 1024  # writers a map remembers: what a deletion saw stays deleted
+    shared_deleted_for: float = 3600.0  # a deletion beats older writes it had not seen
+    shared_drift_max: float = 3600.0  # a stamp further ahead is refused: a time zone is believed
+    shared_piece_bytes: int = 32 * KIB  # of a snapshot or of changes: a record in one piece
+    shared_grace: float = 0.25  # for who has just joined to tell what it shares
+    shared_sync_every: float = 30.0  # replicas compare, should anything have gone astray
+    shared_sync_gap: float = 1.0  # between two pulls from one replica
+    shared_sync_timeout: float = 5.0  # then another replica is asked

@@ -27,12 +27,14 @@ from zmesh.events import (
     CandidateFound,
     CandidateGone,
     CloseNode,
+    CloseState,
     DrainNode,
     EndpointsChanged,
     Event,
     InboundClosed,
     LoopLate,
     OpenInbox,
+    OpenState,
     PacketsReceived,
     PathCause,
     PathDown,
@@ -48,13 +50,16 @@ from zmesh.events import (
     Subscribe,
     TimerFired,
     Unsubscribe,
+    WallClockRead,
     Withdraw,
+    WriteState,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
 from zmesh.message import Failure, FailureKind, InterestKind
 from zmesh.options import NodeOptions
 from zmesh.patterns.redelivery import DeadLetter
 from zmesh.patterns.routing import check_pattern, check_topic
+from zmesh.patterns.shared_state import SharedState, StateCommand
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_events import SessionEnd
 from zmesh.wire.frames import ByeCode, Drain
@@ -129,12 +134,16 @@ class Engine:
             self._news.redelivery.deadline,
             self._news.calls.deadline,
             self._news.serving.deadline,
+            self._news.shared_state.deadline,
             self._drain_until,
         )
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
-        parts = (self._residents, self._introductions, news.redelivery, news.calls, news.serving)
+        parts = (
+            self._residents, self._introductions, news.redelivery, news.calls, news.serving,
+            news.shared_state,
+        )  # fmt: skip
         for part in parts:
             if part.deadline is not None and part.deadline <= now:
                 part.on_timer()
@@ -155,6 +164,7 @@ class Engine:
                 unsent.update(touched)
                 for peer in touched:
                     residents.take_events(peer)
+            news.shared_state.flush()
             news.interest.flush()
             news.redelivery.flush()
             self._perform_orders()
@@ -205,7 +215,7 @@ class Engine:
                 news.calls.on_cancel(call)
             case (
                 Serve() | Withdraw() | Subscribe() | Unsubscribe() | OpenInbox() | DrainNode()
-                | CloseNode()
+                | CloseNode() | OpenState() | CloseState() | WriteState() | WallClockRead()
             ):  # fmt: skip
                 self._on_command(event)
             case _:
@@ -213,8 +223,9 @@ class Engine:
 
     def _on_command(
         self,
-        command: Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode,
-    ) -> None:
+        command: Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
+        | StateCommand,
+    ) -> None:  # fmt: skip
         news = self._news
         match command:
             case Serve(service):
@@ -232,6 +243,8 @@ class Engine:
                 self._drain(deadline)
             case CloseNode():
                 self._close()
+            case OpenState() | CloseState() | WriteState() | WallClockRead():
+                news.shared_state.on_command(command)
             case _:
                 assert_never(command)
 
@@ -396,6 +409,7 @@ class Engine:
         everyone = [self._peers.local, *self._peers]
         unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
         unsettled_in = sum(peer.open_in for peer in everyone)
+        unsettled_out += self._news.shared_state.untold
         return unsettled_out + len(self._news.calls), unsettled_in
 
     def dial_failures(self) -> dict[str, PathCause]:
@@ -412,6 +426,11 @@ class Engine:
         if self._news.interest.subscriptions >= self._options.subscriptions_max:
             limit = self._options.subscriptions_max
             raise UsageError(f"this node has {limit} subscriptions already: end some first")
+
+    @property
+    def shared_state(self) -> SharedState:
+        """The shared maps, to be read, and to ask what would work."""
+        return self._news.shared_state
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the messages that could not be handled, oldest first."""

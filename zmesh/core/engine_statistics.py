@@ -37,6 +37,12 @@ class EngineStatistics:
     requests_refused: int  # given back, because their caller takes too few of its replies
     replies_refused: int  # not sent, for the same reason
     subscriptions: int
+    shared_maps: int
+    shared_bytes: int
+    shared_pulls: int  # comparisons of a map with another replica's that were begun
+    shared_ahead: int  # entries refused because their stamp is too far ahead of this clock
+    shared_full: int  # entries of others refused for want of room
+    shared_rewritten: int  # entries stamped anew, because this clock had been too far ahead
     unwanted: int  # publications that arrived after their subscription ended
     packets_received: int
     packets_unknown: int  # of no link known here
@@ -77,6 +83,12 @@ def gather(
         requests_refused=news.serving.refused_requests,
         replies_refused=news.serving.refused_replies,
         subscriptions=news.interest.subscriptions,
+        shared_maps=len(news.shared_state),
+        shared_bytes=news.shared_state.size,
+        shared_pulls=news.shared_state.pulls,
+        shared_ahead=news.shared_state.refused_ahead,
+        shared_full=news.shared_state.refused_full,
+        shared_rewritten=news.shared_state.rewritten,
         unwanted=news.publish_subscribe.unwanted,
         packets_received=introductions.packets_received,
         packets_unknown=introductions.packets_unknown,

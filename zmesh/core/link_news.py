@@ -20,6 +20,7 @@ from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.request_reply import RequestReply
 from zmesh.patterns.serving import Serving
+from zmesh.patterns.shared_state import SharedState
 from zmesh.reliable.link_events import (
     Accepted,
     Arrived,
@@ -80,6 +81,7 @@ class LinkNews:
         self.redelivery = Redelivery(turn, options, entropy)
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
+        self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
@@ -89,6 +91,7 @@ class LinkNews:
             case Accepted(tickets):
                 self._turn.note_accepted(tickets)
                 self.serving.on_accepted(peer, tickets)
+                self.shared_state.on_accepted(peer, tickets)
             case Returned():
                 self._on_returned(peer, event)
             case Room():
@@ -166,6 +169,8 @@ class LinkNews:
             self.serving.on_requests(peer, source, first, last, records)
         elif kind in (Kind.REPLY, Kind.FAILURE):
             self.calls.on_replies(peer, source, first, last, records)
+        elif kind == Kind.STATE:
+            self.shared_state.on_records(peer, source, first, last, records)
         elif kind == Kind.CANCEL:
             self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
             for record in records:
@@ -183,6 +188,8 @@ class LinkNews:
             self.calls.on_returned(returned)
         elif kind in (Kind.REPLY, Kind.FAILURE):
             self.serving.on_returned(peer, returned, ended)
+        elif kind == Kind.STATE:
+            self.shared_state.on_returned(peer, returned)
 
     def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
         learned: list[Entry] = []
@@ -196,6 +203,9 @@ class LinkNews:
                     assert_never(record)
         self._tell(peer, PeerChange.UPDATED)
         self._on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
+        for kind, text in learned:
+            if kind is InterestKind.STATE:
+                self.shared_state.on_member(peer, text)
 
     # Coming and going
 
@@ -210,6 +220,7 @@ class LinkNews:
         if not peer.announced:
             peer.draining = False
             self.interest.announce(peer)
+            self.shared_state.on_session_begun()
             if self.draining:
                 peer.link.send_control(Drain())
         self._membership.on_linked(
@@ -269,6 +280,7 @@ class LinkNews:
         peer.stale_in += peer.open_in
         peer.open_in = 0
         self.interest.forget(peer)
+        self.shared_state.on_session_ended(peer)
         if reason in _FINAL:
             self.on_gone(peer, reason)
         else:

@@ -18,6 +18,8 @@ from zmesh.actions import (
     PeerChanged,
     PeerView,
     RoomChanged,
+    StateChanged,
+    StateReady,
     TicketsDone,
     Trace,
 )
@@ -36,6 +38,7 @@ from zmesh.face.posting import Posting
 from zmesh.face.runner import ApplicationAction, Runner
 from zmesh.face.services import Services
 from zmesh.face.settings import Settings
+from zmesh.face.shared import SharedMaps
 from zmesh.face.sources import Sources
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
@@ -111,6 +114,9 @@ class Assembly:
         self.calls = Calls(loop, command, options.calls_max)
         self.services = Services(loop, self.outgoing, command)
         self.subscriptions = Subscriptions(command, settlements, options.subscriptions_max)
+        self.shared = SharedMaps(
+            loop, command, self.runner.flush, self.engine.shared_state, options
+        )
         self.inbox = DeliveryQueue(loop, settlements)
         self.peers = Peers(self._views, self._find, self._why_alone)
         self._is_inbox_open = False
@@ -262,6 +268,7 @@ class Assembly:
         self.subscriptions.close(failure)
         self.inbox.close(failure)
         self.peers.close(failure)
+        self.shared.close(failure)
 
     async def _release(self) -> None:
         """Close what holds descriptors, threads and timers."""
@@ -308,15 +315,19 @@ class Assembly:
             case RoomChanged(node):
                 self.posting.peer_rooms.passed(node)
                 self.posting.topic_rooms.passed_all()
+            case StateChanged(name, changes):
+                self.shared.changed(name, changes)
             case _:
                 self._perform_rare(action)
 
     def _perform_rare(
-        self, action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+        self, action: StateReady | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
     ) -> None:
         match action:
             case CancelRequest():
                 self.services.cancel(action)
+            case StateReady(name):
+                self.shared.ready(name)
             case PeerChanged():
                 self._on_peer_changed(action)
             case IdentityClash(endpoint):

@@ -19,6 +19,7 @@ from zmesh.face.inbox import Inbox, Settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
 from zmesh.face.receipts import Receipt
+from zmesh.face.shared import SharedMap
 from zmesh.face.subscriptions import Subscription
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
@@ -27,6 +28,9 @@ H = TypeVar("H", bound=Handler)
 
 SEND_TIMEOUT: Final = 30.0
 """Seconds `send` and `call` wait by default: long for a handler, short for a person."""
+
+SNAPSHOT_TIMEOUT: Final = 10.0
+"""Seconds `shared` waits by default for what other replicas hold."""
 
 
 class Messaging(ABC):
@@ -322,6 +326,33 @@ class Messaging(ABC):
         check_is_text("pattern", pattern)
         assembly.engine.check_subscribe(pattern)
         return assembly.subscription(pattern, settle)
+
+    # Shared state
+
+    async def shared(
+        self,
+        name: str,
+        *,
+        timeout: float | None = SNAPSHOT_TIMEOUT,  # noqa: ASYNC109  # it is no error
+    ) -> SharedMap:
+        """Hold a replica of a map that all nodes share which ask for it by this name.
+
+        Returns with a snapshot from a live replica; at once where this node knows of no other, or
+        after `timeout`, and then what the others hold comes later.
+
+        ```python
+        config = await node.shared("config")
+        await config.set("rate", 5)
+        ```
+
+        Args:
+            name: of the map.
+            timeout: seconds to wait for the snapshot; None waits for ever.
+
+        Raises:
+            InvalidOption, UsageError: the name cannot work, or there are too many.
+        """
+        return await self._at_work().shared.open(name, timeout, self._at_work)
 
 
 def _address(to: str | Peer, option: str = "to") -> str:

@@ -24,6 +24,8 @@ from zmesh.actions import (
     Probe,
     RoomChanged,
     SendPackets,
+    StateChanged,
+    StateReady,
     TicketsDone,
     Trace,
 )
@@ -44,6 +46,7 @@ LATE: Final = 0.1
 
 ApplicationAction = (
     DeliverInbox | DeliverRequests | DeliverPublications | TicketsDone | RoomChanged
+    | StateChanged | StateReady
     | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip
 

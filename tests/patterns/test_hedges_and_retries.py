@@ -7,7 +7,7 @@ import pytest
 from tests.engines import Host, World, body, echo, reply
 from tests.patterns.test_request_reply import answer_of, mesh_of, open_handler, text_of
 from zmesh.actions import CallFailure, CancelRequest, PeerState
-from zmesh.events import CancelCall, CloseNode, DrainNode
+from zmesh.events import CancelCall, CloseNode, DrainNode, SettleDeliveries
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head
 from zmesh.options import NodeOptions
 
@@ -277,6 +277,21 @@ def test_who_has_the_hedge_may_do_better_than_who_raised() -> None:
     assert call not in a.answers
     (first,) = (host for host in (b, c) if host.places)
     first.answer("well")
+    assert text_of(answer_of(a, call)) == "well"
+
+
+def test_who_raised_is_asked_anew_when_the_other_gives_the_call_back() -> None:
+    world = World()
+    a, b, c = mesh_of(world, "a", "bc")
+    call = a.call("work", "well", hedge_after=0.5, retries=1)
+    world.run(0.4)
+    first, other = first_and_other(b, c)
+    other.handlers["work"] = raising
+    world.run(1.0)
+    first.handlers["work"] = lambda _: Outcome.RELEASED
+    other.handlers["work"] = echo
+    source, seq, last, _ = first.places.pop()
+    first.do(SettleDeliveries(source, seq, last, Outcome.RELEASED))
     assert text_of(answer_of(a, call)) == "well"
 
 

@@ -225,17 +225,20 @@ class RequestReply:
         """
         if not call.retries:
             return False
-        if not call.requests:
+        is_with_others = bool(call.requests)
+        if not is_with_others:
             if call.attempts >= self._options.attempts_max:
                 return False
             if not self._budget.take(self._turn.now):
                 self.withheld += 1
                 return False
             self.retried += 1
-            call.message_id = self._next_message_id()
-            call.record = with_extra(call.record, Tag.MESSAGE_ID, call.message_id)
-            self._move(call, "its handler raised", 0.0)
         call.retries -= 1
+        # Who raised has answered the old id: whoever is asked from now on is asked something new.
+        call.message_id = self._next_message_id()
+        call.record = with_extra(call.record, Tag.MESSAGE_ID, call.message_id)
+        if not is_with_others:
+            self._move(call, "its handler raised", 0.0)
         return True
 
     def on_returned(self, returned: Returned) -> None:

@@ -14,8 +14,10 @@ import pytest
 from zmesh.ids import SessionId
 from zmesh.message import Outcome, Tag, with_extra
 from zmesh.patterns import redelivery
+from zmesh.patterns.choosing import Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.request_reply import RequestReply
+from zmesh.patterns.serving import Serving
 from zmesh.reliable.credit import LaneCredit
 from zmesh.reliable.delivery_rate import DeliveryRate
 from zmesh.reliable.fragments import Assembly
@@ -435,6 +437,58 @@ def failover_drops_the_call(patch: pytest.MonkeyPatch) -> None:
 @bug("node", Rule.LIVENESS)
 def failover_waits_for_the_session_to_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RequestReply, "on_provider_gone", lambda *_: None)
+
+
+@bug("node", Rule.LIVENESS)
+def the_loser_of_a_hedge_is_never_cancelled(patch: pytest.MonkeyPatch) -> None:
+    real = RequestReply._answer
+
+    def answer(self: RequestReply, call: Any, *args: Any) -> None:
+        for ticket in list(call.requests.values()):
+            self._release(call, ticket)
+        real(self, call, *args)
+
+    patch.setattr(RequestReply, "_answer", answer)
+
+
+@bug("node", Rule.DUPLICATED)
+def a_hedge_asks_one_provider_after_another(patch: pytest.MonkeyPatch) -> None:
+    real = RequestReply._hedge
+
+    def hedge(self: RequestReply, call: Any) -> None:
+        real(self, call)
+        self._hedges.set(call.number, self._turn.now + call.hedge_after + 0.001)
+
+    patch.setattr(RequestReply, "_hedge", hedge)
+
+
+@bug("node", Rule.LOST)
+def a_retry_keeps_its_message_id(patch: pytest.MonkeyPatch) -> None:
+    real = RequestReply._goes_on
+
+    def goes_on(self: RequestReply, call: Any) -> bool:
+        with pytest.MonkeyPatch.context() as inside:
+            inside.setattr(self, "_next_message_id", lambda: call.message_id)
+            return real(self, call)
+
+    patch.setattr(RequestReply, "_goes_on", goes_on)
+
+
+@bug("node", Rule.MISORDERED)
+def a_key_goes_to_whoever_has_the_least_to_do(patch: pytest.MonkeyPatch) -> None:
+    real = Choosing.choose
+
+    def choose(
+        self: Choosing, service: str, peers: Any, wish: Wish, *args: Any, **more: Any
+    ) -> Any:
+        return real(self, service, peers, Wish(prefer=wish.prefer), *args, **more)
+
+    patch.setattr(Choosing, "choose", choose)
+
+
+@bug("node", Rule.LATE)
+def a_provider_works_on_when_the_time_is_over(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Serving, "_cancel", lambda *_: None)
 
 
 @bug("node", Rule.UNTRUE)

@@ -44,6 +44,8 @@ class _Generator:
         self._seed = seed
         self._level: Level = level
         self._random = Random(f"scenario {level} {seed}")  # noqa: S311  repeatable is the point
+        # A later invention: seeds that found something before it are to stay what they were.
+        self._wishes = Random(f"wishes {level} {seed}")  # noqa: S311
 
     def scenario(self) -> Scenario:
         random, whole = self._random, self._level == "node"
@@ -86,7 +88,16 @@ class _Generator:
                 self._link_options(), window_messages=64, window_messages_max=64, ranges_max=33
             ),
             submissions=tuple(
-                Submission(at, 0, 0, PRIORITY_DEFAULT, (64,), kind="call", name=SERVICES[0])
+                Submission(
+                    at,
+                    0,
+                    0,
+                    PRIORITY_DEFAULT,
+                    (64,),
+                    kind="call",
+                    name=SERVICES[0],
+                    hedge_after=self._wishes.choice((None, 0.05, 0.5)),
+                )
                 for at in sorted(random.uniform(1.0, 4.0) for _ in range(30))
             ),
             faults=(Fault(random.uniform(2.0, 3.0), kind, lost, 0, self._between(0.01, 10.0)),),
@@ -197,12 +208,12 @@ class _Generator:
                     withdraw_after=(
                         self._between(0.001, 2.0) if random.random() < expiring / 4 else None
                     ),
-                    **self._pattern(),
+                    **self._pattern(hosts),
                 )
             )
         return tuple(made)
 
-    def _pattern(self) -> dict[str, Any]:
+    def _pattern(self, hosts: int) -> dict[str, Any]:
         """Return which pattern a submission uses, where hosts are whole nodes."""
         if self._level != "node":
             return {}
@@ -213,7 +224,17 @@ class _Generator:
         if kind == "publish":
             return {"kind": kind, "name": random.choice(PUBLISHED)}
         timeout = random.choice((None, self._between(0.2, 20.0)))
-        return {"kind": kind, "name": random.choice(SERVICES), "timeout": timeout}
+        call = {"kind": kind, "name": random.choice(SERVICES), "timeout": timeout}
+        return call | self._wish(hosts)
+
+    def _wish(self, hosts: int) -> dict[str, Any]:
+        """Return what a caller wants beside its key: mostly nothing."""
+        random = self._wishes
+        return {
+            "prefer": random.choice((None, None, None, random.randrange(hosts))),
+            "hedge_after": random.choice((None, None, 10 ** random.uniform(-3.0, 0.0))),
+            "retries": random.choice((0, 0, 0, 1, 3)),
+        }
 
     def _sizes(self, options: LinkOptions) -> tuple[int, ...]:
         """Return the sizes of the bodies of one submission: mostly few and small."""

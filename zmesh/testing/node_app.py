@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 
 from zmesh.actions import (
     Action,
@@ -77,6 +78,7 @@ class NodeApp:
         )
         self.services: dict[str, None] = {}
         self.topics: dict[str, int] = {}  # pattern -> token
+        self._requests: dict[tuple[Source, int], NodeJob] = {}
         self._tokens = 0
         self._parked: deque[Submission] = deque()
         self.leaving = False
@@ -182,14 +184,31 @@ class NodeApp:
             one = replace(submission, sizes=(size,))
             message = self._books.submit(process, one, Kind.REQUEST).messages[0]
             record: Record = (head(Kind.REQUEST), one.name, message.body)
-            process.deliver(Call(message.number, record, one.lane, deadline))
+            self._books.calls.on_called(message, partial(self._seen, one.name))
+            prefer = None if one.prefer is None else self._books.node_of(one.prefer)
+            process.deliver(
+                Call(
+                    message.number,
+                    record,
+                    one.lane,
+                    deadline,
+                    one.key,
+                    prefer,
+                    one.hedge_after,
+                    one.retries,
+                )
+            )
             if one.withdraw_after is not None:
                 process.queue.after(one.withdraw_after, self._cancel, message.number)
 
     def _cancel(self, number: int) -> None:
-        if self._process.alive and self._books.ledger.open_calls.pop(number, None) is not None:
-            self._books.ledger.cancelled.add(number)
+        if self._process.alive and self._books.on_cancelled(number):
             self._process.deliver(CancelCall(number))
+
+    def _seen(self, service: str) -> frozenset[NodeId]:
+        """Return the providers of a service in sight, this node included."""
+        seen = {view.id for view in self._books.providers(self._process, service)}
+        return frozenset(seen | {self._process.node} if service in self.services else seen)
 
     # What the engine tells
 
@@ -253,13 +272,19 @@ class NodeApp:
                 continue
             first = delivery.first_seq + offset
             last = delivery.last_seq if whole else first
-            self.handlers.take(NodeJob(source, first, last, kind, record, *taken))
+            job = NodeJob(source, first, last, kind, record, *taken)
+            if kind is Kind.REQUEST:
+                self._requests[source, first] = job
+            self.handlers.take(job)
 
     def _stop(self, source: Source, first_seq: int) -> None:
         """Give a request back that no handler has begun with: its caller waits no longer."""
+        if (source, first_seq) in self._requests:
+            self._requests[source, first_seq].handling.cancelled = True
         for job in self.handlers.drop(
             lambda job: job.source == source and job.first_seq == first_seq
         ):
+            self._requests.pop((job.source, job.first_seq), None)
             self._settle(job, Verdict(Outcome.RELEASED))
 
     # What handlers decide
@@ -267,6 +292,7 @@ class NodeApp:
     def _on_verdict(self, job: NodeJob, verdict: Verdict) -> None:
         if not self._process.alive or self._process.left:
             return
+        self._requests.pop((job.source, job.first_seq), None)
         if job.kind is not Kind.REQUEST or verdict.outcome in (Outcome.RELEASED, Outcome.REJECTED):
             self._settle(job, verdict)
             return
@@ -277,6 +303,7 @@ class NodeApp:
         answer = answer.ljust(len(job.message.body), b".")
         job.handling.verdict = Verdict(Outcome.ACCEPTED)
         job.handling.answer = answer
+        job.handling.raised = kind is Kind.FAILURE
         self._process.note("answers", job.number, kind.name)
         self._process.deliver(
             Reply(

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable
 from zmesh.actions import CallAnswered, Delivery, PeerChange, PeerChanged, PeerState, PeerView
 from zmesh.events import Source
 from zmesh.ids import NodeId
-from zmesh.message import FailureKind, Kind, Record
+from zmesh.message import FailureKind, Kind, Record, Tag, extra
+from zmesh.testing.call_books import CALLS_TOGETHER, CallBooks
 from zmesh.testing.findings import Rule
 from zmesh.testing.node_ledger import Handling, NodeLedger, NodeMessage, NodeParcel
 from zmesh.testing.node_process import NodeProcess
 from zmesh.testing.scenario import Scenario, Submission
 
 FAILOVER_WITHIN = 0.5  # seconds after the caller heard that its provider is gone
-CALLS_TOGETHER = 64  # more than any provider has at once in the scenarios
 AFTERMATH = 5.0  # seconds after a fault in which a link may still be broken and nobody knows
 
 
@@ -47,6 +47,7 @@ class NodeBooks:
             fickle=any(each.kind == "topic" and not each.added for each in scenario.changes),
             attempts_max=scenario.attempts_max,
         )
+        self.calls = CallBooks(scenario, wrong, self._is_disturbed)
         self._views: dict[str, dict[NodeId, PeerView]] = {}  # what each process was told
         self._known: dict[NodeParcel, None] = {}  # sent to a peer that had joined
 
@@ -80,10 +81,21 @@ class NodeBooks:
         process.note("answered", answer.call, failure, answer.peer)
         known = answer.call < len(self.ledger.messages)
         service = self.ledger.messages[answer.call].submission.name if known else ""
-        providers = [view.name for view in self._providers(process, service)]
+        providers = [view.name for view in self.providers(process, service)]
         self.ledger.on_answered(process.label, answer, process.clock.read(), providers=providers)
+        if known:
+            self.calls.on_ended(self.ledger.messages[answer.call])
 
-    def _providers(self, process: NodeProcess, service: str) -> list[PeerView]:
+    def on_cancelled(self, number: int) -> bool:
+        """Note that a caller waits for its call no longer; False where that had ended."""
+        call = self.ledger.open_calls.pop(number, None)
+        if call is None:
+            return False
+        self.ledger.cancelled.add(number)
+        self.calls.on_ended(call)
+        return True
+
+    def providers(self, process: NodeProcess, service: str) -> list[PeerView]:
         """Return the providers of a service that a process's application can see."""
         return [
             view
@@ -102,6 +114,10 @@ class NodeBooks:
         )
         if taken is not None:
             process.note("delivered", taken[0].number, kind.name, source.lane)
+            if kind is Kind.REQUEST:
+                ttl_ms = extra(record, Tag.TTL_MS)
+                ttl = ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+                self.calls.on_delivered(process, *taken, ttl)
         stranger = source.node != process.node and source.node not in self.views(process)
         if stranger and self._scenario.calm:
             self.wrong(Rule.IDENTITY, process.label, "is given a message of who has not joined")
@@ -142,7 +158,8 @@ class NodeBooks:
     def _expect_failover(self, process: NodeProcess, gone: PeerView) -> None:
         """Calls a provider had when it was lost must soon be with another, if there is one.
 
-        Where windows are small a call may have to wait for credit, so nothing is expected then.
+        Where windows are small a call may have to wait for credit, so nothing is expected then;
+        nor of calls that another provider has, or that are for one who may be silent.
         """
         if self._scenario.link.window_messages < CALLS_TOGETHER:
             return
@@ -150,11 +167,14 @@ class NodeBooks:
         until = queue.now + FAILOVER_WITHIN
         for call in self.ledger.open_calls.values():
             last = call.handlings[-1] if call.handlings else None
+            wish = call.submission
+            if wish.key or wish.hedge_after is not None or wish.prefer is not None:
+                continue
             if call.sender != process.label or last is None or last.index != index_of(gone.id):
                 continue
             others = [
                 view.id
-                for view in self._providers(process, call.submission.name)
+                for view in self.providers(process, call.submission.name)
                 if not self._is_disturbed(process.index, index_of(view.id), queue.now, until)
             ]
             if others:

@@ -29,6 +29,8 @@ class Handling:
     attempt: int
     verdict: Verdict | None = None
     answer: bytes = b""  # of a call
+    raised: bool = False  # and the answer is an exception
+    cancelled: bool = False  # it was told that nobody waits for its call
 
 
 @dataclass(slots=True, eq=False)
@@ -179,20 +181,28 @@ class NodeLedger:
             self._wrong(Rule.UNTRUE, handling.receiver, text)
 
     def _check_request(self, message: NodeMessage, handling: Handling) -> None:
-        """A request goes to another provider only when the one before cannot answer."""
+        """A request goes to another provider only when the one before cannot answer.
+
+        A hedged one may be with two.
+        """
+        is_hedged = message.submission.hedge_after is not None
+        holders = 0
         for earlier in message.handlings:
             given_back = earlier.verdict is not None and earlier.verdict.outcome in GIVEN_BACK
+            raised = earlier.raised and message.submission.retries > 0
             elsewhere = earlier.receiver != handling.receiver
             # A provider that was lost may still get to it, late, as the attempt it was.
             lost = elsewhere and any(
                 self._may_be_lost(message.source, index)
                 for index in (earlier.index, handling.index)
             )
-            if not given_back and not lost:
-                text = f"{message} is with {earlier.receiver} already"
-                self._wrong(Rule.DUPLICATED, handling.receiver, text)
+            if not given_back and not lost and not raised:
+                holders += 1
+                if not elsewhere or holders > is_hedged:
+                    text = f"{message} is with {earlier.receiver} already"
+                    self._wrong(Rule.DUPLICATED, handling.receiver, text)
             same = handling.attempt == earlier.attempt
-            if same or (handling.attempt < earlier.attempt and not lost):
+            if same or (handling.attempt < earlier.attempt and not lost and not is_hedged):
                 text = f"{message} comes again as attempt {handling.attempt}"
                 self._wrong(Rule.UNTRUE, handling.receiver, text)
 

@@ -77,7 +77,10 @@ class Submission:
     withdraw_after: float | None = None  # the caller gives up waiting
     kind: Literal["direct", "call", "publish"] = "direct"
     name: str = ""  # of the service or the topic
-    timeout: float | None = None  # of a call
+    timeout: float | None = None  # of a call, as what follows
+    prefer: int | None = None  # a host
+    hedge_after: float | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,14 @@ async def test_request_reply() -> None:
             assert "rejected the message: a negative number has no factorial" in out
 
 
+async def test_hedged_call() -> None:
+    program = "examples/hedged_call.py"
+    async with run(program, "slow") as slow, run(program, "quick"):
+        async with run(program, "call") as caller:
+            assert await caller.ended() == (0, "148933\n", "")
+        assert await slow.line() == "somebody waits for it still: False"
+
+
 async def test_publish_subscribe() -> None:
     program = "examples/publish_subscribe.py"
     told = [f"sensors.kitchen.temp {20 + n / 2} C" for n in range(1, 6)]
@@ -56,6 +64,7 @@ async def test_publish_subscribe() -> None:
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
+        ("hedged_call.py", ["serve"]),
         ("hello.py", []),
         ("publish_subscribe.py", []),
         ("publish_subscribe.py", ["publish", "two"]),

@@ -1,0 +1,360 @@
+"""Fan-out: one message to every member of a group, and what became of it at each.
+
+A member stays open until it accepted or refused the message, or the deadline: one that is lost or
+leaves is waited for, and gets the message again when it is back in the group. A process without
+storage comes back under another id, so one of the same name takes the place of a member whose
+session is over. `groups` is the other side, and knows what it has handled.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from zmesh.actions import FanOutChanged, FanOutEnded, MemberStanding, MemberState
+from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.turn import Turn
+from zmesh.deadlines import Deadlines, earliest
+from zmesh.events import StartFanOut
+from zmesh.ids import Entropy, NodeId
+from zmesh.message import FailureKind, InterestKind, Outcome, Record, Tag, Ticket, with_extra
+from zmesh.options import NodeOptions
+from zmesh.patterns.interest import InterestTable
+from zmesh.patterns.redelivery import Redelivery
+from zmesh.reliable.link_events import Returned
+
+_UNANSWERED = "it has not answered yet"
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A member of the group, and how it stands."""
+
+    place: int
+    node: NodeId
+    name: str
+    state: MemberState = MemberState.PENDING
+    reason: str = ""
+    failure: FailureKind | None = None
+    attempts: int = 1
+    ticket: "FanOutTicket | None" = None  # of what it has, or is on its way to it
+
+    def standing(self) -> MemberStanding:
+        return MemberStanding(
+            self.place, self.node, self.name, self.state, self.reason, self.failure, self.attempts
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A fan-out under way."""
+
+    number: int
+    record: Record
+    lane: int
+    expires: float | None
+    include_late: bool
+    members: list[_Member] = field(default_factory=list)  # by place
+    by_node: dict[NodeId, _Member] = field(default_factory=dict)
+    open: int = 0  # members without outcome
+
+    @property
+    def group(self) -> str:
+        return self.record[1]
+
+
+class FanOutTicket(InternalTicket):
+    """The ticket of one attempt at one member."""
+
+    __slots__ = ("member", "running")
+
+    def __init__(self, running: _Running, member: _Member) -> None:
+        super().__init__()
+        self.running = running
+        self.member = member
+
+
+class FanOut:
+    """The sending side of fan-outs."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        interest: InterestTable,
+        redelivery: Redelivery,
+        options: NodeOptions,
+        entropy: Entropy,
+    ) -> None:
+        self._turn = turn
+        self._interest = interest
+        self._redelivery = redelivery
+        self._options = options
+        self._entropy = entropy
+        self._running: dict[int, _Running] = {}
+        self._deadlines: Deadlines[int] = Deadlines()
+        self._retries: Deadlines[tuple[int, int]] = Deadlines()  # by fan-out and place
+        self._message_ids = 0
+        self.repeats = 0  # sent again, for whatever reason
+
+    def __len__(self) -> int:
+        """Count the fan-outs under way."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many members have nothing on its way to them now, and no outcome."""
+        return sum(
+            member.state is MemberState.PENDING and member.ticket is None
+            for running in self._running.values()
+            for member in running.members
+        )
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return earliest(self._deadlines.next, self._retries.next)
+
+    # Commands
+
+    def on_start(self, start: StartFanOut) -> None:
+        """Send a message to every member that is there now; `FanOutEnded` tells the end."""
+        self._message_ids += 1
+        record = with_extra(start.record, Tag.MESSAGE_ID, self._message_ids)
+        expires = None if start.ttl is None else self._turn.now + start.ttl
+        running = _Running(start.fan_out, record, start.lane, expires, start.include_late)
+        self._running[running.number] = running
+        self._deadlines.set(running.number, start.deadline)
+        for peer in list(self._interest.members(InterestKind.GROUP, running.group)):
+            if peer.present:
+                self._add(running, peer)
+        self._check_over(running)
+
+    def on_cancel(self, number: int) -> None:
+        """Forget a fan-out nobody waits for, and take back what has not arrived."""
+        running = self._running.get(number)
+        if running is not None:
+            self._forget(running)
+
+    # Members
+
+    def on_member(self, peer: Peer, groups: Iterable[str]) -> None:
+        """Take note that a node is in these groups now, newly or again."""
+        for running in list(self._running.values()):
+            if running.group in groups:
+                self._on_member_of(running, peer)
+
+    def _on_member_of(self, running: _Running, peer: Peer) -> None:
+        member = running.by_node.get(peer.id)
+        if member is None:
+            member = self._replaced_by(running, peer)
+            if member is not None:
+                self._take_over(running, member, peer)
+            elif running.include_late:
+                self._add(running, peer)
+        elif member.state is not MemberState.PENDING:
+            return
+        elif member.ticket is not None:  # what it was sent before goes on its way
+            self._change(running, member, _UNANSWERED)
+        elif (running.number, member.place) not in self._retries:
+            self._send(running, member, peer)
+
+    def on_away(self, peer: Peer, reason: str) -> None:
+        """Take note that a node was lost or has left: it is waited for."""
+        for running in self._running.values():
+            member = running.by_node.get(peer.id)
+            if member is not None and member.state is MemberState.PENDING:
+                self._change(running, member, f"it is gone: {reason}")
+
+    def _add(self, running: _Running, peer: Peer) -> None:
+        member = _Member(len(running.members), peer.id, peer.label)
+        running.members.append(member)
+        running.by_node[peer.id] = member
+        running.open += 1
+        self._send(running, member, peer)
+
+    def _replaced_by(self, running: _Running, peer: Peer) -> _Member | None:
+        """Return the member whose place a newcomer takes, if there is one."""
+        for member in running.members:
+            if member.name == peer.label and self._is_replaceable(running, member):
+                return member
+        return None
+
+    def _is_replaceable(self, running: _Running, member: _Member) -> bool:
+        """Return whether a node of the same name may be the successor of a member.
+
+        Where whoever comes is included, one that was given up too soon is so on its return.
+        """
+        if member.state is not MemberState.PENDING:
+            return False
+        peer = self._turn.peers.find(member.node)
+        if peer is None or peer.present:
+            return peer is None
+        return running.include_late or peer.carrier.session is None
+
+    def _take_over(self, running: _Running, member: _Member, peer: Peer) -> None:
+        self._recall(member)
+        self._retries.discard((running.number, member.place))
+        del running.by_node[member.node]
+        member.node = peer.id
+        running.by_node[peer.id] = member
+        self.repeats += 1
+        self._send(running, member, peer)
+
+    # Sending
+
+    def _send(self, running: _Running, member: _Member, peer: Peer) -> None:
+        """Send a member the message, unless that can wait or is too late."""
+        ttl = None if running.expires is None else running.expires - self._turn.now
+        if ttl is not None and ttl <= 0:
+            self._fail(running, member, FailureKind.EXPIRED, "its time to live was over")
+            return
+        if self._turn.room(peer) <= 0:
+            self._wait(running, member, "its queue is full", 0.0)
+            return
+        record = running.record
+        if member.attempts > 1:
+            record = with_extra(record, Tag.ATTEMPT, member.attempts)
+        ticket = member.ticket = FanOutTicket(running, member)
+        self._change(running, member, _UNANSWERED)
+        self._turn.submit(peer, running.lane, [record], ticket, ttl=ttl)
+        if ticket.failures:  # its body is too large to be sent
+            member.ticket = None
+            self._fail(running, member, FailureKind.REJECTED, ticket.failures[0].reason)
+
+    def _recall(self, member: _Member) -> None:
+        """Take back what is on its way to a member, as far as it has not arrived."""
+        ticket, member.ticket = member.ticket, None
+        peer = None if ticket is None else self._turn.peers.find(member.node)
+        if ticket is not None and peer is not None:
+            self._turn.withdraw(peer, ticket)
+
+    def _wait(self, running: _Running, member: _Member, reason: str, pause: float) -> None:
+        """Look after a member again after a pause, or when it is back in the group."""
+        self._change(running, member, reason)
+        again_at = self._turn.now + max(pause, self._options.redeliver_min)
+        self._retries.set((running.number, member.place), again_at)
+
+    # Outcomes
+
+    def on_accepted(self, tickets: Iterable[Ticket]) -> None:
+        """Note which members accepted the message."""
+        if not self._running:
+            return
+        for ticket in tickets:
+            if isinstance(ticket, FanOutTicket) and ticket.member.ticket is ticket:
+                ticket.member.ticket = None
+                self._finish(ticket.running, ticket.member, MemberState.ACCEPTED)
+
+    def on_returned(self, peer: Peer, returned: Returned) -> None:
+        """Decide on a message that a member did not accept."""
+        ticket = returned.ticket
+        if not isinstance(ticket, FanOutTicket) or ticket.member.ticket is not ticket:
+            return
+        running, member = ticket.running, ticket.member
+        member.ticket = None
+        match returned.outcome:
+            case Outcome.REJECTED:
+                self._fail(running, member, FailureKind.REJECTED, returned.reason)
+            case Outcome.EXPIRED:
+                self._fail(running, member, FailureKind.EXPIRED, "nobody began to handle it")
+            case Outcome.MODIFIED:
+                self._try_again(running, member, peer, returned, returned.reason)
+            case Outcome.UNKNOWN:  # and so would be the outcome of a handler that kills its node
+                self._try_again(running, member, peer, returned, "it is gone")
+            case _:
+                reason = returned.reason or "it gave the message back"
+                self._wait(running, member, reason, returned.delay)
+
+    def _try_again(
+        self, running: _Running, member: _Member, peer: Peer, returned: Returned, reason: str
+    ) -> None:
+        """Count an attempt, and make another unless there were enough."""
+        options, attempts = self._options, member.attempts
+        if attempts >= options.attempts_max:
+            self._redelivery.bury(peer, returned.record, reason, attempts)
+            self._fail(running, member, FailureKind.DEAD_LETTERED, reason)
+            return
+        member.attempts += 1
+        ceiling = min(options.redeliver_max, options.redeliver_min * 2.0 ** min(attempts, 30))
+        pause = max(returned.delay, ceiling * self._entropy.uniform(0.5, 1.0))
+        self._wait(running, member, reason, pause)
+
+    def on_timer(self) -> None:
+        """Send again what is due, and end the fan-outs whose time is over."""
+        now = self._turn.now
+        for number, place in self._retries.due(now):
+            running = self._running[number]
+            self._look_after(running, running.members[place])
+        for number in self._deadlines.due(now):
+            self._end(self._running[number])
+
+    def _look_after(self, running: _Running, member: _Member) -> None:
+        """Send a member the message if it is there, or its successor; else it is waited for."""
+        present = [
+            peer
+            for peer in self._interest.members(InterestKind.GROUP, running.group)
+            if peer.present
+        ]
+        for peer in present:
+            if peer.id == member.node:
+                self.repeats += 1
+                self._send(running, member, peer)
+                return
+        if self._is_replaceable(running, member):
+            for peer in present:
+                if peer.label == member.name and peer.id not in running.by_node:
+                    self._take_over(running, member, peer)
+                    return
+
+    # Ends
+
+    def _fail(self, running: _Running, member: _Member, failure: FailureKind, reason: str) -> None:
+        member.failure, member.reason = failure, reason
+        self._finish(running, member, MemberState.FAILED)
+
+    def _finish(self, running: _Running, member: _Member, state: MemberState) -> None:
+        member.state = state
+        if state is MemberState.ACCEPTED:
+            member.reason = ""
+        running.open -= 1
+        self._tell(running, member)
+        self._check_over(running)
+
+    def _check_over(self, running: _Running) -> None:
+        """End a fan-out when all members have their outcome, unless others may come."""
+        if not running.open and not running.include_late:
+            self._end(running)
+
+    def _end(self, running: _Running) -> None:
+        if self._forget(running):
+            self._turn.actions.append(FanOutEnded(running.number))
+
+    def _forget(self, running: _Running) -> bool:
+        """Take back what has not arrived; False where that was done before."""
+        if self._running.pop(running.number, None) is None:
+            return False
+        self._deadlines.discard(running.number)
+        for member in running.members:
+            self._recall(member)
+            self._retries.discard((running.number, member.place))
+        return True
+
+    def close(self) -> None:
+        """End all: the node closes."""
+        for running in list(self._running.values()):
+            self._forget(running)
+            self._turn.actions.append(FanOutEnded(running.number, is_closed=True))
+
+    # Telling
+
+    def _change(self, running: _Running, member: _Member, reason: str) -> None:
+        """Say anew why a member has no outcome yet."""
+        if member.reason != reason:
+            member.reason = reason
+            self._tell(running, member)
+
+    def _tell(self, running: _Running, member: _Member) -> None:
+        actions, standing = self._turn.actions, member.standing()
+        last = actions[-1] if actions else None
+        if type(last) is FanOutChanged and last.fan_out == running.number:
+            last.members.append(standing)
+        else:
+            actions.append(FanOutChanged(running.number, [standing]))

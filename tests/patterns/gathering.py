@@ -35,9 +35,10 @@ def leave(host: Host) -> None:
 class Report:
     """A fan-out of a host, as its application sees it."""
 
-    def __init__(self, host: Host, number: int) -> None:
+    def __init__(self, host: Host, number: int, text: str) -> None:
         self.host = host
         self.number = number
+        self.text = text
 
     @property
     def standings(self) -> dict[str, MemberStanding]:
@@ -89,7 +90,7 @@ def fan_out(
     record = (head(Kind.GROUP), group, text.encode())
     deadline = host.world.queue.now + timeout
     host.do(StartFanOut(host.calls, record, 4, deadline, include_late, ttl))
-    return Report(host, host.calls)
+    return Report(host, host.calls, text)
 
 
 class Answers:

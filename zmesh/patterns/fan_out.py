@@ -14,7 +14,7 @@ from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.events import StartFanOut
-from zmesh.ids import Entropy, NodeId
+from zmesh.ids import NodeId
 from zmesh.message import FailureKind, InterestKind, Outcome, Record, Tag, Ticket, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable
@@ -81,13 +81,11 @@ class FanOut:
         interest: InterestTable,
         redelivery: Redelivery,
         options: NodeOptions,
-        entropy: Entropy,
     ) -> None:
         self._turn = turn
         self._interest = interest
         self._redelivery = redelivery
         self._options = options
-        self._entropy = entropy
         self._running: dict[int, _Running] = {}
         self._deadlines: Deadlines[int] = Deadlines()
         self._retries: Deadlines[tuple[int, int]] = Deadlines()  # by fan-out and place
@@ -267,14 +265,13 @@ class FanOut:
         self, running: _Running, member: _Member, peer: Peer, returned: Returned, reason: str
     ) -> None:
         """Count an attempt, and make another unless there were enough."""
-        options, attempts = self._options, member.attempts
-        if attempts >= options.attempts_max:
+        attempts = member.attempts
+        if attempts >= self._options.attempts_max:
             self._redelivery.bury(peer, returned.record, reason, attempts)
             self._fail(running, member, FailureKind.DEAD_LETTERED, reason)
             return
         member.attempts += 1
-        ceiling = min(options.redeliver_max, options.redeliver_min * 2.0 ** min(attempts, 30))
-        pause = max(returned.delay, ceiling * self._entropy.uniform(0.5, 1.0))
+        pause = max(returned.delay, self._redelivery.backoff(attempts))
         self._wait(running, member, reason, pause)
 
     def on_timer(self) -> None:

@@ -16,7 +16,6 @@ from zmesh.events import (
     StartFanOut,
     StartSurvey,
 )
-from zmesh.ids import Entropy
 from zmesh.message import InterestKind, Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.fan_out import FanOut
@@ -36,13 +35,12 @@ class Gatherings:
         interest: InterestTable,
         redelivery: Redelivery,
         options: NodeOptions,
-        entropy: Entropy,
     ) -> None:
         self._turn = turn
         self._interest = interest
         self._attributes: dict[str, str] = {}  # of this node, as told to others
         self.groups = Groups(turn, options)
-        self.fan_out = FanOut(turn, interest, redelivery, options, entropy)
+        self.fan_out = FanOut(turn, interest, redelivery, options)
         self.survey = Survey(turn, interest)
 
     @property

@@ -27,9 +27,14 @@ def view(
     state: PeerState = PeerState.ALIVE,
     services: tuple[str, ...] = (),
     topics: tuple[str, ...] = (),
+    groups: tuple[str, ...] = (),
+    **attributes: str,
 ) -> PeerView:
     node = NodeId(name.encode().ljust(16, b"-"))
-    return PeerView(node, name, state, frozenset(services), frozenset(topics), (), 1, 0.001)
+    return PeerView(
+        node, name, state, frozenset(services), frozenset(topics), (), 1, 0.001,
+        groups=frozenset(groups), attributes=attributes,
+    )  # fmt: skip
 
 
 class Bench:
@@ -209,3 +214,49 @@ async def test_dropped_watcher_is_forgotten() -> None:
     bench.peers.watch()
     gc.collect()
     assert len(bench.peers._watchers) == 0
+
+
+# Groups and attributes
+
+
+def test_peers_can_be_selected_by_service_group_and_attributes() -> None:
+    bench = Bench(
+        view("a", groups=("cameras",), room="kitchen"),
+        view("b", groups=("cameras",), room="cellar", services=("resize",)),
+        view("c", PeerState.LOST, groups=("cameras",)),
+    )
+    select = bench.peers.select
+    assert [peer.name for peer in select()] == ["a", "b"]
+    assert [peer.name for peer in select(group="cameras")] == ["a", "b"]
+    assert [peer.name for peer in select(where={"room": "kitchen"})] == ["a"]
+    assert [peer.name for peer in select(where={"room": "kitchen", "floor": 1})] == []
+    assert [peer.name for peer in select(group="cameras", service="resize")] == ["b"]
+
+
+async def test_waiting_for_a_group_ends_when_there_are_enough() -> None:
+    bench = Bench(view("a"))
+    waiting = asyncio.create_task(bench.peers.wait_for(group="cameras", timeout=5))
+    await asyncio.sleep(0)
+    bench.change(PeerChange.UPDATED, view("a", groups=("cameras",)))
+    assert [peer.name for peer in await waiting] == ["a"]
+    with pytest.raises(PeersMissing, match=r"no 1 peer with {'room': 'attic'} within"):
+        await bench.peers.wait_for(where={"room": "attic"}, timeout=0.0)
+
+
+async def test_a_watch_of_some_tells_who_begins_and_ceases_to_be_one_of_them() -> None:
+    bench = Bench(view("a", room="kitchen"), view("b", room="cellar"))
+    watcher = bench.peers.watch(where={"room": "kitchen"})
+    bench.change(PeerChange.UPDATED, view("b", room="attic"))  # not wanted, before and after
+    bench.change(PeerChange.UPDATED, view("b", room="kitchen"))
+    bench.change(PeerChange.SUSPECTED, view("b", PeerState.SUSPECT, room="kitchen"))
+    bench.change(PeerChange.UPDATED, view("a", room="cellar"))
+    bench.change(PeerChange.LEFT, view("a", PeerState.LEFT, room="cellar"), "bye")
+    bench.change(PeerChange.LEFT, view("b", PeerState.LEFT, room="kitchen"), "bye")
+    events = await take(watcher, 5)
+    told = [(type(each), each.peer.name) for each in events if not isinstance(each, Overrun)]
+    assert told == [(Joined, "a"), (Joined, "b"), (Suspected, "b"), (Left, "a"), (Left, "b")]
+    assert [event.reason for event in events if isinstance(event, Left)] == [
+        "no longer with {'room': 'kitchen'}",
+        "bye",
+    ]
+    assert not watcher._events

@@ -185,7 +185,9 @@ class Host:
             case DeliverPublications(pairs):
                 for delivery, tokens in pairs:
                     assert len(tokens) == len(delivery.records)
-                    self.heard += [(r[1], body(r).decode()) for r in delivery.records]
+                    self.heard += [
+                        (r[1], body(r).decode(errors="replace")) for r in delivery.records
+                    ]
                     self._accept(delivery)
             case DeliverRequests(deliveries):
                 for delivery in deliveries:

@@ -14,7 +14,7 @@ IMPURE = {
 }  # fmt: skip
 PURE_PACKAGES = ("wire", "reliable", "patterns", "core")
 PURE_MODULES = (
-    "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options",
+    "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options", "terms",
     "discovery.candidates", "discovery.membership",
 )  # fmt: skip
 

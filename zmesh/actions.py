@@ -93,6 +93,13 @@ class DeliverPublications:
 
 
 @dataclass(slots=True)
+class PublicationsMissed:
+    """Publishers did not send so many to these subscriptions, which may miss some."""
+
+    counts: list[tuple[int, int]]  # token and count; what it missed came before what is next
+
+
+@dataclass(slots=True)
 class TicketsDone:
     """Every record of these tickets has its outcome."""
 
@@ -224,7 +231,7 @@ class Trace:
 
 Action = (
     SendPackets | Dial | HangUp | Probe
-    | DeliverInbox | DeliverRequests | DeliverPublications | TicketsDone | RoomChanged
-    | StateChanged | StateReady
+    | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
+    | RoomChanged | StateChanged | StateReady
     | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

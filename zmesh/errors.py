@@ -74,6 +74,16 @@ class WrongThread(UsageError):
         )
 
 
+class MissingPackage(UsageError):
+    """Something was asked for that needs a package which is not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        self.what = what
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{what} needs the package {package}: pip install 'zmesh[{extra}]'")
+
+
 class BodyTooLarge(UsageError):
     """A body is above the limit for one message."""
 
@@ -259,6 +269,18 @@ class RemoteError(DeliveryError):
         self.message = message
         self.traceback = traceback
         super().__init__(f"the handler of {service!r} raised {type_name}: {message}")
+
+
+class SlowSubscriber(ZmeshError):
+    """A subscription with `when_full="disconnect"` was read too slowly, and has ended."""
+
+    def __init__(self, pattern: str, limit: int) -> None:
+        self.pattern = pattern
+        self.limit = limit
+        super().__init__(
+            f"the subscription to {pattern!r} has ended, because more than {limit} publications "
+            "waited for it: read faster, allow more with limit=, or choose another when_full="
+        )
 
 
 class DuplicateIdentity(ZmeshError):

@@ -8,6 +8,7 @@ from enum import Enum
 
 from zmesh.ids import NodeId, Path
 from zmesh.message import Outcome, Record, Ticket
+from zmesh.terms import PLAIN, Terms
 
 
 class PathCause(Enum):
@@ -132,6 +133,7 @@ class Publish:
     ticket: Ticket  # `expected` is set by the engine to the number of receivers
     key: str | None = None
     ttl: float | None = None
+    keep: int | None = None  # so many of the topic, this included, are kept; 0 ends that
 
 
 @dataclass(slots=True)
@@ -207,6 +209,7 @@ class Subscribe:
 
     token: int
     pattern: str
+    terms: Terms = PLAIN
 
 
 @dataclass(frozen=True, slots=True)

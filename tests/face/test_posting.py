@@ -7,7 +7,15 @@ import pytest
 
 from tests.face.test_runner import FakeApplication, FakeNetwork
 from zmesh.actions import Action
-from zmesh.errors import Backpressure, BodyNotEncodable, Closed, PeerLost, PeerUnknown, Rejected
+from zmesh.errors import (
+    Backpressure,
+    BodyNotEncodable,
+    Closed,
+    PeerLost,
+    PeersMissing,
+    PeerUnknown,
+    Rejected,
+)
 from zmesh.events import Event, Post, Publish
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.posting import BACKLOG_MAX, BATCH_BYTES_MAX, BATCH_MAX, LARGE_BYTES, Posting
@@ -29,6 +37,7 @@ class FakeEngine:
         self.room_left = 1000
         self.queued_bytes = 123
         self.topic_room: int | None = None
+        self.names: list[str] = []
         self.is_known = True
         self.events: list[Event] = []
         self.deadline: float | None = None
@@ -55,6 +64,10 @@ class FakeEngine:
     def queued(self, node: NodeId) -> tuple[int, int]:
         assert node == NODE
         return (3, self.queued_bytes)
+
+    def receivers(self, record: Record) -> list[str]:
+        assert record[1] == "a.b"
+        return self.names
 
     def room_to_publish(self, topic: str) -> int | None:
         assert topic == "a.b"
@@ -480,4 +493,41 @@ async def test_closing_fails_what_is_open_and_what_waits() -> None:
         await waiting
     with pytest.raises(Closed):
         await bench.post()
+    bench.runner.stop()
+
+
+# Receivers
+
+PUBLICATION: Record = (4, "a.b", b"x")
+
+
+async def test_receivers_are_waited_for() -> None:
+    bench = Bench()
+    waiting = asyncio.create_task(bench.posting.wait_for_receivers(PUBLICATION, 2, 10.0))
+    for names in (["one"], ["one", "two"]):
+        await turn()
+        assert not waiting.done()
+        bench.engine.names = names
+        bench.posting.receivers_changed()
+    await waiting
+    await bench.posting.wait_for_receivers(PUBLICATION, 2, None)
+    bench.runner.stop()
+
+
+async def test_too_few_receivers_in_time_are_named() -> None:
+    bench = Bench()
+    bench.engine.names = ["one"]
+    with pytest.raises(PeersMissing, match=r"2 receivers of 'a\.b' within 0\.01 s.*one"):
+        await bench.posting.wait_for_receivers(PUBLICATION, 2, 0.01)
+    assert not bench.posting._watchers
+    bench.runner.stop()
+
+
+async def test_closing_ends_the_wait_for_receivers() -> None:
+    bench = Bench()
+    waiting = asyncio.create_task(bench.posting.wait_for_receivers(PUBLICATION, 1, None))
+    await turn()
+    bench.posting.close("node")
+    with pytest.raises(Closed):
+        await waiting
     bench.runner.stop()

@@ -5,11 +5,13 @@ import asyncio
 import pytest
 
 from tests.face.support import Verdicts, raw_delivery
-from zmesh.errors import Closed, UsageError
+from zmesh.errors import Closed, SlowSubscriber, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Settle
+from zmesh.face.lossy import LossyQueue
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.message import Outcome
+from zmesh.terms import Terms, WhenFull
 
 ACCEPTED, MODIFIED, RELEASED = Outcome.ACCEPTED, Outcome.MODIFIED, Outcome.RELEASED
 
@@ -20,11 +22,24 @@ class Bench:
     def __init__(self) -> None:
         self.commands: list[Event] = []
         self.verdicts = Verdicts()
-        self.registry = Subscriptions(self.commands.append, self.verdicts.settlements, 3)
+        self.changes = 0
+        self.registry = Subscriptions(
+            self.commands.append, self.verdicts.settlements, 3, self._on_changed
+        )
+
+    def _on_changed(self) -> None:
+        self.changes += 1
 
     def subscription(self, pattern: str = "a.*", settle: Settle = "auto") -> Subscription:
         queue = DeliveryQueue(asyncio.get_running_loop(), self.verdicts.settlements)
         return Subscription(self.registry, queue, pattern, settle)
+
+    def lossy(self, when_full: str, limit: int = 2) -> Subscription:
+        terms = Terms(when_full=WhenFull(when_full), limit=limit)
+        queue = LossyQueue(
+            asyncio.get_running_loop(), self.verdicts.settlements, "a.*", terms.when_full, limit
+        )
+        return Subscription(self.registry, queue, "a.*", "auto", terms)
 
     def deliver(self, first_seq: int, tokens: list[tuple[int, ...]]) -> None:
         self.registry.deliver([(raw_delivery(first_seq, len(tokens)), tokens)])
@@ -167,3 +182,39 @@ async def test_failure_ends_all_loops_with_closed() -> None:
         bench.registry.close("node")
         with pytest.raises(Closed):
             await task
+
+
+async def test_dropped_by_one_it_is_for_the_other_to_decide() -> None:
+    bench = Bench()
+    async with bench.lossy("drop_oldest") as dropping, bench.subscription() as all_of_it:
+        bench.deliver(1, [(1, 2)] * 5)
+        assert (len(dropping), dropping.dropped) == (2, 3)
+        assert bench.verdicts.take() == []
+        await read(all_of_it, 5)
+        assert bench.verdicts.take() == [(1, 3, ACCEPTED)]
+        await read(dropping, 2)
+    assert all_of_it.dropped == 0
+
+
+async def test_subscriptions_are_told_what_their_publishers_dropped() -> None:
+    bench = Bench()
+    async with bench.lossy("latest") as one, bench.subscription() as other:
+        bench.registry.missed([(1, 3), (2, 4), (7, 5)])
+        assert (one.dropped, other.dropped) == (3, 0)
+
+
+async def test_read_too_slowly_it_ends_and_asks_for_nothing_more() -> None:
+    bench = Bench()
+    async with bench.lossy("disconnect") as subscription:
+        bench.deliver(1, [(1,)] * 3)
+        assert Unsubscribe(1) in bench.commands
+        assert len(bench.registry) == 0
+        with pytest.raises(SlowSubscriber):
+            await anext(subscription)
+    assert bench.commands.count(Unsubscribe(1)) == 1
+
+
+async def test_one_that_begins_is_told_to_those_who_wait_for_receivers() -> None:
+    bench = Bench()
+    async with bench.subscription():
+        assert bench.changes == 1

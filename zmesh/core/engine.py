@@ -55,13 +55,14 @@ from zmesh.events import (
     WriteState,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
-from zmesh.message import Failure, FailureKind, InterestKind
+from zmesh.message import Failure, FailureKind, InterestKind, Record
 from zmesh.options import NodeOptions
 from zmesh.patterns.redelivery import DeadLetter
 from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState, StateCommand
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_events import SessionEnd
+from zmesh.terms import PLAIN, Terms
 from zmesh.wire.frames import ByeCode, Drain
 
 
@@ -164,6 +165,7 @@ class Engine:
                 unsent.update(touched)
                 for peer in touched:
                     residents.take_events(peer)
+            news.publish_subscribe.flush()
             news.shared_state.flush()
             news.interest.flush()
             news.redelivery.flush()
@@ -233,8 +235,9 @@ class Engine:
                 news.calls.on_provider(service)
             case Withdraw(service):
                 news.interest.retract(InterestKind.SERVICE, service)
-            case Subscribe(token, pattern):
-                news.interest.subscribe(token, pattern)
+            case Subscribe(token, pattern, terms):
+                news.interest.subscribe(token, pattern, terms)
+                news.publish_subscribe.flush()
             case Unsubscribe(token):
                 news.interest.unsubscribe(token)
             case OpenInbox():
@@ -408,6 +411,7 @@ class Engine:
         """Return how many messages and calls of ours, and messages to us, have no outcome yet."""
         everyone = [self._peers.local, *self._peers]
         unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
+        unsettled_out += self._news.publish_subscribe.waiting
         unsettled_in = sum(peer.open_in for peer in everyone)
         unsettled_out += self._news.shared_state.untold
         return unsettled_out + len(self._news.calls), unsettled_in
@@ -420,9 +424,14 @@ class Engine:
         """Raise InvalidOption where a topic cannot be published to."""
         check_topic(topic, self._options.wire.text_bytes_max)
 
-    def check_subscribe(self, pattern: str) -> None:
+    def receivers(self, record: Record) -> list[str]:
+        """Return what the nodes are called that would get a publication now."""
+        return self._news.publish_subscribe.names(record)
+
+    def check_subscribe(self, pattern: str, terms: Terms = PLAIN) -> None:
         """Raise InvalidOption or UsageError where a `Subscribe` could not be performed."""
         check_pattern(pattern, self._options.wire.text_bytes_max)
+        self._news.interest.check(pattern, terms)
         if self._news.interest.subscriptions >= self._options.subscriptions_max:
             limit = self._options.subscriptions_max
             raise UsageError(f"this node has {limit} subscriptions already: end some first")

@@ -43,7 +43,15 @@ class EngineStatistics:
     shared_ahead: int  # entries refused because their stamp is too far ahead of this clock
     shared_full: int  # entries of others refused for want of room
     shared_rewritten: int  # entries stamped anew, because this clock had been too far ahead
-    unwanted: int  # publications that arrived after their subscription ended
+    unwanted: int  # publications that arrived though no subscription wanted them (any more)
+    retained: int  # publications kept for late joiners
+    retained_bytes: int
+    topics_forgotten: int  # that were kept, for want of room
+    replayed: int  # publications sent to late joiners
+    backlog: int  # publications that wait for subscriptions that may miss some
+    missed: int  # publications such subscriptions were not sent
+    filters_failed: int  # evaluations of peers' and own filters by content
+    filters_passed_over: int  # not evaluated: no JMESPath here, or the peer's steps were used up
     packets_received: int
     packets_unknown: int  # of no link known here
     defects: dict[str, int]
@@ -90,6 +98,14 @@ def gather(
         shared_full=news.shared_state.refused_full,
         shared_rewritten=news.shared_state.rewritten,
         unwanted=news.publish_subscribe.unwanted,
+        retained=len(news.publish_subscribe.retained),
+        retained_bytes=news.publish_subscribe.retained.size,
+        topics_forgotten=news.publish_subscribe.retained.forgotten,
+        replayed=news.publish_subscribe.replayed,
+        backlog=news.publish_subscribe.waiting,
+        missed=news.publish_subscribe.missed,
+        filters_failed=news.publish_subscribe.filters.failed,
+        filters_passed_over=news.publish_subscribe.filters.passed_over,
         packets_received=introductions.packets_received,
         packets_unknown=introductions.packets_unknown,
         defects=dict(defects.counts),

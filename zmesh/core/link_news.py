@@ -77,7 +77,7 @@ class LinkNews:
         self.draining = False
         self.interest = InterestTable(turn, options, defects.note)
         self.direct = Direct(turn, reach)
-        self.publish_subscribe = PublishSubscribe(turn, self.interest)
+        self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
         self.redelivery = Redelivery(turn, options, entropy)
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
@@ -165,6 +165,8 @@ class LinkNews:
             self.direct.on_records(peer, source, first, last, records)
         elif kind == Kind.PUBLICATION:
             self.publish_subscribe.on_records(peer, source, first, last, records)
+        elif kind == Kind.MISSED:
+            self.publish_subscribe.on_missed(source, first, last, records)
         elif kind == Kind.REQUEST:
             self.serving.on_requests(peer, source, first, last, records)
         elif kind in (Kind.REPLY, Kind.FAILURE):
@@ -182,7 +184,7 @@ class LinkNews:
     def _on_returned(self, peer: Peer, returned: Returned) -> None:
         ended = peer.ended if isinstance(peer, RemotePeer) else None
         kind = returned.record[0] & 15
-        if kind in (Kind.DIRECT, Kind.PUBLICATION):
+        if kind in (Kind.DIRECT, Kind.PUBLICATION, Kind.MISSED):
             self.redelivery.on_returned(peer, returned, ended)
         elif kind == Kind.REQUEST:
             self.calls.on_returned(returned)
@@ -201,6 +203,7 @@ class LinkNews:
                     peer.draining = True
                 case _:
                     assert_never(record)
+        self.publish_subscribe.flush()
         self._tell(peer, PeerChange.UPDATED)
         self._on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
         for kind, text in learned:

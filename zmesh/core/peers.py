@@ -37,6 +37,7 @@ class Peer:
         self.interests: dict[InterestKind, dict[str, None]] = {  # ordered, so that runs repeat
             kind: {} for kind in InterestKind
         }
+        self.selected: dict[str, int] = {}  # patterns it wants some of, with their subscriptions
         self.calls = 0  # our calls it has not answered
         self.open_in = 0  # numbers delivered from it and not yet settled
         self.stale_in = 0  # the same of sessions that are over
@@ -116,7 +117,7 @@ class RemotePeer(Peer):
             name=self.name,
             state=self.state,
             services=frozenset(self.services),
-            topics=frozenset(self.topics),
+            topics=frozenset(self.topics) | frozenset(self.selected),
             endpoints=self.endpoints,
             incarnation=self.incarnation,
             round_trip=self.link.round_trip.smoothed,

@@ -11,6 +11,7 @@ from zmesh.actions import (
     DeliverPublications,
     DeliverRequests,
     Delivery,
+    PublicationsMissed,
     RoomChanged,
     TicketsDone,
     Trace,
@@ -143,6 +144,10 @@ class Turn:
             last.deliveries.append((delivery, tokens))
         else:
             self.actions.append(DeliverPublications([(delivery, tokens)]))
+
+    def deliver_missed(self, counts: list[tuple[int, int]]) -> None:
+        """Tell subscriptions how many publications they were not sent."""
+        self.actions.append(PublicationsMissed(counts))
 
     def note_accepted(self, tickets: Iterable[Ticket]) -> None:
         """Report those of the tickets that are done now, unless a pattern's own."""

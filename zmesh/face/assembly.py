@@ -17,6 +17,7 @@ from zmesh.actions import (
     PeerChange,
     PeerChanged,
     PeerView,
+    PublicationsMissed,
     RoomChanged,
     StateChanged,
     StateReady,
@@ -32,6 +33,7 @@ from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
+from zmesh.face.lossy import LossyQueue
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.peers_view import Peers
 from zmesh.face.posting import Posting
@@ -48,6 +50,7 @@ from zmesh.observe.logs import TraceLog
 from zmesh.ports import TransportStatistics
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_statistics import LinkStatistics
+from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
@@ -113,7 +116,9 @@ class Assembly:
         )
         self.calls = Calls(loop, command, options.calls_max)
         self.services = Services(loop, self.outgoing, command)
-        self.subscriptions = Subscriptions(command, settlements, options.subscriptions_max)
+        self.subscriptions = Subscriptions(
+            command, settlements, options.subscriptions_max, self.posting.receivers_changed
+        )
         self.shared = SharedMaps(
             loop, command, self.runner.flush, self.engine.shared_state, options
         )
@@ -187,10 +192,14 @@ class Assembly:
             self.runner.command(OpenInbox())
         return Inbox(self.inbox, settle)
 
-    def subscription(self, pattern: str, settle: Settle) -> Subscription:
+    def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
         """Return a subscription that begins when it is entered."""
-        queue = DeliveryQueue(self._loop, self.runner.settlements)
-        return Subscription(self.subscriptions, queue, pattern, settle)
+        loop, settlements = self._loop, self.runner.settlements
+        if terms.when_full is WhenFull.BLOCK:
+            queue = DeliveryQueue(loop, settlements)
+        else:
+            queue = LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)
+        return Subscription(self.subscriptions, queue, pattern, settle, terms)
 
     def statistics(self) -> NodeStatistics:
         """Return the counters of all parts.
@@ -312,6 +321,8 @@ class Assembly:
                 self.calls.answered(action)
             case DeliverPublications(deliveries):
                 self.subscriptions.deliver(deliveries)
+            case PublicationsMissed(counts):
+                self.subscriptions.missed(counts)
             case RoomChanged(node):
                 self.posting.peer_rooms.passed(node)
                 self.posting.topic_rooms.passed_all()
@@ -356,6 +367,7 @@ class Assembly:
         if news.change is PeerChange.LEFT:
             self.posting.peer_rooms.gone(news.peer.id)
         self.posting.topic_rooms.passed_all()
+        self.posting.receivers_changed()
         self.peers.changed(news)
 
     def _views(self) -> list[PeerView]:

@@ -5,10 +5,14 @@ from typing import Final
 from zmesh.errors import InvalidOption
 from zmesh.message import LANES
 from zmesh.options import NodeOptions, WireLimits
+from zmesh.terms import WhenFull
 from zmesh.wire.bodies import check_text
 
 SECONDS_MAX: Final = 1e9
 """Thirty years: what is longer means "no limit", and is to be said so."""
+
+LIMIT_MAX: Final = 1_000_000
+"""Messages that may wait for a subscription: some 100 MB of small ones."""
 
 
 def is_seconds(value: object) -> bool:
@@ -77,6 +81,54 @@ def check_service(name: object, concurrency: int, options: NodeOptions) -> None:
     check_text("service", name, options.wire)
     if concurrency < 1:
         raise InvalidOption("concurrency", concurrency, "1 or more")
+
+
+def check_receivers(count: int, timeout: float | None) -> None:
+    """Check how many receivers a publication is to have, and how long it waits for them.
+
+    Raises:
+        InvalidOption: one of them cannot work, or there is nothing to wait for.
+    """
+    if not is_count(count, 0):
+        raise InvalidOption("min_receivers", count, "how many, or 0")
+    check_timeout(timeout)
+    if timeout is not None and not count:
+        raise InvalidOption("timeout", timeout, "None, where min_receivers does not say for what")
+
+
+def kept_of(
+    options: NodeOptions, body: object, *, retain: bool, history: int | None
+) -> int | None:
+    """Return how many publications of its topic are kept from this one on; None changes nothing.
+
+    Raises:
+        InvalidOption: the history is no number that can be kept.
+    """
+    if history is not None and not is_count(history, 1, options.history_max):
+        raise InvalidOption("history", history, f"1 to {options.history_max}")
+    if not retain and history is None:
+        return None
+    return 0 if body is None else history or 1
+
+
+def check_when_full(when_full: str, limit: int) -> WhenFull:
+    """Return what is to become of messages a subscription is too slow for.
+
+    Raises:
+        InvalidOption: this, or the limit from which on, cannot work.
+    """
+    if not is_count(limit, 1, LIMIT_MAX):
+        raise InvalidOption("limit", limit, f"1 to {LIMIT_MAX}")
+    try:
+        return WhenFull(when_full)
+    except ValueError:
+        choices = ", ".join(f'"{each.value}"' for each in WhenFull)
+        raise InvalidOption("when_full", when_full, f"one of {choices}") from None
+
+
+def is_count(value: object, low: int, high: int | None = None) -> bool:
+    """Return whether a value is an integer from `low` to `high`."""
+    return type(value) is int and low <= value and (high is None or value <= high)
 
 
 def sendable_text(value: object) -> str:

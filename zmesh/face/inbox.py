@@ -21,7 +21,7 @@ CHUNK_MAX: Final = 128
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
     """The records `start` to `stop` (exclusive) of a delivery."""
 
     settler: Settler
@@ -41,7 +41,7 @@ class DeliveryQueue:
         self._run: Chunk | None = None  # what the only reader took at once
         self._loop = loop
         self._thread = threading.get_ident()
-        self._items: deque[_Waiting] = deque()
+        self._items: deque[Waiting] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
         self._failure: str | None = None
@@ -54,7 +54,7 @@ class DeliveryQueue:
         # Extras are rare: whether there are any is found out at C speed.
         may_expire = max(map(len, delivery.records)) > 3
         since = self._loop.time() if may_expire else None
-        self._items.append(_Waiting(settler, delivery, start, stop, since))
+        self._items.append(Waiting(settler, delivery, start, stop, since))
         self._wake_one()
 
     def take(self) -> Chunk | None:
@@ -106,9 +106,9 @@ class DeliveryQueue:
             stop = run.stop
             unread = run.give_up()
             if unread < stop:
-                self._items.appendleft(_Waiting(run.settler, run.delivery, unread, stop, None))
+                self._items.appendleft(Waiting(run.settler, run.delivery, unread, stop, None))
 
-    def _chunk_of(self, waiting: "_Waiting", count_max: int) -> Chunk | None:
+    def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
         """Take a run of what waits, or settle its first message as expired."""
         settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
         if waiting.since is not None or count_max == 1:
@@ -163,7 +163,7 @@ class DeliveryQueue:
             chunk.settler.abandon(chunk.delivery, unread, chunk.stop - 1)
             return
         # What can expire is taken one by one, so none of it is left here.
-        self._items.appendleft(_Waiting(chunk.settler, chunk.delivery, unread, chunk.stop, None))
+        self._items.appendleft(Waiting(chunk.settler, chunk.delivery, unread, chunk.stop, None))
         self._wake_one()
 
     def close(self, failure: str | None = None) -> None:

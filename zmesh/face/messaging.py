@@ -2,17 +2,20 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, get_args
 
-from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
+from zmesh.errors import BodyTooLarge, DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
     check_call_options,
     check_is_text,
     check_message_options,
+    check_receivers,
     check_service,
     check_timeout,
+    check_when_full,
+    kept_of,
 )
 from zmesh.face.handlers import Handler, is_async
 from zmesh.face.inbox import Inbox, Settle
@@ -21,8 +24,10 @@ from zmesh.face.peers_view import Peer
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap
 from zmesh.face.subscriptions import Subscription
-from zmesh.message import PRIORITY_DEFAULT, Kind
+from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, size_of, with_extra
 from zmesh.options import NodeOptions
+from zmesh.patterns.filters import check_type, filter_of
+from zmesh.terms import LIMIT_DEFAULT, Match, Policy, Scalar, Terms
 
 H = TypeVar("H", bound=Handler)
 
@@ -280,52 +285,100 @@ class Messaging(ABC):
         body: object,
         *,
         headers: Headers | None = None,
+        type: str | None = None,  # noqa: A002  # what users call it
         priority: int = PRIORITY_DEFAULT,
         key: str | None = None,
         ttl: float | None = None,
+        retain: bool = False,
+        history: int | None = None,
+        min_receivers: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
     ) -> Receipt:
         """Publish a message to every node that subscribes to its topic now, this one included.
 
         Returns once there is room in their queues. `await receipt` waits until all have handled
-        it, and returns how many did; without subscribers that is 0, at once.
+        it, and returns how many did; without subscribers that is 0, at once. Subscribers that
+        would rather miss some are neither waited for nor counted.
 
         Args:
             topic: tokens separated by dots, as in "sensors.kitchen.temp".
             body, headers, priority, key, ttl: as for `send`.
+            type: what kind of message it is; subscriptions can ask for it.
+            retain: whether it is kept, in place of what was, for those who subscribe later. With
+                None as the body nothing of the topic is kept any longer.
+            history: how many of the topic are kept, this one included.
+            min_receivers: how many nodes must be there to receive it; it is waited for them.
+            timeout: seconds to wait for them; None waits for ever.
 
         Raises:
             InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be published.
+            PeersMissing: too few receivers, in time; it was not published.
         """
         assembly = self._at_work()
         check_is_text("topic", topic)
         assembly.engine.check_publish(topic)
         check_message_options(self._options.wire, priority, key, ttl)
+        check_receivers(min_receivers, timeout)
+        keep = kept_of(self._options, body, retain=retain, history=history)
         record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
-        return await assembly.posting.publish(record, priority, key, ttl)
+        if type is not None:
+            check_type(type, self._options.wire)
+            record = with_extra(record, Tag.TYPE, type)
+        if keep and size_of(record) > self._options.retained_bytes_max:
+            raise BodyTooLarge(size_of(record), self._options.retained_bytes_max)
+        posting = assembly.posting
+        if min_receivers:
+            await posting.wait_for_receivers(record, min_receivers, timeout)
+        return await posting.publish(record, priority, key, ttl, keep)
 
-    def subscribe(self, pattern: str, *, settle: Settle = "auto") -> Subscription:
+    def subscribe(
+        self,
+        pattern: str,
+        *,
+        type: str | None = None,  # noqa: A002  # what users call it
+        where: Mapping[str, Scalar] | None = None,
+        match: Match = "all",
+        content: str | None = None,
+        replay: bool = True,
+        when_full: Policy = "block",
+        limit: int = LIMIT_DEFAULT,
+        settle: Settle = "auto",
+    ) -> Subscription:
         """Subscribe to topics, for as long as an `async with` block runs.
 
         ```python
-        async with node.subscribe("sensors.*.temp") as temperatures:
+        async with node.subscribe("sensors.*.temp", where={"unit": "C"}) as temperatures:
             async for message in temperatures:
                 print(message.topic, message.body)
         ```
 
-        Messages are settled as in `inbox`.
+        Messages are settled as in `inbox`. Publishers evaluate the filters, so that what nobody
+        wants does not travel.
 
         Args:
             pattern: a topic in which `*` stands for one token, and `>` at the end for all others.
+            type: only messages that were published with this type.
+            where: only messages with headers of these values.
+            match: "all" of these headers, or "any" of them.
+            content: only messages for whose body this JMESPath expression is true.
+            replay: whether it first gets what publishers keep of its topics (`retain`, `history`).
+            when_full: what becomes of messages that it is too slow for: "block" makes publishers
+                wait; "drop_oldest", "drop_newest" and "latest" (of each topic) drop some, which
+                `Subscription.dropped` and `Message.gap` tell; "disconnect" ends it.
+            limit: how many may wait for it then, here, and as many at each publisher.
             settle: "auto" or "manual".
 
         Raises:
-            InvalidOption, UsageError: the pattern cannot work, or there are too many.
+            InvalidOption, UsageError: it cannot work, or there are too many.
+            MissingPackage: `content` needs JMESPath: `pip install 'zmesh[content]'`.
         """
         assembly = self._at_work()
         _check_settle(settle)
         check_is_text("pattern", pattern)
-        assembly.engine.check_subscribe(pattern)
-        return assembly.subscription(pattern, settle)
+        wanted = filter_of(type, where, match, content, self._options.wire)
+        terms = Terms(wanted, check_when_full(when_full, limit), limit, replay)
+        assembly.engine.check_subscribe(pattern, terms)
+        return assembly.subscription(pattern, settle, terms)
 
     # Shared state
 

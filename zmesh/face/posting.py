@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from zmesh.errors import Backpressure, Closed, PeerUnknown
+from zmesh.errors import Backpressure, Closed, PeersMissing, PeerUnknown
 from zmesh.events import Post, Publish
 from zmesh.face.outgoing import Batch
 from zmesh.face.receipts import Receipt
@@ -44,6 +44,10 @@ class Rooms(Protocol):
         """Return how many messages, and bytes, wait for the peer's verdict."""
         ...
 
+    def receivers(self, record: Record) -> list[str]:
+        """Return what the nodes are called that would get a publication now."""
+        ...
+
     def room_to_publish(self, topic: str) -> int | None:
         """Return how many publications fit the fullest subscriber's queue; None without any."""
         ...
@@ -78,6 +82,8 @@ class Posting:
         self._queued_bytes_max = queued_bytes_max
         self._unheard = unheard
         self._why_alone = why_alone
+        self._loop = loop
+        self._watchers: dict[asyncio.Future[None], None] = {}  # wait for receivers
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
@@ -167,20 +173,64 @@ class Posting:
                 self.peer_rooms.passed(node)
 
     async def publish(
-        self, record: Record, lane: int, key: str | None, ttl: float | None
+        self,
+        record: Record,
+        lane: int,
+        key: str | None,
+        ttl: float | None,
+        keep: int | None = None,
     ) -> Receipt:
         """Publish one message once there is room in every subscriber's queue."""
         topic, receipt = record[1], Receipt()
         must_wait = not self.topic_rooms.is_free(topic)
         if must_wait:
             await self.topic_rooms.wait(topic)
-        self._command(receipt, Publish(record, lane, receipt, key, ttl))
+        self._command(receipt, Publish(record, lane, receipt, key, ttl, keep))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
         if must_wait:
             self.topic_rooms.passed(topic)
         await self._let_others_run(record)
         return receipt
+
+    async def wait_for_receivers(
+        self,
+        record: Record,
+        count: int,
+        timeout: float | None,  # noqa: ASYNC109  # the error tells who is there
+    ) -> None:
+        """Wait until so many nodes would receive a publication.
+
+        Raises:
+            PeersMissing: not in time.
+            Closed: the node was closed meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self._receivers(record)) < count:
+                    waiter = self._loop.create_future()
+                    self._watchers[waiter] = None
+                    try:
+                        await waiter
+                    finally:
+                        self._watchers.pop(waiter, None)
+                    self._check_open()
+        except TimeoutError:
+            wanted = f"{count} receivers of {record[1]!r}"
+            seen = self._receivers(record)
+            raise PeersMissing(wanted, seen, timeout or 0.0, self._why_alone()) from None
+
+    def _receivers(self, record: Record) -> list[str]:
+        if self._runner.backlog:
+            self._runner.flush()  # own subscriptions may be among what waits
+        return self._engine.receivers(record)
+
+    def receivers_changed(self) -> None:
+        """Let those who wait for receivers look again."""
+        while self._watchers:
+            waiter, _ = self._watchers.popitem()
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def flush(self) -> None:
         """Wait until everything posted and published so far has its outcome.
@@ -211,6 +261,7 @@ class Posting:
         self.done(list(self._open))
         self.peer_rooms.close()
         self.topic_rooms.close()
+        self.receivers_changed()
 
     async def _let_others_run(self, record: Record) -> None:
         """Keep a loop that does nothing but post from stopping all others."""

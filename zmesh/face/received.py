@@ -51,6 +51,7 @@ class Chunk:
         "count",
         "current",
         "delivery",
+        "gap",
         "messages",
         "noted",
         "settler",
@@ -66,6 +67,7 @@ class Chunk:
         self.stop = stop
         self.current: Message | None = None
         self.noted = False  # whether the settlements know that reading went on
+        self.gap = 0  # dropped before its first message
         records = delivery.records
         self.messages = iter(
             [Message(self, records[index], index) for index in range(start, stop)]
@@ -226,6 +228,26 @@ class Message:
     def cancelled(self) -> bool:
         """Whether nobody waits for the reply any more: for plain handlers, which run on."""
         return False
+
+    @property
+    def type(self) -> str | None:
+        """What kind of message it is, to those who sent it: the `type=` of a publication."""
+        kind = extra(self._record, Tag.TYPE)
+        return kind if isinstance(kind, str) else None
+
+    @property
+    def retained(self) -> bool:
+        """Whether it was published before the subscription began, and kept for late joiners."""
+        return extra(self._record, Tag.RETAINED) is not None
+
+    @property
+    def gap(self) -> int:
+        """How many publications the subscription missed just before this one.
+
+        Always 0 with `when_full="block"`.
+        """
+        chunk = self._chunk
+        return chunk.gap if self.index == chunk.stop - chunk.count else 0
 
     async def accept(self) -> None:
         """Tell the sender that it was handled.

@@ -22,6 +22,7 @@ from zmesh.actions import (
     IdentityClash,
     PeerChanged,
     Probe,
+    PublicationsMissed,
     RoomChanged,
     SendPackets,
     StateChanged,
@@ -45,8 +46,8 @@ LATE: Final = 0.1
 """Seconds of lateness that are worth telling the engine."""
 
 ApplicationAction = (
-    DeliverInbox | DeliverRequests | DeliverPublications | TicketsDone | RoomChanged
-    | StateChanged | StateReady
+    DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
+    | RoomChanged | StateChanged | StateReady
     | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip
 

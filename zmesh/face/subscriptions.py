@@ -8,8 +8,10 @@ from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
+from zmesh.face.lossy import LossyQueue
 from zmesh.face.received import Message, Settlements, Settler
 from zmesh.message import Outcome
+from zmesh.terms import PLAIN, Terms
 
 _GRAVITY = {Outcome.ACCEPTED: 0, Outcome.REJECTED: 1, Outcome.RELEASED: 2, Outcome.MODIFIED: 3}
 """Of several verdicts the gravest goes to the publisher: what anybody gave back comes again."""
@@ -67,12 +69,24 @@ class Subscription(Inbox):
     """
 
     def __init__(
-        self, registry: "Subscriptions", queue: DeliveryQueue, pattern: str, settle: Settle
+        self,
+        registry: "Subscriptions",
+        queue: DeliveryQueue,
+        pattern: str,
+        settle: Settle,
+        terms: Terms = PLAIN,
     ) -> None:
         super().__init__(queue, settle)
         self.pattern = pattern
+        self._terms = terms
         self._registry = registry
         self._token = 0  # none yet
+
+    @property
+    def dropped(self) -> int:
+        """How many publications it has missed, as far as it was told; 0 with `"block"`."""
+        queue = self._queue
+        return queue.dropped if isinstance(queue, LossyQueue) else 0
 
     def __aiter__(self) -> Reader:
         self._check_entered()
@@ -95,7 +109,7 @@ class Subscription(Inbox):
         """
         if self._token:
             raise UsageError("this subscription was used before: call node.subscribe(...) again")
-        self._token = self._registry.add(self.pattern, self._queue)
+        self._token = self._registry.add(self.pattern, self._queue, self._terms)
         return self
 
     async def __aexit__(
@@ -116,7 +130,10 @@ class Subscriptions:
         command: Callable[[Event], None],
         settlements: Settlements,
         subscriptions_max: int,
+        changed: Callable[[], None],
     ) -> None:
+        """`changed` is told when one begins."""
+        self._changed = changed
         self._command = command
         self._settlements = settlements
         self._subscriptions_max = subscriptions_max
@@ -127,7 +144,7 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._queues)
 
-    def add(self, pattern: str, queue: DeliveryQueue) -> int:
+    def add(self, pattern: str, queue: DeliveryQueue, terms: Terms = PLAIN) -> int:
         """Ask for publications on topics matching the pattern; return the token."""
         if self._closed is not None:
             raise Closed(self._closed)
@@ -136,7 +153,8 @@ class Subscriptions:
             raise UsageError(f"this node has {limit} subscriptions already: end some first")
         self._last_token += 1
         self._queues[self._last_token] = queue
-        self._command(Subscribe(self._last_token, pattern))
+        self._command(Subscribe(self._last_token, pattern, terms))
+        self._changed()
         return self._last_token
 
     def remove(self, token: int) -> None:
@@ -170,15 +188,29 @@ class Subscriptions:
     def _deliver_run(
         self, delivery: Delivery, start: int, stop: int, tokens: tuple[int, ...]
     ) -> None:
-        queues = [self._queues[token] for token in tokens if token in self._queues]
+        here = [token for token in tokens if token in self._queues]
+        queues = [self._queues[token] for token in here]
         if not queues:
             self._settlements.abandon(delivery, start, stop - 1)
             return
         settler: Settler = self._settlements
         if len(queues) > 1:
             settler = SharedSettler(self._settlements, len(queues))
-        for queue in queues:
+        for token, queue in zip(here, queues, strict=True):
             queue.put(settler, delivery, start, stop)
+            self._end_if_overrun(token, queue)
+
+    def missed(self, counts: list[tuple[int, int]]) -> None:
+        """Tell subscriptions how many publications they were not sent."""
+        for token, count in counts:
+            queue = self._queues.get(token)
+            if isinstance(queue, LossyQueue):
+                queue.missed(count)
+                self._end_if_overrun(token, queue)
+
+    def _end_if_overrun(self, token: int, queue: DeliveryQueue) -> None:
+        if isinstance(queue, LossyQueue) and queue.is_overrun:
+            self.remove(token)
 
 
 def _run_end(tokens: list[tuple[int, ...]], start: int) -> int:

@@ -5,13 +5,18 @@ forth within a turn is not told at all.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
+from zmesh.errors import UsageError
 from zmesh.ids import NodeId
 from zmesh.message import InterestKind
 from zmesh.options import NodeOptions
+from zmesh.patterns.filters import Sieve
 from zmesh.patterns.routing import TopicTable, is_pattern
+from zmesh.patterns.wanted import WantedTable, check_terms, is_plain, sieve_of, to_text
+from zmesh.terms import PLAIN, Terms
 from zmesh.wire.frames import Interest
 
 _KINDS = {kind.value: kind for kind in InterestKind}
@@ -20,6 +25,16 @@ ENTRY_OVERHEAD_BYTES = 16
 """More than an entry costs on the wire beside its text."""
 
 Entry = tuple[InterestKind, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subscription of this node."""
+
+    pattern: str
+    terms: Terms
+    sieve: Sieve | None
+    text: str | None  # as peers are told of it, beside its pattern
 
 
 class InterestTable:
@@ -34,12 +49,14 @@ class InterestTable:
         self._turn = turn
         self._note_defect = note
         self._options = options
-        self._subscriptions: dict[int, str] = {}
+        self._subscriptions: dict[int, Subscription] = {}
         self._pattern_uses: dict[str, int] = {}
         self._changes: dict[Entry, bool] = {}  # since peers were told: added, or else removed
         self._tokens: TopicTable[int] = TopicTable(options.topics_cached_max)
         self._receivers: TopicTable[Peer] = TopicTable(options.topics_cached_max)
         self._members: dict[Entry, dict[NodeId, Peer]] = {}
+        self.wanted = WantedTable(options)
+        self.filtering = 0  # subscriptions of this node that have a filter
 
     @property
     def subscriptions(self) -> int:
@@ -50,8 +67,12 @@ class InterestTable:
         """Return this node's subscriptions to a topic."""
         return self._tokens.match(topic)
 
+    def subscription(self, token: int) -> Subscription:
+        """Return one of this node's subscriptions."""
+        return self._subscriptions[token]
+
     def receivers(self, topic: str) -> tuple[Peer, ...]:
-        """Return the nodes with a subscription to a topic, this one included."""
+        """Return the nodes that want everything on a topic, this one included."""
         return self._receivers.match(topic)
 
     def providers(self, service: str) -> Iterable[Peer]:
@@ -59,10 +80,20 @@ class InterestTable:
         return self.members(InterestKind.SERVICE, service)
 
     def members(self, kind: InterestKind, text: str) -> Iterable[Peer]:
-        """Return the nodes that declared so, this one included; not for topics."""
+        """Return the nodes that declared so, this one included; not for topics and the like."""
         return self._members.get((kind, text), {}).values()
 
     # This node
+
+    def check(self, pattern: str, terms: Terms) -> None:
+        """Raise InvalidOption or UsageError where a subscription could not be told of."""
+        check_terms(pattern, terms, self._options.wire)
+        if not (is_plain(terms) or self.wanted.has_room(self._turn.peers.local)):
+            limit = self._options.filters_max
+            raise UsageError(
+                f"this node has {limit} subscriptions with a filter or limit already: end some "
+                "first"
+            )
 
     def declare(self, kind: InterestKind, text: str) -> None:
         """Tell all peers of an interest of this node; again changes nothing."""
@@ -76,25 +107,36 @@ class InterestTable:
         if self._unlearn(self._turn.peers.local, entry):
             self._note(entry, added=False)
 
-    def subscribe(self, token: int, pattern: str) -> None:
+    def subscribe(self, token: int, pattern: str, terms: Terms = PLAIN) -> None:
         """Add a subscription."""
-        self._subscriptions[token] = pattern
+        sieve = None if terms.filter is None else sieve_of(terms.filter)
+        text = to_text(token, pattern, terms) if terms.replay or not is_plain(terms) else None
+        self._subscriptions[token] = Subscription(pattern, terms, sieve, text)
         self._tokens.add(pattern, token)
-        uses = self._pattern_uses.get(pattern, 0)
-        self._pattern_uses[pattern] = uses + 1
-        if not uses:
-            self.declare(InterestKind.TOPIC, pattern)
+        self.filtering += sieve is not None
+        if is_plain(terms):
+            uses = self._pattern_uses.get(pattern, 0)
+            self._pattern_uses[pattern] = uses + 1
+            if not uses:
+                self.declare(InterestKind.TOPIC, pattern)
+        if text is not None:
+            self.declare(InterestKind.SUBSCRIPTION, text)
 
     def unsubscribe(self, token: int) -> None:
         """End a subscription, if there is one."""
-        pattern = self._subscriptions.pop(token, None)
-        if pattern is None:
+        ended = self._subscriptions.pop(token, None)
+        if ended is None:
             return
+        pattern = ended.pattern
         self._tokens.remove(pattern, token)
-        self._pattern_uses[pattern] -= 1
-        if not self._pattern_uses[pattern]:
-            del self._pattern_uses[pattern]
-            self.retract(InterestKind.TOPIC, pattern)
+        self.filtering -= ended.sieve is not None
+        if ended.text is not None:
+            self.retract(InterestKind.SUBSCRIPTION, ended.text)
+        if is_plain(ended.terms):
+            self._pattern_uses[pattern] -= 1
+            if not self._pattern_uses[pattern]:
+                del self._pattern_uses[pattern]
+                self.retract(InterestKind.TOPIC, pattern)
 
     def _note(self, entry: Entry, *, added: bool) -> None:
         if self._changes.get(entry, added) is not added:
@@ -165,6 +207,8 @@ class InterestTable:
                 refused += 1
             elif self._learn(peer, entry):
                 learned.append(entry)
+            elif text not in peer.interests[entry[0]]:
+                refused += 1  # a subscription on terms that are not valid, or one too many
         if refused:
             detail = f"{refused} entries that are not valid, or more than a peer may have"
             self._note_defect(peer.id, "interest", detail)
@@ -186,10 +230,12 @@ class InterestTable:
         kind, text = entry
         if text in peer.interests[kind]:
             return False
+        if kind is InterestKind.SUBSCRIPTION and not self.wanted.add(peer, text):
+            return False
         peer.interests[kind][text] = None
         if kind is InterestKind.TOPIC:
             self._receivers.add(text, peer)
-        else:
+        elif kind is not InterestKind.SUBSCRIPTION:
             self._members.setdefault(entry, {})[peer.id] = peer
         return True
 
@@ -200,6 +246,9 @@ class InterestTable:
         del peer.interests[kind][text]
         if kind is InterestKind.TOPIC:
             self._receivers.remove(text, peer)
+            return True
+        if kind is InterestKind.SUBSCRIPTION:
+            self.wanted.remove(peer, text)
             return True
         del self._members[entry][peer.id]
         if not self._members[entry]:

@@ -1,31 +1,110 @@
 """Publications: to every node with a matching subscription, this one included.
 
 The publisher filters, so a node gets a publication once however many of its subscriptions match,
-and not at all where none does.
+and not at all where none does. Who asked for a replay gets what is kept first; who would rather
+miss some has a backlog of its own, and holds nobody up.
 """
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import groupby
 
 from zmesh.actions import Delivery, PeerState
 from zmesh.batches import runs
-from zmesh.core.peers import Peer
+from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.events import Publish, Source
-from zmesh.message import Failure, FailureKind, Outcome, Record
+from zmesh.ids import NodeId
+from zmesh.message import Failure, FailureKind, Outcome, Record, Tag, extra, with_extra
+from zmesh.options import NodeOptions
+from zmesh.patterns.backlog import Backlog, Waiting, waiting_of
+from zmesh.patterns.filters import Allowance, Filters, Sight
 from zmesh.patterns.interest import InterestTable
+from zmesh.patterns.retained import Kept, Retained
+from zmesh.patterns.wanted import Wanted
 
 _SILENT = (PeerState.BUSY, PeerState.SUSPECT)
+
+
+class _Subscriber:
+    """What a publisher knows of a peer that subscribes on terms."""
+
+    __slots__ = ("allowance", "backlog", "replayed", "replays", "subscriptions")
+
+    def __init__(self, backlog: Backlog, allowance: Allowance) -> None:
+        self.backlog = backlog
+        self.allowance = allowance
+        self.replayed = 0  # the highest number of those that had their replay
+        self.replays: deque[Wanted] = deque()  # that wait for room
+        self.subscriptions = 0
 
 
 class PublishSubscribe:
     """Sends publications to those who want them, and hands over those that came."""
 
-    def __init__(self, turn: Turn, interest: InterestTable) -> None:
+    def __init__(self, turn: Turn, interest: InterestTable, options: NodeOptions) -> None:
         self._turn = turn
         self._interest = interest
-        self.unwanted = 0  # arrived after the last subscription to their topic ended
+        self._options = options
+        self._subscribers: dict[NodeId, _Subscriber] = {}
+        self._eager: dict[Peer, _Subscriber] = {}  # for whom something waits here
+        self.filters = Filters(options)
+        self.retained = Retained(options.retained_max, options.retained_bytes_max)
+        self.unwanted = 0  # arrived though no subscription wants them (any more)
+        self.replayed = 0
+        self._missed = 0  # by subscriptions that have ended
+
+    @property
+    def waiting(self) -> int:
+        """How many publications wait for peers that would rather miss some."""
+        return sum(len(each.backlog) for each in self._eager.values())
+
+    @property
+    def missed(self) -> int:
+        """How many were not sent to such a peer."""
+        return self._missed + sum(each.backlog.missed for each in self._subscribers.values())
+
+    # Who receives
 
     def receivers(self, topic: str) -> list[Peer]:
-        """Return the nodes a publication on a topic goes to now."""
+        """Return the nodes that want everything on a topic, as far as they are there."""
         return [peer for peer in self._interest.receivers(topic) if peer.present]
+
+    def audience(self, record: Record) -> tuple[list[Peer], dict[Peer, list[Wanted]]]:
+        """Return who receives a publication now: those it is for, and those that may miss it."""
+        receivers = self.receivers(record[1])
+        wanted = self._interest.wanted.match(record[1])
+        if not wanted:
+            return receivers, {}
+        sure = dict.fromkeys(receivers)
+        casual: dict[Peer, list[Wanted]] = {}
+        sight = Sight(record)
+        local = self._turn.peers.local
+        for each in wanted:
+            peer = each.peer
+            if peer in sure or not peer.present or not self._is_for(each, sight):
+                continue
+            if each.may_miss and peer is not local:  # what is here waits in the application
+                casual.setdefault(peer, []).append(each)
+            else:
+                sure[peer] = None
+                casual.pop(peer, None)
+        return list(sure), casual
+
+    def names(self, record: Record) -> list[str]:
+        """Return what those are called that would receive a publication now."""
+        sure, casual = self.audience(record)
+        return [peer.label for peer in (*sure, *casual)]
+
+    def _is_for(self, wanted: Wanted, sight: Sight) -> bool:
+        if wanted.ended:
+            return False
+        if wanted.sieve is None:
+            return True
+        subscriber = self._subscribers.get(wanted.peer.id)
+        allowance = None if subscriber is None else subscriber.allowance
+        # What cannot be found out here is for the peer to find out.
+        return self.filters.passes(wanted.sieve, sight, self._turn.now, allowance) is not False
 
     def room(self, topic: str) -> int | None:
         """Return how many publications on a topic fit the fullest receiver that takes any.
@@ -33,36 +112,131 @@ class PublishSubscribe:
         One that is silent with a full queue does not count: `on_publish` fails it at once, so
         that it holds nobody up. None where nobody receives.
         """
-        rooms = [
-            self._turn.room(peer) for peer in self.receivers(topic) if not self._is_stuck(peer)
-        ]
+        receivers = dict.fromkeys(self.receivers(topic))
+        for wanted in self._interest.wanted.match(topic):
+            if wanted.peer.present and not wanted.may_miss:
+                receivers[wanted.peer] = None
+        rooms = [self._turn.room(peer) for peer in receivers if not self._is_stuck(peer)]
         return min(rooms, default=None)
 
+    def _is_stuck(self, peer: Peer) -> bool:
+        return peer.state in _SILENT and self._turn.room(peer) <= 0
+
+    # Publishing
+
     def on_publish(self, publish: Publish) -> None:
-        """Submit a publication to all receivers; its ticket counts their outcomes."""
+        """Submit a publication to all receivers; its ticket counts the outcomes of the sure."""
         turn, ticket, record = self._turn, publish.ticket, publish.record
-        receivers = self.receivers(record[1])
-        ticket.expected = len(receivers)
-        if publish.ttl is not None:
-            ticket.expires = turn.now + publish.ttl
-        if not receivers:
+        expires = None if publish.ttl is None else turn.now + publish.ttl
+        sure, casual = self.audience(record)
+        ticket.expected = len(sure)
+        ticket.expires = expires
+        is_kept = self._keep(publish, expires)
+        if not sure:
             turn.note_accepted((ticket,))
         records = [record]
-        for peer in receivers:
+        for peer in sure:
+            if is_kept:
+                records = [self._as_kept(record, peer)]
             if self._is_stuck(peer):
                 why = "it is silent and its queue is full: this was not sent"
                 turn.fail(ticket, Failure(FailureKind.PEER_LOST, peer.label, why))
             else:
                 turn.submit(peer, publish.lane, records, ticket, key=publish.key, ttl=publish.ttl)
+        for peer, wanted in casual.items():
+            copy = self._as_kept(record, peer) if is_kept else record
+            self._wait(peer, waiting_of(copy, publish.lane, publish.key, expires, wanted))
 
-    def _is_stuck(self, peer: Peer) -> bool:
-        return peer.state in _SILENT and self._turn.room(peer) <= 0
+    def _keep(self, publish: Publish, expires: float | None) -> bool:
+        """Keep a publication that is to be kept; return whether it is."""
+        if publish.keep is None:
+            return False
+        record = publish.record
+        if not publish.keep:
+            self.retained.clear(record[1])
+            return False
+        for topic in self.retained.keep(record, publish.lane, publish.key, expires, publish.keep):
+            self._turn.trace("retained_forgotten", 30, topic=topic)
+        return True
+
+    def _as_kept(self, record: Record, peer: Peer) -> Record:
+        """Return a publication that is kept as a peer gets it.
+
+        It tells which of the peer's subscriptions have had their replay, and so lack it.
+        """
+        subscriber = self._subscribers.get(peer.id)
+        return with_extra(record, Tag.KEPT, 0 if subscriber is None else subscriber.replayed)
+
+    def _wait(self, peer: Peer, waiting: Waiting) -> None:
+        subscriber = self._subscribers[peer.id]
+        subscriber.backlog.add(waiting)
+        self._eager[peer] = subscriber
+
+    # Subscribers
+
+    def flush(self) -> None:
+        """Note which subscriptions came or went, and send what waits where there is room."""
+        for wanted, has_begun in self._interest.wanted.take_news():
+            if has_begun:
+                self._on_begun(wanted)
+            else:
+                self._on_ended(wanted)
+        for peer, subscriber in list(self._eager.items()):
+            while subscriber.replays and self._turn.room(peer) > 0:
+                self._replay(subscriber, subscriber.replays.popleft())
+            if not subscriber.replays:
+                subscriber.backlog.flush()
+            if not subscriber.replays and subscriber.backlog.is_idle:
+                del self._eager[peer]
+
+    def _on_begun(self, wanted: Wanted) -> None:
+        peer, options = wanted.peer, self._options
+        subscriber = self._subscribers.get(peer.id)
+        if subscriber is None:
+            allowance = Allowance(options.filter_steps_per_second, self._turn.now)
+            subscriber = _Subscriber(Backlog(peer, self._turn, options), allowance)
+            self._subscribers[peer.id] = subscriber
+        subscriber.subscriptions += 1
+        if wanted.terms.replay and not wanted.ended:
+            subscriber.replays.append(wanted)
+            self._eager[peer] = subscriber
+
+    def _on_ended(self, wanted: Wanted) -> None:
+        subscriber = self._subscribers[wanted.peer.id]
+        subscriber.subscriptions -= 1
+        subscriber.backlog.forget(wanted)
+        if wanted in subscriber.replays:
+            subscriber.replays.remove(wanted)
+        if not subscriber.subscriptions:
+            self._missed += subscriber.backlog.missed
+            del self._subscribers[wanted.peer.id]
+            self._eager.pop(wanted.peer, None)
+
+    def _replay(self, subscriber: _Subscriber, wanted: Wanted) -> None:
+        """Send a subscription what is kept for it, as it was published."""
+        turn, peer = self._turn, wanted.peer
+        subscriber.replayed = max(subscriber.replayed, wanted.number)
+        for batch in _batches(self._kept_for(wanted)):
+            first = batch[0]
+            records = [with_extra(kept.record, Tag.RETAINED, wanted.number) for kept in batch]
+            ticket = InternalTicket(len(records))
+            ticket.expires = first.expires
+            ttl = None if first.expires is None else first.expires - turn.now
+            turn.submit(peer, first.lane, records, ticket, key=first.key, ttl=ttl)
+            self.replayed += len(records)
+
+    def _kept_for(self, wanted: Wanted) -> Iterator[Kept]:
+        for kept in self.retained.matching(wanted.pattern, self._turn.now):
+            if self._is_for(wanted, Sight(kept.record)):
+                yield kept
+
+    # What arrives
 
     def on_records(
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
-        """Hand publications over; those nobody here wants any more are accepted."""
-        tokens = [self._interest.tokens(record[1]) for record in records]
+        """Hand publications over; those nobody here wants are accepted."""
+        tokens = [self._tokens(record) for record in records]
         if all(tokens):
             delivery = Delivery(source, peer.label, first, last, records)
             self._turn.deliver_publications(delivery, tokens)
@@ -77,3 +251,51 @@ class PublishSubscribe:
                 self.unwanted += len(run)
                 self._turn.settle(source, low, high, Outcome.ACCEPTED, lazy=True)
             start = stop
+
+    def _tokens(self, record: Record) -> tuple[int, ...]:
+        """Return the subscriptions of this node that a publication is for."""
+        interest = self._interest
+        tokens = interest.tokens(record[1])
+        if len(record) == 4:
+            tokens = self._tokens_by_replay(record, tokens)
+        if not interest.filtering or not tokens:
+            return tokens
+        sight, now = Sight(record), self._turn.now
+        chosen = []
+        for token in tokens:
+            sieve = interest.subscription(token).sieve
+            if sieve is None or self.filters.passes(sieve, sight, now) is not False:
+                chosen.append(token)
+        return tuple(chosen)
+
+    def _tokens_by_replay(self, record: Record, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """Leave out subscriptions that got a publication, or will, by a replay, or whose it isn't.
+
+        What is kept is for those whose replay came before, by its publisher's word, and for
+        those that wanted none; what is of a replay is for the one that it was sent to.
+        """
+        replay_of, replayed = extra(record, Tag.RETAINED), extra(record, Tag.KEPT)
+        if isinstance(replay_of, int):
+            return (replay_of,) if replay_of in tokens else ()
+        if not isinstance(replayed, int):
+            return tokens
+        return tuple(
+            token
+            for token in tokens
+            if token <= replayed or not self._interest.subscription(token).terms.replay
+        )
+
+    def on_missed(self, source: Source, first: int, last: int, records: list[Record]) -> None:
+        """Tell subscriptions how many publications they were not sent."""
+        self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
+        for record in records:
+            told = extra(record, Tag.MISSED)
+            if isinstance(told, tuple):
+                counts = [int(each) for each in told if isinstance(each, int)]
+                self._turn.deliver_missed(list(zip(counts[::2], counts[1::2], strict=True)))
+
+
+def _batches(found: Iterator[Kept]) -> Iterator[list[Kept]]:
+    """Part what is kept wherever it cannot be submitted together."""
+    for _, batch in groupby(found, key=lambda kept: (kept.lane, kept.key, kept.expires)):
+        yield list(batch)

@@ -133,7 +133,7 @@ class Redelivery:
         match ended:
             case SessionEnd.PEER_RESTARTED | SessionEnd.PEER_FORGOT:
                 # A subscription ends with the process that had it, a name stays.
-                is_publication = returned.record[0] & 15 == Kind.PUBLICATION
+                is_publication = returned.record[0] & 15 in (Kind.PUBLICATION, Kind.MISSED)
                 if returned.transmitted or is_publication:
                     self._fail(peer, returned, FailureKind.PEER_RESTARTED, ended.value)
                 else:

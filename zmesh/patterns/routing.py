@@ -4,7 +4,7 @@ A topic is tokens separated by dots: `sensors.kitchen.temp`. In a pattern the to
 exactly one token, and `>` as the last token for one or more: `sensors.*.temp`, `sensors.>`.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from zmesh.errors import InvalidOption
@@ -49,6 +49,24 @@ def is_pattern(pattern: str, bytes_max: int) -> bool:
     if any(REST in token for token in before) or (REST in last and last != REST):
         return False
     return all(token == ONE or ONE not in token for token in (*before, last))
+
+
+def is_pattern_of_many(pattern: str) -> bool:
+    """Return whether a valid pattern stands for more than the one topic it spells."""
+    return ONE in pattern or REST in pattern
+
+
+def matches(pattern: Sequence[str], topic: str) -> bool:
+    """Return whether a topic matches a valid pattern, given as its tokens."""
+    tokens = topic.split(SEPARATOR)
+    if pattern[-1] == REST:
+        if len(tokens) < len(pattern):
+            return False
+    elif len(tokens) != len(pattern):
+        return False
+    return all(
+        wanted in (token, ONE, REST) for wanted, token in zip(pattern, tokens, strict=False)
+    )
 
 
 def _is_well_formed(text: str, bytes_max: int) -> bool:

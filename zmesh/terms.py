@@ -1,0 +1,55 @@
+"""What a subscription may ask for beside its topics; publishers hear of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal
+
+Match = Literal["all", "any"]
+Policy = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
+"""What people write for `WhenFull`."""
+
+Scalar = str | int | float | bool | None
+
+LIMIT_DEFAULT: Final = 1000
+
+
+class WhenFull(StrEnum):
+    """What becomes of publications for a subscription that is read too slowly."""
+
+    BLOCK = "block"  # its publishers wait
+    DROP_OLDEST = "drop_oldest"
+    DROP_NEWEST = "drop_newest"
+    LATEST = "latest"  # one a topic is kept, the last
+    DISCONNECT = "disconnect"  # the subscription ends
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which publications on its topics a subscription wants: those that meet all of this.
+
+    `where` holds headers and their values, sorted by name; with `match="any"` one of them is
+    enough. `content` is a JMESPath expression over the body.
+    """
+
+    type: str | None = None
+    where: tuple[tuple[str, Scalar], ...] = ()
+    match: Match = "all"
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a subscription wants its publications.
+
+    `limit` is how many may wait for it unless `when_full` is BLOCK. With `replay` it is sent
+    what its publishers keep.
+    """
+
+    filter: Filter | None = None
+    when_full: WhenFull = WhenFull.BLOCK
+    limit: int = LIMIT_DEFAULT
+    replay: bool = False
+
+
+PLAIN: Final = Terms()
+"""Everything on its topics from now on, and nothing lost."""

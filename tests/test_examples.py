@@ -61,11 +61,45 @@ async def test_publish_subscribe() -> None:
                 assert (status, out.splitlines(), error) == (0, ["reading", *told], "")
 
 
+async def test_fan_out(tmp_path: Path) -> None:
+    program, firmware = "examples/fan_out.py", tmp_path / "firmware.bin"
+    firmware.write_bytes(bytes(range(256)) * 1000)
+    places = [tmp_path / name for name in ("one", "two")]
+    async with AsyncExitStack() as stack:
+        sender = await stack.enter_async_context(run(program, "send", str(firmware), "2"))
+        members = []
+        for place in places:
+            place.mkdir()
+            members.append(await stack.enter_async_context(run(program, "member", str(place))))
+        assert await sender.ended() == (0, "accepted \n" * 2 + "2 have it\n", "")
+        for member in members:
+            assert await member.ended() == (0, "joined\n", "")
+    for place in places:
+        assert (place / "firmware.bin").read_bytes() == firmware.read_bytes()
+
+
+async def test_survey() -> None:
+    program = "examples/survey.py"
+    async with (
+        run(program, "serve", "kitchen") as one,
+        run(program, "serve", "cellar") as other,
+        run(program, "ask", "2") as asking,
+    ):
+        assert (await one.line(), await other.line()) == ("serving", "serving")
+        status, out, error = await asking.ended()
+        assert (status, error) == (0, "")
+        *replies, failures = sorted(out.splitlines(), key=lambda line: line[0], reverse=True)
+        assert [line.split(":")[0] for line in replies] == ["kitchen", "cellar"]
+        assert failures == "0 did not answer"
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
         ("hedged_call.py", ["serve"]),
+        ("fan_out.py", ["send"]),
         ("hello.py", []),
+        ("survey.py", ["ask"]),
         ("publish_subscribe.py", []),
         ("publish_subscribe.py", ["publish", "two"]),
         ("request_reply.py", []),

@@ -66,13 +66,8 @@ class Request:
     first_seq: int
     last_seq: int
     correlation: int
+    line: "Line | None"  # of its caller and key: with whom it is handled one at a time
     task: "asyncio.Task[None] | None" = None  # None: it waits
-
-    @property
-    def line(self) -> "Line | None":
-        """With which others it is handled one at a time: those of its caller and key."""
-        key = self.message.key
-        return None if key is None else (self.source.node, key)
 
     @property
     def place(self) -> tuple[Source, int]:
@@ -147,7 +142,9 @@ class Services:
                 elif not isinstance(correlation, int):
                     self._settle(source, seqs, Outcome.REJECTED, "a request without correlation")
                 else:
-                    self._take(Request(service, message, source, *seqs, correlation))
+                    key = message.key
+                    line = None if key is None else (source.node, key)
+                    self._take(Request(service, message, source, *seqs, correlation, line))
 
     def cancel(self, order: CancelRequest) -> None:
         """Stop what nobody waits for; what runs in a thread is told so, and cannot be stopped."""

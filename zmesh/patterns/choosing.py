@@ -73,8 +73,8 @@ class Choosing:
         there = [
             peer for peer in providers if peer.present and not peer.draining and peer.id not in but
         ]
-        if not there:
-            return None
+        if len(there) < 2:
+            return there[0] if there else None
         if wish.prefer is not None:
             for peer in there:
                 if peer.id == wish.prefer and peer.id not in asked:

@@ -13,7 +13,9 @@ from zmesh.actions import (
     Action,
     CallAnswered,
     CancelRequest,
+    DeliverGroup,
     DeliverInbox,
+    DeliverJobs,
     DeliverPublications,
     DeliverRequests,
     Delivery,
@@ -40,12 +42,15 @@ from zmesh.events import (
     PacketsReceived,
     Post,
     Publish,
+    Pull,
+    Push,
     Reply,
     Serve,
     SettleDeliveries,
     Source,
     Subscribe,
     TimerFired,
+    Unpull,
     Unsubscribe,
 )
 from zmesh.ids import JournalId, MeshTag, NodeId, Path
@@ -78,6 +83,10 @@ def reply(text: str) -> Record:
     return (head(Kind.REPLY), "", text.encode())
 
 
+def job(queue: str, text: str = "") -> Record:
+    return (head(Kind.JOB), queue, text.encode())
+
+
 def publication(topic: str, text: str = "") -> Record:
     return (head(Kind.PUBLICATION), topic, text.encode())
 
@@ -104,11 +113,17 @@ class Host:
         self.actions: list[Action] = []
         self.inbox: list[str] = []
         self.heard: list[tuple[str, str]] = []  # (topic, body) of publications
+        self.grouped: list[tuple[str, str]] = []  # (group, body) of what was fanned out
+        self.group_verdict = Outcome.ACCEPTED
         self.handled: list[str] = []  # bodies of requests
         self.places: list[tuple[Source, int, int, Record]] = []  # requests, to be answered by hand
+        self.jobs: list[tuple[str, int]] = []  # (body, attempt) of every job taken
+        self.open_jobs: list[tuple[str, Source, int, int]] = []  # those without outcome
+        self.job_outcome: Outcome | None = None  # what each job gets at once, if anything
         self.answers: dict[int, CallAnswered] = {}
         self.changes: list[tuple[PeerChange, str]] = []
         self.handlers: dict[str, Handler] = {}
+        self.listeners: list[Callable[[Action], None]] = []  # told of what nothing here takes
         self.accepts = True
         self.strangers: set[Path] = set()  # paths of the test's own: nothing is sent there
         self.calls = 0
@@ -176,12 +191,8 @@ class Host:
 
     def _inform(self, action: Action) -> None:
         match action:
-            case DeliverInbox(deliveries):
-                for delivery in deliveries:
-                    self.inbox += [
-                        body(record).decode(errors="replace") for record in delivery.records
-                    ]
-                    self._accept(delivery)
+            case DeliverInbox() | DeliverGroup():
+                self._read(action)
             case DeliverPublications(pairs):
                 for delivery, tokens in pairs:
                     assert len(tokens) == len(delivery.records)
@@ -189,6 +200,8 @@ class Host:
                         (r[1], body(r).decode(errors="replace")) for r in delivery.records
                     ]
                     self._accept(delivery)
+            case DeliverJobs(pairs):
+                self._take_jobs(pairs)
             case DeliverRequests(deliveries):
                 for delivery in deliveries:
                     self._handle(delivery)
@@ -198,15 +211,26 @@ class Host:
             case PeerChanged(change, peer, _):
                 self.changes.append((change, peer.name))
             case _:
-                pass
+                for listener in self.listeners:
+                    listener(action)
+
+    def _read(self, action: DeliverInbox | DeliverGroup) -> None:
+        for delivery in action.deliveries:
+            texts = [body(record).decode(errors="replace") for record in delivery.records]
+            if isinstance(action, DeliverInbox):
+                self.inbox += texts
+                self._accept(delivery)
+            else:
+                self.grouped += [(delivery.records[0][1], text) for text in texts]
+                self._settle(delivery, self.group_verdict)
 
     def _accept(self, delivery: Delivery) -> None:
+        self._settle(delivery, Outcome.ACCEPTED)
+
+    def _settle(self, delivery: Delivery, verdict: Outcome) -> None:
         if self.accepts:
-            self.do(
-                SettleDeliveries(
-                    delivery.source, delivery.first_seq, delivery.last_seq, Outcome.ACCEPTED
-                )
-            )
+            first, last = delivery.first_seq, delivery.last_seq
+            self.do(SettleDeliveries(delivery.source, first, last, verdict))
 
     def _handle(self, delivery: Delivery) -> None:
         single = len(delivery.records) == 1
@@ -222,7 +246,40 @@ class Host:
             else:
                 self.do(Reply(delivery.source, seq, last, correlation(record), answer))
 
+    def _take_jobs(self, deliveries: list[tuple[Delivery, int]]) -> None:
+        for delivery, _ in deliveries:
+            single = len(delivery.records) == 1
+            for seq, record in enumerate(delivery.records, delivery.first_seq):
+                text = body(record).decode(errors="replace")
+                attempt = extra(record, Tag.ATTEMPT)
+                self.jobs.append((text, attempt if isinstance(attempt, int) else 1))
+                last = delivery.last_seq if single else seq
+                self.open_jobs.append((text, delivery.source, seq, last))
+                if self.job_outcome is not None:
+                    self.settle_job(self.job_outcome)
+
     # Commands
+
+    def push(self, queue: str, *texts: str, lane: int = 4, **options: object) -> Ticket:
+        ticket = Ticket(len(texts))
+        event = Push([job(queue, text) for text in texts], lane, ticket)
+        self.do(replace(event, **options))  # type: ignore[arg-type]
+        return ticket
+
+    def pull(self, queue: str, prefetch: int = 1, token: int = 1) -> None:
+        self.do(Pull(token, queue, prefetch))
+
+    def unpull(self, token: int = 1) -> None:
+        self.open_jobs.clear()
+        self.do(Unpull(token))
+
+    def settle_job(
+        self, outcome: Outcome = Outcome.ACCEPTED, delay: float = 0.0, at: int = 0
+    ) -> str:
+        """Give a job its outcome, the oldest one or another; return what it was."""
+        text, source, first, last = self.open_jobs.pop(at)
+        self.do(SettleDeliveries(source, first, last, outcome, "handler said so", delay))
+        return text
 
     def post(self, to: "str | Host", *texts: str, lane: int = 4, **options: object) -> Ticket:
         ticket = Ticket(len(texts))
@@ -294,13 +351,20 @@ class World:
         self.hosts: dict[str, Host] = {}
         self._incarnations: dict[str, int] = {}
 
-    def host(self, name: str, *, options: NodeOptions | None = None, inbox: bool = True) -> Host:
-        """Start a host, or start it again."""
+    def host(
+        self,
+        name: str,
+        *,
+        options: NodeOptions | None = None,
+        inbox: bool = True,
+        known_as: str | None = None,
+    ) -> Host:
+        """Start a host, or start it again; it may be known by another name than its own."""
         index = list(self._incarnations).index(name) if name in self._incarnations else None
         if index is None:
             index = len(self._incarnations)
         incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
-        host = Host(self, index, name, incarnation, options or self.options)
+        host = Host(self, index, known_as or name, incarnation, options or self.options)
         self.hosts[name] = host
         self.network.listen(host, host.endpoint)
         host.do(EndpointsChanged((host.endpoint,)))
@@ -354,5 +418,5 @@ def _corrupt(_source: int, _target: int, packet: Parts, random: Random) -> Parts
 
 __all__ = [
     "CancelRequest", "Drained", "Host", "IdentityClash", "RoomChanged", "World", "body",
-    "correlation", "direct", "echo", "publication", "reply", "request",
+    "correlation", "direct", "echo", "job", "publication", "reply", "request",
 ]  # fmt: skip

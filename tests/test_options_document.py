@@ -13,7 +13,6 @@ import pytest
 
 import zmesh
 from zmesh import Message, Node, NodeOptions, Peers, SharedMap
-from zmesh.face.messaging import Messaging
 from zmesh.options import KIB, MIB
 
 PAGE = (Path(__file__).parent.parent / "docs" / "options.md").read_text(encoding="utf-8")
@@ -21,6 +20,7 @@ ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
 NO_SECONDS = {
     "suspect_phi": "", "lost_phi": "", "time_threshold": "", "records_per_second": "1/s",
     "retries_per_call": "", "retries_per_second": "1/s", "retries_saved_max": "",
+    "quorum": "",
 }  # fmt: skip
 CLASSES = [
     NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
@@ -30,10 +30,13 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "Node": Node.__init__,
     **{
         name: getattr(Node, name)
-        for name in ("send", "post", "post_nowait", "post_many", "call", "publish", "subscribe",
-                     "inbox", "service", "shared", "close")
+        for name in ("send", "post", "post_nowait", "post_many", "call", "stream", "publish",
+                     "subscribe", "inbox", "service", "shared", "join", "fan_out", "survey",
+                     "close")
     },
     "wait_for": Peers.wait_for,
+    "peers.watch": Peers.watch,
+    "peers.select": Peers.select,
     "release": Message.release,
     "watch": SharedMap.watch,
 }  # fmt: skip
@@ -91,11 +94,13 @@ def options_of(taker: str) -> dict[str, list[str]]:
     }
     return {
         name: [
-            types[name], "s" if "float" in types[name] else "", shown(name, parameter.default)
+            types[name],
+            NO_SECONDS.get(name, "s") if "float" in types[name] else "",
+            shown(name, parameter.default),
         ]
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is not parameter.empty
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("taker", TAKERS)
@@ -110,7 +115,8 @@ def test_page_tells_every_option_of_a_call_as_it_is(taker: str) -> None:
 
 
 def test_every_method_that_takes_options_is_looked_at() -> None:
-    public = {name for name in vars(Node) | vars(Messaging) if not name.startswith("_")}
+    names = {name for each in Node.__mro__ for name in vars(each)}
+    public = {name for name in names if not name.startswith("_")}
     looked_at = {name for name in public if callable(getattr(Node, name, None))} - set(TAKERS)
     for name in looked_at:
         parameters = inspect.signature(getattr(Node, name)).parameters.values()

@@ -1,6 +1,6 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
-from zmesh.actions import PeerState
+from zmesh.actions import MemberState, PeerState
 from zmesh.errors import (
     AlreadySettled,
     AmbiguousPeer,
@@ -14,9 +14,11 @@ from zmesh.errors import (
     DuplicateIdentity,
     Expired,
     ForkedProcess,
+    InvalidBody,
     InvalidOption,
     MapFull,
     MissingPackage,
+    NoMembers,
     NoProvider,
     NotOpen,
     PeerLost,
@@ -28,11 +30,14 @@ from zmesh.errors import (
     Rejected,
     RemoteError,
     SlowSubscriber,
+    StreamBroken,
     UsageError,
     WrongThread,
     ZmeshError,
 )
 from zmesh.face.assembly import DrainReport, NodeStatistics
+from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
+from zmesh.face.groups import Group
 from zmesh.face.inbox import Inbox
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import (
@@ -49,7 +54,9 @@ from zmesh.face.peers_view import (
 from zmesh.face.receipts import Receipt
 from zmesh.face.received import Message
 from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
+from zmesh.face.streams import Stream
 from zmesh.face.subscriptions import Subscription
+from zmesh.face.surveys import Survey, SurveyFailure
 from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
 from zmesh.options import (
@@ -82,17 +89,24 @@ __all__ = [
     "Expired",
     "Failure",
     "FailureKind",
+    "FanOut",
+    "FanOutReport",
     "ForkedProcess",
+    "Group",
     "Headers",
     "Inbox",
+    "InvalidBody",
     "InvalidOption",
     "Joined",
     "Left",
     "LinkOptions",
     "MapFull",
     "MapWatcher",
+    "MemberOutcome",
+    "MemberState",
     "Message",
     "MissingPackage",
+    "NoMembers",
     "NoProvider",
     "Node",
     "NodeOptions",
@@ -115,7 +129,11 @@ __all__ = [
     "RemoteError",
     "SharedMap",
     "SlowSubscriber",
+    "Stream",
+    "StreamBroken",
     "Subscription",
+    "Survey",
+    "SurveyFailure",
     "Suspected",
     "TransportOptions",
     "Updated",

@@ -1,11 +1,12 @@
 """What the engine orders: the runner performs them in order, and never re-enters the engine."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
 from zmesh.events import Source
 from zmesh.ids import NodeId, Path
-from zmesh.message import Record, Ticket
+from zmesh.message import FailureKind, Record, Ticket, Ways
 
 
 class PeerState(Enum):
@@ -93,6 +94,34 @@ class DeliverPublications:
 
 
 @dataclass(slots=True)
+class DeliverGroup:
+    """For the readers of a group: the target of all records of a delivery."""
+
+    deliveries: list[Delivery]
+
+
+@dataclass(slots=True)
+class DeliverJobs:
+    """For the pulls of the tokens."""
+
+    deliveries: list[tuple[Delivery, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBackJobs:
+    """Give back the jobs of a producer that are not begun: it takes us for lost, or soon will."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRoomChanged:
+    """A queue of jobs that was full has room again."""
+
+    queue: str
+
+
+@dataclass(slots=True)
 class PublicationsMissed:
     """Publishers did not send so many to these subscriptions, which may miss some."""
 
@@ -123,6 +152,7 @@ class CallFailure(Enum):
     EXHAUSTED = "exhausted"
     DEADLINE = "deadline"
     CLOSED = "closed"
+    BROKEN = "broken"  # a stream, in its middle
 
 
 @dataclass(slots=True)
@@ -134,6 +164,43 @@ class CallAnswered:
     failure: CallFailure | None = None
     peer: str = ""
     reason: str = ""
+
+
+class MemberState(Enum):
+    """How a member of a group stands with what is fanned out."""
+
+    PENDING = "pending"  # no outcome yet; in a final report: there was none in time
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStanding:
+    """A member of a group, and how it stands; never changes, a new one is made."""
+
+    place: int  # in the fan-out: who comes back under another id keeps it
+    node: NodeId
+    name: str
+    state: MemberState
+    reason: str  # why it is pending or failed
+    failure: FailureKind | None  # of one that failed
+    attempts: int
+
+
+@dataclass(slots=True)
+class FanOutChanged:
+    """Members joined a fan-out, or stand otherwise than before."""
+
+    fan_out: int
+    members: list[MemberStanding]
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutEnded:
+    """A fan-out is over: all members have their outcome, its deadline came, or the node closed."""
+
+    fan_out: int
+    is_closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +230,73 @@ class StateReady:
 
 
 @dataclass(slots=True)
+class SurveyAnswered:
+    """One provider's reply to a survey, or why there is none."""
+
+    survey: int
+    node: NodeId
+    name: str
+    record: Record | None  # of a handler that raised as well
+    failure: CallFailure | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyEnded:
+    """A survey is over; `failure` is NO_PROVIDER or CLOSED where it came to nothing."""
+
+    survey: int
+    failure: CallFailure | None = None
+
+
+@dataclass(slots=True)
 class CancelRequest:
     """The caller of this request no longer waits: cancel its handler."""
 
     source: Source
     first_seq: int
+
+
+@dataclass(slots=True)
+class StreamOffered:
+    """A peer opened a stream; `BeginStream` or `RefuseStream` answers.
+
+    Its one record is alone in the delivery. Where nobody reads it any more its handler is told by
+    `CancelRequest`; either way it ends with `RefuseStream` or `EndParts`.
+    """
+
+    stream: int
+    ways: Ways
+    delivery: Delivery
+
+
+@dataclass(slots=True)
+class PartsArrived:
+    """The next parts of a stream."""
+
+    stream: int
+    records: list[Record]
+
+
+@dataclass(slots=True)
+class PartsEnded:
+    """No part follows: all have come, or why they will not."""
+
+    stream: int
+    failure: CallFailure | None = None
+    peer: str = ""
+    reason: str = ""
+    record: Record | None = None  # of a REMOTE_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRoom:
+    """A stream whose writer had no credit has some."""
+
+    stream: int
+
+
+StreamAction = StreamOffered | PartsArrived | PartsEnded | StreamRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +312,8 @@ class PeerView:
     incarnation: int
     round_trip: float | None
     draining: bool = False  # asked for no new work; it finishes what it has
+    groups: frozenset[str] = frozenset()
+    attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
 
 
 class PeerChange(Enum):
@@ -232,6 +363,9 @@ class Trace:
 Action = (
     SendPackets | Dial | HangUp | Probe
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
-    | RoomChanged | StateChanged | StateReady
+    | RoomChanged
+    | DeliverJobs | GiveBackJobs | QueueRoomChanged
+    | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+    | StateChanged | StateReady | StreamAction
     | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

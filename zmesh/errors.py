@@ -213,6 +213,19 @@ class NoProvider(DeliveryError):
         )
 
 
+class NoMembers(DeliveryError):
+    """Nobody who is there is in the group."""
+
+    def __init__(self, group: str, known: Sequence[str] = ()) -> None:
+        self.group = group
+        self.known = tuple(known)
+        seen = ", ".join(sorted(known)[:8]) or "none"
+        super().__init__(
+            f"nobody is in the group {group!r} (groups in sight: {seen}): let somebody join it, "
+            f"or `await node.peers.wait_for(group={group!r})` first"
+        )
+
+
 class DeliveryTimeout(DeliveryError, TimeoutError):
     """The outcome did not come in time; the message may still be handled."""
 
@@ -271,6 +284,17 @@ class RemoteError(DeliveryError):
         super().__init__(f"the handler of {service!r} raised {type_name}: {message}")
 
 
+class StreamBroken(DeliveryError):
+    """A stream ended in its middle: what was read came in order, and more will not come."""
+
+    def __init__(self, peer: str, reason: str) -> None:
+        self.peer = peer
+        self.reason = reason
+        super().__init__(
+            f"the stream with {peer} broke ({reason}): begin another, from where this one came to"
+        )
+
+
 class SlowSubscriber(ZmeshError):
     """A subscription with `when_full="disconnect"` was read too slowly, and has ended."""
 
@@ -293,6 +317,20 @@ class DuplicateIdentity(ZmeshError):
             f"node id {node} is alive twice, the other at {endpoint}: "
             "give one of them a new identity (remove the copied one)"
         )
+
+
+class InvalidBody(ZmeshError):
+    """A body is not of the type its receiver wants: the sender must mend it.
+
+    Args:
+        wanted: the name of that type.
+        detail: what is wrong, and where: "Expected `int`, got `str` - at `$.age`".
+    """
+
+    def __init__(self, wanted: str, detail: str) -> None:
+        self.wanted = wanted
+        self.detail = detail
+        super().__init__(f"the body is no valid {wanted}: {detail}")
 
 
 class Reject(ZmeshError):

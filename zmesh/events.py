@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from zmesh.ids import NodeId, Path
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Outcome, Record, StreamFault, Ticket, Ways
 from zmesh.terms import PLAIN, Terms
 
 
@@ -220,8 +220,173 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinGroup:
+    """This node is a member of the group from now on."""
+
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGroup:
+    """This node is no longer a member of the group."""
+
+    group: str
+
+
+@dataclass(slots=True)
+class StartFanOut:
+    """Send a record to every member of a group; `FanOutChanged` and `FanOutEnded` tell of it."""
+
+    fan_out: int
+    record: Record  # target is the group
+    lane: int
+    deadline: float  # on the node's clock
+    include_late: bool = False  # members that join before the deadline as well
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFanOut:
+    """Nobody waits for the report any more."""
+
+    fan_out: int
+
+
+@dataclass(slots=True)
+class Push:
+    """Put jobs into a queue of this node, for whoever pulls it."""
+
+    records: list[Record]  # target is the queue
+    lane: int
+    ticket: Ticket
+    key: str | None = None
+    ttl: float | None = None  # seconds
+    delay: float = 0.0  # seconds before they may leave
+    attempts_max: int | None = None  # None: as the node's options say
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Take jobs of a queue, at most `prefetch` without outcome at a time, as the pull `token`."""
+
+    token: int  # 1 or more
+    queue: str
+    prefetch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unpull:
+    """End a pull; its jobs without outcome go back."""
+
+    token: int
+
+
+@dataclass(slots=True)
+class StartSurvey:
+    """Ask every provider of a service; `SurveyAnswered` and `SurveyEnded` tell of it."""
+
+    survey: int
+    record: Record  # target is the service
+    lane: int
+    deadline: float  # on the node's clock
+    group: str | None = None  # only its members are asked
+    count: int | None = None  # replies that are enough
+    quorum: float | None = None  # share of those asked; replies of more than that are enough
+
+
+@dataclass(frozen=True, slots=True)
+class CancelSurvey:
+    """Nobody waits for further replies."""
+
+    survey: int
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Tell peers these attributes, in the text of `wire.attributes`; None: no longer."""
+
+    attributes: dict[str, str | None]  # by key
+
+
+GatheringCommand = (
+    JoinGroup | LeaveGroup | StartFanOut | CancelFanOut | StartSurvey | CancelSurvey | Describe
+)
+"""Commands of the patterns about many peers."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenInbox:
     """The application reads its inbox now (DIRECT records were held until then)."""
+
+
+# Streams. Those opened here have odd numbers, those opened by peers even ones.
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """Ask a service for a stream; `PartsArrived`, `PartsEnded` and `StreamRoom` answer."""
+
+    stream: int
+    record: Record  # target is the service
+    lane: int
+    ways: Ways
+    deadline: float | None = None  # on the node's clock, of all of it
+    provider: NodeId | None = None  # nobody else is asked
+
+
+@dataclass(frozen=True, slots=True)
+class CancelStream:
+    """Nobody reads or writes a stream opened here any more."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginStream:
+    """The handler of a stream that a peer opened begins."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseStream:
+    """A stream that a peer opened is not begun: RELEASED or REJECTED."""
+
+    stream: int
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class WritePart:
+    """Send a part, of kind STREAM. A writer asks `Engine.stream_room` first."""
+
+    stream: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class TakeParts:
+    """The application took so many parts and bytes: as much more may come.
+
+    Of a body in parts none comes before the first of these, which may be of nothing.
+    """
+
+    stream: int
+    parts: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndParts:
+    """All parts were written. A stream that a peer opened is over with it.
+
+    With a fault, and the record that tells of it, that is why there are no more.
+    """
+
+    stream: int
+    fault: StreamFault | None = None
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,10 +437,17 @@ class WallClockRead:
     wall_ms: int
 
 
+StreamCommand = (
+    OpenStream | CancelStream | BeginStream | RefuseStream | WritePart | TakeParts | EndParts
+)
+
 Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired
     | Post | Publish | Call | CancelCall | Reply | SettleDeliveries
+    | GatheringCommand
     | OpenState | CloseState | WriteState | WallClockRead
+    | Push | Pull | Unpull
     | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
+    | StreamCommand
 )  # fmt: skip

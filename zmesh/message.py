@@ -5,7 +5,7 @@ A *record* is a message as the link carries it: a plain tuple, because one is ma
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum, StrEnum
+from enum import Enum, IntEnum, IntFlag, StrEnum
 from typing import Final
 
 LANES: Final = 10
@@ -25,6 +25,11 @@ class Kind(IntEnum):
     FAILURE = 3
     PUBLICATION = 4
     CANCEL = 5  # nobody waits for the answer to a REQUEST any more
+    JOB = 6
+    JOB_CONTROL = 7  # offers and grants between producers and consumers of a queue
+    GROUP = 8  # for the members of a group; the target is its name
+    STREAM = 9  # a part of a stream; the target tells its direction
+    STREAM_CONTROL = 10  # opens a stream, grants credit, ends it, stops it
     MISSED = 12  # publications that were not sent to a subscriber too slow for them
     STATE = 11  # what replicas of a shared map tell each other
     FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
@@ -50,6 +55,21 @@ class Encoding(IntEnum):
 
     RAW = 0
     MSGPACK = 1
+
+
+class Ways(IntFlag):
+    """Which ways of a stream come in parts."""
+
+    BODY = 1  # of the request
+    ANSWER = 2  # any number of them; without it there is one
+
+
+class StreamFault(IntEnum):
+    """Why a provider ended a stream before its end."""
+
+    RAISED = 0  # the handler
+    REJECTED = 1  # by the handler
+    RELEASED = 2  # given back: the provider goes away
 
 
 class Outcome(IntEnum):
@@ -85,12 +105,13 @@ class Tag(IntEnum):
     TTL_MS = 4  # int: milliseconds left to live when transmitted
     MESSAGE_ID = 5  # int: the origin's counter; with origin node and journal it is unique
     ATTEMPT = 6  # int: 1 at the first delivery, which is not written
-    CORRELATION = 7  # int: the call a REQUEST, REPLY or FAILURE belongs to
+    CORRELATION = 7  # int: the call a REQUEST, REPLY or FAILURE belongs to; whose grant a JOB uses
     FRAGMENTS = 8  # (count, total_bytes, digest16): on the first fragment of a large body
     TYPE = 9  # str: what kind of message it is, to the application
     KEPT = 10  # int: kept for late joiners; the latest subscription whose replay came before
     RETAINED = 11  # int: of a replay, for this subscription alone
     MISSED = 12  # (subscription, count, ...): publications that were not sent to it
+    STREAM = 13  # (stream, ...): which stream and what of it; see `patterns.stream_records`
 
 
 Fragments = tuple[int, int, bytes]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.face.support import SOURCE, record_of
 from zmesh.actions import CancelRequest, Delivery
-from zmesh.errors import InvalidOption, Reject, UsageError
+from zmesh.errors import Reject, UsageError
 from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
 from zmesh.face.handlers import BLOCKING, Handler
 from zmesh.face.outgoing import Outgoing, failure_of
@@ -506,13 +506,16 @@ async def test_coroutine_that_blocks_the_loop_is_named(
     assert "'resize' held up the event loop" in warnings[0]
 
 
-async def test_generators_are_refused() -> None:
-    async def stream(_: Message) -> AsyncIterator[int]:
+async def test_a_call_to_a_service_that_answers_in_parts_is_refused() -> None:
+    async def parts(_: Message) -> AsyncIterator[int]:
         yield 1
 
     bench = Bench()
-    with pytest.raises(InvalidOption):
-        bench.services.serve("work", stream, 1)
+    bench.serve(parts)
+    bench.request(1)
+    [event] = await bench.done(1)
+    reason = "'work' answers in parts: read them with node.stream"
+    assert verdict_of(event) == (1, Outcome.REJECTED, reason)
 
 
 async def test_objects_with_an_async_call_are_awaited() -> None:

@@ -98,6 +98,7 @@ extra_values: dict[int, SearchStrategy[ExtraValue]] = {
     Tag.TYPE: texts,
     Tag.KEPT: counts,
     Tag.RETAINED: counts,
+    Tag.STREAM: st.lists(counts, min_size=2, max_size=5).map(tuple),
     Tag.MISSED: st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4).map(
         lambda pairs: tuple(item for pair in pairs for item in pair)
     ),

@@ -172,6 +172,13 @@ def data_packets() -> dict[str, Packet]:
         "extras of publications": with_extras(
             Tag.TYPE, "reading", Tag.KEPT, 0, Tag.RETAINED, 3, Tag.MISSED, (3, 1, 4, 70000)
         ),
+        "a stream is opened, written and ended": data(
+            (10, "tail", b"x.log", (int(Tag.STREAM), (1, 0, 2, 1024, 1048576))),
+            (9, "", b"a line", (int(Tag.STREAM), (1, 1))),
+            (10, "tail", b"", (int(Tag.STREAM), (1, 1, 1280, 1049600))),
+            (10, "", b"", (int(Tag.STREAM), (1, 2, 1))),
+            (10, "tail", b"", (int(Tag.STREAM), (1, 4))),
+        ),
         "an extra of a later version": with_extras(Tag.KEY, "k", 127, (1, 2, b"three")),
         "fragments": data(
             (0, "", b"01234567", (int(Tag.FRAGMENTS), (3, 20, digest))),
@@ -384,6 +391,8 @@ def malformed_records() -> Invalid:
         "a body in a part that is not there": records([0, "", 1]),
         "a part that no record names": [*records(record), b"body"],
         "a part that two records name": [*records([0, "", 1], [0, "", 1]), b"body"],
+        "a stream without what of it": extras(13, [1]),
+        "a stream with a text": extras(13, [1, "1"]),
         "no extras": extras(),
         "an extra without a value": extras(4),
         "tags descending": extras(5, 1, 4, 1),
@@ -419,6 +428,7 @@ def oversized() -> Invalid:
     topics = [["topic", "a"]]
     apart = [[2 * number, 2 * number] for number in range(2, 35)]
     return {
+        "a stream of six": extras(13, [1] * 6),
         "65 frames": head(*[[7, 1]] * 65),
         "4097 records": records(*[[0, "", b""]] * 4097),
         "nine extras": extras(*[item for tag in range(20, 29) for item in (tag, 1)]),

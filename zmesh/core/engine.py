@@ -22,19 +22,29 @@ from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
 from zmesh.errors import PeerUnknown, UsageError
 from zmesh.events import (
+    BeginStream,
     Call,
     CancelCall,
+    CancelFanOut,
+    CancelStream,
+    CancelSurvey,
     CandidateFound,
     CandidateGone,
     CloseNode,
     CloseState,
+    Describe,
     DrainNode,
+    EndParts,
     EndpointsChanged,
     Event,
+    GatheringCommand,
     InboundClosed,
+    JoinGroup,
+    LeaveGroup,
     LoopLate,
     OpenInbox,
     OpenState,
+    OpenStream,
     PacketsReceived,
     PathCause,
     PathDown,
@@ -44,19 +54,29 @@ from zmesh.events import (
     Post,
     ProbeAnswered,
     Publish,
+    Pull,
+    Push,
+    RefuseStream,
     Reply,
     Serve,
     SettleDeliveries,
+    StartFanOut,
+    StartSurvey,
+    StreamCommand,
     Subscribe,
+    TakeParts,
     TimerFired,
+    Unpull,
     Unsubscribe,
     WallClockRead,
     Withdraw,
+    WritePart,
     WriteState,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
 from zmesh.message import Failure, FailureKind, InterestKind, Record
 from zmesh.options import NodeOptions
+from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import DeadLetter
 from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState, StateCommand
@@ -86,6 +106,7 @@ class Engine:
         self._loopback = Loopback(session, options.link)
         self._peers = Peers(Peer(local.node, local.name, self._loopback), options)
         self._peers.local.session = session
+        self._peers.local.incarnation = local.incarnation
         self._turn = Turn(self._peers, options.link, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
         self._membership = Membership(local.node, options, entropy)
@@ -134,8 +155,11 @@ class Engine:
             self._introductions.deadline,
             self._news.redelivery.deadline,
             self._news.calls.deadline,
+            self._news.gatherings.deadline,
             self._news.serving.deadline,
             self._news.shared_state.deadline,
+            self._news.queues.deadline,
+            self._news.streams.calls.deadline,
             self._drain_until,
         )
 
@@ -143,7 +167,8 @@ class Engine:
         now, news, membership = self._turn.now, self._news, self._membership
         parts = (
             self._residents, self._introductions, news.redelivery, news.calls, news.serving,
-            news.shared_state,
+            news.gatherings,
+            news.shared_state, news.queues, news.streams.calls,
         )  # fmt: skip
         for part in parts:
             if part.deadline is not None and part.deadline <= now:
@@ -169,6 +194,7 @@ class Engine:
             news.shared_state.flush()
             news.interest.flush()
             news.redelivery.flush()
+            news.queues.flush()
             self._perform_orders()
             if turn.touched:
                 continue
@@ -197,6 +223,8 @@ class Engine:
                     self._introductions.on_parts(path, parts)
             case SettleDeliveries():
                 news.serving.on_settled(event)
+                news.queues.taken.on_settled(event)
+                news.gatherings.groups.on_settled(event)
                 self._turn.settle(
                     event.source,
                     event.first_seq,
@@ -213,23 +241,33 @@ class Engine:
                 news.direct.on_post(event)
             case Publish():
                 news.publish_subscribe.on_publish(event)
-            case CancelCall(call):
-                news.calls.on_cancel(call)
+            case Push() | Pull() | Unpull():
+                news.queues.on_command(event)
             case (
-                Serve() | Withdraw() | Subscribe() | Unsubscribe() | OpenInbox() | DrainNode()
-                | CloseNode() | OpenState() | CloseState() | WriteState() | WallClockRead()
+                CancelCall() | Serve() | Withdraw() | Subscribe() | Unsubscribe() | OpenInbox()
+                | DrainNode() | CloseNode()
             ):  # fmt: skip
                 self._on_command(event)
+            case (
+                JoinGroup() | LeaveGroup() | StartFanOut() | CancelFanOut() | StartSurvey()
+                | CancelSurvey() | Describe()
+                | OpenState() | CloseState() | WriteState() | WallClockRead()
+                | WritePart() | TakeParts() | EndParts() | OpenStream() | CancelStream()
+                | BeginStream() | RefuseStream()
+            ):  # fmt: skip
+                self._on_pattern_command(event)
             case _:
                 self._on_news(event)
 
     def _on_command(
         self,
-        command: Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
-        | StateCommand,
+        command: CancelCall | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode
+        | CloseNode,
     ) -> None:  # fmt: skip
         news = self._news
         match command:
+            case CancelCall(call):
+                news.calls.on_cancel(call)
             case Serve(service):
                 news.interest.declare(InterestKind.SERVICE, service)
                 news.calls.on_provider(service)
@@ -246,8 +284,26 @@ class Engine:
                 self._drain(deadline)
             case CloseNode():
                 self._close()
+            case _:
+                assert_never(command)
+
+    def _on_pattern_command(
+        self, command: GatheringCommand | StateCommand | StreamCommand
+    ) -> None:
+        news = self._news
+        match command:
+            case (
+                JoinGroup() | LeaveGroup() | StartFanOut() | CancelFanOut() | StartSurvey()
+                | CancelSurvey() | Describe()
+            ):  # fmt: skip
+                news.gatherings.on_command(command)
             case OpenState() | CloseState() | WriteState() | WallClockRead():
                 news.shared_state.on_command(command)
+            case (
+                WritePart() | TakeParts() | EndParts() | OpenStream() | CancelStream()
+                | BeginStream() | RefuseStream()
+            ):  # fmt: skip
+                news.streams.on_command(command)
             case _:
                 assert_never(command)
 
@@ -303,6 +359,7 @@ class Engine:
                 if len(endpoints) > told_max:  # link-local ones are of no use to others
                     endpoints, _ = dialable(endpoints, told_max, scoped=False)
                 self._introductions.endpoints = endpoints
+                self._peers.local.endpoints = endpoints
                 self._residents.on_endpoints(endpoints)
             case _:
                 assert_never(event)
@@ -345,6 +402,9 @@ class Engine:
     def _close(self) -> None:
         news, turn = self._news, self._turn
         news.calls.close()
+        news.queues.pushed.close()
+        news.streams.calls.close()
+        news.gatherings.close()
         code = ByeCode.DRAINED if self._drained else ByeCode.CLOSED
         for peer in list(self._peers):
             peer.present = False  # not an event: nobody left but us
@@ -360,6 +420,16 @@ class Engine:
     def peers(self) -> list[PeerView]:
         """Return the peers that joined and have not left."""
         return [peer.view() for peer in self._peers if peer.present]
+
+    def members(self, group: str) -> list[PeerView]:
+        """Return the nodes that are in a group and there, this one included."""
+        members = self._news.interest.members(InterestKind.GROUP, group)
+        return [peer.view() for peer in members if peer.present]
+
+    def groups(self) -> set[str]:
+        """Return the groups somebody is in who is there, this node included."""
+        everyone = [self._peers.local, *self._peers]
+        return {group for peer in everyone if peer.present for group in peer.groups}
 
     def resolve(self, to: str | NodeId) -> NodeId:
         """Return the node a name, an id or its hex digits stands for.
@@ -408,13 +478,31 @@ class Engine:
         return self._news.publish_subscribe.room(topic)
 
     def open_work(self) -> tuple[int, int]:
-        """Return how many messages and calls of ours, and messages to us, have no outcome yet."""
+        """Return how many messages and calls of ours, and messages to us, have no outcome yet.
+
+        Jobs in queues that nobody pulls do not count: there is nothing to wait for.
+        """
         everyone = [self._peers.local, *self._peers]
         unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
-        unsettled_out += self._news.publish_subscribe.waiting
+        unsettled_out += self._news.publish_subscribe.waiting + self._news.queues.pushed.wanted
+        unsettled_out += self._news.gatherings.fan_out.waiting
         unsettled_in = sum(peer.open_in for peer in everyone)
-        unsettled_out += self._news.shared_state.untold
-        return unsettled_out + len(self._news.calls), unsettled_in
+        streams = self._news.streams
+        unsettled_in += streams.serving.running  # what opened them was settled when they began
+        open_here = len(self._news.calls) + len(streams.calls) + self._news.shared_state.untold
+        return unsettled_out + open_here, unsettled_in
+
+    def stream_room(self, stream: int) -> tuple[int, int]:
+        """Return how many parts and bytes of a stream may be written now.
+
+        Who was told (0, 0) hears by `StreamRoom` when that changes.
+        """
+        return self._news.streams.room(stream)
+
+    @property
+    def queues(self) -> Queues:
+        """The work queues, to be asked for their room and counters."""
+        return self._news.queues
 
     def dial_failures(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of those that have no link."""

@@ -36,6 +36,20 @@ class EngineStatistics:
     replies_kept: int
     requests_refused: int  # given back, because their caller takes too few of its replies
     replies_refused: int  # not sent, for the same reason
+    fan_outs: int  # under way
+    fanned_out_again: int  # messages sent again to a member of a group
+    group_messages: int  # of groups, with the application
+    duplicate_group_messages: int
+    surveys: int  # under way
+    jobs_waiting: int  # pushed here, and with nobody
+    jobs_out: int  # pushed here, and with consumers
+    jobs_redelivered: int
+    jobs_uncertain: int  # delivered again, though a consumer that was lost may have handled them
+    pulls: int
+    jobs_held: int  # of others, with the application here
+    duplicate_jobs: int
+    streams: int  # opened here or by peers
+    late_parts: int  # records of streams that were over
     subscriptions: int
     shared_maps: int
     shared_bytes: int
@@ -90,6 +104,20 @@ def gather(
         replies_kept=news.serving.replies_kept,
         requests_refused=news.serving.refused_requests,
         replies_refused=news.serving.refused_replies,
+        fan_outs=len(news.gatherings.fan_out),
+        fanned_out_again=news.gatherings.fan_out.repeats,
+        group_messages=len(news.gatherings.groups),
+        duplicate_group_messages=news.gatherings.groups.duplicates,
+        surveys=len(news.gatherings.survey),
+        jobs_waiting=news.queues.pushed.waiting,
+        jobs_out=news.queues.pushed.bound,
+        jobs_redelivered=news.queues.pushed.redelivered,
+        jobs_uncertain=news.queues.pushed.uncertain,
+        pulls=news.queues.taken.pulls,
+        jobs_held=len(news.queues.taken),
+        duplicate_jobs=news.queues.taken.duplicates,
+        streams=len(news.streams.calls) + len(news.streams.serving),
+        late_parts=news.streams.calls.late,
         subscriptions=news.interest.subscriptions,
         shared_maps=len(news.shared_state),
         shared_bytes=news.shared_state.size,

@@ -15,12 +15,15 @@ from zmesh.ids import Entropy, NodeId
 from zmesh.message import FailureKind, InterestKind, Kind, Outcome, Record
 from zmesh.options import NodeOptions
 from zmesh.patterns.direct import Direct
+from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.publish_subscribe import PublishSubscribe
+from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.request_reply import RequestReply
 from zmesh.patterns.serving import Serving
 from zmesh.patterns.shared_state import SharedState
+from zmesh.patterns.streams import Streams
 from zmesh.reliable.link_events import (
     Accepted,
     Arrived,
@@ -47,6 +50,9 @@ _FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED)
 _STALE_DELAY_S = 1.0
 """How long a peer waits whose earlier session keeps the application busy."""
 
+_TAKEN_AT_ONCE = (Kind.REPLY, Kind.FAILURE, Kind.CANCEL, Kind.STREAM, Kind.STREAM_CONTROL)
+"""Kinds that keep nobody busy. Who sent them counts on it, and would not send them again."""
+
 _GONE = {
     SessionEnd.PEER_RESTARTED: FailureKind.PEER_RESTARTED,
     SessionEnd.PEER_FORGOT: FailureKind.PEER_RESTARTED,
@@ -54,6 +60,10 @@ _GONE = {
     SessionEnd.PEER_LEFT: FailureKind.PEER_LOST,
     SessionEnd.CLOSED: FailureKind.CLOSED,
 }
+
+
+_Receiver = Callable[[Peer, Source, int, int, list[Record]], None]
+"""Takes consecutive records of one kind from a peer, with their first and last number."""
 
 
 class LinkNews:
@@ -81,7 +91,25 @@ class LinkNews:
         self.redelivery = Redelivery(turn, options, entropy)
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
+        self.gatherings = Gatherings(turn, self.interest, self.redelivery, options)
+        self.queues = Queues(turn, self.interest, options, self.redelivery)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
+        self.streams = Streams(turn, self.interest, options, entropy, defects)
+        self._receivers: dict[int, _Receiver] = {
+            Kind.DIRECT: self.direct.on_records,
+            Kind.PUBLICATION: self.publish_subscribe.on_records,
+            Kind.MISSED: self._on_missed,
+            Kind.REQUEST: self.serving.on_requests,
+            Kind.REPLY: self._on_replies,
+            Kind.FAILURE: self._on_replies,
+            Kind.CANCEL: self._on_cancels,
+            Kind.GROUP: self.gatherings.groups.on_records,
+            Kind.STATE: self.shared_state.on_records,
+            Kind.JOB: self.queues.taken.on_jobs,
+            Kind.JOB_CONTROL: self.queues.on_control,
+            Kind.STREAM: self.streams.on_records,
+            Kind.STREAM_CONTROL: self.streams.on_records,
+        }
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
@@ -91,6 +119,8 @@ class LinkNews:
             case Accepted(tickets):
                 self._turn.note_accepted(tickets)
                 self.serving.on_accepted(peer, tickets)
+                self.gatherings.on_accepted(tickets)
+                self.queues.pushed.on_accepted(peer, tickets)
                 self.shared_state.on_accepted(peer, tickets)
             case Returned():
                 self._on_returned(peer, event)
@@ -145,10 +175,6 @@ class LinkNews:
         source = Source(peer.id, session, event.lane)
         first, last, records = event.first_seq, event.last_seq, event.records
         peer.open_in += last - first + 1
-        if peer.stale_in > self._options.stale_deliveries_max:
-            reason = "messages of an earlier session are still being handled"
-            self._turn.settle(source, first, last, Outcome.RELEASED, reason, _STALE_DELAY_S)
-            return
         heads = {record[0] for record in records}
         if len(heads) == 1:
             self._on_run(heads.pop() & 15, peer, source, first, last, records)
@@ -161,25 +187,33 @@ class LinkNews:
         self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         """Hand consecutive records of one kind to their pattern."""
-        if kind == Kind.DIRECT:
-            self.direct.on_records(peer, source, first, last, records)
-        elif kind == Kind.PUBLICATION:
-            self.publish_subscribe.on_records(peer, source, first, last, records)
-        elif kind == Kind.MISSED:
-            self.publish_subscribe.on_missed(source, first, last, records)
-        elif kind == Kind.REQUEST:
-            self.serving.on_requests(peer, source, first, last, records)
-        elif kind in (Kind.REPLY, Kind.FAILURE):
-            self.calls.on_replies(peer, source, first, last, records)
-        elif kind == Kind.STATE:
-            self.shared_state.on_records(peer, source, first, last, records)
-        elif kind == Kind.CANCEL:
-            self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
-            for record in records:
-                self.serving.on_cancel(peer, record)
+        receive = self._receivers.get(kind)
+        if peer.stale_in > self._options.stale_deliveries_max and kind not in _TAKEN_AT_ONCE:
+            reason = "messages of an earlier session are still being handled"
+            self._turn.settle(source, first, last, Outcome.RELEASED, reason, _STALE_DELAY_S)
+        elif receive is not None:
+            receive(peer, source, first, last, records)
         else:
             self._defects.note(peer.id, "unknown kind", f"records of kind {kind}")
             self._turn.settle(source, first, last, Outcome.REJECTED, "unknown kind of record")
+
+    def _on_replies(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        for_calls = self.gatherings.survey.on_replies(peer, records)
+        self.calls.on_replies(peer, source, first, last, for_calls)
+
+    def _on_missed(
+        self, _: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        self.publish_subscribe.on_missed(source, first, last, records)
+
+    def _on_cancels(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
+        for record in records:
+            self.serving.on_cancel(peer, record)
 
     def _on_returned(self, peer: Peer, returned: Returned) -> None:
         ended = peer.ended if isinstance(peer, RemotePeer) else None
@@ -188,10 +222,17 @@ class LinkNews:
             self.redelivery.on_returned(peer, returned, ended)
         elif kind == Kind.REQUEST:
             self.calls.on_returned(returned)
+            self.gatherings.on_returned(peer, returned)
+        elif kind == Kind.GROUP:
+            self.gatherings.on_returned(peer, returned)
         elif kind in (Kind.REPLY, Kind.FAILURE):
             self.serving.on_returned(peer, returned, ended)
+        elif kind == Kind.JOB:
+            self.queues.pushed.on_returned(peer, returned)
         elif kind == Kind.STATE:
             self.shared_state.on_returned(peer, returned)
+        elif kind in (Kind.STREAM, Kind.STREAM_CONTROL):
+            self.streams.on_returned(peer, returned)
 
     def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
         learned: list[Entry] = []
@@ -203,9 +244,12 @@ class LinkNews:
                     peer.draining = True
                 case _:
                     assert_never(record)
+            self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
         self.publish_subscribe.flush()
         self._tell(peer, PeerChange.UPDATED)
         self._on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
+        groups = [text for kind, text in learned if kind is InterestKind.GROUP]
+        self.gatherings.on_here(peer, groups)
         for kind, text in learned:
             if kind is InterestKind.STATE:
                 self.shared_state.on_member(peer, text)
@@ -234,8 +278,10 @@ class LinkNews:
                 self._tell(peer, PeerChange.UPDATED)
             return
         peer.present = True
+        self.queues.on_peer_changed(peer)
         self._tell(peer, PeerChange.JOINED)
         self._on_services(list(peer.services))
+        self.gatherings.on_here(peer, peer.groups)
 
     def _on_services(self, services: list[str]) -> None:
         for service in services:
@@ -255,11 +301,13 @@ class LinkNews:
                     self._turn.room_changed(peer.id)  # publishers no longer wait for its room
             case Liveness.LOST:
                 self._leave(peer, event.why)
+                self.queues.on_lost(peer, is_gone=event.is_gone)
                 self._membership.on_unlinked(peer.id, self._turn.now, Unlinked.LOST)
             case Liveness.LEFT:
                 self._leave(peer, event.why)
             case _:
                 pass  # ALIVE for the first time: Opened says so
+        self.queues.on_peer_changed(peer)
 
     def _leave(self, peer: RemotePeer, reason: str) -> None:
         """Tell that a peer is gone, once, and move its calls elsewhere."""
@@ -270,12 +318,15 @@ class LinkNews:
             peer.present = peer.suspected = False
             self._turn.room_changed(peer.id)
         self.calls.on_provider_gone(peer, reason)
+        self.gatherings.on_away(peer, reason)
+        self.streams.calls.on_away(peer, reason)
 
     def _on_session_ended(self, peer: RemotePeer, reason: SessionEnd) -> None:
         if reason is not SessionEnd.PEER_FORGOT:
             self._leave(peer, reason.value)
         else:
             self.calls.on_provider_gone(peer, reason.value)
+            self.gatherings.on_away(peer, reason.value)
         peer.ended = reason
         peer.session = None
         peer.announced = False
@@ -283,7 +334,9 @@ class LinkNews:
         peer.stale_in += peer.open_in
         peer.open_in = 0
         self.interest.forget(peer)
+        self.queues.on_session_ended(peer)
         self.shared_state.on_session_ended(peer)
+        self.streams.on_session_ended(peer, reason.value)
         if reason in _FINAL:
             self.on_gone(peer, reason)
         else:

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from zmesh.actions import (
     Action,
+    DeliverGroup,
     DeliverInbox,
+    DeliverJobs,
     DeliverPublications,
     DeliverRequests,
     Delivery,
+    PartsArrived,
     PublicationsMissed,
     RoomChanged,
     TicketsDone,
@@ -145,9 +148,33 @@ class Turn:
         else:
             self.actions.append(DeliverPublications([(delivery, tokens)]))
 
+    def deliver_group(self, delivery: Delivery) -> None:
+        """Hand over what was fanned out to a group."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is DeliverGroup:
+            last.deliveries.append(delivery)
+        else:
+            self.actions.append(DeliverGroup([delivery]))
+
+    def deliver_jobs(self, delivery: Delivery, token: int) -> None:
+        """Hand jobs over to a pull."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is DeliverJobs:
+            last.deliveries.append((delivery, token))
+        else:
+            self.actions.append(DeliverJobs([(delivery, token)]))
+
     def deliver_missed(self, counts: list[tuple[int, int]]) -> None:
         """Tell subscriptions how many publications they were not sent."""
         self.actions.append(PublicationsMissed(counts))
+
+    def deliver_part(self, stream: int, record: Record) -> None:
+        """Hand over the next part of a stream."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is PartsArrived and last.stream == stream:
+            last.records.append(record)
+        else:
+            self.actions.append(PartsArrived(stream, [record]))
 
     def note_accepted(self, tickets: Iterable[Ticket]) -> None:
         """Report those of the tickets that are done now, unless a pattern's own."""

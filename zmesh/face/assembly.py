@@ -9,11 +9,16 @@ from typing import Final, assert_never
 from zmesh.actions import (
     CallAnswered,
     CancelRequest,
+    DeliverGroup,
     DeliverInbox,
     DeliverPublications,
     DeliverRequests,
     Drained,
+    FanOutChanged,
+    FanOutEnded,
     IdentityClash,
+    PartsArrived,
+    PartsEnded,
     PeerChange,
     PeerChanged,
     PeerView,
@@ -21,6 +26,10 @@ from zmesh.actions import (
     RoomChanged,
     StateChanged,
     StateReady,
+    StreamOffered,
+    StreamRoom,
+    SurveyAnswered,
+    SurveyEnded,
     TicketsDone,
     Trace,
 )
@@ -31,6 +40,8 @@ from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
+from zmesh.face.fan_outs import FanOutReport
+from zmesh.face.gatherings import GatheringAction, Gatherings
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
 from zmesh.face.lossy import LossyQueue
@@ -42,6 +53,7 @@ from zmesh.face.services import Services
 from zmesh.face.settings import Settings
 from zmesh.face.shared import SharedMaps
 from zmesh.face.sources import Sources
+from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
 from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, JournalId, NodeId
@@ -80,6 +92,9 @@ class NodeStatistics:
     links: dict[str, LinkStatistics]  # by the peer's id, as hex
     open_receipts: int
     open_calls: int
+    open_streams: int  # opened here
+    open_fan_outs: int
+    open_surveys: int
     unread: int  # messages in the inbox
     subscriptions: int
 
@@ -115,12 +130,24 @@ class Assembly:
             self._why_alone,
         )
         self.calls = Calls(loop, command, options.calls_max)
+        self.streams = Streams(
+            loop, self.runner, self.engine, self.outgoing, options, self.services_seen
+        )
         self.services = Services(loop, self.outgoing, command)
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
         )
         self.shared = SharedMaps(
             loop, command, self.runner.flush, self.engine.shared_state, options
+        )
+        self.gatherings = Gatherings(
+            loop,
+            command,
+            settlements,
+            options,
+            self._tell_fan_out,
+            self.services_seen,
+            self.engine.groups,
         )
         self.inbox = DeliveryQueue(loop, settlements)
         self.peers = Peers(self._views, self._find, self._why_alone)
@@ -216,6 +243,9 @@ class Assembly:
             links={node.hex(): link for node, link in engine.links.items()},
             open_receipts=len(self.posting),
             open_calls=len(self.calls),
+            open_streams=len(self.streams),
+            open_fan_outs=len(self.gatherings.fan_outs),
+            open_surveys=len(self.gatherings.surveys),
             unread=len(self.inbox),
             subscriptions=len(self.subscriptions),
         )
@@ -238,6 +268,7 @@ class Assembly:
             self._drained = self._loop.create_future()
             self.services.drain()
             self.subscriptions.drain()
+            self.gatherings.groups.drain()
             self.inbox.close()
             self.runner.command(DrainNode(self.runner.now + seconds))
         await asyncio.shield(self._drained)
@@ -267,14 +298,19 @@ class Assembly:
             self.runner.stop()
             self.posting.close(failure or "node")
             self.calls.close(failure or "node")
+            self.streams.close(failure or "node")
             self._tell_drained()
-            await self._release()
+            try:
+                await self.streams.ended()
+            finally:
+                await self._release()
         return report
 
     def _let_go(self, failure: str | None) -> None:
         """End loops and waiting."""
         self._is_over = True
         self.subscriptions.close(failure)
+        self.gatherings.close(failure)
         self.inbox.close(failure)
         self.peers.close(failure)
         self.shared.close(failure)
@@ -301,6 +337,7 @@ class Assembly:
         self._let_go(why)
         self.posting.close(why)
         self.calls.close(why)
+        self.streams.close(why)
         self._tell_drained()
         self._end(why)
 
@@ -321,24 +358,42 @@ class Assembly:
                 self.calls.answered(action)
             case DeliverPublications(deliveries):
                 self.subscriptions.deliver(deliveries)
-            case PublicationsMissed(counts):
-                self.subscriptions.missed(counts)
+            case PartsArrived() | PartsEnded() | StreamRoom():
+                self.streams.perform(action)
             case RoomChanged(node):
                 self.posting.peer_rooms.passed(node)
                 self.posting.topic_rooms.passed_all()
+            case CancelRequest() | PeerChanged() | IdentityClash() | Drained() | Trace():
+                self._perform_rare(action)
+            case _:
+                self._perform_pattern(action)
+
+    def _perform_pattern(
+        self,
+        action: PublicationsMissed | GatheringAction | StateChanged | StateReady | StreamOffered,
+    ) -> None:
+        match action:
+            case PublicationsMissed(counts):
+                self.subscriptions.missed(counts)
+            case (
+                DeliverGroup() | FanOutChanged() | FanOutEnded() | SurveyAnswered() | SurveyEnded()
+            ):
+                self.gatherings.perform(action)
             case StateChanged(name, changes):
                 self.shared.changed(name, changes)
+            case StateReady(name):
+                self.shared.ready(name)
+            case StreamOffered(_, _, delivery):
+                self.services.offer(delivery, self.streams.offered(action))
             case _:
-                self._perform_rare(action)
+                assert_never(action)
 
     def _perform_rare(
-        self, action: StateReady | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+        self, action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace
     ) -> None:
         match action:
             case CancelRequest():
                 self.services.cancel(action)
-            case StateReady(name):
-                self.shared.ready(name)
             case PeerChanged():
                 self._on_peer_changed(action)
             case IdentityClash(endpoint):
@@ -362,6 +417,12 @@ class Assembly:
         if failure.reason:
             fields["reason"] = failure.reason
         self._log.write(Trace("message_failed", logging.WARNING, fields))
+
+    def _tell_fan_out(self, report: FanOutReport) -> None:
+        """Tell what became of a fan-out whose report nobody looked at."""
+        fields: dict[str, object] = {"group": report.group, "accepted": len(report.accepted)}
+        fields |= {"failed": len(report.failed), "pending": len(report.pending)}
+        self._log.write(Trace("fan_out_incomplete", logging.WARNING, fields))
 
     def _on_peer_changed(self, news: PeerChanged) -> None:
         if news.change is PeerChange.LEFT:

@@ -13,6 +13,7 @@ from zmesh.errors import (
     PeerLost,
     Rejected,
     RemoteError,
+    StreamBroken,
     UsageError,
     ZmeshError,
 )
@@ -75,7 +76,7 @@ class Calls:
             raise
         if answer.failure is None and answer.record is not None:
             return decode_body(answer.record[0] >> 4, answer.record[2])
-        raise _error_of(answer, record[1], timeout or 0.0, services)
+        raise error_of(answer, record[1], timeout or 0.0, services)
 
     def answered(self, answer: CallAnswered) -> None:
         """Give a call its answer."""
@@ -89,9 +90,10 @@ class Calls:
             self.answered(CallAnswered(call, None, CallFailure.CLOSED, reason=failure))
 
 
-def _error_of(
+def error_of(
     answer: CallAnswered, service: str, timeout: float, services: Callable[[], list[str]]
 ) -> ZmeshError:
+    """Return the error that tells why a call, or a stream, has no good answer."""
     match answer.failure:
         case CallFailure.NO_PROVIDER:
             return NoProvider(service, services())
@@ -110,6 +112,8 @@ def _error_of(
             return DeadLettered(answer.peer, 0, answer.reason)
         case CallFailure.DEADLINE:
             return DeliveryTimeout(f"the call to {service!r}", timeout)
+        case CallFailure.BROKEN:
+            return StreamBroken(answer.peer, answer.reason)
         case CallFailure.CLOSED | None:
             return Closed(answer.reason or "node")
         case _:

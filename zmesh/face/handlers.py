@@ -3,32 +3,52 @@
 import asyncio
 import contextvars
 import inspect
+import threading
 import time
 import types
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Final, Self
 
-from zmesh.errors import InvalidOption
 from zmesh.face.received import Message
 from zmesh.face.threads import ThreadPool
+from zmesh.face.typed import body_type
 
-Handler = Callable[[Message], Any]
-"""What answers a request: a coroutine function, or a plain one, which runs in a thread."""
+Handler = Callable[[Any], Any]
+"""What answers a request: a coroutine function, or a plain one, which runs in a thread.
+
+It takes the message, or its body as the type its parameter is annotated with.
+"""
+
+Middleware = Callable[[Message, Callable[[Message], Awaitable[Any]]], Awaitable[Any]]
+"""What runs around handlers: it gets the request and what comes next, and returns the reply."""
 
 BLOCKING: Final = 0.1
 """Seconds a coroutine may hold up the event loop before somebody should know."""
 
 
 def is_async(handler: Handler) -> bool:
-    """Return whether the handler is to be awaited, rather than run in a thread.
+    """Return whether the handler runs in the loop, rather than in a thread."""
+    return _is(inspect.iscoroutinefunction, handler) or _is(inspect.isasyncgenfunction, handler)
+
+
+def answers_in_parts(handler: Handler) -> bool:
+    """Return whether the handler is a generator function, whose answer comes in parts."""
+    return _is(inspect.isasyncgenfunction, handler) or _is(inspect.isgeneratorfunction, handler)
+
+
+def _is(kind: Callable[[object], bool], handler: Handler) -> bool:
+    # An object may have a __call__ of that kind.
+    return kind(handler) or kind(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def adapted(handler: Handler) -> Handler:
+    """Return the handler as one that takes the message, whatever it is annotated with.
 
     Raises:
-        InvalidOption: it is something that gives no answer.
+        InvalidOption: an annotation that cannot be read.
     """
-    call = getattr(handler, "__call__", None)  # noqa: B004  # an object may have an async __call__
-    if inspect.isasyncgenfunction(handler) or inspect.isasyncgenfunction(call):
-        raise InvalidOption("handler", handler, "a function that returns a reply, not a generator")
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+    wanted = body_type(handler, Message)
+    return handler if wanted is None else lambda message: handler(message.as_(wanted))
 
 
 @types.coroutine
@@ -58,7 +78,7 @@ async def in_thread(
     threads: ThreadPool,
     loop: asyncio.AbstractEventLoop,
     handler: Handler,
-    message: Message,
+    message: Message | None,
 ) -> Any:
     """Run a plain handler in a thread, in a copy of the context; return what it returns.
 
@@ -102,3 +122,42 @@ def _awaitable(error: BaseException) -> BaseException:
     carried = RuntimeError("the handler raised StopIteration")
     carried.__cause__ = error
     return carried
+
+
+_END: Final = object()
+
+
+class ThreadedParts:
+    """A plain generator, whose steps run in threads, one after the other."""
+
+    def __init__(
+        self,
+        threads: ThreadPool,
+        loop: asyncio.AbstractEventLoop,
+        generator: Generator[Any, None, Any],
+    ) -> None:
+        self._threads = threads
+        self._loop = loop
+        self._generator = generator
+        self._lock = threading.Lock()  # a step whose waiter was cancelled goes on
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        part = await in_thread(self._threads, self._loop, self._step, None)
+        if part is _END:
+            raise StopAsyncIteration
+        return part
+
+    async def aclose(self) -> None:
+        """Close the generator, after the step that runs."""
+        await in_thread(self._threads, self._loop, self._close, None)
+
+    def _step(self, _: None) -> Any:
+        with self._lock:
+            return next(self._generator, _END)
+
+    def _close(self, _: None) -> None:
+        with self._lock:
+            self._generator.close()

@@ -1,9 +1,10 @@
 """What an application does with a node: messages, calls and topics."""
 
 import asyncio
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, get_args
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 from zmesh.errors import BodyTooLarge, DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
@@ -17,19 +18,21 @@ from zmesh.face.checks import (
     check_when_full,
     kept_of,
 )
-from zmesh.face.handlers import Handler, is_async
-from zmesh.face.inbox import Inbox, Settle
+from zmesh.face.handlers import Handler, Middleware, adapted, is_async
+from zmesh.face.inbox import Inbox, Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap
+from zmesh.face.streams import Request, Stream
 from zmesh.face.subscriptions import Subscription
-from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, size_of, with_extra
+from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
 from zmesh.terms import LIMIT_DEFAULT, Match, Policy, Scalar, Terms
 
 H = TypeVar("H", bound=Handler)
+M = TypeVar("M", bound=Middleware)
 
 SEND_TIMEOUT: Final = 30.0
 """Seconds `send` and `call` wait by default: long for a handler, short for a person."""
@@ -44,6 +47,7 @@ class Messaging(ABC):
     def __init__(self, options: NodeOptions) -> None:
         self._options = options
         self._services: dict[str, tuple[Handler, int]] = {}  # with their concurrency
+        self._middleware: list[Middleware] = []
 
     @property
     @abstractmethod
@@ -171,7 +175,7 @@ class Messaging(ABC):
         `await anext(node.inbox())` takes a single message, and accepts it as it does.
         """
         assembly = self._at_work()
-        _check_settle(settle)
+        check_settle(settle)
         return assembly.open_inbox(settle)
 
     # Request and reply
@@ -179,9 +183,11 @@ class Messaging(ABC):
     def service(self, name: str, *, concurrency: int = 8) -> Callable[[H], H]:
         """Answer calls of a service with the decorated function.
 
-        What it returns is the reply. `raise zmesh.Reject(reason)` refuses the call, any other
-        exception reaches the caller as `RemoteError`. A plain function runs in a thread, so that
-        it may block. It can be used before the node is opened.
+        It takes the message, or its body as the type its parameter is annotated with: a dataclass,
+        `msgspec.Struct`, pydantic model or the like; a body that is none refuses the call, with
+        the field at fault as the reason. What it returns is the reply. `zmesh.Reject(reason)`
+        raised refuses the call, any other exception reaches the caller as `RemoteError`. A plain
+        function runs in a thread, so that it may block. It can be used before the node is opened.
 
         Args:
             name: of the service.
@@ -194,6 +200,7 @@ class Messaging(ABC):
 
         def register(handler: H) -> H:
             is_async(handler)
+            adapted(handler)  # raises now, and not at the first call
             if name in self._services:
                 raise UsageError(f"service {name!r} is provided already: withdraw it first")
             limit = self._options.services_max
@@ -205,6 +212,31 @@ class Messaging(ABC):
             return handler
 
         return register
+
+    def middleware(self, layer: M) -> M:
+        """Run the decorated coroutine function around every handler of this node's services.
+
+        ```python
+        @node.middleware
+        async def timed(message, call_next):
+            begun = time.monotonic()
+            try:
+                return await call_next(message)
+            finally:
+                print(message.topic, time.monotonic() - begun)
+        ```
+
+        What it returns is the reply, and what it raises counts as raised by the handler. The first
+        one registered is the outermost; it counts from the next request on.
+
+        Raises:
+            InvalidOption: it is no coroutine function.
+        """
+        is_coroutine = inspect.iscoroutinefunction
+        if not (is_coroutine(layer) or is_coroutine(getattr(layer, "__call__", None))):  # noqa: B004
+            raise InvalidOption("layer", layer, "a coroutine function of a message and call_next")
+        self._middleware.append(layer)
+        return layer
 
     def withdraw(self, service: str) -> None:
         """Provide a service no longer; calls being handled are finished.
@@ -237,7 +269,8 @@ class Messaging(ABC):
 
         Args:
             service: its name.
-            body: bytes, or anything msgpack can carry.
+            body: bytes, or anything msgpack can carry. An async iterable of such is a body in
+                parts, read as the handler reads `message.parts`.
             timeout: seconds to wait for the reply; None waits for ever.
             headers: small values beside the body.
             priority: 0 (lowest) to 9 (highest).
@@ -257,12 +290,25 @@ class Messaging(ABC):
             Rejected: the handler refused the call.
             DeliveryTimeout: no reply in time; the call may still be handled.
             DeadLettered: as many providers as allowed tried and did not come to an end.
+            StreamBroken, PeerLost: a body in parts did not come to its end.
         """
         assembly = self._at_work()
         check_is_text("service", service)
         check_timeout(timeout)
         check_message_options(self._options.wire, priority, key, None)
         check_call_options(hedge_after, retries)
+        if isinstance(body, AsyncIterable):
+            if not (key is None and prefer is None and hedge_after is None and retries == 0):
+                raise UsageError(
+                    "a body in parts is read once, by whoever provides the service: "
+                    "key, prefer, hedge_after and retries do not go with it"
+                )
+            now = assembly.runner.now
+            deadline = None if timeout is None else now + timeout
+            record = assembly.outgoing.record(Kind.STREAM_CONTROL, service, None, headers)
+            return await assembly.streams.call(
+                Request(record, priority, Ways.BODY, body, deadline, timeout)
+            )
         first = None if prefer is None else assembly.engine.preferred(_address(prefer, "prefer"))
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
         return await assembly.calls.call(
@@ -276,6 +322,48 @@ class Messaging(ABC):
             hedge_after=hedge_after,
             retries=retries,
         )
+
+    def stream(
+        self,
+        service: str,
+        body: object = None,
+        *,
+        timeout: float | None = None,
+        headers: Headers | None = None,
+        priority: int = PRIORITY_DEFAULT,
+    ) -> Stream:
+        """Call a service that yields its answer: `async for part in node.stream("tail", file)`.
+
+        The handler yields as fast as the parts are read. Leaving the loop stops it. A provider
+        that is lost before its first part is replaced by another; after that the stream ends with
+        what happened to it. A service that returns its answer gives one part.
+
+        Args:
+            service: its name.
+            body: bytes, anything msgpack can carry, or an async iterable of such: a body in
+                parts, read as the handler reads `message.parts`.
+            timeout: seconds to wait for each part; None waits for ever.
+            headers: small values beside the body.
+            priority: 0 (lowest) to 9 (highest).
+
+        Raises (those from `NoProvider` on in the loop, after the parts that came):
+            InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be asked.
+            NoProvider: nobody provides it.
+            RemoteError: the handler raised; type and message of its exception.
+            Rejected: the handler refused.
+            PeerLost, StreamBroken: the provider is gone, or gave it back.
+            DeliveryTimeout: no part in time.
+        """
+        assembly = self._at_work()
+        check_is_text("service", service)
+        check_timeout(timeout)
+        check_message_options(self._options.wire, priority, None, None)
+        parts = body if isinstance(body, AsyncIterable) else None
+        whole = body if parts is None else None
+        record = assembly.outgoing.record(Kind.STREAM_CONTROL, service, whole, headers)
+        ways = Ways.ANSWER if parts is None else Ways.ANSWER | Ways.BODY
+        request = Request(record, priority, ways, parts)
+        return Stream(lambda: self._at_work().streams, request, timeout)
 
     # Publish and subscribe
 
@@ -373,7 +461,7 @@ class Messaging(ABC):
             MissingPackage: `content` needs JMESPath: `pip install 'zmesh[content]'`.
         """
         assembly = self._at_work()
-        _check_settle(settle)
+        check_settle(settle)
         check_is_text("pattern", pattern)
         wanted = filter_of(type, where, match, content, self._options.wire)
         terms = Terms(wanted, check_when_full(when_full, limit), limit, replay)
@@ -414,8 +502,3 @@ def _address(to: str | Peer, option: str = "to") -> str:
     if isinstance(to, Peer):
         return to.id
     raise InvalidOption(option, to, "a name, an id as hex digits, or a Peer")
-
-
-def _check_settle(settle: str) -> None:
-    if settle not in get_args(Settle):
-        raise InvalidOption("settle", settle, '"auto" or "manual"')

@@ -1,18 +1,27 @@
 """A received message, and how the verdict on it finds its way back to the sender."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from zmesh.actions import Delivery
-from zmesh.errors import AlreadySettled, InvalidOption
+from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption
 from zmesh.events import SettleDeliveries, Source
 from zmesh.face.checks import is_seconds, sendable_text
+from zmesh.face.parts import BodyParts, WholeBody
+from zmesh.face.typed import convert
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import decode_body, decode_headers
 
+T = TypeVar("T")
+
 
 class Settler(Protocol):
-    """Takes verdicts on the records `first..last` (indexes) of a delivery."""
+    """Takes verdicts on the records `first..last` (indexes) of a delivery.
+
+    `is_open` tells whether the application gives them; else its handler's end does.
+    """
+
+    is_open: bool
 
     def settle(
         self,
@@ -119,6 +128,11 @@ class Chunk:
         self._apart.add(index)
         self.settler.settle(self.delivery, index, index, outcome, reason, delay)
 
+    def refuse(self, index: int, reason: str) -> None:
+        """Reject one record that turned out to be unfit, unless it has its verdict."""
+        if self.settler.is_open and not self._is_settled(index):
+            self.judge(index, Outcome.REJECTED, reason)
+
     def _is_settled(self, index: int) -> bool:
         return index < self._settled or (self._apart is not None and index in self._apart)
 
@@ -164,6 +178,31 @@ class Message:
         except AttributeError:
             self._body = decode_body(self._record[0] >> 4, self._record[2])
             return self._body
+
+    def as_(self, wanted: type[T]) -> T:
+        """Return the body as the type wanted: a dataclass, `msgspec.Struct`, pydantic model, or
+        anything else that msgspec converts to, such as `dict[str, int]` or a union of types.
+
+        A body that is not one is rejected, with the field at fault as the reason.
+
+        Raises:
+            InvalidBody: it is none.
+            MissingPackage: the library that converts is not installed.
+            ProtocolError: the peer sent something that is not msgpack.
+        """
+        try:
+            return convert(self.body, wanted)
+        except InvalidBody as error:
+            self._chunk.refuse(self.index, sendable_text(str(error)))
+            raise
+
+    @property
+    def parts(self) -> AsyncIterator[Any]:
+        """The body in parts: `async for part in message.parts`. One that came whole is one part.
+
+        Reading raises `StreamBroken` where the rest of a body in parts will not come.
+        """
+        return WholeBody(lambda: self.body)
 
     @property
     def headers(self) -> Mapping[str, object]:
@@ -285,7 +324,7 @@ class Message:
 class RequestMessage(Message):
     """A request, which knows how long its caller waits."""
 
-    __slots__ = ("_clock", "_deadline", "is_cancelled")
+    __slots__ = ("_clock", "_deadline", "body_parts", "is_cancelled")
 
     def __init__(
         self, chunk: Chunk, record: Record, index: int, clock: Callable[[], float]
@@ -295,6 +334,12 @@ class RequestMessage(Message):
         self._clock = clock
         self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
         self.is_cancelled = False
+        self.body_parts: BodyParts | None = None
+
+    @property
+    def parts(self) -> AsyncIterator[Any]:
+        """The body in parts; the caller's next ones come as these are read."""
+        return super().parts if self.body_parts is None else self.body_parts
 
     @property
     def deadline(self) -> float | None:
@@ -314,6 +359,8 @@ class RequestMessage(Message):
 
 class Settlements:
     """Verdicts gathered in one turn, consecutive ones merged into ranges."""
+
+    is_open = True
 
     def __init__(self, soon: Callable[[], None], now: Callable[[], None]) -> None:
         """`soon` has what is pending taken when the loop's turn ends, `now` at once."""

@@ -13,11 +13,14 @@ from zmesh.actions import (
     Action,
     CallAnswered,
     CancelRequest,
+    DeliverGroup,
     DeliverInbox,
     DeliverPublications,
     DeliverRequests,
     Dial,
     Drained,
+    FanOutChanged,
+    FanOutEnded,
     HangUp,
     IdentityClash,
     PeerChanged,
@@ -27,6 +30,9 @@ from zmesh.actions import (
     SendPackets,
     StateChanged,
     StateReady,
+    StreamAction,
+    SurveyAnswered,
+    SurveyEnded,
     TicketsDone,
     Trace,
 )
@@ -47,7 +53,10 @@ LATE: Final = 0.1
 
 ApplicationAction = (
     DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
-    | RoomChanged | StateChanged | StateReady
+    | RoomChanged
+    | StateChanged | StateReady
+    | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+    | StreamAction
     | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip
 

@@ -2,21 +2,32 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from zmesh.actions import CancelRequest, Delivery
-from zmesh.errors import Reject, UsageError
+from zmesh.errors import InvalidBody, Reject, UsageError
 from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
 from zmesh.face.checks import sendable_text
-from zmesh.face.handlers import Handler, in_thread, is_async, watched
+from zmesh.face.handlers import (
+    Handler,
+    Middleware,
+    ThreadedParts,
+    adapted,
+    answers_in_parts,
+    in_thread,
+    is_async,
+    watched,
+)
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message, RequestMessage, numbers
+from zmesh.face.streams import Channel
 from zmesh.face.threads import ThreadPool
 from zmesh.face.turns import Turns
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Tag, extra
+from zmesh.message import Outcome, Record, Tag, Ways, extra
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +37,8 @@ _CANCEL_PATIENCE: Final = 1.0  # seconds a cancelled handler has to end
 
 class RequestSettler:
     """Refuses verdicts: a request is settled by what its handler returns or raises."""
+
+    is_open = False
 
     def settle(self, *_: object, **__: object) -> None:
         """Refuse.
@@ -42,6 +55,8 @@ class RequestSettler:
         """Do nothing: no reader takes requests, so none can be gone."""
 
 
+_END: Final = object()
+
 Line = tuple[NodeId, str]
 
 
@@ -52,6 +67,7 @@ class Service:
     name: str
     handler: Handler
     is_async: bool
+    in_parts: bool
     turns: "Turns[Request, Line]"
     warned_at: float = float("-inf")
 
@@ -66,8 +82,13 @@ class Request:
     first_seq: int
     last_seq: int
     correlation: int
-    line: "Line | None"  # of its caller and key: with whom it is handled one at a time
+    channel: Channel | None = None  # of a stream
     task: "asyncio.Task[None] | None" = None  # None: it waits
+    line: "Line | None" = field(init=False)  # with whom it is handled one at a time
+
+    def __post_init__(self) -> None:
+        key = self.message.key
+        self.line = None if key is None else (self.source.node, key)
 
     @property
     def place(self) -> tuple[Source, int]:
@@ -83,7 +104,9 @@ class Services:
         loop: asyncio.AbstractEventLoop,
         outgoing: Outgoing,
         command: Callable[[Event], None],
+        middleware: Sequence[Middleware] = (),
     ) -> None:
+        self.middleware = middleware
         self._loop = loop
         self._outgoing = outgoing
         self._command = command
@@ -98,7 +121,13 @@ class Services:
 
     def serve(self, name: str, handler: Handler, concurrency: int) -> None:
         """Begin to answer requests for a service."""
-        self._services[name] = Service(name, handler, is_async(handler), Turns(concurrency))
+        self._services[name] = Service(
+            name,
+            adapted(handler),
+            is_async(handler),
+            answers_in_parts(handler),
+            Turns(concurrency),
+        )
         self._command(Serve(name))
 
     def withdraw(self, name: str) -> None:
@@ -138,13 +167,26 @@ class Services:
                 correlation = extra(record, Tag.CORRELATION)
                 service = self._services.get(message.topic)
                 if service is None or self._is_draining:
-                    self._settle(source, seqs, Outcome.RELEASED)
+                    self._command(SettleDeliveries(source, *seqs, Outcome.RELEASED))
                 elif not isinstance(correlation, int):
-                    self._settle(source, seqs, Outcome.REJECTED, "a request without correlation")
+                    reason = "a request without correlation"
+                    self._command(SettleDeliveries(source, *seqs, Outcome.REJECTED, reason))
                 else:
-                    key = message.key
-                    line = None if key is None else (source.node, key)
-                    self._take(Request(service, message, source, *seqs, correlation, line))
+                    self._take(Request(service, message, source, *seqs, correlation))
+
+    def offer(self, delivery: Delivery, channel: Channel) -> None:
+        """Take a stream: start its handler, or let it wait its turn."""
+        chunk = Chunk(self._settler, delivery, 0, 0)
+        message = RequestMessage(chunk, delivery.records[0], 0, self._loop.time)
+        message.body_parts = channel.parts
+        service = self._services.get(message.topic)
+        if service is None or self._is_draining:
+            channel.refuse(Outcome.RELEASED)
+        elif refusal := _refusal(service, channel.ways):
+            channel.refuse(Outcome.REJECTED, refusal)
+        else:
+            seqs = delivery.first_seq, delivery.last_seq
+            self._take(Request(service, message, delivery.source, *seqs, 0, channel))
 
     def cancel(self, order: CancelRequest) -> None:
         """Stop what nobody waits for; what runs in a thread is told so, and cannot be stopped."""
@@ -155,7 +197,7 @@ class Services:
         if request.task is None:
             request.service.turns.remove(request, request.line)
             self._release(request)
-        elif request.service.is_async:
+        elif request.service.is_async or request.service.in_parts:
             request.task.cancel()
 
     def _take(self, request: Request) -> None:
@@ -179,29 +221,78 @@ class Services:
         request.task.add_done_callback(lambda _: self._on_ended(request))
 
     async def _handle(self, request: Request) -> None:
-        service = request.service
+        service, channel = request.service, request.channel
+        failure: BaseException | None = None
+        reply: Record | None = None
         try:
-            reply = self._outgoing.reply(await self._run(service, request.message))
+            if channel is not None:
+                await self._stream(service, request.message, channel)
+            elif service.in_parts:
+                raise Reject(_refusal(service, Ways(0)))
+            else:
+                reply = self._outgoing.reply(await self._run(service, request.message))
         except Reject as error:
-            self._settle(*_numbers(request), Outcome.REJECTED, sendable_text(error.reason))
+            self._settle(request, Outcome.REJECTED, sendable_text(error.reason))
+            return
+        except InvalidBody as error:
+            self._settle(request, Outcome.REJECTED, sendable_text(error))
             return
         except asyncio.CancelledError as error:
             if request.task is None or request.task.cancelling():
                 raise
-            reply = self._outgoing.failure(error)  # something the handler awaited was cancelled
+            failure = error  # something the handler awaited was cancelled
         except Exception as error:
             logger.exception("the handler of %r raised", service.name)
-            reply = self._outgoing.failure(error)
+            failure = error
+        self._answer(request, reply, failure)
+
+    def _answer(
+        self, request: Request, reply: Record | None, failure: BaseException | None
+    ) -> None:
+        """Tell the caller that its request was handled, and how."""
+        if request.channel is not None:
+            if failure is None:
+                request.channel.end()
+            else:
+                request.channel.fail(failure)
+            return
+        if failure is not None:
+            reply = self._outgoing.failure(failure)
+        assert reply is not None, "a handler answers or fails"  # noqa: S101
         self._command(
             Reply(request.source, request.first_seq, request.last_seq, request.correlation, reply)
         )
 
-    async def _run(self, service: Service, message: Message) -> Any:
+    async def _stream(self, service: Service, message: Message, channel: Channel) -> None:
+        """Run the handler of a stream; write what it returns, or yields, as the answer."""
+        channel.begin()
+        answer = await self._run(service, message)
+        if not (service.in_parts and isinstance(answer, AsyncIterable)):
+            await channel.write(answer)
+            return
+        parts = aiter(answer)
+        try:
+            while True:
+                part = await watched(_next(parts), partial(self._warn_of_blocking, service))
+                if part is _END:
+                    return
+                await channel.write(part)
+        finally:
+            close = getattr(parts, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _run(self, service: Service, message: Message, layer: int = 0) -> Any:
+        """Run the handler inside the middleware from `layer` on, the first one outermost."""
+        if layer < len(self.middleware):
+            inside = partial(self._run, service, layer=layer + 1)
+            return await self.middleware[layer](message, inside)
+        if service.in_parts:
+            parts = service.handler(message)
+            return parts if service.is_async else ThreadedParts(self._threads, self._loop, parts)
         if not service.is_async:
             return await in_thread(self._threads, self._loop, service.handler, message)
-        return await watched(
-            service.handler(message), lambda seconds: self._warn_of_blocking(service, seconds)
-        )
+        return await watched(service.handler(message), partial(self._warn_of_blocking, service))
 
     def _on_ended(self, request: Request) -> None:
         service = request.service
@@ -221,12 +312,14 @@ class Services:
         del self._requests[request.place]
         is_late = request.task is None and request.message.remaining == 0.0
         outcome = Outcome.EXPIRED if is_late else Outcome.RELEASED
-        self._settle(*_numbers(request), outcome)
+        self._settle(request, outcome)
 
-    def _settle(
-        self, source: Source, seqs: tuple[int, int], outcome: Outcome, reason: str = ""
-    ) -> None:
-        self._command(SettleDeliveries(source, *seqs, outcome, reason))
+    def _settle(self, request: Request, outcome: Outcome, reason: str = "") -> None:
+        if request.channel is not None:
+            request.channel.refuse(outcome, reason)
+        else:
+            seqs = request.first_seq, request.last_seq
+            self._command(SettleDeliveries(request.source, *seqs, outcome, reason))
 
     def _warn_of_blocking(self, service: Service, seconds: float) -> None:
         now = self._loop.time()
@@ -241,5 +334,14 @@ class Services:
         )
 
 
-def _numbers(request: Request) -> tuple[Source, tuple[int, int]]:
-    return request.source, (request.first_seq, request.last_seq)
+def _refusal(service: Service, ways: Ways) -> str:
+    """Return why a request that is answered or sent in these ways is not for the service."""
+    if service.in_parts and Ways.ANSWER not in ways:
+        return f"{service.name!r} answers in parts: read them with node.stream"
+    if Ways.BODY in ways and not service.is_async:
+        return f"{service.name!r} is a plain function, which cannot read a body in parts"
+    return ""
+
+
+async def _next(parts: AsyncIterator[Any]) -> Any:
+    return await anext(parts, _END)

@@ -326,6 +326,8 @@ class NodeLedger:
                 return "" if not self._calm or GIVEN_BACK[0] in verdicts else "nobody gave it back"
             case CallFailure.CLOSED:
                 return ""
+            case CallFailure.BROKEN:
+                return "it is no stream"
 
     @staticmethod
     def _is_dead_on_time(call: NodeMessage) -> bool:

@@ -27,6 +27,9 @@ DIGEST_BYTES: Final = 16
 UNKNOWN_ITEMS_MAX: Final = 8
 """In the value of a tag this version does not know."""
 
+STREAM_ITEMS_MIN: Final = 2
+STREAM_ITEMS_MAX: Final = 5
+
 BULK_MIN: Final = 8
 """From this many records on it is cheaper to look at columns than at each."""
 
@@ -194,6 +197,8 @@ def _check_value(tag: int, value: object, limits: WireLimits) -> None:
             token(digest, "the digest of a fragmented body", DIGEST_BYTES)
         case Tag.MISSED:
             _check_missed(value)
+        case Tag.STREAM:
+            _check_stream(value)
         case _:
             items = (
                 array(value, "an extra", UNKNOWN_ITEMS_MAX) if type(value) is tuple else [value]
@@ -216,3 +221,11 @@ def _check_missed(value: object) -> None:
         raise malformed("what was missed is not pairs of subscription and count")
     for count in counts:
         integer(count, "a subscription or count", 1)
+
+
+def _check_stream(value: object) -> None:
+    fields = array(value, "what is said of a stream", STREAM_ITEMS_MAX)
+    if len(fields) < STREAM_ITEMS_MIN:
+        raise malformed("what is said of a stream is too short")
+    for field in fields:
+        integer(field, "what is said of a stream")

@@ -56,6 +56,8 @@ class Report:
             if isinstance(action, FanOutEnded) and action.fan_out == self.number
         ]  # fmt: skip
         assert len(ends) <= 1, "a fan-out ends once"
+        told = [a for a in self.host.actions if getattr(a, "fan_out", None) == self.number]
+        assert not ends or told[-1] is ends[0], "and nothing is told afterwards"
         return ends[0] if ends else None
 
     def named(self, state: MemberState) -> list[str]:
@@ -125,6 +127,8 @@ class Answers:
             if isinstance(action, SurveyEnded) and action.survey == self.number
         ]  # fmt: skip
         assert len(ends) <= 1, "a survey ends once"
+        told = [a for a in self.host.actions if getattr(a, "survey", None) == self.number]
+        assert not ends or told[-1] is ends[0], "and nothing is told afterwards"
         return ends[0] if ends else None
 
     def cancel(self) -> None:

@@ -165,6 +165,16 @@ def test_who_has_a_full_queue_is_not_asked() -> None:
     answers = survey(a, "status")
     world.run(0.1)
     assert (answers.replies, answers.failures) == ({"c": "c"}, {"b": CallFailure.REJECTED})
+    assert answers.ended
+
+
+def test_a_body_nobody_may_send_fails_at_every_provider() -> None:
+    world = World(NodeOptions(link=LinkOptions(body_bytes_max=100)))
+    a, *_ = providers(world, "a", "b", "c")
+    answers = survey(a, "status", "x" * 101)
+    world.run(0.0)
+    assert answers.failures == dict.fromkeys("bc", CallFailure.REJECTED)
+    assert answers.ended == SurveyEnded(answers.number)
 
 
 def test_calls_and_surveys_at_once_do_not_take_each_others_answers() -> None:

@@ -22,6 +22,7 @@ from zmesh.patterns.redelivery import Redelivery
 from zmesh.reliable.link_events import Returned
 
 _UNANSWERED = "it has not answered yet"
+_GONE = "it is gone"
 
 
 @dataclass(slots=True, eq=False)
@@ -120,9 +121,11 @@ class FanOut:
         running = _Running(start.fan_out, record, start.lane, expires, start.include_late)
         self._running[running.number] = running
         self._deadlines.set(running.number, start.deadline)
+        running.open = 1  # more than there are: not over before the last was added
         for peer in list(self._interest.members(InterestKind.GROUP, running.group)):
             if peer.present:
                 self._add(running, peer)
+        running.open -= 1
         self._check_over(running)
 
     def on_cancel(self, number: int) -> None:
@@ -158,8 +161,10 @@ class FanOut:
         """Take note that a node was lost or has left: it is waited for."""
         for running in self._running.values():
             member = running.by_node.get(peer.id)
-            if member is not None and member.state is MemberState.PENDING:
-                self._change(running, member, f"it is gone: {reason}")
+            if member is None or member.state is not MemberState.PENDING:
+                continue
+            if not member.reason.startswith(_GONE):  # else it is known better
+                self._change(running, member, f"{_GONE}: {reason}")
 
     def _add(self, running: _Running, peer: Peer) -> None:
         member = _Member(len(running.members), peer.id, peer.label)
@@ -256,7 +261,7 @@ class FanOut:
             case Outcome.MODIFIED:
                 self._try_again(running, member, peer, returned, returned.reason)
             case Outcome.UNKNOWN:  # and so would be the outcome of a handler that kills its node
-                self._try_again(running, member, peer, returned, "it is gone")
+                self._try_again(running, member, peer, returned, member.reason)
             case _:
                 reason = returned.reason or "it gave the message back"
                 self._wait(running, member, reason, returned.delay)

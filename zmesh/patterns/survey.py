@@ -92,9 +92,8 @@ class Survey:
         survey = _Running(start.survey, start.record, start.lane, needed)
         self._running[survey.number] = survey
         self._deadlines.set(survey.number, start.deadline)
-        for provider in providers:
-            self._ask(survey, provider, start.deadline)
-        self._check_over(survey)
+        for number in [self._prepare(survey, provider) for provider in providers]:
+            self._ask(number, start.deadline)
 
     def _providers(self, service: str, group: str | None) -> list[Peer]:
         return [
@@ -105,13 +104,18 @@ class Survey:
             and (group is None or group in peer.interests[InterestKind.GROUP])
         ]
 
-    def _ask(self, survey: _Running, provider: Peer, deadline: float) -> None:
+    def _prepare(self, survey: _Running, provider: Peer) -> int:
+        """Note what a provider is to be asked: a survey is over when all of that is answered."""
         self._asked += 1
         number = FIRST_QUESTION + self._asked
-        ticket = QuestionTicket(number)
-        self._questions[number] = _Question(survey, provider, ticket)
+        self._questions[number] = _Question(survey, provider, QuestionTicket(number))
         self._with.setdefault(provider.id, {})[number] = None
         survey.questions[number] = None
+        return number
+
+    def _ask(self, number: int, deadline: float) -> None:
+        question = self._questions[number]
+        survey, provider, ticket = question.survey, question.provider, question.ticket
         if self._turn.room(provider) <= 0:
             self._fail(number, CallFailure.REJECTED, "its queue is full: it was not asked")
             return
@@ -179,8 +183,7 @@ class Survey:
             survey = self._running[number]
             for question in list(survey.questions):
                 self._recall(question)
-                if question in self._questions:  # the last of them ends the survey
-                    self._fail(question, CallFailure.DEADLINE, "it had not answered in time")
+                self._fail(question, CallFailure.DEADLINE, "it had not answered in time")
 
     # Ends
 

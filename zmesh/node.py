@@ -19,6 +19,7 @@ from zmesh.errors import (
     ZmeshError,
 )
 from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics
+from zmesh.face.grouping import Grouping
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
 from zmesh.face.settings import settle
@@ -29,7 +30,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging):
+class Node(Messaging, Grouping):
     """One member of a mesh.
 
     ```python
@@ -111,6 +112,7 @@ class Node(Messaging):
             raise
         self._assembly, self._refusal = assembly, None
         _open_nodes.add(self)
+        assembly.services.middleware = self._middleware
         for service, (handler, concurrency) in self._services.items():
             assembly.services.serve(service, handler, concurrency)
         return self

@@ -11,6 +11,7 @@ from zmesh.ports import Carrier
 from zmesh.reliable.link import Link
 from zmesh.reliable.link_events import Liveness, SessionEnd
 from zmesh.reliable.link_states import LinkState
+from zmesh.wire.attributes import attributes_of
 
 _ABSENT = (PeerState.LOST, PeerState.LEFT)
 _STATES = {liveness: PeerState(liveness.value) for liveness in Liveness}
@@ -56,9 +57,19 @@ class Peer:
         return self.interests[InterestKind.TOPIC]
 
     @property
+    def groups(self) -> dict[str, None]:
+        """The groups it is in."""
+        return self.interests[InterestKind.GROUP]
+
+    @property
     def state(self) -> PeerState:
         """The verdict on the peer."""
         return PeerState.ALIVE
+
+    @property
+    def round_trip(self) -> float | None:
+        """The smoothed round trip to it, in seconds; None before it was measured."""
+        return None
 
     @property
     def latest_incarnation(self) -> int:
@@ -69,6 +80,22 @@ class Peer:
     def is_gone(self) -> bool:
         """Whether nothing sent to it could arrive, unless it comes back first."""
         return False
+
+    def view(self) -> PeerView:
+        """Return the peer as it is now."""
+        return PeerView(
+            id=self.id,
+            name=self.name,
+            state=self.state,
+            services=frozenset(self.services),
+            topics=frozenset(self.topics) | frozenset(self.selected),
+            endpoints=self.endpoints,
+            incarnation=self.incarnation,
+            round_trip=self.round_trip,
+            draining=self.draining,
+            groups=frozenset(self.groups),
+            attributes=attributes_of(self.interests[InterestKind.ATTRIBUTE]),
+        )
 
     @property
     def label(self) -> str:
@@ -110,19 +137,10 @@ class RemotePeer(Peer):
             and link.state in (LinkState.IDLE, LinkState.CLOSED)
         )
 
-    def view(self) -> PeerView:
-        """Return the peer as it is now."""
-        return PeerView(
-            id=self.id,
-            name=self.name,
-            state=self.state,
-            services=frozenset(self.services),
-            topics=frozenset(self.topics) | frozenset(self.selected),
-            endpoints=self.endpoints,
-            incarnation=self.incarnation,
-            round_trip=self.link.round_trip.smoothed,
-            draining=self.draining,
-        )
+    @property
+    def round_trip(self) -> float | None:
+        """The smoothed round trip to it, in seconds; None before it was measured."""
+        return self.link.round_trip.smoothed
 
 
 class Hints:

@@ -5,10 +5,10 @@ import sys
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 from zmesh.actions import Delivery
-from zmesh.errors import Closed, UsageError
+from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face.loop_exit import left_by_break
 from zmesh.face.received import Chunk, Message, Settlements, Settler
 from zmesh.message import Outcome, Tag, extra
@@ -18,6 +18,12 @@ Settle = Literal["auto", "manual"]
 
 CHUNK_MAX: Final = 128
 """Messages a loop takes at once, and after which it lets other tasks run."""
+
+
+def check_settle(settle: str) -> None:
+    """Raise InvalidOption where it is neither."""
+    if settle not in get_args(Settle):
+        raise InvalidOption("settle", settle, '"auto" or "manual"')
 
 
 @dataclass(slots=True)

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Self, assert_never
 from weakref import WeakSet
 
 from zmesh.actions import PeerChange, PeerChanged, PeerState, PeerView
 from zmesh.errors import Closed, InvalidOption, PeersMissing, UsageError
-from zmesh.face.checks import check_timeout
+from zmesh.face.checks import check_is_text, check_timeout
 from zmesh.patterns.routing import TopicTable
+from zmesh.wire.attributes import Scalar
 
 WATCH_EVENTS_MAX: Final = 1024
 """Events kept for a watcher that does not keep up; the oldest are dropped, and it is told."""
@@ -31,6 +32,8 @@ class Peer:
     endpoints: tuple[str, ...]
     incarnation: int
     round_trip: float | None  # smoothed, in seconds; None before it was measured
+    groups: frozenset[str] = frozenset()  # it is a member of
+    attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)  # it was given
 
     @property
     def is_present(self) -> bool:
@@ -54,7 +57,7 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """A peer serves, or subscribes to, something else than before."""
+    """A peer serves, subscribes to, is in or is described by something else than before."""
 
     peer: Peer
 
@@ -95,7 +98,7 @@ def peer_of(view: PeerView) -> Peer:
     """Return the peer as the application sees it."""
     return Peer(
         view.id.hex(), view.name, view.state, view.services, view.topics, view.endpoints,
-        view.incarnation, view.round_trip,
+        view.incarnation, view.round_trip, view.groups, view.attributes,
     )  # fmt: skip
 
 
@@ -117,14 +120,63 @@ def event_of(news: PeerChanged) -> PeerEvent:
             assert_never(news.change)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What peers have to meet to be looked for: all that is not None."""
+
+    name: str | None = None
+    service: str | None = None
+    topic: str | None = None
+    group: str | None = None
+    where: Mapping[str, Scalar] | None = None  # attributes
+
+    def __post_init__(self) -> None:
+        """Check that the texts are texts, and the attributes a mapping.
+
+        Raises:
+            InvalidOption: one of them is not.
+        """
+        for option in ("name", "service", "topic", "group"):
+            if getattr(self, option) is not None:
+                check_is_text(option, getattr(self, option))
+        if not isinstance(self.where, Mapping | None):
+            raise InvalidOption("where", self.where, 'a dict, as in {"room": "kitchen"}')
+
+    def meets(self, peer: Peer) -> bool:
+        """Return whether a peer is there and meets everything."""
+        return (
+            peer.is_present
+            and self.name in {None, peer.name}
+            and (self.service is None or self.service in peer.services)
+            and (self.topic is None or peer.hears(self.topic))
+            and (self.group is None or self.group in peer.groups)
+            and all(
+                key in peer.attributes and peer.attributes[key] == value
+                for key, value in (self.where or {}).items()
+            )
+        )
+
+    def __str__(self) -> str:
+        wishes = {
+            "named": self.name, "serving": self.service, "subscribed to": self.topic,
+            "in": self.group, "with": self.where,
+        }  # fmt: skip
+        return " and ".join(
+            f"{verb} {value!r}" for verb, value in wishes.items() if value is not None
+        )
+
+
 class Watcher:
     """`async for event in node.peers.watch()`: first those who are there, then what happens.
 
-    It ends when the node closes. One task reads it.
+    It ends when the node closes. One task reads it. Where only some peers are wanted, `Joined` and
+    `Left` tell who is among them from then on, and no longer.
     """
 
-    def __init__(self, present: list[Peer]) -> None:
+    def __init__(self, present: list[Peer], wanted: "Wanted") -> None:
         self._events: deque[PeerEvent] = deque(Joined(peer) for peer in present)
+        self._wanted = wanted
+        self._seen = {peer.id for peer in present}  # those that are told of
         self._missed = 0
         self._waiter: asyncio.Future[None] | None = None
         self._is_closed = False
@@ -149,12 +201,29 @@ class Watcher:
         return self._events.popleft()
 
     def add(self, event: PeerEvent) -> None:
-        """Tell the watcher what happened."""
+        """Tell the watcher what happened, as far as it is of those wanted."""
+        shown = self._shown(event)
+        if shown is None:
+            return
+        event = shown
         if len(self._events) >= WATCH_EVENTS_MAX:
             self._events.popleft()
             self._missed += 1
         self._events.append(event)
         self._wake()
+
+    def _shown(self, event: PeerEvent) -> PeerEvent | None:
+        if isinstance(event, Overrun):
+            return event
+        peer, was_seen = event.peer, event.peer.id in self._seen
+        if isinstance(event, Left):
+            self._seen.discard(peer.id)
+            return event if was_seen else None
+        if not self._wanted.meets(peer):
+            self._seen.discard(peer.id)
+            return Left(peer, f"no longer {self._wanted}") if was_seen else None
+        self._seen.add(peer.id)
+        return event if was_seen else Joined(peer)
 
     def close(self, failure: str | None) -> None:
         """End the watch once what happened has been read; a failure is told."""
@@ -211,6 +280,8 @@ class Peers:
         name: str | None = None,
         service: str | None = None,
         topic: str | None = None,
+        group: str | None = None,
+        where: Mapping[str, Scalar] | None = None,
         count: int = 1,
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who was there
     ) -> list[Peer]:
@@ -220,6 +291,8 @@ class Peers:
             name: they have this name.
             service: they provide this service.
             topic: they subscribe to this topic.
+            group: they are in this group.
+            where: they have these attributes, as `node.describe` gave them.
             count: how many.
             timeout: seconds to wait; None waits for ever.
 
@@ -230,24 +303,48 @@ class Peers:
         if count < 1:
             raise InvalidOption("count", count, "1 or more")
         check_timeout(timeout)
+        wanted = Wanted(name, service, topic, group, where)
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    found = [peer for peer in self if _meets(peer, name, service, topic)]
+                    found = [peer for peer in self if wanted.meets(peer)]
                     if len(found) >= count:
                         return found
                     await self._change()
         except TimeoutError as error:
-            wanted = _wanted(name, service, topic, count)
+            peers = f"{count} peer{'s' if count > 1 else ''} {wanted}".strip()
             seen = [peer.name or peer.id for peer in self if peer.is_present]
-            raise PeersMissing(wanted, seen, timeout or 0.0, self._why_alone()) from error
+            raise PeersMissing(peers, seen, timeout or 0.0, self._why_alone()) from error
 
-    def watch(self) -> Watcher:
+    def select(
+        self,
+        *,
+        service: str | None = None,
+        topic: str | None = None,
+        group: str | None = None,
+        where: Mapping[str, Scalar] | None = None,
+    ) -> list[Peer]:
+        """Return the peers that are there and meet all that is asked, as for `wait_for`."""
+        wanted = Wanted(None, service, topic, group, where)
+        return [peer for peer in self if wanted.meets(peer)]
+
+    def watch(
+        self,
+        *,
+        service: str | None = None,
+        topic: str | None = None,
+        group: str | None = None,
+        where: Mapping[str, Scalar] | None = None,
+    ) -> Watcher:
         """Return an iterator of what happens to peers, beginning with `Joined` for those there.
+
+        Where only some are wanted (`service` and so on, as for `wait_for`), `Joined` and `Left`
+        tell also who begins and ceases to be one of them.
 
         It never holds anything up: a watcher that does not keep up is told what it missed.
         """
-        watcher = Watcher([peer for peer in self if peer.is_present])
+        wanted = Wanted(None, service, topic, group, where)
+        watcher = Watcher([peer for peer in self if wanted.meets(peer)], wanted)
         self._watchers.add(watcher)
         return watcher
 
@@ -279,18 +376,3 @@ class Peers:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _meets(peer: Peer, name: str | None, service: str | None, topic: str | None) -> bool:
-    return (
-        peer.is_present
-        and name in {None, peer.name}
-        and (service is None or service in peer.services)
-        and (topic is None or peer.hears(topic))
-    )
-
-
-def _wanted(name: str | None, service: str | None, topic: str | None, count: int) -> str:
-    wishes = {"named": name, "serving": service, "subscribed to": topic}
-    told = [f"{verb} {value!r}" for verb, value in wishes.items() if value is not None]
-    return " ".join([f"{count} peer{'s' if count > 1 else ''}", " and ".join(told)]).strip()

@@ -17,6 +17,7 @@ from zmesh.patterns.filters import Sieve
 from zmesh.patterns.routing import TopicTable, is_pattern
 from zmesh.patterns.wanted import WantedTable, check_terms, is_plain, sieve_of, to_text
 from zmesh.terms import PLAIN, Terms
+from zmesh.wire.attributes import is_attribute
 from zmesh.wire.frames import Interest
 
 _KINDS = {kind.value: kind for kind in InterestKind}
@@ -223,6 +224,8 @@ class InterestTable:
     def _is_welcome(self, peer: Peer, entry: Entry) -> bool:
         kind, text = entry
         if kind is InterestKind.TOPIC and not is_pattern(text, self._options.wire.text_bytes_max):
+            return False
+        if kind is InterestKind.ATTRIBUTE and not is_attribute(text):
             return False
         return sum(map(len, peer.interests.values())) < self._options.interest_max
 

@@ -41,7 +41,7 @@ class DeadLetter:
 
     @property
     def topic(self) -> str:
-        """Where it was published; empty for a direct message."""
+        """Its topic, queue or group; empty for a direct message."""
         return self.record[1]
 
     @property
@@ -102,25 +102,24 @@ class Redelivery:
     def _on_modified(self, peer: Peer, returned: Returned) -> None:
         attempts = _attempt(returned.record)
         if attempts >= self._options.attempts_max:
-            self._keep(
-                DeadLetter(returned.record, peer.id, returned.reason, attempts, self._turn.now)
-            )
-            self._turn.trace(
-                "dead_lettered", 30, peer=peer.label, attempts=attempts, reason=returned.reason
-            )
+            self.bury(peer, returned.record, returned.reason, attempts)
             self._fail(peer, returned, FailureKind.DEAD_LETTERED, returned.reason)
             return
         record = with_extra(returned.record, Tag.ATTEMPT, attempts + 1)
+        self._retry(peer, returned, record, max(returned.delay, self.backoff(attempts)))
+
+    def backoff(self, attempts: int) -> float:
+        """Return how long a message pauses after so many failed attempts."""
         options = self._options
         ceiling = min(options.redeliver_max, options.redeliver_min * 2.0 ** min(attempts, 30))
-        backoff = ceiling * self._entropy.uniform(0.5, 1.0)
-        self._retry(peer, returned, record, max(returned.delay, backoff))
+        return ceiling * self._entropy.uniform(0.5, 1.0)
 
-    def _keep(self, letter: DeadLetter) -> None:
-        """Add a dead letter; the oldest ones make room for it."""
+    def bury(self, peer: Peer, record: Record, reason: str, attempts: int) -> None:
+        """Keep a dead letter; the oldest ones make room for it."""
+        self._turn.trace("dead_lettered", 30, peer=peer.label, attempts=attempts, reason=reason)
         self.dead_lettered += 1
-        self.dead_letters.append(letter)
-        self._dead_bytes += size_of(letter.record)
+        self.dead_letters.append(DeadLetter(record, peer.id, reason, attempts, self._turn.now))
+        self._dead_bytes += size_of(record)
         options = self._options
         while (
             len(self.dead_letters) > options.dead_letters_max

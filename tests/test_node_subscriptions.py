@@ -25,10 +25,12 @@ async def test_type_headers_and_content_choose() -> None:
         b.subscribe("s.*", where={"unit": "C", "floor": 1}) as by_all,
         b.subscribe("s.*", where={"unit": "C", "floor": 1}, match="any") as by_any,
         b.subscribe("s.*", content="value > `20` && contains(tags, 'kitchen')") as by_content,
+        b.subscribe("last"),
     ):
+        await a.peers.wait_for(topic="last", timeout=5)
         published = [
             await a.publish("s.1", {"value": 21, "tags": ["kitchen"]}, type="reading",
-                            headers={"unit": "C", "floor": 1}, min_receivers=1, timeout=5),
+                            headers={"unit": "C", "floor": 1}),
             await a.publish("s.2", {"value": 19, "tags": ["kitchen"]}, type="alarm",
                             headers={"unit": "C", "floor": 2}),
             await a.publish("s.3", {"value": 30, "tags": []}, type="alarm", headers={"unit": "F"}),

@@ -25,6 +25,8 @@ class SharedSettler:
     A record is settled when all of them have spoken or gone.
     """
 
+    is_open = True
+
     def __init__(self, settlements: Settlements, subscriptions: int) -> None:
         self._settlements = settlements
         self._subscriptions = subscriptions

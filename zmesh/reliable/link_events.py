@@ -98,6 +98,7 @@ class LivenessChanged:
     old: Liveness
     new: Liveness
     why: str
+    is_gone: bool = False  # its process is no more, rather than out of reach
 
 
 @dataclass(frozen=True, slots=True)

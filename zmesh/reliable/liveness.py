@@ -102,7 +102,8 @@ class LivenessVerdict:
             self._check_silence(now)
         elif not self._link_open:
             self.process_gone = True
-            self._become(Liveness.LOST, "its host refuses connections: the process is gone")
+            why = "its host refuses connections: the process is gone"
+            self._become(Liveness.LOST, why, is_gone=True)
 
     def on_timer(self, endpoints: tuple[str, ...], now: float) -> None:
         """Look at the silence, and begin a round of probes where one is due."""
@@ -142,7 +143,7 @@ class LivenessVerdict:
             return sure if self._probe_at is None else min(sure, self._probe_at)
         return self._probe_at
 
-    def _become(self, state: Liveness, why: str) -> None:
+    def _become(self, state: Liveness, why: str, *, is_gone: bool = False) -> None:
         if state is not self.state:
-            self._events.append(LivenessChanged(self.state, state, why))
+            self._events.append(LivenessChanged(self.state, state, why, is_gone))
             self.state = state

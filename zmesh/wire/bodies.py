@@ -1,6 +1,8 @@
 """What applications pass, and bytes: bodies, headers, and the texts that travel with them."""
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
 from typing import Final, cast
 
 from msgpack import Packer, unpackb
@@ -29,7 +31,8 @@ def encode_body(body: object) -> tuple[Encoding, bytes | memoryview]:
     `bytes` pass untouched, and so does a read-only `memoryview`, uncopied: whoever passes one
     promises that what it shows stays as it is until the message is settled. Other buffers are
     copied. Everything else becomes msgpack: None, booleans, numbers, texts, lists and tuples
-    (which arrive as lists), dicts, and datetimes with a time zone (which arrive in UTC).
+    (which arrive as lists), dicts, and datetimes with a time zone (which arrive in UTC); and
+    dataclasses, `msgspec.Struct`s and pydantic models, which arrive as the dicts of their fields.
 
     Raises:
         BodyNotEncodable: msgpack cannot carry it, or receivers could not take it apart.
@@ -43,7 +46,7 @@ def encode_body(body: object) -> tuple[Encoding, bytes | memoryview]:
     try:
         # A packer of its own: one that packs a dict may run Python code in between, and with it
         # other threads.
-        data: bytes = Packer(datetime=True).pack(body)
+        data: bytes = Packer(datetime=True, default=_plain).pack(body)
     except (TypeError, ValueError, OverflowError, BufferError) as error:
         raise BodyNotEncodable(type(body).__name__, str(error)) from error
     if len(data) > _DEPTH_SAFE_BYTES:
@@ -52,6 +55,22 @@ def encode_body(body: object) -> tuple[Encoding, bytes | memoryview]:
         except ProtocolError as error:
             raise BodyNotEncodable(type(body).__name__, error.detail) from error
     return Encoding.MSGPACK, data
+
+
+def _plain(value: object) -> object:
+    """Return what carries an object of the application's own type."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if hasattr(value, "__struct_fields__"):
+        import msgspec  # noqa: PLC0415  # whoever has a Struct has it
+
+        return msgspec.to_builtins(value, builtin_types=(bytes, datetime))
+    dump = getattr(type(value), "model_dump", None)  # of pydantic
+    if dump is not None:
+        return dump(value)
+    if isinstance(value, datetime):
+        raise TypeError("a datetime needs a tzinfo")
+    raise TypeError(f"can not serialize {type(value).__name__!r} object")
 
 
 def _as_bytes(view: memoryview) -> bytes | memoryview:

@@ -1,0 +1,339 @@
+"""Work queues, the consuming side: grants room to the producers that have jobs, and takes these.
+
+The room of a queue is the prefetch of those who pull it, less the jobs they have and the grants
+that are out. It goes to the producers that want some, in turns; what is left is granted ahead to
+those that lately did, so that their next job leaves without a question, and is called back when
+another wants it. `work_queue` is the other side.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heapreplace
+
+from zmesh.actions import Delivery, GiveBackJobs, PeerState
+from zmesh.batches import runs
+from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.turn import Turn
+from zmesh.events import Pull, SettleDeliveries, Source
+from zmesh.ids import JournalId, NodeId
+from zmesh.message import InterestKind, Outcome, Record, Tag, extra
+from zmesh.options import NodeOptions
+from zmesh.patterns.interest import InterestTable
+from zmesh.patterns.job_control import CONTROL_PRIORITY, Grant, Offer, encode
+from zmesh.reliable.seen import PENDING, MessageId, SeenTable
+
+Place = tuple[Source, int, int]
+"""Where a copy of a job came from, and its numbers there."""
+
+_SILENT = (PeerState.BUSY, PeerState.SUSPECT)
+
+
+@dataclass(slots=True, eq=False)
+class _Pull:
+    """One `pull` of the application."""
+
+    token: int
+    queue: "_Queue"
+    prefetch: int
+    jobs: dict[MessageId, "_Held"] = field(default_factory=dict)
+
+    @property
+    def room(self) -> int:
+        return self.prefetch - len(self.jobs)
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A job the application has, and copies of it that came since."""
+
+    message_id: MessageId
+    pull: _Pull
+    place: Place
+    copies: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Producer:
+    """What is agreed with one producer; all counts are of one relation: see `job_control`."""
+
+    peer: Peer
+    relation: int
+    wanted: int = 0  # the limit it would like
+    is_active: bool = False  # it had jobs, and has not given grants back since
+    limit: int = 0  # how many jobs were granted in all
+    arrived: int = 0
+    returned: int = 0  # grants it gave back
+    recalled: int = 0  # up to this limit it knows that we want back what it does not use
+
+    @property
+    def out(self) -> int:
+        """Grants that are not used yet."""
+        return max(0, self.limit - self.arrived - self.returned)
+
+    @property
+    def wants(self) -> int:
+        """How many more it would use now."""
+        return max(0, self.wanted - self.limit)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it could not use a grant: then those it has hold up nobody."""
+        return not self.peer.present or self.peer.state in _SILENT
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    """A queue that is pulled here."""
+
+    name: str
+    pulls: dict[int, _Pull] = field(default_factory=dict)
+    producers: dict[NodeId, _Producer] = field(default_factory=dict)  # who is next comes first
+
+    @property
+    def room(self) -> int:
+        """How many more jobs could be granted."""
+        free = sum(pull.room for pull in self.pulls.values())
+        return free - sum(each.out for each in self.producers.values() if not each.is_silent)
+
+
+class JobsTaken:
+    """The pulls of this node, and the jobs they have."""
+
+    def __init__(self, turn: Turn, interest: InterestTable, options: NodeOptions) -> None:
+        self._turn = turn
+        self._interest = interest
+        self._seen = SeenTable(options.seen_messages_max, options.seen_horizon)
+        self._queues: dict[str, _Queue] = {}
+        self._pulls: dict[int, _Pull] = {}
+        self._held: dict[MessageId, _Held] = {}
+        self._places: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
+        self._touched: dict[_Queue, None] = {}  # where something may be granted
+        self._control = InternalTicket(0)
+        self.duplicates = 0
+
+    def __len__(self) -> int:
+        """Count the jobs the application has."""
+        return len(self._held)
+
+    @property
+    def pulls(self) -> int:
+        """How many pulls there are."""
+        return len(self._pulls)
+
+    # This node
+
+    def on_pull(self, command: Pull) -> None:
+        """Take jobs of a queue from now on."""
+        queue = self._queues.get(command.queue)
+        if queue is None:
+            queue = self._queues[command.queue] = _Queue(command.queue)
+        pull = _Pull(command.token, queue, command.prefetch)
+        self._pulls[command.token] = queue.pulls[command.token] = pull
+        self._interest.declare(InterestKind.QUEUE, command.queue)
+        self._touched[queue] = None
+
+    def on_unpull(self, token: int) -> None:
+        """End a pull, if there is such; its jobs go back."""
+        pull = self._pulls.pop(token, None)
+        if pull is None:
+            return
+        queue = pull.queue
+        del queue.pulls[token]
+        for held in list(pull.jobs.values()):
+            self._end(held)
+            self._seen.forget(held.message_id)
+            for place in (held.place, *held.copies):
+                self._settle(place, Outcome.RELEASED)
+        if not queue.pulls:
+            self._interest.retract(InterestKind.QUEUE, queue.name)
+        self._touched[queue] = None
+
+    # Jobs
+
+    def on_jobs(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        """Hand jobs over, but for copies, and for those of queues nobody here pulls."""
+        single = len(records) == 1
+        takers = [
+            self._admit(peer, record, (source, seq, last if single else seq))
+            for seq, record in enumerate(records, first)
+        ]
+        for token, low, high, run in runs(first, last, records, takers):
+            if token:
+                self._turn.deliver_jobs(Delivery(source, peer.label, low, high, run), token)
+
+    def _admit(self, peer: Peer, record: Record, place: Place) -> int:
+        """Return the pull that gets a job; 0 where it is settled here, now or later."""
+        queue = self._queues.get(record[1])
+        if queue is None or not queue.pulls:
+            self._settle(place, Outcome.RELEASED, "the queue is not pulled here")
+            return 0
+        producer = queue.producers.get(peer.id)
+        if producer is not None and producer.relation == extra(record, Tag.CORRELATION):
+            producer.arrived += 1
+        number = extra(record, Tag.MESSAGE_ID)
+        if not isinstance(number, int):
+            self._settle(place, Outcome.REJECTED, "a job without an id")
+            return 0
+        message_id = (peer.id, _journal(peer.incarnation), number)
+        if self._is_known(message_id, place):
+            self._touched[queue] = None  # it took no room
+            return 0
+        pull = max(queue.pulls.values(), key=lambda pull: pull.room)
+        held = _Held(message_id, pull, place)
+        self._held[message_id] = pull.jobs[message_id] = held
+        source, first, _ = place
+        self._places.setdefault((source.session, source.lane), {})[first] = held
+        return pull.token
+
+    def _is_known(self, message_id: MessageId, place: Place) -> bool:
+        """Return whether the job is here, was here, or cannot be taken: then nobody gets it."""
+        state = self._seen.check(message_id, self._turn.now)
+        if state is PENDING:
+            self.duplicates += 1
+            self._held[message_id].copies.append(place)
+            return True
+        if state is not None:
+            self.duplicates += 1
+            self._settle(place, state, "it was handled before")
+            return True
+        if not self._seen.begin(message_id, self._turn.now):
+            self._settle(place, Outcome.RELEASED, "too many jobs are being handled")
+            return True
+        return False
+
+    # Outcomes
+
+    def on_settled(self, settled: SettleDeliveries) -> None:
+        """Note the outcome of jobs; `Turn.settle` tells their producers."""
+        places = self._places.get((settled.source.session, settled.source.lane))
+        if places is None:
+            return
+        numbers = range(settled.first_seq, settled.last_seq + 1)
+        for number in [seq for seq in numbers if seq in places]:
+            held = places[number]
+            self._end(held)
+            if settled.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
+                self._seen.finish(held.message_id, settled.outcome, self._turn.now)
+            else:
+                self._seen.forget(held.message_id)
+            for source, first, last in held.copies:
+                self._turn.settle(
+                    source, first, last, settled.outcome, settled.reason, settled.delay
+                )
+
+    def _end(self, held: _Held) -> None:
+        """Forget a job that the application no longer has: there is room for another."""
+        source, first, _ = held.place
+        place = (source.session, source.lane)
+        del self._places[place][first]
+        if not self._places[place]:
+            del self._places[place]
+        del self._held[held.message_id]
+        del held.pull.jobs[held.message_id]
+        self._touched[held.pull.queue] = None
+
+    def _settle(self, place: Place, outcome: Outcome, reason: str = "") -> None:
+        source, first, last = place
+        self._turn.settle(source, first, last, outcome, reason)
+
+    # Producers
+
+    def on_offer(self, peer: Peer, offer: Offer) -> None:
+        """Take what a producer wants, and what it gives back."""
+        queue = self._queues.get(offer.queue)
+        if queue is None or not queue.pulls:
+            return  # it learns that the queue is not pulled here
+        producer = queue.producers.get(peer.id)
+        if producer is None or producer.relation != offer.relation:
+            producer = _Producer(peer, offer.relation, limit=offer.limit)
+            producer.arrived = offer.limit - offer.returned
+            queue.producers[peer.id] = producer
+        producer.returned = offer.returned
+        producer.wanted = offer.limit + offer.waiting
+        producer.is_active = offer.waiting > 0
+        self._touched[queue] = None
+
+    def on_peer_changed(self, peer: Peer) -> None:
+        """Share room anew: a producer fell silent, or speaks again."""
+        for queue in self._queues.values():
+            if peer.id in queue.producers:
+                self._touched[queue] = None
+
+    def on_lost(self, peer: Peer) -> None:
+        """Give back what the application has not begun, unless its producer died: it moves it."""
+        if any(message_id[0] == peer.id for message_id in self._held):
+            self._turn.actions.append(GiveBackJobs(peer.id))
+
+    def on_session_ended(self, peer: Peer) -> None:
+        """Forget what was agreed with a producer."""
+        for queue in self._queues.values():
+            if queue.producers.pop(peer.id, None) is not None:
+                self._touched[queue] = None
+
+    # Grants
+
+    def flush(self) -> None:
+        """Grant what room there is."""
+        if not self._touched:
+            return
+        touched, self._touched = self._touched, {}
+        for queue in touched:
+            if queue.pulls:
+                self._grant(queue)
+            elif self._queues.get(queue.name) is queue:
+                del self._queues[queue.name]
+
+    def _grant(self, queue: _Queue) -> None:
+        room = queue.room
+        spoken = [producer for producer in queue.producers.values() if not producer.is_silent]
+        wanting = [producer for producer in spoken if producer.wants]
+        granted: dict[NodeId, _Producer] = {}
+        for producer, share in _shares(wanting, room):
+            producer.limit += share
+            room -= share
+            granted[producer.peer.id] = producer
+        for producer in granted.values():  # whose turn it was comes last the next time
+            queue.producers[producer.peer.id] = queue.producers.pop(producer.peer.id)
+        for producer in _ahead([producer for producer in spoken if producer.is_active], room):
+            producer.limit += 1
+            granted[producer.peer.id] = producer
+        for producer in granted.values():
+            self._tell(queue, producer)
+        if any(producer.wants and not producer.out for producer in wanting):
+            for producer in spoken:
+                if producer.out and producer.recalled < producer.limit:
+                    producer.recalled = producer.limit
+                    self._tell(queue, producer, recalls=True)
+
+    def _tell(self, queue: _Queue, producer: _Producer, *, recalls: bool = False) -> None:
+        grant = Grant(queue.name, producer.relation, producer.limit, recalls)
+        self._turn.submit(producer.peer, CONTROL_PRIORITY, [encode(grant)], self._control)
+
+
+def _shares(wanting: list[_Producer], room: int) -> Iterator[tuple[_Producer, int]]:
+    """Yield shares of the room, until there is none or nobody wants any."""
+    while room > 0 and wanting:
+        share = max(1, room // len(wanting))
+        for producer in wanting[:room]:
+            part = min(share, producer.wants)
+            room -= part
+            yield producer, part
+        wanting = [producer for producer in wanting if producer.wants]
+
+
+def _ahead(active: list[_Producer], room: int) -> Iterator[_Producer]:
+    """Yield who gets one grant more, until there is no room: always who has the fewest out."""
+    fewest = [(producer.out, index) for index, producer in enumerate(active)]
+    heapify(fewest)
+    while room > 0 and fewest:
+        out, index = fewest[0]
+        heapreplace(fewest, (out + 1, index))
+        room -= 1
+        yield active[index]
+
+
+def _journal(incarnation: int) -> JournalId:
+    """Return what stands for a producer's process: its numbers begin with it."""
+    return JournalId(incarnation.to_bytes(16, "big"))

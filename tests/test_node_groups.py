@@ -85,7 +85,7 @@ async def test_progress_can_be_watched_and_the_silent_are_pending_at_the_end() -
         two.join("cameras"),
     ):
         await joined(office, "one", "two")
-        fan_out = office.fan_out("cameras", "firmware", timeout=0.5)
+        fan_out = office.fan_out("cameras", "firmware", timeout=2)
         await read(first, 1)
         seen = [(each.name, each.state) async for each in fan_out]
         assert seen == [("one", MemberState.ACCEPTED), ("two", MemberState.PENDING)]
@@ -114,7 +114,7 @@ async def test_a_member_whose_process_is_replaced_gets_it() -> None:
 
 async def test_late_members_get_it_where_they_are_asked_for() -> None:
     async with nodes("office", "one") as (office, one):
-        fan_out = office.fan_out("cameras", "firmware", timeout=1.0, include_late=True)
+        fan_out = office.fan_out("cameras", "firmware", timeout=3, include_late=True)
         async with one.join("cameras") as members:
             await read(members, 1)
             report = await fan_out
@@ -281,14 +281,16 @@ async def test_all_providers_are_asked_and_their_replies_come_with_their_senders
 
 async def test_leaving_the_loop_stops_those_who_still_work() -> None:
     async with nodes("desk", "quick", "slow") as (desk, quick, slow):
-        stopped = asyncio.Event()
+        begun, stopped = asyncio.Event(), asyncio.Event()
 
         @quick.service("status")
-        async def at_once(_: zmesh.Message) -> str:
+        async def once_the_other_is_at_work(_: zmesh.Message) -> str:
+            await begun.wait()
             return "fine"
 
         @slow.service("status")
         async def never(_: zmesh.Message) -> None:
+            begun.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -300,6 +302,7 @@ async def test_leaving_the_loop_stops_those_who_still_work() -> None:
             break
         await asyncio.wait_for(stopped.wait(), 5)
         assert desk.statistics().open_surveys == 0
+        begun.clear()
         stopped.clear()
         async for reply in desk.survey("status", timeout=60, count=1):
             assert reply.sender == "quick"
@@ -322,7 +325,7 @@ async def test_providers_without_a_reply_are_told_with_the_error_of_a_call() -> 
             await asyncio.Event().wait()
 
         await desk.peers.wait_for(service="status", count=3, timeout=10)
-        survey = desk.survey("status", timeout=0.3)
+        survey = desk.survey("status", timeout=2)
         assert [reply async for reply in survey] == []
         errors = {failure.name: failure.error for failure in survey.failures}
         assert isinstance(errors["broken"], zmesh.RemoteError)

@@ -269,15 +269,13 @@ class Messaging(ABC):
 
         Args:
             service: its name.
-            body: bytes, or anything msgpack can carry. An async iterable of such is a body in
-                parts, read as the handler reads `message.parts`.
+            body: bytes, or anything msgpack can carry; an async iterable is one in parts.
             timeout: seconds to wait for the reply; None waits for ever.
             headers: small values beside the body.
             priority: 0 (lowest) to 9 (highest).
             key: calls of one key go to one provider, which handles them one at a time, in order.
             prefer: name or id of the peer to ask first, if it provides the service.
-            hedge_after: seconds after which a second provider is asked as well; the first answer
-                wins, and the other handler is cancelled.
+            hedge_after: seconds after which a second provider is asked too; the first answer wins.
             retries: how often it is asked again where the handler raised.
 
         Returns:

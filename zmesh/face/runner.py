@@ -15,17 +15,20 @@ from zmesh.actions import (
     CancelRequest,
     DeliverGroup,
     DeliverInbox,
+    DeliverJobs,
     DeliverPublications,
     DeliverRequests,
     Dial,
     Drained,
     FanOutChanged,
     FanOutEnded,
+    GiveBackJobs,
     HangUp,
     IdentityClash,
     PeerChanged,
     Probe,
     PublicationsMissed,
+    QueueRoomChanged,
     RoomChanged,
     SendPackets,
     StateChanged,
@@ -54,6 +57,7 @@ LATE: Final = 0.1
 ApplicationAction = (
     DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
+    | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | StateChanged | StateReady
     | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
     | StreamAction

@@ -156,6 +156,7 @@ def data_packets() -> dict[str, Packet]:
         "publication with headers": data(
             (0x14, "sensors.kitchen.temp", b"\x15", (int(Tag.HEADERS), b"\x81\xa4unit\xa1C"))
         ),
+        "a message for a group": data((0x18, "cameras", b"\x07", (int(Tag.MESSAGE_ID), 1))),
         "target of 1024 bytes": data((0, "é" * 512, b"")),
         "key": with_extras(Tag.KEY, "user-7"),
         "key and predecessors": with_extras(
@@ -208,6 +209,11 @@ def control_packets() -> dict[str, Packet]:
         "gap": control(Gap(4, ((10, 12, 348), (20, 20, 0)))),
         "interest": control(
             Interest((("service", "resize"), ("topic", "sensors.*.temp")), (("topic", ">"),))
+        ),
+        "interest that describes a node": control(
+            Interest(
+                (("group", "cameras"), ("attribute", 'room="küche"')), (("attribute", "floor=2"),)
+            )
         ),
         "interest in nothing": control(Interest((), ())),
         "drain": control(Drain()),

@@ -201,6 +201,36 @@ async def test_middleware_runs_around_the_handler() -> None:
         assert [part["n"] async for part in a.stream("count", 2)] == [0, 0, 1, 1]
 
 
+async def test_a_stream_that_is_over_leaves_nothing() -> None:
+    async with nodes("a", "b") as (a, b):
+        Provider(b)
+        await ready(a)
+        assert len([part async for part in a.stream("count", 5)]) == 5
+        with pytest.raises(zmesh.Rejected):
+            await a.call("count", numbers(5), timeout=5)
+        async for _ in a.stream("endless"):
+            break
+        await until(lambda: is_idle(a, b))
+        for node in (a, b):
+            streams = node._at_work().streams
+            assert not [*streams._channels, *streams._opened, *streams._pumps]
+
+
+async def test_who_still_reads_a_body_when_the_handler_has_ended_is_told() -> None:
+    async with nodes("a", "b") as (a, b):
+        bodies: list[AsyncIterator[object]] = []
+
+        @b.service("careless")
+        async def careless(message: Message) -> None:
+            bodies.append(message.parts)
+
+        await a.peers.wait_for(service="careless", timeout=10)
+        await a.call("careless", Source().parts(), timeout=5)
+        with pytest.raises(zmesh.StreamBroken, match="its handler has ended"):
+            async for _ in bodies[0]:
+                pass
+
+
 # Pace
 
 

@@ -51,15 +51,15 @@ class Channel:
     """The serving end of one stream: what its handler reads and writes."""
 
     def __init__(
-        self, offer: StreamOffered, command: Callable[[Event], None], outgoing: Outgoing,
-        queue: PartQueue, writer: PartWriter,
-    ) -> None:  # fmt: skip
+        self, offer: StreamOffered, owner: "Streams", queue: PartQueue, writer: PartWriter
+    ) -> None:
         self.stream = offer.stream
         self.ways = offer.ways
         self.queue = queue
         self.writer = writer
-        self._command = command
-        self._outgoing = outgoing
+        self._caller = offer.delivery.sender_name
+        self._owner = owner
+        self._command = owner.ground.command
         self._has_begun = False
 
     @property
@@ -81,11 +81,11 @@ class Channel:
         Raises:
             BodyNotEncodable, BodyTooLarge: it cannot be sent.
         """
-        await self.writer.write(self._outgoing.record(Kind.STREAM, "", value))
+        await self.writer.write(self._owner.outgoing.record(Kind.STREAM, "", value))
 
     def end(self) -> None:
         """Note that the answer is complete."""
-        self._command(EndParts(self.stream))
+        self._close(EndParts(self.stream))
 
     def fail(self, error: BaseException) -> None:
         """Tell the caller what the handler raised."""
@@ -94,14 +94,19 @@ class Channel:
     def refuse(self, outcome: Outcome, reason: str = "") -> None:
         """Give the stream back, or reject it, whether its handler has begun or not."""
         if not self._has_begun:
-            self._command(RefuseStream(self.stream, outcome, reason))
+            self._close(RefuseStream(self.stream, outcome, reason))
         elif outcome is Outcome.REJECTED:
             self._end(StreamFault.REJECTED, Refusal(reason))
         else:
             self._end(StreamFault.RELEASED, Refusal("its provider goes away"))
 
     def _end(self, fault: StreamFault, error: BaseException) -> None:
-        self._command(EndParts(self.stream, fault, self._outgoing.failure(error)))
+        self._close(EndParts(self.stream, fault, self._owner.outgoing.failure(error)))
+
+    def _close(self, command: Event) -> None:
+        self._owner.forget(self)
+        self.queue.end(StreamBroken(self._caller, "its handler has ended"))
+        self._command(command)
 
 
 class Refusal(Exception):
@@ -165,9 +170,9 @@ class Streams:
     ) -> None:
         self._loop = loop
         self._thread = threading.get_ident()
-        self._ground = ground
+        self.ground = ground
         self._rooms = rooms
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         self._options = options
         self._services = services
         self._opened: dict[int, Opened] = {}
@@ -185,12 +190,12 @@ class Streams:
     def offered(self, offer: StreamOffered) -> Channel:
         """Return the channel of a stream that a peer opened."""
         queue, writer = self._queue(offer.stream), self._writer(offer.stream)
-        channel = Channel(offer, self._ground.command, self._outgoing, queue, writer)
+        channel = Channel(offer, self, queue, writer)
         self._channels[offer.stream] = channel
         return channel
 
     def forget(self, channel: Channel) -> None:
-        """Drop a channel: its handler has ended."""
+        """Drop a channel that is over."""
         del self._channels[channel.stream]
 
     def perform(self, action: PartsArrived | PartsEnded | StreamRoom) -> None:
@@ -233,7 +238,7 @@ class Streams:
         queue, writer = self._queue(stream), self._writer(stream)
         opened = Opened(stream, service, queue, writer, self, request.timeout)
         self._opened[stream] = opened
-        self._ground.command(
+        self.ground.command(
             OpenStream(
                 stream, request.record, request.lane, request.ways, request.deadline,
                 request.provider,
@@ -266,7 +271,7 @@ class Streams:
     def leave(self, opened: Opened) -> None:
         """Forget a stream; its provider is stopped where it has not ended."""
         if self._opened.pop(opened.stream, None) is not None and not opened.queue.has_ended:
-            self._ground.command(CancelStream(opened.stream))
+            self.ground.command(CancelStream(opened.stream))
         opened.queue.end(Closed("stream"))
 
     def dropped(self, opened: Opened) -> None:
@@ -284,12 +289,12 @@ class Streams:
         parts = aiter(body)
         try:
             async for part in parts:
-                record = self._outgoing.record(Kind.STREAM, opened.service, part)
+                record = self.outgoing.record(Kind.STREAM, opened.service, part)
                 await opened.writer.write(record)
-            self._ground.command(EndParts(opened.stream))
+            self.ground.command(EndParts(opened.stream))
         except Exception as error:  # noqa: BLE001  # it belongs to whoever reads the answer
             if not opened.queue.has_ended:
-                self._ground.command(CancelStream(opened.stream))
+                self.ground.command(CancelStream(opened.stream))
             opened.queue.end(error)
         finally:
             close = getattr(parts, "aclose", None)
@@ -298,10 +303,10 @@ class Streams:
 
     def _queue(self, stream: int) -> PartQueue:
         parts, size = self._options.stream_parts, self._options.stream_bytes
-        return PartQueue(stream, self._ground.command, parts, size)
+        return PartQueue(stream, self.ground.command, parts, size)
 
     def _writer(self, stream: int) -> PartWriter:
-        return PartWriter(stream, self._ground, self._rooms.stream_room)
+        return PartWriter(stream, self.ground, self._rooms.stream_room)
 
     # Ending
 

@@ -54,7 +54,7 @@ def pull(own: ReplicaMap, other: ReplicaMap, piece_bytes: int = 300) -> list[Pie
     process = Pull(1, origin("z")[:16], own)  # type: ignore[arg-type]
     pieces: list[Piece] = []
     sums = b"" if own.root == other.root else other.sums
-    told = decode(encode_digest(Digest(1, True, other.seen, sums)), BODY_MAX)
+    told = decode(encode_digest(Digest(1, True, 0, other.seen, sums)), BODY_MAX)
     assert isinstance(told, Digest)
     question = process.on_digest(told)
     while question is not None:

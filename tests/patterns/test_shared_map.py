@@ -52,14 +52,28 @@ def test_a_deletion_holds_after_its_tombstone_was_dropped_against_what_it_saw() 
     assert own.offer("k", entry(6, "b"), 20.0) is Verdict.TAKEN
 
 
-def test_a_tombstone_is_kept_while_it_could_come_again_from_elsewhere() -> None:
+def test_a_deletion_holds_against_what_came_while_earlier_changes_were_missing() -> None:
     own = limited()
-    own.offer("k", tombstone(6, "b"), 0.0)
-    own.expire(before=100.0)
-    assert own.tombstones == 1
-    own.note_seen(origin("b"), 6)
-    own.expire(before=100.0)
+    own.offer("k", entry(5, "b"), 0.0)
+    own.offer("k", entry(4, "c"), 0.0)
+    own.write("k", tombstone(6), 0.0)
+    own.expire(before=1.0)
     assert own.tombstones == 0
+    assert own.offer("k", entry(5, "b"), 2.0) is Verdict.KNOWN
+    assert own.offer("k", entry(4, "c"), 2.0) is Verdict.KNOWN
+    assert own.offer("k", entry(4, "b"), 2.0) is Verdict.TAKEN
+    own.note_seen(origin("b"), 5)
+    assert own.offer("l", entry(5, "b"), 2.0) is Verdict.KNOWN
+
+
+def test_what_came_ahead_is_remembered_within_bounds() -> None:
+    own = limited(shared_keys_max=2)
+    for stamp in (2, 4, 6):
+        own.offer("k", entry(stamp, "b"), 0.0)
+    own.write("k", tombstone(9), 0.0)
+    own.expire(before=1.0)
+    assert own.offer("k", entry(6, "b"), 2.0) is Verdict.KNOWN
+    assert own.offer("k", entry(2, "b"), 2.0) is Verdict.TAKEN
 
 
 def test_there_is_room_for_so_many_keys_and_forgotten_deletions_make_some() -> None:
@@ -73,8 +87,9 @@ def test_there_is_room_for_so_many_keys_and_forgotten_deletions_make_some() -> N
     assert own.has_room("c", 1)
     assert own.offer("c", entry(3, "b"), 0.0) is Verdict.TAKEN
     assert sorted(held(own)) == ["b", "c"]
-    own.offer("b", tombstone(9, "b"), 0.0)  # not covered: it would only come again
-    assert own.offer("d", entry(4, "b"), 0.0) is Verdict.REFUSED
+    own.offer("b", tombstone(9, "b"), 0.0)
+    assert own.offer("d", entry(4, "b"), 0.0) is Verdict.TAKEN
+    assert sorted(held(own)) == ["c", "d"]
 
 
 def test_bytes_are_counted_and_bounded() -> None:
@@ -113,13 +128,13 @@ def test_seen_never_goes_back() -> None:
 
 def test_sums_tell_equal_maps_from_different_ones() -> None:
     one, other = limited(), limited()
-    for key in KEYS:
-        one.offer(key, entry(1), 0.0)
-    for key in reversed(KEYS):
-        other.offer(key, entry(1), 0.0)
+    for stamp, key in enumerate(KEYS, 1):
+        one.offer(key, entry(stamp), 0.0)
+    for stamp, key in reversed(list(enumerate(KEYS, 1))):
+        other.offer(key, entry(stamp), 0.0)
     assert (one.root, one.sums) == (other.root, other.sums)
     assert one.differing(other.sums) == []
-    other.offer(KEYS[0], entry(2), 0.0)
+    other.offer(KEYS[0], entry(20), 0.0)
     assert one.root != other.root
     assert len(one.differing(other.sums)) == 1
     other.remove(KEYS[0])

@@ -420,7 +420,7 @@ def test_a_clock_put_right_stamps_anew_what_nobody_took() -> None:
     assert b.shown() == {}
     a.skew = 0
     a.read_clock()
-    world.run(0.1)
+    world.run(2.0)
     assert a.host.traces("state_clock_put_back")
     assert b.shown() == {"k": "1"}
     assert a.host.engine.statistics().shared_rewritten == 1
@@ -428,6 +428,56 @@ def test_a_clock_put_right_stamps_anew_what_nobody_took() -> None:
     a.set("l", "3")
     world.run(0.1)
     assert a.shown() == b.shown() == {"k": "2", "l": "3"}
+
+
+def test_what_a_dead_writer_stamped_too_far_ahead_is_taken_over_by_who_believed_it() -> None:
+    world = World(QUICK)
+    a, b, c = sharers(world, "a", "b", "c")
+    a.skew = b.skew = DAY
+    b.read_clock()
+    a.set("k", "1")
+    world.run(1.0)
+    assert (b.shown(), c.shown()) == ({"k": "1"}, {})
+    a.host.kill()
+    b.skew = 0
+    b.read_clock()
+    world.run(4.0)
+    assert c.shown() == {}
+    world.run(8.0)
+    assert b.shown() == c.shown() == {"k": "1"}
+    assert b.host.engine.statistics().shared_rewritten == 1
+
+
+def test_what_several_wrong_clocks_stamped_ends_as_its_last_writer_left_it() -> None:
+    world = World(QUICK)
+    a, b = sharers(world, "a", "b")
+    a.skew = b.skew = DAY
+    b.read_clock()
+    a.set("k", "1")
+    world.run(1.0)
+    assert b.shown() == {"k": "1"}
+    cut(world, a.host, b.host)
+    a.delete("k")
+    heal(world, a.host, b.host)
+    a.skew = b.skew = 0
+    a.read_clock()
+    b.read_clock()
+    world.run(15.0)
+    assert a.shown() == b.shown() == {}
+
+
+def test_a_clock_that_falls_back_wrongly_spoils_no_stamp() -> None:
+    world = World(QUICK)
+    a, b = sharers(world, "a", "b")
+    a.set("k", "1")
+    world.run(1.0)
+    a.skew = -DAY
+    a.read_clock()
+    world.run(5.0)
+    a.set("l", "2")
+    world.run(1.0)
+    assert a.host.engine.statistics().shared_rewritten == 0
+    assert b.shown() == a.shown() == {"k": "1", "l": "2"}
 
 
 def test_who_refused_everything_for_his_own_wrong_clock_gets_it_once_that_is_right() -> None:

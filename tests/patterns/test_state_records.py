@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import packb
 
@@ -28,8 +28,8 @@ MAX = 10_000
 
 def test_every_record_comes_back_as_it_was() -> None:
     delta = Delta(origin("a"), 3, 9, [("k", entry(4)), ("ü", tombstone(9))])
-    ask = Ask(7, b"12345678")
-    digest = Digest(7, True, {origin("a"): 9, origin("b"): 0}, bytes(2048))
+    ask = Ask(7, b"12345678", 1000)
+    digest = Digest(7, True, 1000, {origin("a"): 9, origin("b"): 0}, bytes(2048))
     fetch = Fetch(7, (0, 255), frozenset({1, 2**64 - 1}))
     piece = Piece(7, False, [("k", entry(4, "b")), ("l", tombstone(5))], frozenset({3}))
     assert decode(encode_delta(delta), MAX) == delta
@@ -49,7 +49,7 @@ ORIGIN = origin("a")
         [],
         {},
         ["0"],
-        [True, 1, b"12345678"],
+        [True, 1, b"12345678", 0],
         [99],
         [0, ORIGIN, 0, 1],
         [0, ORIGIN[1:], 0, 1, []],
@@ -64,12 +64,14 @@ ORIGIN = origin("a")
         [0, ORIGIN, 0, 5, [["k", 4, 256, b""]]],
         [0, ORIGIN, 0, 5, [["k", 4, 0, "v"]]],
         [0, ORIGIN, 0, 5, [["k", 4, 255, b"v"]]],  # deleted, and yet a value
-        [1, 7, b"1234567"],
-        [1, -1, b"12345678"],
-        [2, 7, 1, [], b""],
-        [2, 7, True, [[ORIGIN]], b""],
-        [2, 7, True, [], bytes(2047)],
-        [2, 7, True, {}, b""],
+        [1, 7, b"1234567", 0],
+        [1, -1, b"12345678", 0],
+        [1, 7, b"12345678", -1],
+        [2, 7, 1, 0, [], b""],
+        [2, 7, True, 0, [[ORIGIN]], b""],
+        [2, 7, True, None, [], b""],
+        [2, 7, True, 0, [], bytes(2047)],
+        [2, 7, True, 0, {}, b""],
         [3, 7, b"\1\1", b""],
         [3, 7, [1], b""],
         [3, 7, b"\1", bytes(7)],
@@ -102,6 +104,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=50)
 @given(st.integers(0, 4), st.lists(VALUES, min_size=2, max_size=4))
 def test_random_fields_raise_nothing_but_protocol_errors(kind: int, fields: list[object]) -> None:
     with suppress(ProtocolError):

@@ -84,7 +84,10 @@ class ReplicaMap:
         self._tombstones: dict[str, float] = {}  # keys, with when they came, oldest first
         self._buckets: list[dict[str, int]] = [{} for _ in range(BUCKETS)]  # digests by key
         self._sums = [0] * BUCKETS
+        self._told_sums: bytes | None = None  # as they are told, until they change
         self._seen: dict[bytes, int] = {}  # origin -> stamp, what changed longest ago first
+        self._beyond: dict[bytes, dict[int, None]] = {}  # stamps of entries that came ahead of it
+        self._beyond_count = 0
         self.size = 0  # bytes
 
     def __len__(self) -> int:
@@ -142,13 +145,17 @@ class ReplicaMap:
         self._put(key, entry, now)
         self.note_seen(entry.origin, entry.stamp)
 
-    def offer(self, key: str, entry: Entry, now: float) -> Verdict:
-        """Take another replica's entry, if it says more than what is here."""
+    def offer(self, key: str, entry: Entry, now: float, ceiling: int | None = None) -> Verdict:
+        """Take another replica's entry, if it says more than what is here.
+
+        What is here and is stamped above `ceiling` is not believed any more: every other wins.
+        """
         old = self._entries.get(key)
-        if old is None:
-            if self._seen.get(entry.origin, 0) >= entry.stamp:
-                return Verdict.KNOWN  # it was here, and was deleted
-        elif entry <= old:
+        if old is None and self._has_seen(entry):
+            return Verdict.KNOWN  # it was here, and was deleted
+        is_believed = old is not None and (ceiling is None or old.stamp <= ceiling)
+        if old is not None and (entry <= old if is_believed else entry == old):
+            self._note_beyond(entry)
             return Verdict.KNOWN
         options = self._options
         if (
@@ -159,6 +166,7 @@ class ReplicaMap:
             return Verdict.REFUSED
         self._make_room(key)
         self._put(key, entry, now)
+        self._note_beyond(entry)
         return Verdict.TAKEN
 
     def _put(self, key: str, entry: Entry, now: float) -> None:
@@ -170,6 +178,7 @@ class ReplicaMap:
         digest, bucket = digest_of(key, entry), bucket_of(key)
         self._buckets[bucket][key] = digest
         self._sums[bucket] ^= digest
+        self._told_sums = None
 
     def remove(self, key: str) -> None:
         """Take a key out as if it had never been; what was seen stays seen."""
@@ -180,20 +189,20 @@ class ReplicaMap:
         self._tombstones.pop(key, None)
         bucket = bucket_of(key)
         self._sums[bucket] ^= self._buckets[bucket].pop(key)
+        self._told_sums = None
 
     def _make_room(self, key: str) -> None:
-        """Drop the oldest tombstone that is covered where a new key would be one too many."""
+        """Drop the oldest tombstone that was seen where a new key would be one too many."""
         if key in self._entries or len(self._entries) < self._options.shared_keys_max:
             return
         self.remove(next(filter(self._is_covered, self._tombstones)))
 
     def _is_covered(self, key: str) -> bool:
         """Return whether a key's entry counts as seen even when it is not here any more."""
-        entry = self._entries[key]
-        return self._seen.get(entry.origin, 0) >= entry.stamp
+        return self._has_seen(self._entries[key])
 
     def expire(self, before: float) -> None:
-        """Drop tombstones that came before a time; those not covered would only come again."""
+        """Drop tombstones that came before a time; those not seen would only come again."""
         old = []
         for key, since in self._tombstones.items():
             if since >= before:
@@ -205,12 +214,39 @@ class ReplicaMap:
 
     # What was seen
 
+    def _has_seen(self, entry: Entry) -> bool:
+        origin, stamp = entry.origin, entry.stamp
+        return self._seen.get(origin, 0) >= stamp or stamp in self._beyond.get(origin, ())
+
+    def _note_beyond(self, entry: Entry) -> None:
+        """Remember an entry that came while others of its origin may be missing."""
+        origin, stamp = entry.origin, entry.stamp
+        if self._has_seen(entry):
+            return
+        self._beyond.setdefault(origin, {})[stamp] = None
+        self._beyond_count += 1
+        if self._beyond_count > self._options.shared_keys_max:
+            first = next(iter(self._beyond))
+            self._forget_beyond(first, next(iter(self._beyond[first])))
+
+    def _forget_beyond(self, origin: bytes, up_to: int) -> None:
+        stamps = self._beyond.get(origin)
+        if stamps is None:
+            return
+        left = {stamp: None for stamp in stamps if stamp > up_to}
+        self._beyond_count -= len(stamps) - len(left)
+        if left:
+            self._beyond[origin] = left
+        else:
+            del self._beyond[origin]
+
     def note_seen(self, origin: bytes, stamp: int) -> None:
         """Learn that all an origin wrote up to a stamp is here, or what replaced it."""
         if self._seen.get(origin, 0) >= stamp:
             return
         self._seen.pop(origin, None)
         self._seen[origin] = stamp
+        self._forget_beyond(origin, stamp)
         if len(self._seen) > self._options.shared_origins_max:
             del self._seen[next(iter(self._seen))]
 
@@ -224,7 +260,9 @@ class ReplicaMap:
     @property
     def sums(self) -> bytes:
         """The sums of all buckets, 8 bytes each."""
-        return b"".join(total.to_bytes(8, "big") for total in self._sums)
+        if self._told_sums is None:
+            self._told_sums = b"".join(total.to_bytes(8, "big") for total in self._sums)
+        return self._told_sums
 
     @property
     def root(self) -> bytes:

@@ -89,27 +89,48 @@ class Replica:
             change = KeyChange(key, new.encoding, new.value, new.node, is_new=old is None)
             self._changes.append(change)
 
-    def on_wall_clock(self, wall_ms: int, life: bytes, now: float) -> int:
-        """Learn what the wall clock reads; return how many entries had to be written anew.
+    def is_ahead(self, wall_ms: int) -> bool:
+        """Return whether stamps here are further ahead of a wall clock than is believed."""
+        return self._clock.latest > self._clock.ceiling(wall_ms)
 
-        Where stamps here are further ahead than is believed, this clock itself was wrong when
-        they were made or taken, and nobody else takes them. So they are written again, by a new
-        origin, since the old one's stamps no longer ascend.
+    def put_clock_back(self, wall_ms: int, life: bytes, now: float) -> int:
+        """Write anew what was stamped too far ahead here; return how many entries that was.
+
+        This node's clock was wrong, and nobody takes what it stamped. It is of a new origin from
+        now on, since the old one's stamps would not ascend any more. What others stamped too far
+        ahead is theirs to put right: `adopt` is for what they did not.
         """
         ceiling = self._clock.ceiling(wall_ms)
-        if self._clock.latest <= ceiling:
-            return 0
         self._clock.reset()
         self._origin = self._node + life
         self._own.clear()
         self.written = 0
-        ahead = [(key, entry) for key, entry in self.map.entries() if entry.stamp > ceiling]
         for _, entry in self.map.entries():
             if entry.stamp <= ceiling:
                 self._clock.observe(entry.stamp)
-        for key, entry in sorted(ahead, key=lambda each: each[1].stamp):
+        return self._write_anew(
+            [
+                (key, entry)
+                for key, entry in self.map.entries()
+                if entry.stamp > ceiling and entry.node == self._node
+            ],
+            wall_ms,
+            now,
+        )
+
+    def adopt(self, wall_ms: int, now: float) -> int:
+        """Write anew all that is stamped too far ahead; return how many entries that was."""
+        ceiling = self._clock.ceiling(wall_ms)
+        return self._write_anew(
+            [(key, entry) for key, entry in self.map.entries() if entry.stamp > ceiling],
+            wall_ms,
+            now,
+        )
+
+    def _write_anew(self, entries: list[tuple[str, Entry]], wall_ms: int, now: float) -> int:
+        for key, entry in sorted(entries, key=lambda each: each[1].stamp):
             self._write(key, entry.encoding, entry.value, wall_ms, now)
-        return len(ahead)
+        return len(entries)
 
     # Learning
 
@@ -123,7 +144,7 @@ class Replica:
                 continue
             self._clock.observe(entry.stamp)
             old = self.map.get(key)
-            verdict = self.map.offer(key, entry, now)
+            verdict = self.map.offer(key, entry, now, ceiling)
             if verdict is Verdict.TAKEN:
                 self._own.pop(key, None)
                 self._note(key, old, entry)

@@ -43,6 +43,7 @@ class Ask:
 
     number: int
     root: bytes
+    wall_ms: int  # of the sender's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Digest:
 
     number: int
     is_whole: bool  # had a snapshot itself, or was the first
+    wall_ms: int
     seen: Mapping[bytes, int]
     sums: bytes
 
@@ -85,13 +87,13 @@ def encode_delta(delta: Delta) -> bytes:
 
 def encode_ask(ask: Ask) -> bytes:
     """Return the body of a question."""
-    return _pack((ASK, ask.number, ask.root))
+    return _pack((ASK, ask.number, ask.root, ask.wall_ms))
 
 
 def encode_digest(digest: Digest) -> bytes:
     """Return the body of an answer to `Ask`."""
     seen = list(digest.seen.items())
-    return _pack((DIGEST, digest.number, digest.is_whole, seen, digest.sums))
+    return _pack((DIGEST, digest.number, digest.is_whole, digest.wall_ms, seen, digest.sums))
 
 
 def encode_fetch(fetch: Fetch) -> bytes:
@@ -150,19 +152,27 @@ def _read_delta(value: object) -> Delta:
 
 
 def _read_ask(value: object) -> Ask:
-    _, number, root = row(value, "a question", 3)
-    return Ask(integer(number, "a number"), token(root, "a root", DIGEST_BYTES))
+    _, number, root, wall = row(value, "a question", 4)
+    return Ask(
+        integer(number, "a number"), token(root, "a root", DIGEST_BYTES), integer(wall, "a time")
+    )
 
 
 def _read_digest(value: object) -> Digest:
-    _, number, is_whole, told, sums = row(value, "a digest", 5)
+    _, number, is_whole, wall, told, sums = row(value, "a digest", 6)
     seen: dict[bytes, int] = {}
     for each in array(told, "origins", COUNT_MAX):
         origin, stamp = row(each, "what was seen", 2)
         seen[token(origin, "an origin", ORIGIN_BYTES)] = integer(stamp, "a stamp", 0, STAMP_MAX)
     if sums != b"":
         token(sums, "sums of buckets", BUCKETS * DIGEST_BYTES)
-    return Digest(integer(number, "a number"), _flag(is_whole), seen, _octets(sums, "sums"))
+    return Digest(
+        integer(number, "a number"),
+        _flag(is_whole),
+        integer(wall, "a time"),
+        seen,
+        _octets(sums, "sums"),
+    )
 
 
 def _read_fetch(value: object) -> Fetch:

@@ -39,6 +39,7 @@ from zmesh.face.assembly import DrainReport, NodeStatistics
 from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Inbox
+from zmesh.face.jobs import Jobs
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import (
     Joined,
@@ -97,6 +98,7 @@ __all__ = [
     "Inbox",
     "InvalidBody",
     "InvalidOption",
+    "Jobs",
     "Joined",
     "Left",
     "LinkOptions",

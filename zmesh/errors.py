@@ -25,15 +25,17 @@ class DeliveryError(ZmeshError):
 
 
 class Backpressure(ZmeshError):
-    """There is no room now. Wait with `post`, or try again later."""
+    """There is no room now. Wait with `post` or `push`, or try again later."""
 
-    def __init__(self, peer: str, queued_messages: int, queued_bytes: int) -> None:
+    def __init__(
+        self, peer: str, queued_messages: int, queued_bytes: int, instead: str = "post"
+    ) -> None:
         self.peer = peer
         self.queued_messages = queued_messages
         self.queued_bytes = queued_bytes
         super().__init__(
             f"{queued_messages} messages ({queued_bytes} bytes) already wait for {peer}: "
-            "await `post` to wait for room, or try again later"
+            f"await `{instead}` to wait for room, or try again later"
         )
 
 

@@ -279,6 +279,7 @@ class Unpull:
     """End a pull; its jobs without outcome go back."""
 
     token: int
+    drains: bool = False  # not yet: no more are taken, and another Unpull follows
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics
 from zmesh.face.grouping import Grouping
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
+from zmesh.face.queueing import Queueing
 from zmesh.face.settings import settle
 from zmesh.options import NodeOptions
 from zmesh.patterns.redelivery import DeadLetter
@@ -30,7 +31,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging, Grouping):
+class Node(Messaging, Grouping, Queueing):
     """One member of a mesh.
 
     ```python

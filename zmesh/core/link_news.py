@@ -50,7 +50,9 @@ _FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED)
 _STALE_DELAY_S = 1.0
 """How long a peer waits whose earlier session keeps the application busy."""
 
-_TAKEN_AT_ONCE = (Kind.REPLY, Kind.FAILURE, Kind.CANCEL, Kind.STREAM, Kind.STREAM_CONTROL)
+_TAKEN_AT_ONCE = (
+    Kind.REPLY, Kind.FAILURE, Kind.CANCEL, Kind.JOB_CONTROL, Kind.STREAM, Kind.STREAM_CONTROL,
+)  # fmt: skip
 """Kinds that keep nobody busy. Who sent them counts on it, and would not send them again."""
 
 _GONE = {

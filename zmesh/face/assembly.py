@@ -46,11 +46,13 @@ from zmesh.face.calls import Calls
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.gatherings import GatheringAction, Gatherings
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
+from zmesh.face.jobs import Jobs, Pulls
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
 from zmesh.face.lossy import LossyQueue
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.peers_view import Peers
 from zmesh.face.posting import Posting
+from zmesh.face.pushing import Pushing
 from zmesh.face.runner import ApplicationAction, Runner
 from zmesh.face.services import Services
 from zmesh.face.settings import Settings
@@ -84,6 +86,7 @@ class DrainReport:
         int  # messages and calls of ours without outcome; a call and its request are two
     )
     unsettled_in: int  # messages we had not settled
+    jobs_waiting: int = 0  # of what is out: jobs of ours that were with nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,11 @@ class Assembly:
             self._tell_failure,
             self._why_alone,
         )
+        queues = self.engine.queues.pushed
+        self.pushing = Pushing(
+            loop, queues, self.runner, self.posting, options.queued_jobs_bytes_max
+        )
+        self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
         self.calls = Calls(loop, command, options.calls_max)
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.services_seen
@@ -231,6 +239,11 @@ class Assembly:
             queue = LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)
         return Subscription(self.subscriptions, queue, pattern, settle, terms)
 
+    def pull(self, queue: str, prefetch: int, settle: Settle) -> Jobs:
+        """Return a way to take jobs, which begins when it is entered."""
+        deliveries = DeliveryQueue(self._loop, self.runner.settlements)
+        return Jobs(self.pulls, deliveries, queue, prefetch, settle)
+
     def statistics(self) -> NodeStatistics:
         """Return the counters of all parts.
 
@@ -272,6 +285,7 @@ class Assembly:
             self.services.drain()
             self.subscriptions.drain()
             self.gatherings.groups.drain()
+            self.pulls.drain()
             self.inbox.close()
             self.runner.command(DrainNode(self.runner.now + seconds))
         await asyncio.shield(self._drained)
@@ -291,7 +305,11 @@ class Assembly:
 
     async def _shut_down(self, failure: str | None) -> DrainReport:
         self.runner.flush()  # what was posted in this very turn counts
-        report = DrainReport(*self.engine.open_work())
+        unsettled_out, unsettled_in = self.engine.open_work()
+        jobs = self.engine.queues.pushed
+        report = DrainReport(
+            unsettled_out + jobs.waiting - jobs.wanted, unsettled_in, jobs.waiting
+        )
         try:
             await self.services.close()
         finally:
@@ -300,6 +318,7 @@ class Assembly:
             self.runner.flush()
             self.runner.stop()
             self.posting.close(failure or "node")
+            self.pushing.close()
             self.calls.close(failure or "node")
             self.streams.close(failure or "node")
             self._tell_drained()
@@ -314,6 +333,7 @@ class Assembly:
         self._is_over = True
         self.subscriptions.close(failure)
         self.gatherings.close(failure)
+        self.pulls.close(failure)
         self.inbox.close(failure)
         self.peers.close(failure)
         self.shared.close(failure)
@@ -339,6 +359,7 @@ class Assembly:
         self._failed(error)
         self._let_go(why)
         self.posting.close(why)
+        self.pushing.close()
         self.calls.close(why)
         self.streams.close(why)
         self._tell_drained()
@@ -346,7 +367,7 @@ class Assembly:
 
     # What the engine tells
 
-    def perform(self, action: ApplicationAction) -> None:  # noqa: C901  # one case a kind of action
+    def perform(self, action: ApplicationAction) -> None:  # one case a kind of action
         """Hand the engine's news to whoever waits for it."""
         match action:
             case DeliverInbox(deliveries):
@@ -368,16 +389,17 @@ class Assembly:
                 self.posting.topic_rooms.passed_all()
             case CancelRequest() | PeerChanged() | IdentityClash() | Drained() | Trace():
                 self._perform_rare(action)
-            case DeliverJobs() | GiveBackJobs() | QueueRoomChanged():
-                raise AssertionError("nothing of a node pushes or pulls jobs yet")
             case _:
                 self._perform_pattern(action)
 
     def _perform_pattern(
         self,
-        action: PublicationsMissed | GatheringAction | StateChanged | StateReady | StreamOffered,
-    ) -> None:
+        action: DeliverJobs | GiveBackJobs | QueueRoomChanged | PublicationsMissed
+        | GatheringAction | StateChanged | StateReady | StreamOffered,
+    ) -> None:  # fmt: skip
         match action:
+            case DeliverJobs() | GiveBackJobs() | QueueRoomChanged():
+                self._perform_jobs(action)
             case PublicationsMissed(counts):
                 self.subscriptions.missed(counts)
             case (
@@ -390,6 +412,17 @@ class Assembly:
                 self.shared.ready(name)
             case StreamOffered(_, _, delivery):
                 self.services.offer(delivery, self.streams.offered(action))
+            case _:
+                assert_never(action)
+
+    def _perform_jobs(self, action: DeliverJobs | GiveBackJobs | QueueRoomChanged) -> None:
+        match action:
+            case DeliverJobs(deliveries):
+                self.pulls.deliver(deliveries)
+            case GiveBackJobs(node):
+                self.pulls.give_back(node)
+            case QueueRoomChanged(queue):
+                self.pushing.rooms.passed(queue)
             case _:
                 assert_never(action)
 

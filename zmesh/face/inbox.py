@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Self, get_args
 
@@ -11,6 +12,7 @@ from zmesh.actions import Delivery
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face.loop_exit import left_by_break
 from zmesh.face.received import Chunk, Message, Settlements, Settler
+from zmesh.ids import NodeId
 from zmesh.message import Outcome, Tag, extra
 
 Settle = Literal["auto", "manual"]
@@ -134,6 +136,8 @@ class DeliveryQueue:
     async def wait(self) -> None:
         """Wait until there may be something to take."""
         self.settlements.hurry()
+        if self._items:
+            return  # what was just settled made room for what this node sends itself
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         try:
@@ -171,6 +175,28 @@ class DeliveryQueue:
         # What can expire is taken one by one, so none of it is left here.
         self._items.appendleft(Waiting(chunk.settler, chunk.delivery, unread, chunk.stop, None))
         self._wake_one()
+
+    def put_back(self, chunks: Sequence[Chunk]) -> None:
+        """Put messages back that were taken one by one, and not read after all."""
+        for chunk in reversed(chunks):
+            start = chunk.stop - chunk.count
+            if self._is_closed:
+                chunk.settler.abandon(chunk.delivery, start, chunk.stop - 1)
+            else:
+                self._items.appendleft(
+                    Waiting(chunk.settler, chunk.delivery, start, chunk.stop, None)
+                )
+                self._wake_one()
+
+    def give_back(self, node: NodeId) -> None:
+        """Abandon what came from a node and was not read."""
+        self._share_run()
+        items, self._items = self._items, deque()
+        for waiting in items:
+            if waiting.delivery.source.node == node:
+                waiting.settler.abandon(waiting.delivery, waiting.start, waiting.stop - 1)
+            else:
+                self._items.append(waiting)
 
     def close(self, failure: str | None = None) -> None:
         """End all loops over the queue, with `Closed` where it is a failure; abandon the rest.

@@ -159,7 +159,10 @@ class Messaging(ABC):
         return await assembly.posting.post_many(_address(to), batch, priority, key, ttl)
 
     async def flush(self) -> None:
-        """Wait until everything posted and published so far has its outcome, whatever it is.
+        """Wait until everything posted, published and pushed so far has its outcome.
+
+        Whatever that is. Jobs in a queue that nobody pulls have none: bound the wait with
+        `asyncio.timeout` where that may be.
 
         Raises:
             Closed: the node was closed meanwhile.

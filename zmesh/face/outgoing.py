@@ -49,9 +49,15 @@ class Outgoing:
         extras = (int(Tag.HEADERS), encode_headers(headers, self._wire))
         return (head(kind, encoding), target, data, extras)
 
-    def batch(self, bodies: Iterable[object], headers: Headers | None) -> "Batch":
-        """Return many direct messages, whose records are made when there is room for them."""
-        return Batch(self, self._body_bytes_max, bodies, headers)
+    def batch(
+        self,
+        bodies: Iterable[object],
+        headers: Headers | None,
+        kind: Kind = Kind.DIRECT,
+        target: str = "",
+    ) -> "Batch":
+        """Return many messages, whose records are made when there is room for them."""
+        return Batch(self, self._body_bytes_max, bodies, headers, kind, target)
 
     def reply(self, result: object) -> Record:
         """Return the reply with what a handler returned.
@@ -74,7 +80,7 @@ _END: Final = object()
 
 
 class Batch:
-    """Direct messages on their way out, piece by piece: bodies are asked for one ahead at most."""
+    """Messages on their way out, piece by piece: bodies are asked for one ahead at most."""
 
     def __init__(
         self,
@@ -82,7 +88,11 @@ class Batch:
         body_bytes_max: int,
         bodies: Iterable[object],
         headers: Headers | None,
+        kind: Kind,
+        target: str,
     ) -> None:
+        self._kind = kind
+        self._target = target
         self._outgoing = outgoing
         self._body_bytes_max = body_bytes_max
         self._headers = headers
@@ -101,7 +111,8 @@ class Batch:
             BodyNotEncodable, BodyTooLarge, InvalidOption: one of them cannot be sent.
         """
         records: list[Record] = []
-        raw, headers, limit, size = head(Kind.DIRECT), self._headers, self._body_bytes_max, 0
+        raw, target, headers = head(self._kind), self._target, self._headers
+        limit, size = self._body_bytes_max, 0
         following, self._next = chain((self._next,), self._bodies), _END
         for body in islice(following, messages_max):
             if size >= bytes_max and records:
@@ -109,10 +120,10 @@ class Batch:
                 return records
             record: Record
             if type(body) is bytes and not headers and len(body) <= limit:
-                record = (raw, "", body)
-                size += len(body) + RECORD_OVERHEAD_BYTES
+                record = (raw, target, body)
+                size += len(body) + len(target) + RECORD_OVERHEAD_BYTES
             else:
-                record = self._outgoing.record(Kind.DIRECT, "", body, headers)
+                record = self._outgoing.record(self._kind, target, body, headers)
                 size += size_of(record)
             records.append(record)
         self._next = next(self._bodies, _END)

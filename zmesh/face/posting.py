@@ -233,7 +233,7 @@ class Posting:
                 waiter.set_result(None)
 
     async def flush(self) -> None:
-        """Wait until everything posted and published so far has its outcome.
+        """Wait until everything posted, published and pushed so far has its outcome.
 
         Raises:
             Closed: the node was closed meanwhile.
@@ -298,9 +298,17 @@ class Posting:
             self._allowed = (None, 0)
         return receipt
 
-    def _command(self, receipt: Receipt, command: Post | Publish) -> None:
+    def track(self, receipt: Receipt) -> None:
+        """Keep a receipt until it has its outcome.
+
+        Raises:
+            Closed: the node was closed.
+        """
         self._check_open()
         self._open[receipt] = None
+
+    def _command(self, receipt: Receipt, command: Post | Publish) -> None:
+        self.track(receipt)
         self._runner.command(command)
 
     def _has_room(self, node: NodeId) -> bool:

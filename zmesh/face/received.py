@@ -115,6 +115,13 @@ class Chunk:
                 self.judge(message.index, outcome)
         return message.index + 1
 
+    def judge_rest(self, outcome: Outcome) -> None:
+        """Settle so whatever has no verdict yet."""
+        self.current = None
+        for index in range(self._settled, self.stop):
+            if not self._is_settled(index):
+                self.judge(index, outcome)
+
     def judge(self, index: int, outcome: Outcome, reason: str = "", delay: float = 0.0) -> None:
         """Settle one record by the application's own word.
 
@@ -134,6 +141,8 @@ class Chunk:
             self.judge(index, Outcome.REJECTED, reason)
 
     def _is_settled(self, index: int) -> bool:
+        if isinstance(self.settler, ClosableSettler) and not self.settler.is_open:
+            return True
         return index < self._settled or (self._apart is not None and index in self._apart)
 
     def _accept_until(self, stop: int) -> None:
@@ -315,6 +324,23 @@ class Message:
             raise InvalidOption("delay", delay, "seconds, 0 or more")
         self._chunk.judge(self.index, Outcome.RELEASED, "", delay)
 
+    async def fail(self, reason: str = "", delay: float = 0.0) -> None:
+        """Say that handling it failed: it comes again later, with `attempt` one higher.
+
+        After the last attempt that is allowed it is a dead letter.
+
+        Args:
+            reason: why, for the sender.
+            delay: seconds, where it should be longer than the pause between attempts.
+
+        Raises:
+            AlreadySettled: it has its outcome.
+            InvalidOption: the delay is negative, or no number of seconds.
+        """
+        if not (is_seconds(delay) and delay >= 0):
+            raise InvalidOption("delay", delay, "seconds, 0 or more")
+        self._chunk.judge(self.index, Outcome.MODIFIED, sendable_text(reason), delay)
+
     def __repr__(self) -> str:
         """Show where it came from, never what it says."""
         where = f" on {self.topic!r}" if self.topic else ""
@@ -421,6 +447,31 @@ class Settlements:
     def pending(self) -> bool:
         """Whether there is something to take."""
         return bool(self._verdicts or self._read_on)
+
+
+class ClosableSettler:
+    """Passes verdicts on until it is closed: then what had none has gone back."""
+
+    def __init__(self, settlements: Settlements) -> None:
+        self._settlements = settlements
+        self.is_open = True
+
+    def settle(
+        self,
+        delivery: Delivery,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        reason: str = "",
+        delay: float = 0.0,
+    ) -> None:
+        """Pass a verdict on, while it counts."""
+        if self.is_open:
+            self._settlements.settle(delivery, first, last, outcome, reason, delay)
+
+    def abandon(self, delivery: Delivery, first: int, last: int) -> None:
+        """Give back what was not read."""
+        self.settle(delivery, first, last, Outcome.RELEASED)
 
 
 def _same(left: Source, right: Source) -> bool:

@@ -14,7 +14,7 @@ from zmesh.actions import Delivery, GiveBackJobs, PeerState
 from zmesh.batches import runs
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
-from zmesh.events import Pull, SettleDeliveries, Source
+from zmesh.events import Pull, SettleDeliveries, Source, Unpull
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import InterestKind, Outcome, Record, Tag, extra
 from zmesh.options import NodeOptions
@@ -132,19 +132,21 @@ class JobsTaken:
         self._interest.declare(InterestKind.QUEUE, command.queue)
         self._touched[queue] = None
 
-    def on_unpull(self, token: int) -> None:
-        """End a pull, if there is such; its jobs go back."""
-        pull = self._pulls.pop(token, None)
+    def on_unpull(self, command: Unpull) -> None:
+        """End a pull, if there is such; its jobs go back, unless it only drains."""
+        pull = self._pulls.get(command.token)
         if pull is None:
             return
         queue = pull.queue
-        del queue.pulls[token]
-        for held in list(pull.jobs.values()):
-            self._end(held)
-            self._seen.forget(held.message_id)
-            for place in (held.place, *held.copies):
-                self._settle(place, Outcome.RELEASED)
-        if not queue.pulls:
+        queue.pulls.pop(command.token, None)
+        if not command.drains:
+            del self._pulls[command.token]
+            for held in list(pull.jobs.values()):
+                self._end(held)
+                self._seen.forget(held.message_id)
+                for place in (held.place, *held.copies):
+                    self._settle(place, Outcome.RELEASED)
+        if not queue.pulls and self._queues.get(queue.name) is queue:
             self._interest.retract(InterestKind.QUEUE, queue.name)
         self._touched[queue] = None
 

@@ -39,7 +39,7 @@ class Queues:
         if isinstance(command, Pull):
             self.taken.on_pull(command)
         else:
-            self.taken.on_unpull(command.token)
+            self.taken.on_unpull(command)
         self.pushed.on_peer_changed(self._turn.peers.local)
 
     def on_control(

@@ -175,6 +175,20 @@ def test_a_twin_that_is_there_before_the_loss_is_sure_takes_the_place_then() -> 
     assert (report.accepted, report.standings["b"].node) == (["b"], twin.id)
 
 
+def test_a_twin_takes_the_place_though_nothing_was_on_its_way_when_the_session_ended() -> None:
+    world, (a, b) = cameras("a", "b")
+    b.group_verdict = Outcome.RELEASED
+    report = fan_out(a, "firmware")
+    world.run(0.02)  # it was given back, and waits to be sent again
+    b.kill()
+    world.run(0.1)
+    twin = world.host("twin", known_as="b")
+    world.introduce(a, twin)
+    join(twin)
+    world.run_until(lambda: report.ended is not None, 5.0)
+    assert (report.accepted, report.standings["b"].node) == (["b"], twin.id)
+
+
 def test_a_member_behind_a_partition_gets_it_when_that_heals() -> None:
     world, (a, b, _) = cameras("a", "b", "c")
     world.network.cut(a.index, b.index)

@@ -369,8 +369,9 @@ class StreamReader:
     async def __anext__(self) -> Any:
         opened = self._opened
         opened.queue.check_free()
+        patience = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout) as patience:
+            async with patience:
                 record = await opened.queue.take()
             return decode_body(record[0] >> 4, record[2])
         except BaseException as error:

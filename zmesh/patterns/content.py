@@ -21,7 +21,8 @@ _STEP_CHARACTERS: Final = 32
 
 _FUNCTIONS: Final[frozenset[str]] = frozenset(Functions.FUNCTION_TABLE)
 
-Node = dict[str, Any]
+Node = Any
+"""A dict with `type`, `value` and `children`."""
 
 
 class ContentError(Exception):
@@ -71,7 +72,8 @@ class _Frugal(TreeInterpreter):  # type: ignore[misc]  # untyped
         self.left = steps_max
 
     def holds(self, root: Node, body: object) -> bool:
-        return bool(self._is_true(self.visit(root, body)))
+        is_true = self._is_true  # pyright: ignore[reportAttributeAccessIssue]
+        return bool(is_true(self.visit(root, body)))
 
     def visit(self, node: Node, *args: Any, **options: Any) -> Any:
         self._spend(1)
@@ -81,19 +83,22 @@ class _Frugal(TreeInterpreter):  # type: ignore[misc]  # untyped
         sides = [self.visit(child, value) for child in node["children"]]
         for side in sides:
             self._spend_on(side)
-        return super().visit_comparator({**node, "children": list(map(_literal, sides))}, value)
+        literal: Node = {**node, "children": list(map(_literal, sides))}
+        return super().visit_comparator(literal, value)
 
     def visit_function_expression(self, node: Node, value: Any) -> Any:
         arguments = [self.visit(child, value) for child in node["children"]]
         for argument in arguments:
             self._spend_on(argument)
-        return self._functions.call_function(node["value"], arguments)
+        functions = self._functions  # pyright: ignore[reportAttributeAccessIssue]
+        return functions.call_function(node["value"], arguments)
 
     def visit_flatten(self, node: Node, value: Any) -> Any:
         base = self.visit(node["children"][0], value)
         if isinstance(base, list):
             self._spend(sum(len(item) for item in base if isinstance(item, list)) + len(base))
-        return super().visit_flatten({**node, "children": [_literal(base)]}, value)
+        literal: Node = {**node, "children": [_literal(base)]}
+        return super().visit_flatten(literal, value)
 
     def visit_slice(self, node: Node, value: Any) -> Any:
         if isinstance(value, list):

@@ -158,13 +158,15 @@ class FanOut:
             self._send(running, member, peer)
 
     def on_away(self, peer: Peer, reason: str) -> None:
-        """Take note that a node was lost or has left: it is waited for."""
+        """Take note that a node was lost or has left, or its session is over: it is waited for."""
         for running in self._running.values():
             member = running.by_node.get(peer.id)
             if member is None or member.state is not MemberState.PENDING:
                 continue
             if not member.reason.startswith(_GONE):  # else it is known better
                 self._change(running, member, f"{_GONE}: {reason}")
+            if member.ticket is None:  # a successor may be there already
+                self._wait(running, member, member.reason, 0.0)
 
     def _add(self, running: _Running, peer: Peer) -> None:
         member = _Member(len(running.members), peer.id, peer.label)

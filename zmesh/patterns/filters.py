@@ -7,7 +7,8 @@ is not trusted: what it costs is bounded, and one that fails wants nothing.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from zmesh.errors import InvalidOption, MissingPackage, ProtocolError
 from zmesh.message import Encoding, Record, Tag, extra
@@ -15,12 +16,11 @@ from zmesh.options import NodeOptions, WireLimits
 from zmesh.terms import Filter, Match, Scalar
 from zmesh.wire.bodies import HeaderValue, check_text, decode_body, decode_headers
 
-try:
+HAS_CONTENT: Final = find_spec("jmespath") is not None
+"""Without JMESPath, what its expressions would hold back is sent."""
+
+if TYPE_CHECKING or HAS_CONTENT:
     from zmesh.patterns.content import ContentError, Expression
-except ImportError:  # without JMESPath: what its expressions would hold back is sent
-    HAS_CONTENT = False
-else:
-    HAS_CONTENT = True
 
 _PARSING_STEPS: Final = 2
 """That parsing costs, for each character of an expression."""

@@ -79,6 +79,7 @@ class Shared:
     pull: Pull | None = None
     pull_until: float = 0.0
     looked_at: int = 0  # members compared with in their turn
+    quick_looks: int = 0  # that come soon: a writer left, and may have told only some
     is_whole: bool = False  # it has a snapshot, or nobody has more
     adopt_at: float | None = None  # what is stamped too far ahead, if its writer did not
     grace_until: float | None = None  # until then others may still tell that they share it

@@ -8,7 +8,7 @@ turn. So whatever a link gave up is found: replicas become equal by pulls, chang
 """
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Final, assert_never
 
 from zmesh.actions import StateChanged
 from zmesh.core.defects import Defects
@@ -36,6 +36,10 @@ from zmesh.patterns.state_records import Ask, Delta, Fetch, decode, encode_delta
 from zmesh.reliable.link_events import Returned
 
 StateCommand = OpenState | CloseState | WriteState | WallClockRead
+
+
+_QUICK_LOOKS: Final = 4
+"""Comparisons in a row after a replica left; the word of a last change doubles with each."""
 
 
 class SharedState:
@@ -187,6 +191,7 @@ class SharedState:
         for name, shared in self._maps.items():
             if peer.id in shared.members:
                 self._remove(shared, peer.id)
+                shared.quick_looks, shared.next_look = _QUICK_LOOKS, self._turn.now
                 self._dirty[name] = None
 
     def _remove(self, shared: Shared, node: NodeId) -> None:
@@ -210,7 +215,11 @@ class SharedState:
             self._dirty[name] = None
             self.pulls.on_timer(shared)
             if shared.next_look <= now:
-                shared.next_look = now + options.shared_sync_every
+                pause = (
+                    options.shared_sync_gap if shared.quick_looks else options.shared_sync_every
+                )
+                shared.quick_looks = max(0, shared.quick_looks - 1)
+                shared.next_look = now + pause
                 shared.replica.map.expire(now - options.shared_deleted_for)
                 members = list(shared.members.values())
                 if members:

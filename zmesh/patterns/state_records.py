@@ -6,7 +6,7 @@ are rows of key, stamp, origin, encoding and value.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from msgpack import packb, unpackb
 
@@ -108,8 +108,7 @@ def encode_piece(piece: Piece) -> bytes:
 
 
 def _pack(fields: tuple[object, ...]) -> bytes:
-    body: bytes = packb(fields)
-    return body
+    return cast("bytes", packb(fields))
 
 
 def _join(digests: Iterable[int]) -> bytes:

@@ -32,13 +32,14 @@ TAKERS: dict[str, Callable[..., Any]] = {
         name: getattr(Node, name)
         for name in ("send", "post", "post_nowait", "post_many", "call", "stream", "publish",
                      "subscribe", "inbox", "service", "shared", "join", "fan_out", "survey",
-                     "close")
+                     "push", "push_nowait", "push_many", "pull", "close")
     },
     "wait_for": Peers.wait_for,
     "peers.watch": Peers.watch,
     "peers.select": Peers.select,
     "release": Message.release,
     "watch": SharedMap.watch,
+    "batch": zmesh.Jobs.batch,
 }  # fmt: skip
 
 

@@ -9,9 +9,9 @@ from zmesh.errors import InvalidOption
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import check_message_options, check_timeout, is_count, is_seconds
 from zmesh.face.file_terms import check_name
+from zmesh.face.incoming import ReceiveProgress
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
-from zmesh.face.incoming import ReceiveProgress
 from zmesh.face.receiving import FileReceiver, Where
 from zmesh.face.sending import Sending, SendProgress, SentFile
 from zmesh.options import NodeOptions

@@ -104,28 +104,33 @@ class Incoming:
                 raise ProtocolError("files", "a file that does not begin with an offset")
             await disk.run(partial.begin, offset)
             self._on_written(offset, words)
-            digest = await self._write(parts, words)
+            digest = await self._write(parts, offset, words)
             await disk.run(partial.finish, digest)
             return digest
         finally:
             partial.give_up()
             await disk.run(partial.close)
 
-    async def _write(self, parts: AsyncIterator[object], words: Words) -> bytes:
+    async def _write(self, parts: AsyncIterator[object], begun: int, words: Words) -> bytes:
         """Write what comes, while more comes; return the digest that follows."""
         pending: list[bytes] = []
         size = 0
+        left = self._offer.size - begun
         writing: asyncio.Future[int] | None = None
+        digest = b""
         while True:
             part = await self._next(parts)
             match part:
                 case bytes():
                     pending.append(part)
                     size += len(part)
+                    left -= len(part)
                 case [bytes(digest)]:
                     break
                 case _:
                     raise ProtocolError("files", "a part that is neither bytes nor a digest")
+            if left < 0:
+                break  # writing it fails
             if writing is None or writing.done() or size >= WRITE_BYTES:
                 if writing is not None:
                     self._on_written(await writing, words)

@@ -1,5 +1,6 @@
 """The examples do what they say, as separate processes that find each other by mDNS."""
 
+import ast
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -93,6 +94,26 @@ async def test_survey() -> None:
         assert failures == "0 did not answer"
 
 
+async def test_shared_state() -> None:
+    program = "examples/shared_state.py"
+    async with AsyncExitStack() as stack:
+        watchers = [await stack.enter_async_context(run(program, "watch")) for _ in range(2)]
+        for watcher in watchers:
+            assert await watcher.line() == "watching"
+        for arguments, shown, change in (
+            (["set", "rate", "5"], {"rate": "5"}, "rate 5"),
+            (["set", "limit", "9"], {"rate": "5", "limit": "9"}, "limit 9"),
+            (["show"], {"rate": "5", "limit": "9"}, ""),
+            (["delete", "rate"], {"limit": "9"}, "rate deleted"),
+        ):
+            async with run(program, *arguments) as process:
+                status, out, error = await process.ended()
+                assert (status, error) == (0, "")
+                assert ast.literal_eval(out) == shown
+            for watcher in watchers:
+                assert not change or await watcher.line() == change
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
@@ -102,6 +123,8 @@ async def test_survey() -> None:
         ("survey.py", ["ask"]),
         ("publish_subscribe.py", []),
         ("publish_subscribe.py", ["publish", "two"]),
+        ("shared_state.py", []),
+        ("shared_state.py", ["observe"]),
         ("request_reply.py", []),
         ("request_reply.py", ["call", "nine"]),
     ],

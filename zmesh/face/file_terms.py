@@ -3,7 +3,7 @@
 The caller opens it with `[name, size]`, and then writes, as parts of the body: the offset it
 begins at; the file from there on, as bytes; and `[digest]`. What the provider answers are lists
 that begin with one of the words below. `None` and `WAIT` mean that somebody is at work.
-The bytes are in docs/protocol.md, section 17.3.
+The bytes are in docs/protocol.md, section 17.5.
 """
 
 from collections.abc import Mapping

@@ -358,7 +358,10 @@ def test_who_is_away_for_longer_than_deletions_are_remembered_brings_nothing_bac
     assert ("deleted", None) in c.told()
 
 
-def test_a_change_that_a_writer_told_only_one_before_it_left_soon_reaches_all() -> None:
+@pytest.mark.parametrize("leave", [CloseNode(), CloseState("m")])
+def test_a_change_that_a_writer_told_only_one_before_it_left_soon_reaches_all(
+    leave: CloseNode | CloseState,
+) -> None:
     world = World()
     a, b, c, d = sharers(world, "a", "b", "c", "d")
     for other in (c, d):
@@ -366,7 +369,7 @@ def test_a_change_that_a_writer_told_only_one_before_it_left_soon_reaches_all() 
     a.set("k", "1")
     world.run(0.1)
     assert (b.shown(), c.shown(), d.shown()) == ({"k": "1"}, {}, {})
-    a.host.do(CloseNode())
+    a.host.do(leave)
     for other in (c, d):
         heal(world, a.host, other.host)
     world.run(5.0)
@@ -560,3 +563,15 @@ def test_a_restart_in_the_middle_of_a_pull_leaves_nothing_behind() -> None:
     a.host.kill()
     world.run_until(lambda: b.is_ready)
     world.run_until(agree(b, c))
+
+
+def test_who_is_asked_by_a_replica_that_has_more_asks_back() -> None:
+    world = World()
+    a, b, c = sharers(world, "a", "b", "c")
+    cut(world, a.host, c.host)
+    a.set("k", "1")
+    world.run(0.1)
+    a.host.kill()
+    heal(world, a.host, c.host)
+    world.run(10.0)
+    assert (b.shown(), c.shown()) == ({"k": "1"}, {"k": "1"})

@@ -162,7 +162,10 @@ class Pulls:
         own = shared.replica.map
         if isinstance(question, Ask):
             self._compare_clocks(shared, question.wall_ms)
-            sums = b"" if question.root == own.root else own.sums
+            sums = b""
+            if question.root != own.root:
+                sums = own.sums
+                self._ask_back(peer, shared)
             body = encode_digest(
                 Digest(question.number, shared.is_whole, self._wall(), own.seen, sums)
             )
@@ -171,6 +174,12 @@ class Pulls:
         self._answers[peer.id] = self._answers.get(peer.id, 0) + 1
         self.submit(peer, shared.replica.name, body, AnswerTicket())
         return None
+
+    def _ask_back(self, peer: Peer, shared: Shared) -> None:
+        """Compare with one that differs, once it has what it lacked: it may have more as well."""
+        member = shared.members.get(peer.id)
+        if member is not None and member.due is None:
+            member.due = self._turn.now + self._options.shared_sync_gap
 
     def forget(self, peer: Peer) -> None:
         """Forget what is on its way to a peer: the session is over."""

@@ -191,11 +191,11 @@ class SharedState:
         for name, shared in self._maps.items():
             if peer.id in shared.members:
                 self._remove(shared, peer.id)
-                shared.quick_looks, shared.next_look = _QUICK_LOOKS, self._turn.now
                 self._dirty[name] = None
 
     def _remove(self, shared: Shared, node: NodeId) -> None:
         del shared.members[node]
+        shared.quick_looks, shared.next_look = _QUICK_LOOKS, self._turn.now
         if shared.pull is not None and shared.pull.peer == node:
             shared.pull = None
         self.pulls.check_whole(shared)

@@ -5,6 +5,7 @@ latter cases the handler is told to stop, and what it still does leads nowhere.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from zmesh.actions import (
     CallFailure,
@@ -178,7 +179,7 @@ class StreamServing:
             return
         outflow = served.outflow
         outflow.write(write.record)
-        for record in outflow.leaving():
+        for record in outflow.leaving(partial(self._turn.fitted, served.peer)):
             self._send(served, stream_records.part(record, served.wire, outflow.parts))
         assert not outflow.waiting, "a writer asks for room first"  # noqa: S101
 

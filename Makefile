@@ -5,7 +5,7 @@ SEEDS ?= 10000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format simulate bench clean
+.PHONY: demo test check format simulate bench chaos clean
 
 demo: $(STAMP)
 	$(BIN)/zmesh demo
@@ -29,6 +29,9 @@ simulate: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run
+
+chaos: $(STAMP)
+	set -e; for program in tests/chaos/*.py; do PYTHONPATH=. $(BIN)/python $$program; done
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -114,6 +114,36 @@ async def test_shared_state() -> None:
                 assert not change or await watcher.line() == change
 
 
+async def test_send_file(tmp_path: Path) -> None:
+    program, source = "examples/send_file.py", tmp_path / "photo.jpg"
+    source.write_bytes(bytes(range(256)) * 4000)
+    places = [tmp_path / name for name in ("one", "two")]
+    async with AsyncExitStack() as stack:
+        for place in places:
+            place.mkdir()
+            receiver = await stack.enter_async_context(run(program, "receive", str(place)))
+            assert await receiver.line() == "receiving"
+            async with run(program, "send", str(source)) as sender:
+                status, out, error = await sender.ended()
+            assert (status, error) == (0, "")
+            told = (await receiver.line()).split()
+            assert told[:3] == ["photo.jpg:", "1024000", "bytes,"]
+            assert out.endswith(f"{told[3]}\n")
+            assert (place / "photo.jpg").read_bytes() == source.read_bytes()
+
+
+async def test_stream(tmp_path: Path) -> None:
+    program = "examples/stream.py"
+    lines = [f"{number} {'bread' if number % 3 == 0 else 'milk'}" for number in range(1, 10_000)]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    async with run(program, "serve", str(tmp_path)) as server:
+        assert await server.line() == "serving"
+        async with run(program, "find", "bread") as asking:
+            status, out, error = await asking.ended()
+        assert (status, error) == (0, "")
+        assert out.splitlines() == [f"{n} bread" for n in range(3, 10_000, 3)]
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
@@ -123,7 +153,9 @@ async def test_shared_state() -> None:
         ("survey.py", ["ask"]),
         ("publish_subscribe.py", []),
         ("publish_subscribe.py", ["publish", "two"]),
+        ("send_file.py", ["receive"]),
         ("shared_state.py", []),
+        ("stream.py", ["find"]),
         ("shared_state.py", ["observe"]),
         ("request_reply.py", []),
         ("request_reply.py", ["call", "nine"]),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,21 @@ async def test_filters_by_content_see_what_was_sent(monkeypatch: pytest.MonkeyPa
             assert message.body["room"] == "kitchen"
         assert compressed(a) == 2
         assert b.statistics().engine.unwanted == 0
+
+
+@pytest.mark.parametrize("able", [True, False])
+async def test_files_travel_compressed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, able: bool
+) -> None:
+    (tmp_path / "log").write_bytes(LARGE * 3)
+    (tmp_path / "in").mkdir()
+    async with pair(monkeypatch, "zstd", able=able) as (a, b):
+        async with b.receive_files(tmp_path / "in"):
+            await a.peers.wait_for(service="zmesh.files", timeout=10)
+            await a.send_file("b", tmp_path / "log")
+        assert (tmp_path / "in" / "log").read_bytes() == LARGE * 3
+        assert compressed(a) > 0
+        assert a.statistics().engine.defects == b.statistics().engine.defects == {}
 
 
 async def test_node_compresses_for_itself_as_well() -> None:

@@ -20,7 +20,7 @@ ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
 NO_SECONDS = {
     "suspect_phi": "", "lost_phi": "", "time_threshold": "", "records_per_second": "1/s",
     "retries_per_call": "", "retries_per_second": "1/s", "retries_saved_max": "",
-    "quorum": "",
+    "quorum": "", "rate": "bytes/s",
 }  # fmt: skip
 CLASSES = [
     NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
@@ -32,7 +32,8 @@ TAKERS: dict[str, Callable[..., Any]] = {
         name: getattr(Node, name)
         for name in ("send", "post", "post_nowait", "post_many", "call", "stream", "publish",
                      "subscribe", "inbox", "service", "shared", "join", "fan_out", "survey",
-                     "push", "push_nowait", "push_many", "pull", "close")
+                     "push", "push_nowait", "push_many", "pull", "send_file",
+                     "receive_files", "close")
     },
     "wait_for": Peers.wait_for,
     "peers.watch": Peers.watch,

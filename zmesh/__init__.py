@@ -13,6 +13,10 @@ from zmesh.errors import (
     DeliveryTimeout,
     DuplicateIdentity,
     Expired,
+    FileChanged,
+    FileCorrupted,
+    FileNotSaved,
+    FileRefused,
     ForkedProcess,
     InvalidBody,
     InvalidOption,
@@ -37,6 +41,7 @@ from zmesh.errors import (
 )
 from zmesh.face.assembly import DrainReport, NodeStatistics
 from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
+from zmesh.face.file_terms import FileOffer
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Inbox
 from zmesh.face.jobs import Jobs
@@ -54,6 +59,8 @@ from zmesh.face.peers_view import (
 )
 from zmesh.face.receipts import Receipt
 from zmesh.face.received import Message
+from zmesh.face.receiving import FileReceiver, ReceivedFile
+from zmesh.face.sending import SentFile
 from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
 from zmesh.face.streams import Stream
 from zmesh.face.subscriptions import Subscription
@@ -92,6 +99,12 @@ __all__ = [
     "FailureKind",
     "FanOut",
     "FanOutReport",
+    "FileChanged",
+    "FileCorrupted",
+    "FileNotSaved",
+    "FileOffer",
+    "FileReceiver",
+    "FileRefused",
     "ForkedProcess",
     "Group",
     "Headers",
@@ -125,10 +138,12 @@ __all__ = [
     "PeersMissing",
     "ProtocolError",
     "Receipt",
+    "ReceivedFile",
     "Recovered",
     "Reject",
     "Rejected",
     "RemoteError",
+    "SentFile",
     "SharedMap",
     "SlowSubscriber",
     "Stream",

@@ -309,6 +309,57 @@ class SlowSubscriber(ZmeshError):
         )
 
 
+class FileRefused(DeliveryError):
+    """A peer does not take a file: its application refuses it, or receives none."""
+
+    def __init__(self, peer: str, name: str, reason: str) -> None:
+        self.peer = peer
+        self.name = name
+        self.reason = reason
+        super().__init__(f"{peer} does not take the file {name!r}: {reason}")
+
+
+class FileNotSaved(DeliveryError):
+    """A peer could not write a file; what came of it stays there, for another try.
+
+    Args:
+        peer: who could not.
+        name: of the file.
+        code: the system's word for it, as "ENOSPC" where no space is left.
+        reason: the same in plain words.
+    """
+
+    def __init__(self, peer: str, name: str, code: str, reason: str) -> None:
+        self.peer = peer
+        self.name = name
+        self.code = code
+        self.reason = reason
+        super().__init__(
+            f"{peer} could not save the file {name!r} ({code}: {reason}): mend that there, then "
+            "send it again"
+        )
+
+
+class FileCorrupted(DeliveryError):
+    """What came of a file is not what was sent; the peer removed it."""
+
+    def __init__(self, peer: str, name: str) -> None:
+        self.peer = peer
+        self.name = name
+        super().__init__(
+            f"what came at {peer} of the file {name!r} is not what was sent, and was removed: "
+            "send it again"
+        )
+
+
+class FileChanged(DeliveryError):
+    """A file was written to while it was sent."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"{path} changed while it was sent: send it again, or a copy that rests")
+
+
 class DuplicateIdentity(ZmeshError):
     """Two live nodes carry one identity, as cloned devices do; the operator must part them."""
 

@@ -19,6 +19,7 @@ from zmesh.errors import (
     ZmeshError,
 )
 from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics
+from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
@@ -32,7 +33,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging, Grouping, Queueing):
+class Node(Messaging, Grouping, Queueing, Filing):
     """One member of a mesh.
 
     ```python

@@ -162,6 +162,8 @@ class NodeOptions:
     streams_max: int = 4096  # opened here and open; what peers open is bounded by concurrency
     stream_parts: int = 1024  # a reader's window: what it may have to hold, and one part
     stream_bytes: int = 2 * MIB
+    files_waiting_max: int = 256  # coming, or waiting for their turn; more wait unheard
+    files_unread_max: int = 1024  # that came, and the application was not told of yet
     queues_max: int = 1024  # with jobs of this node
     queued_jobs_max: int = 100_000  # without outcome, a queue: what `push` waits for
     queued_jobs_bytes_max: int = 256 * MIB

@@ -103,3 +103,21 @@ def test_job_without_a_thread_is_refused_and_closing_goes_on(
 
 def _no_thread_left(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def test_a_job_that_comes_after_closing_still_runs() -> None:
+    before = threading.active_count()
+    pool = ThreadPool("test")
+    gate = threading.Event()
+    pool.run(lambda: gate.wait(5))
+    for _ in range(2):
+        ran = threading.Event()
+        pool.run(ran.set)
+        assert ran.wait(5)
+    pool.close(0)
+    for _ in range(5):
+        ran = threading.Event()
+        pool.run(ran.set)
+        assert ran.wait(5)
+    gate.set()
+    wait_until(lambda: threading.active_count() == before)

@@ -44,6 +44,7 @@ from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshE
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
 from zmesh.face.fan_outs import FanOutReport
+from zmesh.face.files import Files
 from zmesh.face.gatherings import GatheringAction, Gatherings
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs, Pulls
@@ -166,6 +167,9 @@ class Assembly:
         )
         self.inbox = DeliveryQueue(loop, settlements)
         self.peers = Peers(self._views, self._find, self._why_alone)
+        self.files = Files(
+            loop, self.streams, self.services, self.peers, self.engine.resolve, options
+        )
         self._is_inbox_open = False
         self._sources = Sources(settings, self.id, self.runner.news, self._log.write)
         self._transport: ZmqTransport | None = None
@@ -331,6 +335,7 @@ class Assembly:
             try:
                 await self.streams.ended()
             finally:
+                self.files.ended()
                 await self._release()
         return report
 
@@ -343,6 +348,7 @@ class Assembly:
         self.inbox.close(failure)
         self.peers.close(failure)
         self.shared.close(failure)
+        self.files.close(failure)
 
     async def _release(self) -> None:
         """Close what holds descriptors, threads and timers."""

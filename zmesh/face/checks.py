@@ -11,6 +11,9 @@ from zmesh.wire.bodies import check_text
 SECONDS_MAX: Final = 1e9
 """Thirty years: what is longer means "no limit", and is to be said so."""
 
+RESERVED: Final = "zmesh."
+"""What names of zmesh's own services begin with."""
+
 LIMIT_MAX: Final = 1_000_000
 """Messages that may wait for a subscription: some 100 MB of small ones."""
 
@@ -78,6 +81,8 @@ def check_service(name: object, concurrency: int, options: NodeOptions) -> None:
     """
     if not isinstance(name, str) or not name:
         raise InvalidOption("service", name, 'a name, as in @node.service("resize")')
+    if name.startswith(RESERVED):
+        raise InvalidOption("service", name, f"a name that does not begin with {RESERVED!r}")
     check_text("service", name, options.wire)
     if concurrency < 1:
         raise InvalidOption("concurrency", concurrency, "1 or more")

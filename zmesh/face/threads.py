@@ -21,6 +21,7 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._idle = 0  # threads not promised to a job
+        self._is_closed = False
 
     def run(self, job: Job) -> None:
         """Run a job, which must not raise, in a thread.
@@ -38,12 +39,16 @@ class ThreadPool:
             self._jobs.put(job)
 
     def close(self, timeout: float) -> None:
-        """End the idle threads, and wait for them; busy ones end with their job."""
+        """End the idle threads, and wait for them; busy ones end with their job.
+
+        A job that comes later still runs, in a thread of its own.
+        """
         with self._lock:
+            self._is_closed = True
             threads = list(self._threads)
-            idle = self._idle
-        for _ in threads:
-            self._jobs.put(None)
+            idle, self._idle = self._idle, 0
+            for _ in range(idle):
+                self._jobs.put(None)
         if idle == len(threads):
             for thread in threads:
                 thread.join(timeout)
@@ -68,5 +73,7 @@ class ThreadPool:
             return False
         job()
         with self._lock:
+            if self._is_closed:
+                return False
             self._idle += 1
         return True

@@ -99,7 +99,13 @@ class Host:
     """One life of a node: its engine, its application, and everything its engine ordered."""
 
     def __init__(
-        self, world: "World", index: int, name: str, incarnation: int, options: NodeOptions
+        self,
+        world: "World",
+        index: int,
+        name: str,
+        incarnation: int,
+        options: NodeOptions,
+        decompresses: tuple[int, ...] = (),
     ) -> None:
         self.world = world
         self._index = index
@@ -108,7 +114,8 @@ class Host:
         self.endpoint = f"tcp://127.0.0.1:{5000 + index}"
         self.alive = True
         entropy = SeededEntropy(f"{name} {incarnation}")
-        local = LocalIdentity(MESH, self.id, name, incarnation, JournalId(entropy.token(16)))
+        journal = JournalId(entropy.token(16))
+        local = LocalIdentity(MESH, self.id, name, incarnation, journal, decompresses)
         self.engine = Engine(local, options, entropy, world.queue.now)
         self.actions: list[Action] = []
         self.inbox: list[str] = []
@@ -358,13 +365,16 @@ class World:
         options: NodeOptions | None = None,
         inbox: bool = True,
         known_as: str | None = None,
+        decompresses: tuple[int, ...] = (),
     ) -> Host:
         """Start a host, or start it again; it may be known by another name than its own."""
         index = list(self._incarnations).index(name) if name in self._incarnations else None
         if index is None:
             index = len(self._incarnations)
         incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
-        host = Host(self, index, known_as or name, incarnation, options or self.options)
+        host = Host(
+            self, index, known_as or name, incarnation, options or self.options, decompresses
+        )
         self.hosts[name] = host
         self.network.listen(host, host.endpoint)
         host.do(EndpointsChanged((host.endpoint,)))

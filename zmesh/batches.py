@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TypeVar
 
-from zmesh.message import Record
-
 L = TypeVar("L")
+R = TypeVar("R")
 
 
 def runs(
-    first: int, last: int, records: Sequence[Record], labels: Sequence[L]
-) -> Iterator[tuple[L, int, int, list[Record]]]:
+    first: int, last: int, records: Sequence[R], labels: Sequence[L]
+) -> Iterator[tuple[L, int, int, list[R]]]:
     """Part the records numbered `first..last` wherever the label of a record changes.
 
     Yields `(label, first, last, records)` of each run. A record put together from fragments has

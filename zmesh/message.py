@@ -57,6 +57,17 @@ class Encoding(IntEnum):
     MSGPACK = 1
 
 
+class Algorithm(IntEnum):
+    """How the bytes of a body were made fewer."""
+
+    ZSTD = 1  # RFC 8878: one frame that says its size
+    LZ4 = 2  # one block of the LZ4 block format
+
+
+COMPRESSED: Final = 0x80
+"""In the head of a record: its body is compressed, and `Tag.COMPRESSED` says how."""
+
+
 class Ways(IntFlag):
     """Which ways of a stream come in parts."""
 
@@ -112,6 +123,7 @@ class Tag(IntEnum):
     RETAINED = 11  # int: of a replay, for this subscription alone
     MISSED = 12  # (subscription, count, ...): publications that were not sent to it
     STREAM = 13  # (stream, ...): which stream and what of it; see `patterns.stream_records`
+    COMPRESSED = 14  # (algorithm, size): of a body that is compressed, and what it was before
 
 
 Fragments = tuple[int, int, bytes]
@@ -122,7 +134,10 @@ Extras = tuple[ExtraValue, ...]
 """Flat: `(tag, value, tag, value, ...)`, tags ascending."""
 
 Record = tuple[int, str, bytes | memoryview] | tuple[int, str, bytes | memoryview, Extras]
-"""`(head, target, body)` or `(head, target, body, extras)`; `head = kind | encoding << 4`."""
+"""`(head, target, body)` or `(head, target, body, extras)`.
+
+`head = kind | encoding << 4`, and `COMPRESSED` where the body is.
+"""
 
 RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
@@ -131,6 +146,11 @@ RECORD_OVERHEAD_BYTES: Final = 16
 def head(kind: Kind, encoding: Encoding = Encoding.RAW) -> int:
     """Return the head of a record: kind in the low four bits, encoding above."""
     return kind | encoding << 4
+
+
+def encoding_of(record: Record) -> int:
+    """Return how the body became bytes, before it was compressed."""
+    return record[0] >> 4 & 7
 
 
 def extra(record: Record, tag: Tag) -> ExtraValue | None:

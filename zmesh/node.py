@@ -27,6 +27,7 @@ from zmesh.face.queueing import Queueing
 from zmesh.face.settings import settle
 from zmesh.options import NodeOptions
 from zmesh.patterns.redelivery import DeadLetter
+from zmesh.terms import Compression
 
 EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
@@ -54,6 +55,7 @@ class Node(Messaging, Grouping, Queueing, Filing):
         interfaces: Sequence[str] | None = None,
         port: int = 0,
         insecure: bool = False,
+        compression: Compression | None = None,
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
@@ -70,11 +72,13 @@ class Node(Messaging, Grouping, Queueing, Filing):
                 machine's loopback alone by default.
             port: to listen on; any free one by default.
             insecure: allows interfaces other than loopback, though nothing is encrypted yet.
+            compression: "zstd" or "lz4" for all that is sent, unless a message says otherwise.
             options: limits and times.
             zeroconf: the application's own mDNS responder, to be used instead of one of ours.
 
         Raises:
             InvalidOption: naming the argument that cannot work, and why.
+            MissingPackage: the compression needs it.
         """
         super().__init__(options)
         self._settings = settle(
@@ -86,6 +90,7 @@ class Node(Messaging, Grouping, Queueing, Filing):
             interfaces=interfaces,
             port=port,
             insecure=insecure,
+            compression=compression,
             options=options,
             zeroconf=zeroconf,
             environment=os.environ,

@@ -20,10 +20,12 @@ class WireLimits:
     interest_max: int = 1024  # entries in an INTEREST record
     endpoints_max: int = 16  # addresses of one node
     known_max: int = 64  # peers named by a seed in one IAM
-    extras_max: int = 16  # eight tags, each with its value
+    extras_max: int = 24  # twelve tags, each with its value
     array_items_max: int = 4096  # in any array; the other limits are at most this
     headers_bytes_max: int = 4 * KIB  # a record's headers, encoded
     headers_max: int = 64  # entries in them
+    decompressed_bytes_max: int = 64 * MIB  # of a body: as large as one that is not compressed
+    decompressed_ratio_max: int = 256  # what a byte received may become: LZ4 cannot do more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,7 @@ class NodeOptions:
     retries_per_second: float = 10.0  # and time: few calls are too few to overload anybody
     retries_saved_max: float = 100.0  # ten seconds' worth
     tracebacks_to_callers: bool = False  # they tell of files and code
+    compressed_bytes_min: int = 512  # smaller bodies are not compressed: little to gain
     attempts_max: int = 20
     dead_letters_max: int = 10_000
     dead_letters_bytes_max: int = 256 * MIB  # beyond either the oldest are dropped

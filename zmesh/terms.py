@@ -8,6 +8,9 @@ Match = Literal["all", "any"]
 Policy = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
 """What people write for `WhenFull`."""
 
+Compression = Literal["zstd", "lz4", "none"]
+"""How bodies are compressed; "none" for messages that are not, where others of the node are."""
+
 Scalar = str | int | float | bool | None
 
 LIMIT_DEFAULT: Final = 1000

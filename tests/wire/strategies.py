@@ -98,6 +98,7 @@ extra_values: dict[int, SearchStrategy[ExtraValue]] = {
     Tag.TYPE: texts,
     Tag.KEPT: counts,
     Tag.RETAINED: counts,
+    Tag.COMPRESSED: st.tuples(st.integers(1, 127), numbers),
     Tag.STREAM: st.lists(counts, min_size=2, max_size=5).map(tuple),
     Tag.MISSED: st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4).map(
         lambda pairs: tuple(item for pair in pairs for item in pair)
@@ -141,6 +142,8 @@ controls: SearchStrategy[Control] = settles | gaps | interests | st.builds(Drain
 
 # Frames
 
+algorithms = st.sets(st.integers(1, 127), max_size=8).map(lambda found: tuple(sorted(found)))
+
 
 @composite
 def lane_states(draw: st.DrawFn) -> tuple[LaneState, ...]:
@@ -175,6 +178,7 @@ hellos = st.builds(
     fresh=session_ids,
     endpoints=endpoints,
     lanes=lane_states(),
+    decompresses=algorithms,
 )
 welcomes = st.builds(
     Welcome,
@@ -187,6 +191,7 @@ welcomes = st.builds(
     session=session_ids,
     endpoints=endpoints,
     lanes=lane_states(),
+    decompresses=algorithms,
 )
 
 

@@ -53,6 +53,10 @@ CYD = NodeId(bytes.fromhex("c1" * 16))
 JOURNAL = JournalId(bytes.fromhex("10" * 16))
 SESSION = SessionId(bytes.fromhex("5e" * 16))
 FRESH = SessionId(bytes.fromhex("f5" * 16))
+ZSTD_BODY = "28b52ffd204a8d00005881a474657874d942616263010054725e"
+"""`{"text": "abc" * 22}` in msgpack."""
+LZ4_BODY = "4f61626364040024506461626364"
+"""`b"abcd" * 16`."""
 HIGHEST_LINK = LinkId(b"\xff" * 8)
 
 
@@ -127,6 +131,14 @@ def handshake_packets() -> dict[str, Packet]:
             MAX,
             (Hello(MESH, ADA, BOB, "", MAX, JOURNAL, MAX, None, FRESH, (), every_lane),),
         ),
+        "hello of one that decompresses": Packet(
+            LINK,
+            0,
+            (Hello(MESH, ADA, BOB, "ada", 2, JOURNAL, 1, None, FRESH, (), lanes, (1, 2, 127)),),
+        ),
+        "welcome of one that decompresses": Packet(
+            LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 1, 0, FRESH, (), (), (1,)),)
+        ),
         "welcome": Packet(
             LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 9, 2, SESSION, endpoints, lanes),)
         ),
@@ -179,6 +191,12 @@ def data_packets() -> dict[str, Packet]:
             (10, "tail", b"", (int(Tag.STREAM), (1, 1, 1280, 1049600))),
             (10, "", b"", (int(Tag.STREAM), (1, 2, 1))),
             (10, "tail", b"", (int(Tag.STREAM), (1, 4))),
+        ),
+        "compressed with zstd": data(
+            (0x90, "", bytes.fromhex(ZSTD_BODY), (int(Tag.COMPRESSED), (1, 74)))
+        ),
+        "compressed with lz4": data(
+            (0x84, "log", bytes.fromhex(LZ4_BODY), (int(Tag.COMPRESSED), (2, 64)))
         ),
         "an extra of a later version": with_extras(Tag.KEY, "k", 127, (1, 2, b"three")),
         "fragments": data(
@@ -284,9 +302,9 @@ def iam(name: object, endpoints: list[str], known: list[object]) -> list[bytes]:
     return one(FrameType.IAM, MESH, ADA, name, 1, endpoints, known)
 
 
-def hello(*lanes: object) -> list[bytes]:
+def hello(*lanes: object, more: tuple[object, ...] = ()) -> list[bytes]:
     return one(
-        FrameType.HELLO, MESH, ADA, BOB, "ada", 1, JOURNAL, 1, None, FRESH, [], lanes
+        FrameType.HELLO, MESH, ADA, BOB, "ada", 1, JOURNAL, 1, None, FRESH, [], lanes, *more
     )  # fmt: skip
 
 
@@ -355,7 +373,16 @@ def malformed_frames() -> Invalid:
         "HELLO with a lane twice": hello(state, state),
         "HELLO with lane 11": hello([11, *state[1:]]),
         "HELLO with next number 0": hello([4, 0, 0, [], 0, 0]),
-        "HELLO with a field too many": [hello()[0][:-2] + b"\x90"],
+        "HELLO without lanes": one(
+            FrameType.HELLO, MESH, ADA, BOB, "ada", 1, JOURNAL, 1, None, FRESH, []
+        ),
+        "HELLO with a field too many": hello(more=([1], [])),
+        "HELLO with algorithms that descend": hello(more=([2, 1],)),
+        "HELLO with algorithm 0": hello(more=([0],)),
+        "HELLO with algorithm 128": hello(more=([128],)),
+        "WELCOME with an algorithm that is true": one(
+            FrameType.WELCOME, BOB, "bob", 1, JOURNAL, 1, 0, FRESH, [], [], [True]
+        ),
         "WELCOME without a session": one(
             FrameType.WELCOME, BOB, "bob", 1, JOURNAL, 1, 0, None, [], []
         ),
@@ -399,6 +426,9 @@ def malformed_records() -> Invalid:
         "a part that two records name": [*records([0, "", 1], [0, "", 1]), b"body"],
         "a stream without what of it": extras(13, [1]),
         "a stream with a text": extras(13, [1, "1"]),
+        "compressed in a way 0": extras(14, [0, 1]),
+        "compressed from nothing": extras(14, [1, 0]),
+        "compressed without a size": extras(14, [1]),
         "no extras": extras(),
         "an extra without a value": extras(4),
         "tags descending": extras(5, 1, 4, 1),
@@ -437,7 +467,8 @@ def oversized() -> Invalid:
         "a stream of six": extras(13, [1] * 6),
         "65 frames": head(*[[7, 1]] * 65),
         "4097 records": records(*[[0, "", b""]] * 4097),
-        "nine extras": extras(*[item for tag in range(20, 29) for item in (tag, 1)]),
+        "13 extras": extras(*[item for tag in range(20, 33) for item in (tag, 1)]),
+        "HELLO with nine algorithms": hello(more=(list(range(1, 10)),)),
         "headers of 4097 bytes": extras(1, bytes(4097)),
         "a name of 1025 bytes": iam("n" * 1025, [], []),
         "17 endpoints": iam("", ["e"] * 17, []),

@@ -107,6 +107,7 @@ class Engine:
         self._peers = Peers(Peer(local.node, local.name, self._loopback), options)
         self._peers.local.session = session
         self._peers.local.incarnation = local.incarnation
+        self._peers.local.decompresses = frozenset(local.decompresses)
         self._turn = Turn(self._peers, options.link, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
         self._membership = Membership(local.node, options, entropy)

@@ -66,6 +66,7 @@ class EngineStatistics:
     missed: int  # publications such subscriptions were not sent
     filters_failed: int  # evaluations of peers' and own filters by content
     filters_passed_over: int  # not evaluated: no JMESPath here, or the peer's steps were used up
+    decompressed: int  # bodies that were compressed here, for peers that cannot decompress
     packets_received: int
     packets_unknown: int  # of no link known here
     defects: dict[str, int]
@@ -134,6 +135,7 @@ def gather(
         missed=news.publish_subscribe.missed,
         filters_failed=news.publish_subscribe.filters.failed,
         filters_passed_over=news.publish_subscribe.filters.passed_over,
+        decompressed=news.decompressed,
         packets_received=introductions.packets_received,
         packets_unknown=introductions.packets_unknown,
         defects=dict(defects.counts),

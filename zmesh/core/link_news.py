@@ -12,7 +12,16 @@ from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.events import PathCause, Source
 from zmesh.ids import Entropy, NodeId
-from zmesh.message import FailureKind, InterestKind, Kind, Outcome, Record
+from zmesh.message import (
+    COMPRESSED,
+    FailureKind,
+    InterestKind,
+    Kind,
+    Outcome,
+    Record,
+    Tag,
+    without_extra,
+)
 from zmesh.options import NodeOptions
 from zmesh.patterns.direct import Direct
 from zmesh.patterns.gatherings import Gatherings
@@ -42,6 +51,7 @@ from zmesh.reliable.link_events import (
     SessionEnd,
     SessionEnded,
 )
+from zmesh.wire.compression import flaw_of
 from zmesh.wire.frames import Drain, Interest
 
 _FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED)
@@ -113,6 +123,11 @@ class LinkNews:
             Kind.STREAM_CONTROL: self.streams.on_records,
         }
 
+    @property
+    def decompressed(self) -> int:
+        """How many bodies were made plain again, for peers that cannot decompress."""
+        return self._turn.decompressed
+
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
         match event:
@@ -178,12 +193,43 @@ class LinkNews:
         first, last, records = event.first_seq, event.last_seq, event.records
         peer.open_in += last - first + 1
         heads = {record[0] for record in records}
-        if len(heads) == 1:
+        if max(heads) >= COMPRESSED:
+            self._on_compressed(peer, source, first, last, records)
+        elif len(heads) == 1:
             self._on_run(heads.pop() & 15, peer, source, first, last, records)
-            return
+        else:
+            self._on_runs(peer, source, first, last, records)
+
+    def _on_runs(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
         kinds = [record[0] & 15 for record in records]
         for kind, low, high, run in runs(first, last, records, kinds):
             self._on_run(kind, peer, source, low, high, run)
+
+    def _on_compressed(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        """Refuse what claims to become more than is taken, before anything is made of it.
+
+        An answer is not refused: whoever waits for it finds its body unreadable.
+        """
+        fit = [self._fitting(peer, record) for record in records]
+        for reason, low, high, run in runs(first, last, fit, [flaw for _, flaw in fit]):
+            if reason:
+                self._turn.settle(source, low, high, Outcome.REJECTED, reason)
+            else:
+                self._on_runs(peer, source, low, high, [record for record, _ in run])
+
+    def _fitting(self, peer: Peer, record: Record) -> tuple[Record, str]:
+        """Return a record as it is to be taken in, and why it is refused, if it is."""
+        flaw = flaw_of(record, self._options.wire) if record[0] >= COMPRESSED else ""
+        if not flaw:
+            return record, ""
+        self._defects.note(peer.id, "compression", flaw)
+        if record[0] & 15 in _TAKEN_AT_ONCE:
+            return without_extra(record, Tag.COMPRESSED), ""
+        return record, flaw
 
     def _on_run(
         self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
@@ -264,6 +310,8 @@ class LinkNews:
         changed = turn.peers.rename(peer, event.name) or peer.endpoints != event.endpoints
         peer.incarnation = event.incarnation
         peer.endpoints = event.endpoints
+        peer.decompresses = frozenset(event.decompresses)
+        peer.wants_plain = not turn.peers.local.decompresses <= peer.decompresses
         peer.supplanted.clear()
         self._locate(peer)
         if not peer.announced:
@@ -332,6 +380,8 @@ class LinkNews:
         peer.ended = reason
         peer.session = None
         peer.announced = False
+        peer.wants_plain = True  # another process may be the next
+        peer.decompresses = frozenset()
         peer.open_in -= self.direct.on_session_ended(peer)
         peer.stale_in += peer.open_in
         peer.open_in = 0

@@ -45,6 +45,8 @@ class Peer:
         self.retries = 0  # records for it that wait for their next attempt
         self.retry_bytes = 0
         self.is_full = False  # and somebody may wait for room
+        self.decompresses: frozenset[int] = frozenset()  # ways in which bodies may be compressed
+        self.wants_plain = False  # of the ways used here it does not take all
 
     @property
     def services(self) -> dict[str, None]:
@@ -110,6 +112,7 @@ class RemotePeer(Peer):
         super().__init__(node, "", link)
         self.link = link
         self.present = False
+        self.wants_plain = True  # until it says what it takes
         self.suspected = False  # and the application was told
         self.ended: SessionEnd | None = None  # why the latest session did
         self.announced = False  # it has been told in this session what this node is interested in

@@ -23,8 +23,16 @@ from zmesh.core.peers import InternalTicket, Peer, Peers
 from zmesh.errors import BodyTooLarge
 from zmesh.events import Source
 from zmesh.ids import NodeId
-from zmesh.message import Failure, FailureKind, Outcome, Record, Ticket
+from zmesh.message import (
+    COMPRESSED,
+    Failure,
+    FailureKind,
+    Outcome,
+    Record,
+    Ticket,
+)
 from zmesh.options import LinkOptions
+from zmesh.wire.compression import algorithm_in, unpacked, with_plain
 
 
 class Turn:
@@ -37,6 +45,10 @@ class Turn:
         self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
         self._options = options
         self._done: dict[Ticket, None] = {}
+        self._plain: tuple[object, bytes] | None = (
+            None  # a body, and what it was: for several peers
+        )
+        self.decompressed = 0  # bodies, for peers that cannot
 
     def begin(self, now: float) -> None:
         """Start a turn."""
@@ -48,6 +60,7 @@ class Turn:
         if self._done:
             actions.append(TicketsDone(list(self._done)))
             self._done = {}
+        self._plain = None
         return actions
 
     # Towards peers
@@ -63,12 +76,24 @@ class Turn:
         ttl: float | None = None,
     ) -> None:
         """Submit records to a peer; those with a body nobody may send fail at once."""
+        if peer.wants_plain:
+            records = [self.fitted(peer, record) for record in records]
         try:
             peer.carrier.submit(lane, records, ticket, self.now, key=key, ttl=ttl)
         except BodyTooLarge as error:
             for _ in records:
                 self.fail(ticket, Failure(FailureKind.REJECTED, peer.label, str(error)))
         self.touched[peer] = None
+
+    def fitted(self, peer: Peer, record: Record) -> Record:
+        """Return a record as a peer can take it: with a plain body where it cannot decompress."""
+        if record[0] < COMPRESSED or algorithm_in(record) in peer.decompresses:
+            return record
+        made = self._plain
+        if made is None or made[0] is not record[2]:
+            self.decompressed += 1
+            made = self._plain = (record[2], unpacked(record))
+        return with_plain(record, made[1])
 
     def withdraw(self, peer: Peer, ticket: Ticket) -> bool:
         """Take back what was submitted to a peer with the ticket; whether the peer may have it."""

@@ -70,6 +70,7 @@ from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_statistics import LinkStatistics
 from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
+from zmesh.wire.compression import AVAILABLE
 
 logger = logging.getLogger("zmesh")
 
@@ -104,6 +105,8 @@ class NodeStatistics:
     open_surveys: int
     unread: int  # messages in the inbox
     subscriptions: int
+    compressed: int  # bodies sent
+    compression_saved_bytes: int
 
 
 class Assembly:
@@ -123,10 +126,11 @@ class Assembly:
         self._loop = loop
         self._log = TraceLog(settings.name)
         journal = JournalId(entropy.token(TOKEN_BYTES))
-        local = LocalIdentity(mesh_tag(settings.mesh), self.id, settings.name, 1, journal)
+        tag = mesh_tag(settings.mesh)
+        local = LocalIdentity(tag, self.id, settings.name, 1, journal, AVAILABLE)
         self.engine = Engine(local, options, entropy, loop.time())
         self.runner = Runner(loop, self.engine, self)
-        self.outgoing = Outgoing(options)
+        self.outgoing = Outgoing(options, settings.compression)
         settlements, command = self.runner.settlements, self.runner.command
         self.posting = Posting(
             loop,
@@ -268,6 +272,8 @@ class Assembly:
             open_surveys=len(self.gatherings.surveys),
             unread=len(self.inbox),
             subscriptions=len(self.subscriptions),
+            compressed=self.outgoing.compressing.compressed,
+            compression_saved_bytes=self.outgoing.compressing.saved_bytes,
         )
 
     def services_seen(self) -> list[str]:

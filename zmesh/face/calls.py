@@ -21,7 +21,7 @@ from zmesh.events import Call, CancelCall, Event
 from zmesh.face.outgoing import RemoteFailure, failure_of
 from zmesh.ids import NodeId
 from zmesh.message import Record
-from zmesh.wire.bodies import decode_body
+from zmesh.wire.bodies import body_of
 
 
 class Calls:
@@ -75,7 +75,7 @@ class Calls:
                 self._command(CancelCall(call))
             raise
         if answer.failure is None and answer.record is not None:
-            return decode_body(answer.record[0] >> 4, answer.record[2])
+            return body_of(answer.record)
         raise error_of(answer, record[1], timeout or 0.0, services)
 
     def answered(self, answer: CallAnswered) -> None:

@@ -15,6 +15,7 @@ from zmesh.face.peers_view import Peer, peer_of
 from zmesh.face.surveys import Survey
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
+from zmesh.terms import Compression
 from zmesh.wire.attributes import Scalar
 from zmesh.wire.bodies import check_text
 
@@ -89,6 +90,7 @@ class Grouping(ABC):
         headers: Headers | None = None,
         priority: int = PRIORITY_DEFAULT,
         ttl: float | None = None,
+        compression: Compression | None = None,
     ) -> FanOut:
         """Send a message to every member of a group, and return a report that grows.
 
@@ -107,7 +109,7 @@ class Grouping(ABC):
             timeout: seconds until the deadline; what has not arrived then is taken back.
             include_late: whether members that join before the deadline get it as well. Then the
                 report is final at the deadline and not before.
-            headers, priority, ttl: as for `send`.
+            headers, priority, ttl, compression: as for `send`.
 
         Raises:
             NoMembers: nobody is in the group, and late members are not included.
@@ -118,7 +120,10 @@ class Grouping(ABC):
         self._check_group(group)
         _check_deadline(timeout)
         check_message_options(self._options.wire, priority, None, ttl)
+        compressing = assembly.outgoing.compressing
+        compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.GROUP, group, body, headers)
+        record = compressing.now(record, compressor)
         assembly.runner.flush()  # who joined in this very turn counts
         if not include_late and not assembly.engine.members(group):
             raise NoMembers(group, sorted(assembly.engine.groups()))
@@ -140,6 +145,7 @@ class Grouping(ABC):
         group: str | None = None,
         headers: Headers | None = None,
         priority: int = PRIORITY_DEFAULT,
+        compression: Compression | None = None,
     ) -> Survey:
         """Ask every provider of a service, and read the replies that come in time.
 
@@ -159,7 +165,7 @@ class Grouping(ABC):
             count: so many replies are enough.
             quorum: replies of more than this share of those asked are enough: 0.5 for a majority.
             group: ask only the providers in this group.
-            headers, priority: as for `call`.
+            headers, priority, compression: as for `call`.
 
         Raises:
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be asked.
@@ -175,7 +181,10 @@ class Grouping(ABC):
         if quorum is not None and not (isinstance(quorum, int | float) and 0 <= quorum < 1):
             raise InvalidOption("quorum", quorum, "a share from 0 to below 1, or None")
         check_message_options(self._options.wire, priority, None, None)
+        compressing = assembly.outgoing.compressing
+        compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
+        record = compressing.now(record, compressor)
         start = StartSurvey(0, record, priority, 0.0, group, count, quorum)
         return Survey(assembly.gatherings.surveys, start, timeout)
 

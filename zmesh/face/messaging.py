@@ -29,13 +29,18 @@ from zmesh.face.subscriptions import Subscription
 from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
-from zmesh.terms import LIMIT_DEFAULT, Match, Policy, Scalar, Terms
+from zmesh.terms import LIMIT_DEFAULT, Compression, Match, Policy, Scalar, Terms
 
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Middleware)
 
 SEND_TIMEOUT: Final = 30.0
 """Seconds `send` and `call` wait by default: long for a handler, short for a person."""
+
+_READ_ONCE: Final = (
+    "a body in parts is read once, by whoever provides the service: key, prefer, hedge_after and "
+    "retries do not go with it"
+)
 
 SNAPSHOT_TIMEOUT: Final = 10.0
 """Seconds `shared` waits by default for what other replicas hold."""
@@ -70,6 +75,7 @@ class Messaging(ABC):
         priority: int = PRIORITY_DEFAULT,
         key: str | None = None,
         ttl: float | None = None,
+        compression: Compression | None = None,
     ) -> None:
         """Send a message to one peer, and return once its application accepted it.
 
@@ -81,18 +87,25 @@ class Messaging(ABC):
             priority: 0 (lowest) to 9 (highest): each is a lane of its own.
             key: messages of one key keep their order, whatever their priority.
             ttl: seconds after which it is no longer worth handling.
+            compression: "zstd" or "lz4", "none" for none; what the node does by default.
 
         Raises:
             PeerUnknown, AmbiguousPeer: there is no such peer, or several.
             Rejected, Expired, DeadLettered, PeerLost, PeerRestarted: what became of it.
             DeliveryTimeout: nothing yet; it may still be handled.
-            BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be sent.
+            BodyNotEncodable, BodyTooLarge, InvalidOption, MissingPackage: it cannot be sent.
         """
         check_timeout(timeout)
         try:
             async with asyncio.timeout(timeout):
                 receipt = await self.post(
-                    to, body, headers=headers, priority=priority, key=key, ttl=ttl
+                    to,
+                    body,
+                    headers=headers,
+                    priority=priority,
+                    key=key,
+                    ttl=ttl,
+                    compression=compression,
                 )
                 await receipt.outcome()
         except TimeoutError as error:
@@ -108,6 +121,7 @@ class Messaging(ABC):
         priority: int = PRIORITY_DEFAULT,
         key: str | None = None,
         ttl: float | None = None,
+        compression: Compression | None = None,
     ) -> Receipt:
         """Post a message to one peer, and return its receipt once there is room for it.
 
@@ -117,6 +131,9 @@ class Messaging(ABC):
         assembly = self._at_work()
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
         check_message_options(self._options.wire, priority, key, ttl)
+        compressor = assembly.outgoing.compressing.compressor(compression)
+        if compressor is not None:
+            record = await assembly.outgoing.compressing.soon(record, compressor)
         return await assembly.posting.post(_address(to), record, priority, key, ttl)
 
     def post_nowait(
@@ -128,6 +145,7 @@ class Messaging(ABC):
         priority: int = PRIORITY_DEFAULT,
         key: str | None = None,
         ttl: float | None = None,
+        compression: Compression | None = None,
     ) -> Receipt:
         """Post a message now, as `post` does where there is room.
 
@@ -137,6 +155,8 @@ class Messaging(ABC):
         assembly = self._at_work()
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
         check_message_options(self._options.wire, priority, key, ttl)
+        compressor = assembly.outgoing.compressing.compressor(compression)
+        record = assembly.outgoing.compressing.now(record, compressor)
         return assembly.posting.post_nowait(_address(to), record, priority, key, ttl)
 
     async def post_many(
@@ -148,6 +168,7 @@ class Messaging(ABC):
         priority: int = PRIORITY_DEFAULT,
         key: str | None = None,
         ttl: float | None = None,
+        compression: Compression | None = None,
     ) -> Receipt:
         """Post many messages to one peer, as fast as there is room, under one receipt.
 
@@ -155,7 +176,8 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         check_message_options(self._options.wire, priority, key, ttl)
-        batch = assembly.outgoing.batch(bodies, headers)
+        compressor = assembly.outgoing.compressing.compressor(compression)
+        batch = assembly.outgoing.batch(bodies, headers, compressor=compressor)
         return await assembly.posting.post_many(_address(to), batch, priority, key, ttl)
 
     async def flush(self) -> None:
@@ -265,6 +287,7 @@ class Messaging(ABC):
         prefer: str | Peer | None = None,
         hedge_after: float | None = None,
         retries: int = 0,
+        compression: Compression | None = None,
     ) -> Any:
         """Call a service: the best of its providers answers, and if it dies, another.
 
@@ -280,6 +303,7 @@ class Messaging(ABC):
             prefer: name or id of the peer to ask first, if it provides the service.
             hedge_after: seconds after which a second provider is asked too; the first answer wins.
             retries: how often it is asked again where the handler raised.
+            compression: as for `send`; of the answer its provider decides.
 
         Returns:
             What the handler returned.
@@ -298,20 +322,17 @@ class Messaging(ABC):
         check_timeout(timeout)
         check_message_options(self._options.wire, priority, key, None)
         check_call_options(hedge_after, retries)
+        compressing = assembly.outgoing.compressing
+        compressor = compressing.compressor(compression)
         if isinstance(body, AsyncIterable):
             if not (key is None and prefer is None and hedge_after is None and retries == 0):
-                raise UsageError(
-                    "a body in parts is read once, by whoever provides the service: "
-                    "key, prefer, hedge_after and retries do not go with it"
-                )
-            now = assembly.runner.now
-            deadline = None if timeout is None else now + timeout
+                raise UsageError(_READ_ONCE)
             record = assembly.outgoing.record(Kind.STREAM_CONTROL, service, None, headers)
-            return await assembly.streams.call(
-                Request(record, priority, Ways.BODY, body, deadline, timeout)
-            )
+            request = Request(record, priority, Ways.BODY, body, compressor=compressor)
+            return await assembly.streams.call(request, timeout)
         first = None if prefer is None else assembly.engine.preferred(_address(prefer, "prefer"))
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
+        record = await compressing.soon(record, compressor)
         return await assembly.calls.call(
             record,
             priority,
@@ -332,6 +353,7 @@ class Messaging(ABC):
         timeout: float | None = None,
         headers: Headers | None = None,
         priority: int = PRIORITY_DEFAULT,
+        compression: Compression | None = None,
     ) -> Stream:
         """Call a service that yields its answer: `async for part in node.stream("tail", file)`.
 
@@ -346,6 +368,7 @@ class Messaging(ABC):
             timeout: seconds to wait for each part; None waits for ever.
             headers: small values beside the body.
             priority: 0 (lowest) to 9 (highest).
+            compression: of the body, as for `send`; of the answer its provider decides.
 
         Raises (those from `NoProvider` on in the loop, after the parts that came):
             InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be asked.
@@ -361,9 +384,12 @@ class Messaging(ABC):
         check_message_options(self._options.wire, priority, None, None)
         parts = body if isinstance(body, AsyncIterable) else None
         whole = body if parts is None else None
+        compressing = assembly.outgoing.compressing
+        compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.STREAM_CONTROL, service, whole, headers)
+        record = compressing.now(record, compressor)
         ways = Ways.ANSWER if parts is None else Ways.ANSWER | Ways.BODY
-        request = Request(record, priority, ways, parts)
+        request = Request(record, priority, ways, parts, compressor=compressor)
         return Stream(lambda: self._at_work().streams, request, timeout)
 
     # Publish and subscribe
@@ -382,6 +408,7 @@ class Messaging(ABC):
         history: int | None = None,
         min_receivers: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
+        compression: Compression | None = None,
     ) -> Receipt:
         """Publish a message to every node that subscribes to its topic now, this one included.
 
@@ -398,6 +425,7 @@ class Messaging(ABC):
             history: how many of the topic are kept, this one included.
             min_receivers: how many nodes must be there to receive it; it is waited for them.
             timeout: seconds to wait for them; None waits for ever.
+            compression: as for `send`; it is done once, however many receive it.
 
         Raises:
             InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be published.
@@ -413,6 +441,9 @@ class Messaging(ABC):
         if type is not None:
             check_type(type, self._options.wire)
             record = with_extra(record, Tag.TYPE, type)
+        compressor = assembly.outgoing.compressing.compressor(compression)
+        if compressor is not None:
+            record = await assembly.outgoing.compressing.soon(record, compressor)
         if keep and size_of(record) > self._options.retained_bytes_max:
             raise BodyTooLarge(size_of(record), self._options.retained_bytes_max)
         posting = assembly.posting

@@ -7,9 +7,12 @@ from typing import Final, NamedTuple
 
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.face.checks import sendable_text
+from zmesh.face.compressing import THREADED_BYTES, Compressing
 from zmesh.message import RECORD_OVERHEAD_BYTES, Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
-from zmesh.wire.bodies import HeaderValue, decode_body, encode_body, encode_headers
+from zmesh.terms import Compression
+from zmesh.wire.bodies import HeaderValue, body_of, encode_body, encode_headers
+from zmesh.wire.compression import Compressor, plain_size
 
 Headers = Mapping[str, HeaderValue]
 
@@ -28,7 +31,8 @@ class RemoteFailure(NamedTuple):
 class Outgoing:
     """Makes records within a node's limits."""
 
-    def __init__(self, options: NodeOptions) -> None:
+    def __init__(self, options: NodeOptions, compression: Compression | None = None) -> None:
+        self.compressing = Compressing(compression, options)
         self._wire = options.wire
         self._body_bytes_max = options.link.body_bytes_max
         self._tells_tracebacks = options.tracebacks_to_callers
@@ -55,8 +59,13 @@ class Outgoing:
         headers: Headers | None,
         kind: Kind = Kind.DIRECT,
         target: str = "",
+        compressor: Compressor | None = None,
     ) -> "Batch":
         """Return many messages, whose records are made when there is room for them."""
+        if compressor is not None:
+            return CompressedBatch(
+                self, self._body_bytes_max, bodies, headers, kind, target, compressor
+            )
         return Batch(self, self._body_bytes_max, bodies, headers, kind, target)
 
     def reply(self, result: object) -> Record:
@@ -104,6 +113,9 @@ class Batch:
         """Whether no message is left."""
         return self._next is _END
 
+    async def prepare(self) -> None:
+        """Do what takes long, before records are taken."""
+
     def take(self, messages_max: int, bytes_max: int) -> list[Record]:
         """Return the next records: so many messages and bytes, one message beyond at most.
 
@@ -130,10 +142,65 @@ class Batch:
         return records
 
 
+class CompressedBatch(Batch):
+    """Messages whose bodies are compressed: a large one in a thread, when it is prepared."""
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        body_bytes_max: int,
+        bodies: Iterable[object],
+        headers: Headers | None,
+        kind: Kind,
+        target: str,
+        compressor: Compressor,
+    ) -> None:
+        super().__init__(outgoing, body_bytes_max, bodies, headers, kind, target)
+        self._compressor = compressor
+        self._made: Record | None = None  # of the next body, once it was needed
+        self._is_ready = False  # and it is compressed
+
+    async def prepare(self) -> None:
+        """Compress the next body, if it is large."""
+        if self.is_exhausted or self._is_ready:
+            return
+        record = self._make()
+        if len(record[2]) > THREADED_BYTES:
+            self._made = await self._outgoing.compressing.soon(record, self._compressor)
+            self._is_ready = True
+
+    def take(self, messages_max: int, bytes_max: int) -> list[Record]:
+        """Return the next records, as `Batch.take`; sizes are those before compression.
+
+        It ends before a large body, which is to be prepared first.
+        """
+        records: list[Record] = []
+        size = 0
+        while not self.is_exhausted and len(records) < messages_max:
+            record = self._make()
+            if records and (size >= bytes_max or self._is_to_be_prepared(record)):
+                break
+            size += size_of(record) - len(record[2]) + plain_size(record)
+            if not self._is_ready:
+                record = self._outgoing.compressing.now(record, self._compressor)
+            records.append(record)
+            self._made, self._is_ready = None, False
+            self._next = next(self._bodies, _END)
+        return records
+
+    def _make(self) -> Record:
+        if self._made is None:
+            self._made = self._outgoing.record(self._kind, self._target, self._next, self._headers)
+        return self._made
+
+    def _is_to_be_prepared(self, record: Record) -> bool:
+        return not self._is_ready and len(record[2]) > THREADED_BYTES
+
+
 def failure_of(record: Record) -> RemoteFailure:
     """Return what a FAILURE record tells of the exception, whatever the peer put there."""
     try:
-        content = decode_body(record[0] >> 4, record[2])
+        content = body_of(record)
     except ProtocolError as error:
         return RemoteFailure("an exception", str(error))
     match content:

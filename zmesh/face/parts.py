@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from zmesh.errors import UsageError
 from zmesh.events import Event, TakeParts, WritePart
 from zmesh.message import Record, size_of
-from zmesh.wire.bodies import decode_body
+from zmesh.wire.bodies import body_of
 
 STREAK_MAX: Final = 64
 """Parts read or written in a row, after which other tasks have their turn."""
@@ -135,7 +135,7 @@ class BodyParts:
         if begin is not None:
             begin()
         record = await self._queue.take()
-        return decode_body(record[0] >> 4, record[2])
+        return body_of(record)
 
 
 class WholeBody:

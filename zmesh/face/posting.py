@@ -151,6 +151,7 @@ class Posting:
         receipt: Receipt,
     ) -> None:
         """Post as many as there is room for, once there is any."""
+        await batch.prepare()
         must_wait = not self.peer_rooms.is_free(node)
         if must_wait:
             await self.peer_rooms.wait(node)

@@ -83,6 +83,7 @@ class Pushing:
         self._posting.track(receipt)
         try:
             while not batch.is_exhausted:
+                await batch.prepare()
                 must_wait = not self.rooms.is_free(queue)
                 if must_wait:
                     await self.rooms.wait(queue)

@@ -14,6 +14,7 @@ from zmesh.face.pushing import JobTerms
 from zmesh.face.receipts import Receipt
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
+from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
 
 
@@ -38,6 +39,7 @@ class Queueing(ABC):
         delay: float = 0.0,
         at: datetime | None = None,
         max_attempts: int | None = None,
+        compression: Compression | None = None,
     ) -> Receipt:
         """Push a job for one of those who pull the queue, and return once there is room for it.
 
@@ -56,13 +58,18 @@ class Queueing(ABC):
             at: the same as a time, with its zone.
             max_attempts: how often it is tried before it is a dead letter; by default
                 `attempts_max` of the node's options.
+            compression: as for `send`.
 
         Raises:
             BodyNotEncodable, BodyTooLarge, InvalidOption, UsageError: it cannot be pushed.
         """
         assembly = self._at_work()
         terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts)
+        compressing = assembly.outgoing.compressing
+        compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.JOB, queue, body, headers)
+        if compressor is not None:
+            record = await compressing.soon(record, compressor)
         return await assembly.pushing.push(record, terms)
 
     def push_nowait(
@@ -77,6 +84,7 @@ class Queueing(ABC):
         delay: float = 0.0,
         at: datetime | None = None,
         max_attempts: int | None = None,
+        compression: Compression | None = None,
     ) -> Receipt:
         """Push a job now, as `push` does where there is room.
 
@@ -85,7 +93,10 @@ class Queueing(ABC):
         """
         assembly = self._at_work()
         terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts)
+        compressing = assembly.outgoing.compressing
+        compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.JOB, queue, body, headers)
+        record = compressing.now(record, compressor)
         return assembly.pushing.push_nowait(record, terms)
 
     async def push_many(
@@ -100,6 +111,7 @@ class Queueing(ABC):
         delay: float = 0.0,
         at: datetime | None = None,
         max_attempts: int | None = None,
+        compression: Compression | None = None,
     ) -> Receipt:
         """Push many jobs, as fast as there is room, under one receipt.
 
@@ -107,7 +119,8 @@ class Queueing(ABC):
         """
         assembly = self._at_work()
         terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts)
-        batch = assembly.outgoing.batch(bodies, headers, Kind.JOB, queue)
+        compressor = assembly.outgoing.compressing.compressor(compression)
+        batch = assembly.outgoing.batch(bodies, headers, Kind.JOB, queue, compressor)
         return await assembly.pushing.push_many(queue, batch, terms)
 
     def pull(self, queue: str, *, prefetch: int = 32, settle: Settle = "auto") -> Jobs:

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from zmesh.actions import Delivery
-from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption
+from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError
 from zmesh.events import SettleDeliveries, Source
 from zmesh.face.checks import is_seconds, sendable_text
 from zmesh.face.parts import BodyParts, WholeBody
 from zmesh.face.typed import convert
 from zmesh.message import Outcome, Record, Tag, extra
-from zmesh.wire.bodies import decode_body, decode_headers
+from zmesh.wire.bodies import body_of, decode_headers
 
 T = TypeVar("T")
 
@@ -165,10 +165,11 @@ class Message:
     outright.
     """
 
-    __slots__ = ("_body", "_chunk", "_headers", "_record", "index")
+    __slots__ = ("_body", "_chunk", "_headers", "_record", "flaw", "index")
 
     _body: Any
     _headers: Mapping[str, object]
+    flaw: ProtocolError  # set where the body cannot be read
 
     def __init__(self, chunk: Chunk, record: Record, index: int) -> None:
         self._chunk = chunk
@@ -180,13 +181,20 @@ class Message:
         """What the sender passed: bytes as they were, anything else as msgpack carries it.
 
         Raises:
-            ProtocolError: the peer sent something that is not msgpack.
+            ProtocolError: the peer sent something that is not msgpack, or does not decompress. The
+                message is rejected.
         """
         try:
             return self._body
         except AttributeError:
-            self._body = decode_body(self._record[0] >> 4, self._record[2])
-            return self._body
+            pass
+        try:
+            self._body = body_of(self._record)
+        except ProtocolError as error:
+            self.flaw = error
+            self._chunk.refuse(self.index, sendable_text(error.detail))
+            raise
+        return self._body
 
     def as_(self, wanted: type[T]) -> T:
         """Return the body as the type wanted: a dataclass, `msgspec.Struct`, pydantic model, or

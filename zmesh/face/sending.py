@@ -37,7 +37,7 @@ from zmesh.face.source_file import SourceFile
 from zmesh.face.streams import Request, Streams
 from zmesh.ids import NodeId
 from zmesh.message import Kind, Ways
-from zmesh.wire.bodies import decode_body
+from zmesh.wire.bodies import body_of
 
 PAUSE_MIN: Final = 0.1
 PAUSE_MAX: Final = 1.0
@@ -158,16 +158,22 @@ class FileSender:
         there: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         offer = [order.name, self._source.size]
         record = self._streams.outgoing.record(Kind.STREAM_CONTROL, SERVICE, offer, order.headers)
-        ways = Ways.BODY | Ways.ANSWER
         opened = self._streams.open(
-            Request(record, order.priority, ways, self._body(there), provider=provider)
+            Request(
+                record,
+                order.priority,
+                Ways.BODY | Ways.ANSWER,
+                self._body(there),
+                provider=provider,
+                compressor=self._streams.outgoing.compressing.default,
+            )
         )
         try:
             while True:
                 answer = await opened.queue.take()
                 self._heard()
                 self._has_begun = True
-                if self._on_word(decode_body(answer[0] >> 4, answer[2]), there):
+                if self._on_word(body_of(answer), there):
                     digest = self._digest.hex()
                     return SentFile(order.name, self._source.size, digest, self._skipped)
         except StopAsyncIteration:

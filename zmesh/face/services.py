@@ -231,6 +231,9 @@ class Services:
                 raise Reject(_refusal(service, Ways(0)))
             else:
                 reply = self._outgoing.reply(await self._run(service, request.message))
+                compressing = self._outgoing.compressing
+                if compressing.default is not None:
+                    reply = await compressing.soon(reply, compressing.default)
         except Reject as error:
             self._settle(request, Outcome.REJECTED, sendable_text(error.reason))
             return
@@ -242,6 +245,9 @@ class Services:
                 raise
             failure = error  # something the handler awaited was cancelled
         except Exception as error:
+            if error is getattr(request.message, "flaw", None):  # the caller's fault
+                self._settle(request, Outcome.REJECTED, sendable_text(error))
+                return
             logger.exception("the handler of %r raised", service.name)
             failure = error
         self._answer(request, reply, failure)

@@ -12,7 +12,9 @@ from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
 from zmesh.face.listening import check_interfaces
 from zmesh.options import NodeOptions
+from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
+from zmesh.wire.compression import algorithm_of
 
 MESH_DEFAULT = "default"
 
@@ -33,6 +35,7 @@ class Settings:
     insecure: bool
     options: NodeOptions
     zeroconf: AsyncZeroconf | None
+    compression: Compression | None = None
 
 
 def settle(
@@ -47,12 +50,14 @@ def settle(
     insecure: bool,
     options: NodeOptions,
     zeroconf: AsyncZeroconf | None,
+    compression: Compression | None = None,
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
 
     Raises:
         InvalidOption: naming the argument or the variable that cannot work.
+        MissingPackage: the compression needs it.
     """
     if name is None:
         name = f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
@@ -68,6 +73,7 @@ def settle(
         check_interfaces(interfaces, insecure=insecure)
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
+    algorithm_of(compression)
     room = options.candidates_max // 2
     return Settings(
         name=name,
@@ -80,4 +86,5 @@ def settle(
         insecure=insecure,
         options=options,
         zeroconf=zeroconf,
+        compression=compression,
     )

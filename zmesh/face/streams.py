@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, Self
 
 from zmesh.actions import (
@@ -31,7 +31,8 @@ from zmesh.face.parts import BodyParts, Ground, PartQueue, PartWriter
 from zmesh.ids import NodeId
 from zmesh.message import Kind, Outcome, Record, StreamFault, Ways
 from zmesh.options import NodeOptions
-from zmesh.wire.bodies import decode_body
+from zmesh.wire.bodies import body_of
+from zmesh.wire.compression import Compressor
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,11 @@ class Channel:
         Raises:
             BodyNotEncodable, BodyTooLarge: it cannot be sent.
         """
-        await self.writer.write(self._owner.outgoing.record(Kind.STREAM, "", value))
+        outgoing = self._owner.outgoing
+        record = outgoing.record(Kind.STREAM, "", value)
+        if outgoing.compressing.default is not None:
+            record = await outgoing.compressing.soon(record, outgoing.compressing.default)
+        await self.writer.write(record)
 
     def end(self) -> None:
         """Note that the answer is complete."""
@@ -154,6 +159,7 @@ class Request:
     deadline: float | None = None  # on the node's clock
     timeout: float | None = None  # the seconds that were left until then
     provider: NodeId | None = None
+    compressor: Compressor | None = None  # of the parts of the body
 
 
 class Streams:
@@ -246,27 +252,33 @@ class Streams:
         )  # fmt: skip
         if request.body is not None:
             opened.pump = self._loop.create_task(
-                self._pump(opened, request.body), name=f"zmesh body for {service!r}"
+                self._pump(opened, request.body, request.compressor),
+                name=f"zmesh body for {service!r}",
             )
             self._pumps.add(opened.pump)
             opened.pump.add_done_callback(self._pumps.discard)
         return opened
 
-    async def call(self, request: Request) -> object:
+    async def call(
+        self,
+        request: Request,
+        timeout: float | None,  # noqa: ASYNC109  # the engine keeps the deadline
+    ) -> object:
         """Ask with a body in parts, and return the one answer there is.
 
         Raises:
             NoProvider, RemoteError, Rejected, PeerLost, StreamBroken, DeliveryTimeout, Closed:
                 why there is none.
         """
-        opened = self.open(request)
+        deadline = None if timeout is None else self._loop.time() + timeout
+        opened = self.open(replace(request, deadline=deadline, timeout=timeout))
         try:
             record = await opened.queue.take()
         except StopAsyncIteration:
             raise StreamBroken("its provider", "it ended without an answer") from None
         finally:
             await opened.close()
-        return decode_body(record[0] >> 4, record[2])
+        return body_of(record)
 
     def leave(self, opened: Opened) -> None:
         """Forget a stream; its provider is stopped where it has not ended."""
@@ -283,13 +295,17 @@ class Streams:
         else:
             self._loop.call_soon_threadsafe(opened.abandon)
 
-    async def _pump(self, opened: Opened, body: AsyncIterable[object]) -> None:
+    async def _pump(
+        self, opened: Opened, body: AsyncIterable[object], compressor: Compressor | None
+    ) -> None:
         """Write the body, once the provider wants it; what its source raises ends the stream."""
         await opened.writer.wait()
         parts = aiter(body)
         try:
             async for part in parts:
                 record = self.outgoing.record(Kind.STREAM, opened.service, part)
+                if compressor is not None:
+                    record = await self.outgoing.compressing.soon(record, compressor)
                 await opened.writer.write(record)
             self.ground.command(EndParts(opened.stream))
         except Exception as error:  # noqa: BLE001  # it belongs to whoever reads the answer
@@ -373,7 +389,7 @@ class StreamReader:
         try:
             async with patience:
                 record = await opened.queue.take()
-            return decode_body(record[0] >> 4, record[2])
+            return body_of(record)
         except BaseException as error:
             await opened.close()
             if isinstance(error, TimeoutError) and patience.expired():

@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from zmesh.errors import InvalidOption, MissingPackage, ProtocolError
-from zmesh.message import Encoding, Record, Tag, extra
+from zmesh.message import Encoding, Record, Tag, encoding_of, extra
 from zmesh.options import NodeOptions, WireLimits
 from zmesh.terms import Filter, Match, Scalar
-from zmesh.wire.bodies import HeaderValue, check_text, decode_body, decode_headers
+from zmesh.wire.bodies import HeaderValue, body_of, check_text, decode_headers
+from zmesh.wire.compression import plain_size
 
 HAS_CONTENT: Final = find_spec("jmespath") is not None
 """Without JMESPath, what its expressions would hold back is sent."""
@@ -149,11 +150,10 @@ class Sight:
     def body(self, bytes_max: int) -> object:
         """Return its body as the application would get it; `_NOTHING` where it has no inside."""
         if self._body is _UNPARSED:
-            head, _, data = self.record[:3]
-            self._body = _NOTHING
-            if head >> 4 == Encoding.MSGPACK and len(data) <= bytes_max:
+            record, self._body = self.record, _NOTHING
+            if encoding_of(record) == Encoding.MSGPACK and plain_size(record) <= bytes_max:
                 with suppress(ProtocolError):  # as above
-                    self._body = decode_body(head >> 4, data)
+                    self._body = body_of(record)
         return self._body
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.ids import NodeId
-from zmesh.message import ExtraValue, Record, Tag, Ticket, size_of
+from zmesh.message import COMPRESSED, ExtraValue, Record, Tag, Ticket, size_of
 from zmesh.patterns.choosing import weight
 
 _STALE_MIN: Final = 64
@@ -54,14 +54,16 @@ class Job:
         """Return its record as it travels: with its id, its attempt, and whose grant it uses."""
         kind, target, body = self.record[:3]
         extras: Sequence[ExtraValue] = self.record[3] if len(self.record) == 4 else ()
-        written = [*extras]  # headers and key, whose tags are the lowest
+        # Headers and key have the lowest tags, and how the body is compressed has the highest.
+        above = len(extras) - 2 if kind >= COMPRESSED else len(extras)
+        written = [*extras[:above]]
         if self.expires is not None:
             written += (int(Tag.TTL_MS), max(1, round((self.expires - now) * 1000)))
         written += (int(Tag.MESSAGE_ID), self.number)
         if self.attempts:
             written += (int(Tag.ATTEMPT), self.attempts + 1)
         written += (int(Tag.CORRELATION), relation)
-        return (kind, target, body, tuple(written))
+        return (kind, target, body, (*written, *extras[above:]))
 
 
 @dataclass(slots=True, eq=False)

@@ -26,7 +26,7 @@ from zmesh.message import (
 )
 from zmesh.options import NodeOptions
 from zmesh.reliable.link_events import Returned, SessionEnd
-from zmesh.wire.bodies import decode_body
+from zmesh.wire.bodies import body_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class DeadLetter:
     @property
     def body(self) -> object:
         """What was sent; decoded anew each time."""
-        return decode_body(self.record[0] >> 4, self.record[2])
+        return body_of(self.record)
 
 
 @dataclass(slots=True)

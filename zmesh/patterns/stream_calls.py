@@ -6,6 +6,7 @@ its provider, however often the connection breaks. `stream_serving` is the other
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from zmesh.actions import CallFailure, PartsEnded, PeerState, StreamRoom
 from zmesh.core.defects import Defects
@@ -182,8 +183,10 @@ class StreamCalls:
 
     def _flush(self, opened: _Opened) -> None:
         """Send what the provider has room for, and the end where that was all."""
-        outflow = opened.outflow
-        records = outflow.leaving()
+        outflow, provider = opened.outflow, opened.provider
+        if provider is None:
+            return
+        records = outflow.leaving(partial(self._turn.fitted, provider))
         ends = opened.is_written and not outflow.waiting and opened.outflow.parts_limit > 0
         if records or ends:
             opened.has_begun = True

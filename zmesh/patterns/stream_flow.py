@@ -6,6 +6,7 @@ hold is its window and one part.
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from zmesh.message import Record, size_of
 
@@ -91,11 +92,14 @@ class Outflow:
         """Add a part; `leaving` tells which may go."""
         self._waiting.append(record)
 
-    def leaving(self) -> list[Record]:
-        """Return the parts that may leave now, in order; they count as written with it."""
+    def leaving(self, fitted: Callable[[Record], Record]) -> list[Record]:
+        """Return the parts that may leave now, in order; they count as written with it.
+
+        `fitted` returns a part as its reader takes it: so it counts.
+        """
         records: list[Record] = []
         while self._waiting and self.parts < self.parts_limit and self.size < self.bytes_limit:
-            record = self._waiting.popleft()
+            record = fitted(self._waiting.popleft())
             self.parts += 1
             self.size += size_of(record)
             records.append(record)

@@ -43,6 +43,8 @@ def verb_of(fields: tuple[int, ...]) -> Verb | None:
 
 def part(record: Record, stream: int, number: int) -> Record:
     """Return a part as it travels."""
+    if len(record) == 4:
+        return with_extra(record, Tag.STREAM, (stream, number))
     return (record[0], record[1], record[2], (_TAG, (stream, number)))
 
 

@@ -5,6 +5,7 @@ latter cases the handler is told to stop, and what it still does leads nowhere.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from zmesh.actions import (
     CallFailure,
@@ -42,6 +43,7 @@ class _Served:
     has_begun: bool = False
     is_over: bool = False  # the caller waits no longer, and the handler was told
     is_read: bool = False  # no part of the body follows
+    is_written: bool = False  # the handler has ended, and parts of its answer wait for room
 
 
 class StreamServing:
@@ -105,6 +107,7 @@ class StreamServing:
         if verb is Verb.GRANT:
             outflow = served.outflow
             outflow.raise_limits(fields[2], fields[3])
+            self._flush(served)
             if outflow.was_full and outflow.room() != (0, 0):
                 outflow.was_full = False
                 self._turn.actions.append(StreamRoom(served.number))
@@ -145,7 +148,10 @@ class StreamServing:
     def _finish(self, served: _Served) -> None:
         """Have a handler stopped: nobody waits for what it does."""
         self._forget(served)
-        self._turn.actions.append(CancelRequest(served.source, served.first_seq))
+        if served.is_written:
+            self._drop(served)
+        else:
+            self._turn.actions.append(CancelRequest(served.source, served.first_seq))
 
     def _forget(self, served: _Served) -> None:
         served.is_over = True
@@ -176,11 +182,21 @@ class StreamServing:
         served = self._served.get(write.stream)
         if served is None or served.is_over:
             return
+        served.outflow.write(write.record)
+        self._flush(served)
+
+    def _flush(self, served: _Served) -> None:
+        """Send what the caller has room for, and the end where that was all.
+
+        A writer asks for room first, but a part may be larger on its way than it was written: to a
+        caller that cannot decompress it.
+        """
         outflow = served.outflow
-        outflow.write(write.record)
-        for record in outflow.leaving():
-            self._send(served, stream_records.part(record, served.wire, outflow.parts))
-        assert not outflow.waiting, "a writer asks for room first"  # noqa: S101
+        records = outflow.leaving(partial(self._turn.fitted, served.peer))
+        for number, record in enumerate(records, outflow.parts - len(records) + 1):
+            self._send(served, stream_records.part(record, served.wire, number))
+        if served.is_written and not outflow.waiting:
+            self._conclude(served, stream_records.end("", served.wire, outflow.parts))
 
     def on_take(self, take: TakeParts) -> None:
         """Let the caller send as much more as was taken."""
@@ -194,18 +210,25 @@ class StreamServing:
 
     def on_end(self, end: EndParts) -> None:
         """Tell the caller how its stream ended."""
-        served = self._served.pop(end.stream, None)
+        served = self._served.get(end.stream)
         if served is None:
             return
-        self.running -= served.has_begun
         if served.is_over:
-            return
-        self._forget(served)
-        if end.fault is None:
-            record = stream_records.end("", served.wire, served.outflow.parts)
+            self._drop(served)
+        elif end.fault is None:
+            served.is_written = True
+            self._flush(served)
         else:
-            record = stream_records.fault(end.record, served.wire, end.fault)
+            self._conclude(served, stream_records.fault(end.record, served.wire, end.fault))
+
+    def _conclude(self, served: _Served, record: Record) -> None:
+        self._forget(served)
+        self._drop(served)
         self._send(served, record)
+
+    def _drop(self, served: _Served) -> None:
+        del self._served[served.number]
+        self.running -= served.has_begun
 
     def room(self, stream: int) -> tuple[int, int]:
         """Return how many parts and bytes of the answer may be written now."""

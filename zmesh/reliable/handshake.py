@@ -27,6 +27,7 @@ class LocalIdentity:
     name: str
     incarnation: int
     journal: JournalId
+    decompresses: tuple[int, ...] = ()  # ways in which bodies sent to it may be compressed
 
 
 class HelloVerdict(Enum):
@@ -60,6 +61,7 @@ class Handshake:
         self.incarnation = 0
         self.journal: JournalId | None = None
         self.endpoints: tuple[str, ...] = ()
+        self.decompresses: tuple[int, ...] = ()
         self.session: SessionId | None = None
         self.announced: SessionId | None = None  # the session of the last Opened
         self._fresh = SessionId(entropy.token(TOKEN_BYTES))
@@ -85,6 +87,7 @@ class Handshake:
             fresh=self._fresh,
             endpoints=endpoints,
             lanes=lanes,
+            decompresses=local.decompresses,
         )
 
     def welcome(
@@ -103,6 +106,7 @@ class Handshake:
             session=self.session,
             endpoints=endpoints,
             lanes=lanes,
+            decompresses=local.decompresses,
         )
 
     def judge(self, hello: Hello, *, answered: bool) -> HelloVerdict:
@@ -172,6 +176,7 @@ class Handshake:
         self.incarnation = answer.incarnation
         self.journal = answer.journal
         self.endpoints = answer.endpoints
+        self.decompresses = answer.decompresses
 
     def _enter(self, session: SessionId) -> None:
         if session == self._fresh:
@@ -184,7 +189,9 @@ class Handshake:
         assert session is not None, "a link opens with a session"  # noqa: S101
         resumed = session == self.announced
         self.announced = session
-        return Opened(session, resumed, self.name, self.incarnation, self.endpoints)
+        return Opened(
+            session, resumed, self.name, self.incarnation, self.endpoints, self.decompresses
+        )
 
     def forget_session(self) -> None:
         """The session ended on our side; the next link starts another."""

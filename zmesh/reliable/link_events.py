@@ -38,6 +38,7 @@ class Opened:
     name: str
     incarnation: int
     endpoints: tuple[str, ...]
+    decompresses: tuple[int, ...] = ()  # ways in which bodies for the peer may be compressed
 
 
 @dataclass(slots=True)

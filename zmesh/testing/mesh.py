@@ -46,7 +46,7 @@ from zmesh.testing.node_process import NodeProcess, Parts
 from zmesh.testing.scenario import HostPlan, Scenario
 from zmesh.testing.trace import Trace
 from zmesh.testing.watch import WireWatch
-from zmesh.wire.bodies import decode_body
+from zmesh.wire.bodies import body_of
 from zmesh.wire.codec import decode
 from zmesh.wire.frames import Packet
 
@@ -469,7 +469,7 @@ class SimulatedMesh:
 
 
 def _body_of(record: Record) -> object:
-    return decode_body(record[0] >> 4, record[2])
+    return body_of(record)
 
 
 def _decoded(parts: Parts) -> Packet | None:

@@ -8,8 +8,9 @@ from typing import Final, cast
 from msgpack import Packer, unpackb
 
 from zmesh.errors import BodyNotEncodable, InvalidOption, ProtocolError
-from zmesh.message import Encoding
+from zmesh.message import COMPRESSED, Encoding, Record, encoding_of
 from zmesh.options import WireLimits
+from zmesh.wire.compression import decompressed
 from zmesh.wire.scan import scan
 
 HeaderValue = str | int | float | bool | bytes | None
@@ -80,6 +81,16 @@ def _as_bytes(view: memoryview) -> bytes | memoryview:
         return view.cast("B")  # a view of its own: releasing the caller's does not take it away
     except ValueError as error:
         raise BodyNotEncodable("memoryview", str(error)) from error
+
+
+def body_of(record: Record, limits: WireLimits = _LIMITS) -> object:
+    """Return the body of a record as its sender passed it.
+
+    Raises:
+        ProtocolError: of kind "body", or "compression".
+    """
+    body = decompressed(record, limits) if record[0] >= COMPRESSED else record[2]
+    return decode_body(encoding_of(record), body)
 
 
 def decode_body(encoding: int, body: bytes | memoryview) -> object:

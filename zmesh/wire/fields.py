@@ -15,6 +15,9 @@ COUNT_MAX: Final = 2**63 - 1
 
 NONCE_MAX: Final = 2**64 - 1
 
+ALGORITHM_MAX: Final = 127
+"""The highest number of a way to compress, known here or not."""
+
 Fields = tuple[object, ...]
 """A msgpack array whose items are still to be checked."""
 

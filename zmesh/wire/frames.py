@@ -114,7 +114,8 @@ class Hello:
 
     `attempt` counts HELLOs of this incarnation to this peer, so a late copy is known as such.
     `resume` is the session to go on with (None where there is none), `fresh` the id of the
-    session to start if the peer cannot.
+    session to start if the peer cannot. `decompresses` are the algorithms by which bodies sent to
+    the sender may be compressed, ascending.
     """
 
     mesh: MeshTag
@@ -128,6 +129,7 @@ class Hello:
     fresh: SessionId
     endpoints: tuple[str, ...]
     lanes: tuple[LaneState, ...]
+    decompresses: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ class Welcome:
     """Grant a link: `session` is the one both sides are in from now on.
 
     `attempt` is that of the HELLO it answers; `calls` is the last attempt the sender of the
-    WELCOME made itself: a HELLO of it that is still on the way is void.
+    WELCOME made itself: a HELLO of it that is still on the way is void. `decompresses` is as in
+    HELLO.
     """
 
     node: NodeId
@@ -147,6 +150,7 @@ class Welcome:
     session: SessionId
     endpoints: tuple[str, ...]
     lanes: tuple[LaneState, ...]
+    decompresses: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

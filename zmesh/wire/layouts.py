@@ -15,6 +15,7 @@ from zmesh.ids import (
 from zmesh.message import CONTROL_LANE
 from zmesh.options import WireLimits
 from zmesh.wire.fields import (
+    ALGORITHM_MAX,
     COUNT_MAX,
     NONCE_MAX,
     Fields,
@@ -50,6 +51,9 @@ from zmesh.wire.frames import (
 
 ALL_LANES: Final = CONTROL_LANE + 1
 
+ALGORITHMS_MAX: Final = 8
+"""Ways to decompress that a node tells of."""
+
 PlainFrame = Who | Iam | Hello | Welcome | Ack | Ping | Pong | Bye | Fenced | Error
 """Every frame without records."""
 
@@ -73,7 +77,7 @@ def _hello_to_wire(frame: Hello) -> Fields:
     return (
         FrameType.HELLO, frame.mesh, frame.node, frame.to, frame.name, frame.incarnation,
         frame.journal, frame.attempt, frame.resume, frame.fresh, frame.endpoints,
-        _lanes_to_wire(frame.lanes),
+        _lanes_to_wire(frame.lanes), *_abilities_to_wire(frame.decompresses),
     )  # fmt: skip
 
 
@@ -81,7 +85,12 @@ def _welcome_to_wire(frame: Welcome) -> Fields:
     return (
         FrameType.WELCOME, frame.node, frame.name, frame.incarnation, frame.journal,
         frame.attempt, frame.calls, frame.session, frame.endpoints, _lanes_to_wire(frame.lanes),
+        *_abilities_to_wire(frame.decompresses),
     )  # fmt: skip
+
+
+def _abilities_to_wire(decompresses: tuple[int, ...]) -> Fields:
+    return (decompresses,) if decompresses else ()
 
 
 def _lanes_to_wire(lanes: Sequence[LaneState]) -> list[Fields]:
@@ -198,7 +207,19 @@ def _hint(value: object, limits: WireLimits) -> PeerHint:
     )
 
 
+def _split_abilities(fields: Fields, width: int) -> tuple[Fields, tuple[int, ...]]:
+    """Return the first fields of HELLO or WELCOME, and what may follow: what is decompressed."""
+    if len(fields) != width + 1:
+        return fields, ()
+    algorithms = array(fields[width], "algorithms", ALGORITHMS_MAX)
+    previous = 0
+    for algorithm in algorithms:
+        previous = integer(algorithm, "an algorithm", previous + 1, ALGORITHM_MAX)
+    return fields[:width], cast("tuple[int, ...]", algorithms)
+
+
 def _hello(fields: Fields, limits: WireLimits) -> Hello:
+    fields, decompresses = _split_abilities(fields, 11)
     (
         mesh, node, to, name, incarnation, journal, attempt, resume, fresh, endpoints, lanes,
     ) = row(fields, "HELLO", 11)  # fmt: skip
@@ -214,10 +235,12 @@ def _hello(fields: Fields, limits: WireLimits) -> Hello:
         _session(fresh),
         _endpoints(endpoints, limits),
         _lanes(lanes, limits),
+        decompresses,
     )
 
 
 def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
+    fields, decompresses = _split_abilities(fields, 9)
     node, name, incarnation, journal, attempt, calls, session, endpoints, lanes = row(
         fields, "WELCOME", 9
     )
@@ -231,6 +254,7 @@ def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
         _session(session),
         _endpoints(endpoints, limits),
         _lanes(lanes, limits),
+        decompresses,
     )
 
 

@@ -3,13 +3,14 @@
 Where there are many, checks run over whole columns of a DATA frame at C speed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Final, cast
 
 from zmesh.message import LANES, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.wire.fields import (
+    ALGORITHM_MAX,
     COUNT_MAX,
     Fields,
     array,
@@ -188,17 +189,8 @@ def _check_value(tag: int, value: object, limits: WireLimits) -> None:
                 raise malformed("headers are not bytes")
             if len(value) > limits.headers_bytes_max:
                 raise oversized("headers", len(value), limits.headers_bytes_max)
-        case Tag.PREDECESSORS:
-            _check_predecessors(value)
-        case Tag.FRAGMENTS:
-            pieces, size, digest = row(value, "fragments", 3)
-            integer(pieces, "the count of fragments", 1)
-            integer(size, "the size of a fragmented body", 1)
-            token(digest, "the digest of a fragmented body", DIGEST_BYTES)
-        case Tag.MISSED:
-            _check_missed(value)
-        case Tag.STREAM:
-            _check_stream(value)
+        case _ if tag in _ARRAY_CHECKS:
+            _ARRAY_CHECKS[tag](value)
         case _:
             items = (
                 array(value, "an extra", UNKNOWN_ITEMS_MAX) if type(value) is tuple else [value]
@@ -215,6 +207,13 @@ def _check_predecessors(value: object) -> None:
         integer(seq, "the number of a predecessor", 1)
 
 
+def _check_fragments(value: object) -> None:
+    pieces, size, digest = row(value, "fragments", 3)
+    integer(pieces, "the count of fragments", 1)
+    integer(size, "the size of a fragmented body", 1)
+    token(digest, "the digest of a fragmented body", DIGEST_BYTES)
+
+
 def _check_missed(value: object) -> None:
     counts = array(value, "what was missed", UNKNOWN_ITEMS_MAX)
     if not counts or len(counts) % 2:
@@ -229,3 +228,19 @@ def _check_stream(value: object) -> None:
         raise malformed("what is said of a stream is too short")
     for field in fields:
         integer(field, "what is said of a stream")
+
+
+def _check_compressed(value: object) -> None:
+    algorithm, size = row(value, "how a body was compressed", 2)
+    integer(algorithm, "an algorithm", 1, ALGORITHM_MAX)
+    integer(size, "the size of a body before it was compressed", 1)
+
+
+_ARRAY_CHECKS: Final[dict[int, Callable[[object], None]]] = {
+    Tag.PREDECESSORS: _check_predecessors,
+    Tag.FRAGMENTS: _check_fragments,
+    Tag.MISSED: _check_missed,
+    Tag.STREAM: _check_stream,
+    Tag.COMPRESSED: _check_compressed,
+}
+"""What checks the value of each tag that is an array."""

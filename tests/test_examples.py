@@ -1,8 +1,10 @@
 """The examples do what they say, as separate processes that find each other by mDNS."""
 
 import ast
+import lzma
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -144,6 +146,27 @@ async def test_stream(tmp_path: Path) -> None:
         assert out.splitlines() == [f"{n} bread" for n in range(3, 10_000, 3)]
 
 
+async def test_work_queue(tmp_path: Path) -> None:
+    program, source, target = "examples/work_queue.py", tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    bodies = {f"{n}.bin": Random(n).randbytes(n * 6000) for n in range(1, 21)}
+    for name, body in bodies.items():
+        (source / name).write_bytes(body)
+    async with (
+        run(program, "push", str(source)) as pusher,
+        run(program, "compress", str(target)) as victim,
+    ):
+        assert await victim.line() == "ready"
+        await victim.line()  # it is at work, and dies of it
+        victim.process.kill()
+        async with run(program, "compress", str(target)) as other:
+            assert await other.line() == "ready"
+            assert await pusher.ended() == (0, "20 files are compressed\n", "")
+    for name, body in bodies.items():
+        assert lzma.decompress((target / f"{name}.xz").read_bytes()) == body
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
@@ -157,6 +180,7 @@ async def test_stream(tmp_path: Path) -> None:
         ("shared_state.py", []),
         ("stream.py", ["find"]),
         ("shared_state.py", ["observe"]),
+        ("work_queue.py", ["push"]),
         ("request_reply.py", []),
         ("request_reply.py", ["call", "nine"]),
     ],

@@ -169,6 +169,35 @@ def test_producers_share_a_consumer_in_turns() -> None:
     assert taken in (["a", "b"] * 10, ["b", "a"] * 10)
 
 
+def test_producers_share_a_large_prefetch_evenly_whoever_came_first_or_has_most() -> None:
+    world = World()
+    a, b, d, c = mesh_of(world, "abd", "c", prefetch=30)
+    a.push("work", *("a",) * 500)
+    world.run(1.0)
+    b.push("work", *("b",) * 100)
+    d.push("work", *("d",) * 100)
+    world.run(1.0)
+    while len(c.jobs) < 300:
+        c.settle_job()
+        world.run(0.01)
+    shares = [bodies(c)[30:].count(name) for name in "abd"]
+    assert max(shares) - min(shares) <= 10, shares
+
+
+def test_a_producer_with_little_gets_its_turn_and_leaves_the_rest_to_others() -> None:
+    world = World()
+    a, b, c = mesh_of(world, "ab", "c", prefetch=10)
+    a.push("work", *("a",) * 100)
+    world.run(1.0)
+    ticket = b.push("work", "b")
+    world.run(1.0)
+    for _ in range(20):
+        c.settle_job()
+        world.run(0.01)
+    assert ticket.accepted == 1
+    assert len(c.open_jobs) == 10
+
+
 def test_grants_that_one_producer_does_not_use_are_called_back_for_another() -> None:
     world = World()
     a, b, c = world.mesh("a", "b", "c")
@@ -211,6 +240,29 @@ def test_a_stopped_producer_with_grants_holds_up_no_other() -> None:
     ticket = b.push("work", "two")
     world.run(2.0)
     assert ticket.accepted == 1
+
+
+def test_a_grant_used_late_gives_nobody_more_than_the_prefetch() -> None:
+    world = World()
+    a, b, c = mesh_of(world, "ab", "c")
+    c.job_outcome = Outcome.ACCEPTED
+    a.push("work", "one")
+    world.run(1.0)
+    c.job_outcome = None
+    for one, other in ((a, c), (c, a)):
+        cut(world, one, other, 6.0)
+    world.run(5.3)
+    held = b.push("work", "two")  # gets the room that a was granted
+    world.run(0.5)
+    late = a.push("work", "three")
+    world.run(10.0)
+    assert [text for text, *_ in c.open_jobs] == ["two"]
+    c.job_outcome = Outcome.ACCEPTED
+    c.settle_job()
+    world.run(1.0)
+    assert (held.accepted, late.accepted) == (1, 1)
+    assert c.jobs == [("one", 1), ("two", 1), ("three", 1)]
+    assert rest(a) == rest(b) == rest(c) == (0, 0, 0, 0, 0)
 
 
 # Order

@@ -179,10 +179,10 @@ class JobsTaken:
             self._settle(place, Outcome.REJECTED, "a job without an id")
             return 0
         message_id = (peer.id, _journal(peer.incarnation), number)
-        if self._is_known(message_id, place):
+        pull = max(queue.pulls.values(), key=lambda pull: pull.room)
+        if self._is_known(message_id, place) or self._is_too_much(message_id, place, pull):
             self._touched[queue] = None  # it took no room
             return 0
-        pull = max(queue.pulls.values(), key=lambda pull: pull.room)
         held = _Held(message_id, pull, place)
         self._held[message_id] = pull.jobs[message_id] = held
         source, first, _ = place
@@ -190,7 +190,7 @@ class JobsTaken:
         return pull.token
 
     def _is_known(self, message_id: MessageId, place: Place) -> bool:
-        """Return whether the job is here, was here, or cannot be taken: then nobody gets it."""
+        """Return whether the job is here, or was: then nobody gets it."""
         state = self._seen.check(message_id, self._turn.now)
         if state is PENDING:
             self.duplicates += 1
@@ -200,10 +200,17 @@ class JobsTaken:
             self.duplicates += 1
             self._settle(place, state, "it was handled before")
             return True
-        if not self._seen.begin(message_id, self._turn.now):
-            self._settle(place, Outcome.RELEASED, "too many jobs are being handled")
-            return True
         return False
+
+    def _is_too_much(self, message_id: MessageId, place: Place, pull: _Pull) -> bool:
+        """Return whether there is no room for a job: it goes back then.
+
+        A producer that was silent may use a grant that has gone to another meanwhile.
+        """
+        if pull.room > 0 and self._seen.begin(message_id, self._turn.now):
+            return False
+        self._settle(place, Outcome.RELEASED, "there is no room for it here")
+        return True
 
     # Outcomes
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import lzma
+from collections.abc import Iterator
 from pathlib import Path
 
 import zmesh
@@ -18,17 +19,17 @@ async def compress(target: Path) -> None:
             print(job.body["name"], len(packed), flush=True)
 
 
+def files(directory: Path) -> Iterator[dict[str, str | bytes]]:
+    """Read one file after the other, as there is room for them."""
+    for path in sorted(directory.iterdir()):
+        yield {"name": path.name, "data": path.read_bytes()}
+
+
 async def push(directory: Path) -> None:
-    """Have the files of a directory compressed, small ones first, by whoever has time."""
+    """Have the files of a directory compressed by whoever has time."""
     async with zmesh.Node(mesh="compress") as node:
-        receipts = []
-        for path in sorted(directory.iterdir()):
-            job = {"name": path.name, "data": path.read_bytes()}
-            priority = 6 if len(job["data"]) < 100_000 else 3
-            receipts.append(await node.push("files", job, priority=priority))
-        for receipt in receipts:
-            await receipt  # accepted, or an error that says why not
-        print(f"{len(receipts)} files are compressed")
+        receipt = await node.push_many("files", files(directory))
+        print(f"{await receipt} files are compressed")  # or an error that says why not
 
 
 if __name__ == "__main__":

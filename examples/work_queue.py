@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import lzma
-from collections.abc import Iterator
 from pathlib import Path
 
 import zmesh
@@ -19,15 +18,11 @@ async def compress(target: Path) -> None:
             print(job.body["name"], len(packed), flush=True)
 
 
-def files(directory: Path) -> Iterator[dict[str, str | bytes]]:
-    """Read the files of a directory, each when there is room for it."""
-    return ({"name": each.name, "data": each.read_bytes()} for each in directory.iterdir())
-
-
-async def push(directory: Path) -> None:
-    """Have the files of a directory compressed by whoever has time."""
+async def push(files: list[Path]) -> None:
+    """Have files compressed by whoever has time."""
+    jobs = ({"name": path.name, "data": path.read_bytes()} for path in files)
     async with zmesh.Node(mesh="compress") as node:
-        receipt = await node.push_many("files", files(directory))
+        receipt = await node.push_many("files", jobs)
         print(f"{await receipt} files are compressed")  # or an error that says why not
 
 
@@ -36,4 +31,4 @@ if __name__ == "__main__":
     parser.add_argument("role", choices=["compress", "push"])
     parser.add_argument("path", type=Path, help="a directory to write to; one to compress")
     told = parser.parse_args()
-    asyncio.run({"compress": compress, "push": push}[told.role](told.path))
+    asyncio.run(compress(told.path) if told.role == "compress" else push([*told.path.iterdir()]))

@@ -38,8 +38,10 @@ class Residents:
         self._peers = turn.peers
         self._news = news
         self._pool = CreditPool(options.node_bytes_max)
-        self._timers: Deadlines[NodeId] = Deadlines()
-        self._patience: Deadlines[NodeId] = Deadlines()  # with peers that are not present
+        self._timers: Deadlines[NodeId] = Deadlines(turn.agenda)
+        self._patience: Deadlines[NodeId] = Deadlines(
+            turn.agenda
+        )  # with peers that are not present
         self._endpoints: tuple[str, ...] = ()
 
     def on_endpoints(self, endpoints: tuple[str, ...]) -> None:

@@ -62,7 +62,7 @@ class SharedState:
         self.pulls = Pulls(turn, options, entropy, defects, self._clock)
         self._maps: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}  # maps that may have something to do
-        self._due: Deadlines[str] = Deadlines()
+        self._due: Deadlines[str] = Deadlines(turn.agenda)
         self._joined_at = float("-inf")  # when the latest session began
 
     def __len__(self) -> int:

@@ -81,9 +81,13 @@ class Session:
     @property
     def room_messages(self) -> int:
         """How many more records `submit` is meant to get now; at most 0 where it is full."""
-        if self.queued_bytes >= self._options.queued_bytes_max:
+        messages = size = 0
+        for lane in self.outgoing.values():
+            messages += len(lane.items)
+            size += lane.queued_bytes
+        if size >= self._options.queued_bytes_max:
             return 0
-        return self._options.queued_messages_max - self.queued_messages
+        return self._options.queued_messages_max - messages
 
     @property
     def duplicates(self) -> int:

@@ -158,10 +158,8 @@ def extra(record: Record, tag: Tag) -> ExtraValue | None:
     if len(record) == 3:
         return None
     extras = record[3]
-    for index in range(0, len(extras), 2):
-        if extras[index] == tag:
-            return extras[index + 1]
-    return None
+    tags = extras[::2]
+    return extras[2 * tags.index(tag) + 1] if tag in tags else None
 
 
 def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
@@ -201,8 +199,8 @@ def size_of(record: Record) -> int:
     """
     size = len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
     if len(record) == 4:
-        for value in record[3]:
-            if isinstance(value, (bytes, str)):  # a tuple is checked faster
+        for value in record[3][1::2]:
+            if type(value) is str or type(value) is bytes:
                 size += len(value)
     return size
 

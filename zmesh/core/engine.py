@@ -193,13 +193,14 @@ class Engine:
             self._perform_orders()
             if turn.touched:
                 continue
-            if not unsent:
-                return
             batch, unsent = unsent, {}
+            has_news = False
             for peer in batch:
                 if isinstance(peer, RemotePeer):
-                    residents.write(peer)
+                    has_news |= residents.write(peer)
                 turn.tell_of_room(peer)
+            if not (has_news or turn.touched):
+                return
 
     def _perform_orders(self) -> None:
         """Pass on whom membership wants dialed and hung up."""

@@ -228,6 +228,8 @@ class SharedState:
 
     def flush(self) -> None:
         """Tell peers what was written in this turn, begin pulls, and tell the application."""
+        if not self._dirty:
+            return
         dirty, self._dirty = self._dirty, {}
         for name in dirty:
             shared = self._maps.get(name)

@@ -77,6 +77,12 @@ class Recovery:
         return self._rate.in_flight_bytes
 
     @property
+    def has_room(self) -> bool:
+        """Whether more may be under way."""
+        in_flight = self._rate.in_flight_bytes
+        return in_flight < self._options.in_flight_bytes_min or in_flight < self.in_flight_max
+
+    @property
     def in_flight_max(self) -> int:
         """How many bytes may be under way: twice what the path holds, and a floor."""
         return self._rate.in_flight_max(self.round_trip, self._options.in_flight_bytes_min)

@@ -3,11 +3,12 @@
 A *record* is a message as the link carries it: a plain tuple, because one is made per message.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from operator import itemgetter
-from typing import Final
+from typing import Final, cast
 
 LANES: Final = 10
 """Priorities 0 (lowest) to 9 (highest); each is a lane with its own sequence numbers."""
@@ -144,6 +145,7 @@ RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 
 
+_INTEGERS: Final = {int}
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
 
@@ -169,13 +171,14 @@ def extra(record: Record, tag: Tag) -> ExtraValue | None:
 
 def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     """Return the record with `tag` set to `value`, tags kept ascending."""
-    extras: Extras = record[3] if len(record) == 4 else ()
-    pairs = {extras[index]: extras[index + 1] for index in range(0, len(extras), 2)}
-    pairs[int(tag)] = value
-    flat: list[ExtraValue] = []
-    for key in sorted(pairs, key=int):  # type: ignore[arg-type]  # keys are tags
-        flat += (key, pairs[key])
-    return (record[0], record[1], record[2], tuple(flat))
+    if len(record) == 3:
+        return (*record, (int(tag), value))
+    extras = record[3]
+    tags = cast("tuple[int, ...]", extras[::2])
+    index = bisect_left(tags, tag)
+    after = 2 * index + 2 if tag in tags else 2 * index
+    changed = (*extras[: 2 * index], int(tag), value, *extras[after:])
+    return (record[0], record[1], record[2], changed)
 
 
 def with_body(record: Record, body: bytes | memoryview) -> Record:
@@ -203,15 +206,15 @@ def size_of(record: Record) -> int:
     Both ends compute it from the record alone, so their sums agree.
     """
     size = len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
-    if len(record) == 4:
-        for value in record[3][1::2]:
-            if type(value) is str or type(value) is bytes:
-                size += len(value)
-    return size
+    if len(record) == 3 or set(map(type, record[3])) == _INTEGERS:  # as nearly all are
+        return size
+    return size + sum(len(value) for value in record[3][1::2] if isinstance(value, str | bytes))
 
 
 def sizes_of(records: Sequence[Record]) -> list[int]:
     """Return `size_of` of each record."""
+    if len(records) == 1:
+        return [size_of(records[0])]
     if not records or max(map(len, records)) > 3:
         return [size_of(record) for record in records]
     targets = set(map(_TARGET, records))

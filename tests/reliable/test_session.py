@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -72,7 +73,7 @@ class Side:
     def told(self, kind: type[Arrived]) -> list[Arrived]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def next_expiry(self) -> float | None:
+    def next_expiry(self) -> float:
         return self.session.expiry
 
     @property
@@ -416,7 +417,7 @@ def test_what_expires_before_it_was_sent_comes_back_and_leaves_a_hole() -> None:
     assert not a.events
     a.session.expire(1.0)
     assert a.returned == [(b"0", Outcome.EXPIRED)]
-    assert a.next_expiry() is None
+    assert a.next_expiry() == inf
     assert b.give(*a.take(now=1.0)) == []
     controls(a, b)
     assert bodies(b.events) == [b"1"]
@@ -462,7 +463,7 @@ def test_deadlines_of_what_was_settled_long_before_them_do_not_pile_up() -> None
     assert a.next_expiry() == 3600.0
     a.session.expire(3600.0)
     assert len(a.returned) == 0  # the peer has them
-    assert a.next_expiry() is None
+    assert a.next_expiry() == inf
 
 
 def test_records_expire_each_in_its_time_after_others_were_forgotten() -> None:

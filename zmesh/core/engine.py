@@ -17,7 +17,6 @@ from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers, RemotePeer
 from zmesh.core.residents import Residents
 from zmesh.core.turn import Turn
-from zmesh.deadlines import earliest
 from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
 from zmesh.errors import PeerUnknown, UsageError
@@ -110,7 +109,7 @@ class Engine:
         self._peers.local.decompresses = frozenset(local.decompresses)
         self._turn = Turn(self._peers, options.link, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
-        self._membership = Membership(local.node, options, entropy)
+        self._membership = Membership(local.node, options, entropy, self._turn.agenda)
         self._news = LinkNews(
             options, self._turn, entropy, self._membership, self._defects, self._reach
         )
@@ -142,21 +141,13 @@ class Engine:
             self._settle_down()
             if self._drain_until is not None:
                 self._check_drained()
-        self._deadline = None if self._closed else self._next_deadline()
+        self._deadline = None if self._closed else self._turn.agenda.next
         return self._turn.end()
 
     @property
     def deadline(self) -> float | None:
         """When `handle` is due, whatever happens; None: when something does."""
         return self._deadline
-
-    def _next_deadline(self) -> float | None:
-        return earliest(
-            self._turn.agenda.next,
-            self._membership.deadline,
-            self._introductions.deadline,
-            self._drain_until,
-        )
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
@@ -184,13 +175,15 @@ class Engine:
                 touched, turn.touched = turn.touched, {}
                 unsent.update(touched)
                 for peer in touched:
-                    residents.take_events(peer)
+                    if peer.carrier.events:
+                        residents.take_events(peer)
             news.publish_subscribe.flush()
             news.shared_state.flush()
             news.interest.flush()
             news.redelivery.flush()
             news.queues.flush()
-            self._perform_orders()
+            if self._membership.orders:
+                self._perform_orders()
             if turn.touched:
                 continue
             batch, unsent = unsent, {}
@@ -198,7 +191,8 @@ class Engine:
             for peer in batch:
                 if isinstance(peer, RemotePeer):
                     has_news |= residents.write(peer)
-                turn.tell_of_room(peer)
+                if peer.is_full:
+                    turn.tell_of_room(peer)
             if not (has_news or turn.touched):
                 return
 
@@ -378,6 +372,7 @@ class Engine:
 
     def _drain(self, deadline: float) -> None:
         self._drain_until = deadline
+        self._turn.agenda.look_at(deadline)
         self._news.draining = True
         self._news.direct.on_drain()
         for peer in self._peers:

@@ -275,6 +275,7 @@ class Introductions:
         self._doubts = 2
         if self._doubt_at is None:
             self._doubt_at = max(self._turn.now, self._calm_until)
+            self._turn.agenda.look_at(self._doubt_at)
         self.on_timer()
 
     @property
@@ -294,7 +295,10 @@ class Introductions:
         pause = max(_DOUBT_INTERVAL_S, len(inbound) / self._options.doubts_per_second)
         self._calm_until = now + pause
         self._doubts -= 1
-        self._doubt_at = self._calm_until if self._doubts else None
+        self._doubt_at = None
+        if self._doubts:
+            self._doubt_at = self._calm_until
+            self._turn.agenda.look_at(self._doubt_at)
 
     def ask(self, peer: RemotePeer) -> None:
         """Ask a linked peer who it is, and whom it knows."""

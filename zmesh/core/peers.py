@@ -1,6 +1,7 @@
 """The peers a node knows: by id, by name, by path, and what patterns need to know of each."""
 
 from collections.abc import Iterator
+from math import inf
 
 from zmesh.actions import PeerState, PeerView
 from zmesh.errors import AmbiguousPeer, PeerUnknown
@@ -118,6 +119,9 @@ class RemotePeer(Peer):
         self.announced = False  # it has been told in this session what this node is interested in
         self.paths: dict[Path, None] = {}
         self.supplanted: dict[str, None] = {}  # endpoints of it where another node answered since
+        self.is_missed = False  # not present, and how long we have patience is settled
+        self.is_forgotten = False  # no longer in the table
+        self.look_at = inf  # when its link is looked at; early, where that has changed its mind
         self.elsewhere = False  # listens on the loopback of another machine: probes find our own
 
     @property

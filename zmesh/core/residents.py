@@ -1,6 +1,7 @@
 """The peers' links: made when a peer is met, looked at when due, given up when it stays away."""
 
 from dataclasses import replace
+from math import inf
 
 from zmesh.actions import SendPackets
 from zmesh.core.link_news import LinkNews
@@ -78,6 +79,7 @@ class Residents:
     def _forget(self, peer: RemotePeer) -> None:
         self.end(peer, SessionEnd.LINGER_OVER, ByeCode.CLOSED)
         self._peers.remove(peer)
+        peer.is_forgotten = True
         if peer.incarnation:  # what was heard of one that was here says nothing of its return
             self._peers.hints.forget(peer.id)
         self._timers.discard(peer.id)
@@ -105,11 +107,15 @@ class Residents:
         for node in self._timers.due(now):
             peer = self._peers.get(node)
             if peer is not None:
+                peer.look_at = inf
                 peer.link.on_timer(now)
                 touched[peer] = None
         for node in self._patience.due(now):
             peer = self._peers.get(node)
-            if peer is None or peer.present:
+            if peer is None:
+                continue
+            peer.is_missed = False
+            if peer.present:
                 continue
             if peer.link.session is None:
                 self._forget(peer)
@@ -128,16 +134,24 @@ class Residents:
 
         Returns whether there were news: a link may be given up over what it should have sent.
         """
-        if self._peers.get(peer.id) is not peer:
-            return False  # forgotten meanwhile
+        if peer.is_forgotten:
+            return False
+        link = peer.link
         self._send(peer)
-        has_news = self.take_events(peer)
-        self._timers.hasten(peer.id, peer.link.deadline)
-        if peer.present:
-            self._patience.discard(peer.id)
-        elif peer.id not in self._patience:
-            self._patience.set(peer.id, self._turn.now + self._options.link.session_linger)
+        has_news = bool(link.events) and self.take_events(peer)
+        due = link.due
+        if due < peer.look_at:  # what is put off again and again is looked at early, rather
+            peer.look_at = due
+            self._timers.set(peer.id, due)
+        if peer.present is peer.is_missed:
+            self._miss(peer)
         return has_news
+
+    def _miss(self, peer: RemotePeer) -> None:
+        """Begin to have patience with a peer that is not there, or end it: it is."""
+        peer.is_missed = not peer.present
+        patience = self._options.link.session_linger
+        self._patience.set(peer.id, self._turn.now + patience if peer.is_missed else None)
 
     def _send(self, peer: RemotePeer) -> None:
         actions = self._turn.actions

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from math import inf
 from typing import assert_never
 
-from zmesh.deadlines import earliest
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
 from zmesh.ids import LINK_ID_BYTES, NO_LINK, Entropy, LinkId, NodeId, Path, SessionId
@@ -77,9 +76,9 @@ class Link:
         self._limits = limits
         self._entropy = entropy
         self._pool = pool
-        self._events: list[LinkEvent] = []
+        self.events: list[LinkEvent] = []
         self._handshake = Handshake(local, peer, entropy)
-        self._session = Session(options, limits, pool, self._events)
+        self._session = Session(options, limits, pool, self.events)
         self._recovery = Recovery(options, entropy)
         self._verdict = LivenessVerdict(options, self._recovery.round_trip)
         self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
@@ -220,7 +219,7 @@ class Link:
         self._move(Trigger.LEAVE)
         self._leave_path()
         self._verdict.on_left()
-        self._events += self._verdict.take_events()
+        self.events += self._verdict.take_events()
         self._end_session(SessionEnd.CLOSED)
 
     # Inputs
@@ -261,7 +260,7 @@ class Link:
         if isinstance(frame, Fenced):
             self._on_fenced(frame)
         elif isinstance(frame, Error) and frame.code is ErrorCode.DUPLICATE_IDENTITY:
-            self._events.append(happened.Clash(fenced=False))
+            self.events.append(happened.Clash(fenced=False))
         if isinstance(frame, Error | Fenced):
             self._give_up("HELLO was refused", now)
 
@@ -308,7 +307,7 @@ class Link:
             raise ProtocolError(
                 "fenced", f"by incarnation {fenced.incarnation}, which is not newer"
             )
-        self._events.append(happened.Clash(fenced=True))
+        self.events.append(happened.Clash(fenced=True))
 
     def _on_ack(self, ack: Ack, now: float) -> None:
         self._session.on_ack(ack.lanes, ack.credit)
@@ -323,7 +322,7 @@ class Link:
     def _on_bye(self, code: ByeCode, text: str) -> None:
         self._move(Trigger.BYE)
         self._leave_path()
-        self._events.append(happened.LeftBehind(code, text))
+        self.events.append(happened.LeftBehind(code, text))
         self._verdict.on_left()
         self._end_session(SessionEnd.PEER_LEFT)
 
@@ -406,21 +405,24 @@ class Link:
         return self._down_until
 
     @property
+    def due(self) -> float:
+        """When `on_timer` is due; infinity where nothing is."""
+        session, verdict = self._session, self._verdict
+        if self.state is not LinkState.OPEN:
+            waits = (session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
+            return min(waits)
+        return min(
+            session.expiry,
+            inf if self._path_full else session.ack_at,
+            self._recovery.due,
+            verdict.due,
+            verdict.detector.ping_deadline(session.data_pending),
+        )
+
+    @property
     def deadline(self) -> float | None:
         """When `on_timer` is due; None where nothing is."""
-        session, verdict = self._session, self._verdict
-        if self.state is LinkState.OPEN:
-            due = earliest(
-                session.expiry,
-                verdict.deadline,
-                verdict.detector.ping_deadline(session.data_pending),
-                self._recovery.deadline,
-                None if self._path_full else session.ack_at,
-            )
-        else:
-            due = earliest(
-                session.expiry, verdict.deadline, self._lingers_until, self._hello_timer.at
-            )
+        due = self.due
         return None if due == inf else due
 
     # Handshake
@@ -520,7 +522,7 @@ class Link:
         self._writer.start(now)
         self._path_full = False
         self._verdict.on_open(now)
-        self._events.append(self._handshake.announce())
+        self.events.append(self._handshake.announce())
         self._drain_verdict(now)
 
     # Ends
@@ -534,7 +536,7 @@ class Link:
         if self._down_until is None and self.session is not None:
             self._down_until = now + self._options.session_linger
         self._verdict.on_link_down(why, now)
-        self._events.append(happened.PathWanted())
+        self.events.append(happened.PathWanted())
         self._drain_verdict(now)
 
     def _leave_path(self) -> None:
@@ -548,12 +550,12 @@ class Link:
         """Return everything without outcome, and begin anew with empty lanes."""
         ended, self._session = (
             self._session,
-            Session(self._options, self._limits, self._pool, self._events),
+            Session(self._options, self._limits, self._pool, self.events),
         )
         self._counters.duplicates += ended.duplicates
         announced, self._handshake.announced = self._handshake.announced, None
         if announced is not None:
-            self._events.append(happened.SessionEnded(announced, reason))
+            self.events.append(happened.SessionEnded(announced, reason))
         ended.abandon()
 
     def _end_session(self, reason: SessionEnd) -> None:
@@ -565,12 +567,12 @@ class Link:
 
     def _defect(self, kind: str, detail: str) -> None:
         self._counters.defects += 1
-        self._events.append(happened.Defect(kind, detail))
+        self.events.append(happened.Defect(kind, detail))
 
     def _drain_verdict(self, now: float) -> None:
         """Pass on what the verdict says, and act on a peer found lost."""
         events = self._verdict.take_events()
-        self._events += events
+        self.events += events
         for event in events:
             if not isinstance(event, happened.LivenessChanged) or event.new is not Liveness.LOST:
                 continue
@@ -582,10 +584,10 @@ class Link:
 
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
-        if not self._events:
+        if not self.events:
             return []
-        events = list(self._events)
-        self._events.clear()  # the session appends to this very list
+        events = list(self.events)
+        self.events.clear()  # the session appends to this very list
         return events
 
     def packets(self, now: float) -> list[tuple[Path, Packet]]:

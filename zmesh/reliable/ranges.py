@@ -186,7 +186,7 @@ class Watermark:
         way there is nothing to keep of what came with them.
         """
         cum, above = self.cum, self.above
-        if first == cum + 1 and not above and last > cum:
+        if first == cum + 1 and not above.count and last > cum:
             self.cum = last
             return [(first, last)]
         if first <= cum:

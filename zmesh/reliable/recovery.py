@@ -5,6 +5,7 @@ probe is a PING, whose answer tells exactly what the peer lacks.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from zmesh.errors import ProtocolError
@@ -33,8 +34,8 @@ class SentPacket:
 
     def is_covered(self) -> bool:
         """Return whether the peer has everything that was in it."""
-        for window, first, last in self.pieces:  # noqa: SIM110  # one or two: no generator
-            if not window.covers(first, last):
+        for window, first, last in self.pieces:  # one or two: no generator
+            if last > window.acked.cum and not window.covers(first, last):
                 return False
         return True
 
@@ -49,8 +50,8 @@ class Recovery:
         self._rate = DeliveryRate()
         self._sent: dict[int, SentPacket] = {}
         self._next_number = 1
-        self._loss_at: float | None = None
-        self._probe_at: float | None = None
+        self._loss_at = inf
+        self._probe_at = inf
         self._largest = 0  # packet the peer has acknowledged
         self._jitter = 1.0  # of the probe timer: another with every link and probe
         self.probes_unanswered = 0
@@ -66,7 +67,7 @@ class Recovery:
     def stop(self) -> None:
         """Forget what is under way: the link was given up."""
         self._sent.clear()
-        self._loss_at = self._probe_at = None
+        self._loss_at = self._probe_at = inf
         self._largest = 0
         self.probes_unanswered = 0
         self._rate = DeliveryRate()
@@ -88,10 +89,8 @@ class Recovery:
         return self._rate.in_flight_max(self.round_trip, self._options.in_flight_bytes_min)
 
     @property
-    def deadline(self) -> float | None:
-        """When `on_timer` wants to be called; None where nothing is under way."""
-        if self._loss_at is None or self._probe_at is None:
-            return self._probe_at if self._loss_at is None else self._loss_at
+    def due(self) -> float:
+        """When `on_timer` wants to be called; infinity where nothing is under way."""
         return min(self._loss_at, self._probe_at)
 
     def next_number(self) -> int:
@@ -131,14 +130,14 @@ class Recovery:
             self._arm(now)
         self._largest = max(self._largest, largest)
         if not self._sent:
-            self._loss_at = None
+            self._loss_at = inf
             return []
         return self._find_lost(now)
 
     def _find_lost(self, now: float) -> list[Piece]:
         """Give up packets that later ones overtook, by count or by time (section 6.1)."""
         largest = self._largest
-        self._loss_at = None
+        self._loss_at = inf
         delay = self.round_trip.loss_delay()
         lost: list[int] = []
         for number, packet in self._sent.items():
@@ -146,7 +145,7 @@ class Recovery:
                 break
             if number <= largest - self._options.packet_threshold or packet.sent_at + delay <= now:
                 lost.append(number)
-            elif self._loss_at is None:
+            elif self._loss_at == inf:
                 self._loss_at = packet.sent_at + delay
         pieces: list[Piece] = []
         for number in lost:
@@ -155,15 +154,15 @@ class Recovery:
             self.packets_lost += 1
             pieces += packet.pieces
         if not self._sent:
-            self._probe_at = None
+            self._probe_at = inf
         return pieces
 
     def on_timer(self, now: float) -> tuple[list[Piece], bool]:
         """Return what is lost by now, and whether a PING is due as a probe."""
         lost: list[Piece] = []
-        if self._loss_at is not None and self._loss_at <= now:
+        if self._loss_at <= now:
             lost = self._find_lost(now)
-        probe = self._probe_at is not None and self._probe_at <= now
+        probe = self._probe_at <= now
         if probe:
             self.probes_unanswered += 1
             self._jitter = self._draw_jitter()
@@ -172,7 +171,7 @@ class Recovery:
 
     def _arm(self, now: float) -> None:
         if not self._sent:
-            self._probe_at = None
+            self._probe_at = inf
             return
         timeout = self.round_trip.probe_timeout(self.probes_unanswered, self._jitter)
         self._probe_at = now + timeout

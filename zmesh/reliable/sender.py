@@ -9,11 +9,11 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, repeat
+from itertools import accumulate, islice, repeat
 from typing import Generic, TypeVar, assert_never, cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Outcome, Record, Tag, Ticket, sizes_of, with_extra
+from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
@@ -30,6 +30,8 @@ Chunk = tuple[int, list[T], int]
 def control_size(record: Control) -> int:
     """Return about how many bytes a control record takes on the wire."""
     match record:
+        case Settle(_, outcomes, ()):
+            return 20 * len(outcomes)
         case Settle(_, outcomes, details):
             return 20 * len(outcomes) + sum(30 + 4 * len(reason) for _, reason, _ in details)
         case Gap(_, ranges):
@@ -57,6 +59,10 @@ class SendWindow(Generic[T]):
     def enqueue(self, items: Sequence[T]) -> tuple[int, int]:
         """Give each item its number; return the first and the last."""
         first = self.next_seq
+        if len(items) == 1:
+            self.items[first] = items[0]
+            self.next_seq = first + 1
+            return first, first
         self.next_seq = first + len(items)
         self.items.update(zip(range(first, self.next_seq), items, strict=True))
         return first, self.next_seq - 1
@@ -66,12 +72,14 @@ class SendWindow(Generic[T]):
 
         Raises ProtocolError where the peer acknowledges what was never sent.
         """
-        self._check_sent(ranges[-1][1] if ranges else cum)
         acked = self.acked
+        if cum == acked.cum and not ranges:  # as with most ACKs of a lane that is told along
+            return []
+        self._check_sent(ranges[-1][1] if ranges else cum)
         new = (acked.add(acked.cum + 1, cum) or []) if cum > acked.cum else []
         for first, last in ranges:
             new += acked.add(first, last) or []
-        if self.resend:
+        if self.resend.count:
             for first, last in new:
                 self.resend.remove(first, last)
         return new
@@ -124,7 +132,9 @@ class ControlQueue(SendWindow[Control]):
     @property
     def ready(self) -> bool:
         """Whether something can be (re)transmitted now."""
-        return self.next_transmit <= self._last or bool(self.resend)
+        return self.next_transmit < self.next_seq and (
+            self.next_transmit <= self.acked.cum + self._window
+        ) or self.resend.count > 0
 
     def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
         """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
@@ -134,8 +144,13 @@ class ControlQueue(SendWindow[Control]):
 
     def take(self, budget: int, count_max: int) -> Chunk[Control]:
         """Return the next records, about `budget` bytes and at least one; only when `ready`."""
-        resending = bool(self.resend)
+        resending = self.resend.count > 0
         first, last = self.resend.pop_first() if resending else (self.next_transmit, self._last)
+        if first == last:  # as mostly: what one turn settled
+            record = self.items[first]
+            if not resending:
+                self.next_transmit = first + 1
+            return first, [record], control_size(record)
         size, records = 0, list[Control]()
         for seq in range(first, min(last, first + count_max - 1) + 1):
             record = self.items[seq]
@@ -233,6 +248,11 @@ class OutgoingLane(SendWindow[Record]):
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
             self.waiting_since = now
+        if len(records) == 1:
+            size = size_of(records[0])
+            self.queued_bytes += size
+            self._sizes[self.next_seq] = size
+            return self.enqueue(records)
         sizes = sizes_of(records)
         self.queued_bytes += sum(sizes)
         first, last = self.enqueue(records)
@@ -253,30 +273,32 @@ class OutgoingLane(SendWindow[Record]):
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
-        self.seq_limit = max(self.seq_limit, seq_limit)
-        self.bytes_limit = max(self.bytes_limit, bytes_limit)
+        if seq_limit > self.seq_limit:
+            self.seq_limit = seq_limit
+        if bytes_limit > self.bytes_limit:
+            self.bytes_limit = bytes_limit
 
     @property
     def waiting(self) -> bool:
         """Whether something is not yet transmitted, with or without credit for it."""
-        return self.next_transmit < self.next_seq or bool(self.resend)
+        return self.next_transmit < self.next_seq or self.resend.count > 0
 
     @property
     def ready(self) -> bool:
         """Whether something can be transmitted now."""
-        if self.resend:
-            return True
         seq = self.next_transmit
-        if seq >= self.next_seq or seq > self.seq_limit:
-            return False
-        return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit
+        if seq < self.next_seq and seq <= self.seq_limit:
+            return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit or (
+                self.resend.count > 0
+            )
+        return self.resend.count > 0
 
     def take(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
         """Return the next records to transmit, about `budget` bytes of them and at least one.
 
         None where what was ready has meanwhile been settled or become a hole.
         """
-        chunk = self._take_lost(budget, count_max) if self.resend else None
+        chunk = self._take_lost(budget, count_max) if self.resend.count else None
         if chunk is None:
             chunk = self._take_new(budget, count_max)
         if chunk is None:
@@ -288,7 +310,7 @@ class OutgoingLane(SendWindow[Record]):
 
     def _take_lost(self, budget: int, count_max: int) -> Chunk[Record] | None:
         items, gone = self.items, self._gone
-        while self.resend:
+        while self.resend.count:
             seq, last = self.resend.pop_first()
             while seq <= last and (seq not in items or seq in gone):
                 seq += 1
@@ -308,6 +330,8 @@ class OutgoingLane(SendWindow[Record]):
     def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
         items, seq = self.items, self.next_transmit
         last = min(self.next_seq - 1, self.seq_limit)
+        if seq == last and seq in items:  # one record, as when somebody waits for each
+            return self._take_single(seq)
         while seq <= last and seq not in items:
             seq += 1
         if seq > self.next_transmit:
@@ -320,6 +344,14 @@ class OutgoingLane(SendWindow[Record]):
         self.next_transmit = seq + len(records)
         self.sent_bytes += size
         return (seq, records, size) if records else None
+
+    def _take_single(self, seq: int) -> Chunk[Record] | None:
+        size = self._sizes[seq]
+        if self.sent_bytes + size > self.bytes_limit:
+            return None
+        self.next_transmit = seq + 1
+        self.sent_bytes += size
+        return seq, [self.items[seq]], size
 
     def _run(self, first: int, last: int, budget: int) -> list[Record]:
         """Return records from `first` on without a hole, as many as may fill the budget."""
@@ -356,16 +388,22 @@ class OutgoingLane(SendWindow[Record]):
         self._check_sent(last)
         tickets: list[Ticket] = []
         returned: list[Returned] = []
+        is_accepted = outcome is Outcome.ACCEPTED
         for span in self._between(first, last):
-            low, high = max(first, span.first), min(last, span.last)
-            if outcome is not Outcome.ACCEPTED or span.whole is not None:
-                accepted = self._end(span, low, high, outcome, details, returned)
+            if is_accepted and span.first == span.last and span.whole is None:
+                accepted, span.remaining = 1, 0  # dropped below: records posted one by one
             else:
-                accepted = len(self._drop(low, high))
-                span.remaining -= accepted
+                low, high = max(first, span.first), min(last, span.last)
+                if not is_accepted or span.whole is not None:
+                    accepted = self._end(span, low, high, outcome, details, returned)
+                else:
+                    accepted = len(self._drop(low, high))
+                    span.remaining -= accepted
             if accepted:
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
+        if is_accepted:
+            self._drop(first, last)
         return tickets, returned
 
     def _end(
@@ -405,6 +443,8 @@ class OutgoingLane(SendWindow[Record]):
 
     def _drop(self, first: int, last: int) -> list[Record]:
         """Forget the numbers and return the records that were still kept for them."""
+        if first == last:
+            return self._drop_single(first)
         popped = map(self.items.pop, range(first, last + 1), repeat(None))
         dropped = [record for record in popped if record is not None]
         self.queued_bytes -= sum(map(self._sizes.pop, range(first, last + 1), repeat(0)))
@@ -414,6 +454,15 @@ class OutgoingLane(SendWindow[Record]):
         if self._gone:
             self._gone.difference_update(range(first, last + 1))
         return dropped
+
+    def _drop_single(self, seq: int) -> list[Record]:
+        record = self.items.pop(seq, None)
+        if record is None:
+            return []
+        self.queued_bytes -= self._sizes.pop(seq)
+        self.deadlines.pop(seq, None)
+        self._gone.discard(seq)
+        return [record]
 
     def _forget_ended(self) -> None:
         spans = self._spans
@@ -426,8 +475,9 @@ class OutgoingLane(SendWindow[Record]):
 
     def _between(self, first: int, last: int) -> list[Span]:
         """Return the live spans that overlap `first..last`, ascending."""
-        self._forget_ended()
         spans = self._spans
+        if spans and not spans[0].remaining:
+            self._forget_ended()
         low, high = 0, len(spans)
         if spans and spans[0].last >= first:  # settled in the order sent, as most are
             high = 0
@@ -438,10 +488,11 @@ class OutgoingLane(SendWindow[Record]):
             else:
                 high = middle
         found = []
-        while low < len(spans) and spans[low].first <= last:
-            if spans[low].remaining:
-                found.append(spans[low])
-            low += 1
+        for span in islice(spans, low, None):
+            if span.first > last:
+                break
+            if span.remaining:
+                found.append(span)
         return found
 
     # Giving up

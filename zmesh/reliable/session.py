@@ -6,8 +6,9 @@ paths or liveness; the link moves its records and acknowledgements.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 from operator import itemgetter
-from typing import assert_never
+from typing import Final, assert_never
 
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
@@ -28,6 +29,8 @@ DEADLINES_MIN = 1024
 """Fewer are not worth being looked through."""
 
 _BODY = itemgetter(2)
+
+_NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
 
 KEYS_MIN = 1024
 """So many keys are remembered before those that are done are looked for."""
@@ -62,7 +65,7 @@ class Session:
         self._keys_max = KEYS_MIN  # when to look for keys that are done
         self._was_full = False
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
-        self.ack_at: float | None = None  # when it is to be told at the latest
+        self.ack_at = inf  # when it is to be told at the latest
         self._ack_messages = 0
         self._settle_now = False
 
@@ -124,8 +127,11 @@ class Session:
         ttl: float | None,
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
-        out = self._outgoing(lane)
-        largest = max(map(len, map(_BODY, records)))
+        out = self.outgoing.get(lane) or self._outgoing(lane)
+        if len(records) == 1:
+            largest = len(records[0][2])
+        else:
+            largest = max(map(len, map(_BODY, records)))
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
@@ -141,7 +147,8 @@ class Session:
                 last = self._submit_one(out, record, ticket, now, ttl)
         if key is not None:
             self._note_key(key, lane, last)
-        self._was_full = self._was_full or self.room_messages <= 0
+        if not self._was_full:
+            self._was_full = self.room_messages <= 0
         return first, last
 
     def _submit_one(
@@ -222,7 +229,8 @@ class Session:
         self.ack_lanes.add(lane)
         self._offer_room()
         if lazy:
-            self._ack_within(now)
+            if self.ack_at == inf:
+                self.ack_at = now + self._options.ack_delay_max
         else:
             self._settle_now = True
         return True
@@ -255,9 +263,9 @@ class Session:
             self._events.append(Room())
 
     @property
-    def expiry(self) -> float | None:
-        """When `expire` has something to do."""
-        return self._deadlines[0][0] if self._deadlines else None
+    def expiry(self) -> float:
+        """When `expire` has something to do; infinity: never."""
+        return self._deadlines[0][0] if self._deadlines else inf
 
     def abandon(self) -> None:
         """End the session, and return every record without outcome. Use another from now on."""
@@ -271,18 +279,19 @@ class Session:
 
     def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> None:
         """Take in DATA; ProtocolError where it is over credit."""
-        incoming = self._incoming(lane)
+        incoming = self.incoming.get(lane) or self._incoming(lane)
         self.ack_lanes.add(lane)
         duplicates = incoming.duplicates
         before, rooms_used = incoming.released, self._rooms.used
         self._events += incoming.on_data(first, records, now, self._is_released)
         self._ack_messages += len(records)
-        if incoming.duplicates > duplicates or incoming.received.above:
+        if incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
-        else:
-            self._ack_within(now)
+        elif self.ack_at == inf:
+            self.ack_at = now + self._options.ack_delay_max
         if incoming.released > before:
-            self._release_successors(now)
+            if len(self.incoming) > 1:
+                self._release_successors(now)
             if self._rooms.used < rooms_used:
                 self._offer_room()
 
@@ -306,23 +315,32 @@ class Session:
 
     def on_ack(self, lanes: LaneAcks, credit: LaneCredits) -> None:
         """Note what the peer has, and what more it allows; ProtocolError where it lies."""
+        outgoing = self.outgoing
         for number, cum, ranges in lanes:
             if number == CONTROL_LANE:
                 self.control_out.acknowledge(cum, ranges)
-            elif cum or ranges or number in self.outgoing:
+            elif number in outgoing:
+                outgoing[number].on_ack(cum, ranges)
+            elif cum or ranges:
                 self._outgoing(number).on_ack(cum, ranges)
         for number, seq_limit, bytes_limit in credit:
-            self._grant(number, seq_limit, bytes_limit)
+            if number in outgoing:
+                outgoing[number].grant(seq_limit, bytes_limit)
+            else:
+                self._grant(number, seq_limit, bytes_limit)
 
     def _on_settle(self, record: Settle) -> None:
-        lane = self._outgoing(record.lane)
-        details = {seq: (reason, delay / 1000) for seq, reason, delay in record.details}
+        lane = self.outgoing.get(record.lane) or self._outgoing(record.lane)
+        details = _NO_DETAILS
+        if record.details:
+            details = {seq: (reason, delay / 1000) for seq, reason, delay in record.details}
         for outcome, first, last in record.outcomes:
             tickets, returned = lane.on_settled(outcome, first, last, details)
             if tickets:
                 self._events.append(Accepted(tickets))
             self._events += returned
-        self._note_room()
+        if self._was_full:
+            self._note_room()
 
     def _on_gap(self, record: Gap, now: float) -> None:
         incoming = self._incoming(record.lane)
@@ -336,7 +354,9 @@ class Session:
 
     def _offer_room(self) -> None:
         """Let transfers that wait for room have what was freed; they hold credit until then."""
-        self.ack_lanes.update(n for n, lane in self.incoming.items() if lane.find_room())
+        for number, lane in self.incoming.items():
+            if lane.transfer is not None and lane.find_room():
+                self.ack_lanes.add(number)
 
     def _is_released(self, lane: int, seq: int) -> bool:
         incoming = self.incoming.get(lane)
@@ -357,9 +377,10 @@ class Session:
 
     def must_speak(self, now: float) -> bool:
         """Whether an acknowledgement or a settlement is due by itself."""
-        return self._settle_now or (
-            self.ack_at is not None
-            and (self.ack_at <= now or self._ack_messages >= self._options.ack_every_messages)
+        return (
+            self._settle_now
+            or self.ack_at <= now
+            or self._ack_messages >= self._options.ack_every_messages
         )
 
     def gather_control(self) -> None:
@@ -398,7 +419,7 @@ class Session:
                 granted.append((number, *incoming.credit.grant(now, round_trip)))
             acks.append((number, received.cum, received.above.as_tuple(self._limits.ranges_max)))
         self.ack_lanes.clear()
-        self.ack_at = None
+        self.ack_at = inf
         self._ack_messages = 0
         return tuple(acks), tuple(granted)
 
@@ -459,10 +480,11 @@ class Session:
             if state is not None:
                 self._grant(number, state.seq_limit, state.bytes_limit)
         self.ack_lanes.clear()  # the handshake has just told everything
-        self.ack_at = None
+        self.ack_at = inf
+        self._ack_messages = 0
 
     def _ack_within(self, now: float) -> None:
-        if self.ack_at is None:
+        if self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
 
     def _grant(self, lane: int, seq_limit: int, bytes_limit: int) -> None:

@@ -57,8 +57,13 @@ class ControlInbox:
     def on_data(self, first: int, records: Sequence[Control]) -> list[Control]:
         """Return the records that are next in order; ProtocolError for numbers far ahead."""
         last = first + len(records) - 1
-        if last > self.received.cum + self._window:
+        received = self.received
+        if last > received.cum + self._window:
             raise ProtocolError("credit", f"control record {last} is too far ahead")
+        if first == received.cum + 1 and not self.early:  # in order, as nearly all are
+            received.add(first, last)
+            self._released = last
+            return list(records)
         for start, end in self.received.add(first, last) or []:
             for seq in range(start, end + 1):
                 self.early[seq] = records[seq - first]

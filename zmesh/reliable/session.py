@@ -97,13 +97,9 @@ class Session:
         """Records that came more than once."""
         return sum(lane.duplicates for lane in self.incoming.values())
 
-    @property
-    def has_ready_lane(self) -> bool:
-        """Whether a lane could transmit now, as far as credit goes."""
-        for lane in self.outgoing.values():  # noqa: SIM110  # one or two: no generator
-            if lane.ready:
-                return True
-        return False
+    def ready_lanes(self) -> list[OutgoingLane]:
+        """Return the lanes that could transmit now, as far as credit goes."""
+        return [lane for lane in self.outgoing.values() if lane.ready]
 
     @property
     def data_pending(self) -> bool:
@@ -298,7 +294,8 @@ class Session:
     def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
         """Take in control records, each once and in order."""
         self.ack_lanes.add(CONTROL_LANE)
-        self._ack_within(now)
+        if self.ack_at == inf:
+            self.ack_at = now + self._options.ack_delay_max
         news: list[Interest | Drain] = []
         for record in self.control_in.on_data(first, records):
             match record:
@@ -394,7 +391,10 @@ class Session:
     @property
     def has_gaps(self) -> bool:
         """Whether a lane has passed numbers that will not come, and nobody was told."""
-        return any(lane.gaps for lane in self.outgoing.values())
+        for lane in self.outgoing.values():  # noqa: SIM110  # one or two: no generator
+            if lane.gaps:
+                return True
+        return False
 
     def gather_gaps(self) -> None:
         """Turn the gaps of all lanes into control records."""
@@ -414,10 +414,12 @@ class Session:
             if number == CONTROL_LANE:
                 received = self.control_in.received
             else:
-                incoming = self._incoming(number)
+                incoming = self.incoming.get(number) or self._incoming(number)
                 received = incoming.received
                 granted.append((number, *incoming.credit.grant(now, round_trip)))
-            acks.append((number, received.cum, received.above.as_tuple(self._limits.ranges_max)))
+            above = received.above
+            ranges = above.as_tuple(self._limits.ranges_max) if above.count else ()
+            acks.append((number, received.cum, ranges))
         self.ack_lanes.clear()
         self.ack_at = inf
         self._ack_messages = 0
@@ -482,10 +484,6 @@ class Session:
         self.ack_lanes.clear()  # the handshake has just told everything
         self.ack_at = inf
         self._ack_messages = 0
-
-    def _ack_within(self, now: float) -> None:
-        if self.ack_at == inf:
-            self.ack_at = now + self._options.ack_delay_max
 
     def _grant(self, lane: int, seq_limit: int, bytes_limit: int) -> None:
         """Note credit; a lane that was never used is not made for it."""

@@ -4,6 +4,7 @@ Where there are many, checks run over whole columns of a DATA frame at C speed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from operator import itemgetter
 from typing import Final, cast
 
@@ -44,6 +45,14 @@ _INTEGER_TAGS: Final = frozenset(
         (Tag.TTL_MS, Tag.MESSAGE_ID, Tag.ATTEMPT, Tag.CORRELATION, Tag.KEPT, Tag.RETAINED),
     )
 )
+_INTEGER_TAGS_TOGETHER: Final = frozenset(
+    tags
+    for count in range(1, len(_INTEGER_TAGS) + 1)
+    for tags in combinations(sorted(_INTEGER_TAGS), count)
+)
+"""All ascending tags that an integer follows each."""
+
+_INTEGERS: Final = {int}
 _BODY = itemgetter(2)
 
 
@@ -165,6 +174,11 @@ def _uneven_columns(records: Fields) -> tuple[Column, Column, Column, Column]:
 
 def _check_extras(extras: object, limits: WireLimits) -> None:
     fields = array(extras, "extras", limits.extras_max)
+    # Where all of it is integers, as in requests and replies, it is looked at as a whole.
+    if set(map(type, fields)) == _INTEGERS and fields[::2] in _INTEGER_TAGS_TOGETHER:
+        values = cast("tuple[int, ...]", fields[1::2])
+        if len(fields) % 2 == 0 and min(values) >= 0 and max(values) <= COUNT_MAX:
+            return
     if not fields or len(fields) % 2:
         raise malformed("extras are not pairs of tag and value")
     previous = 0

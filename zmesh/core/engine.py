@@ -168,7 +168,7 @@ class Engine:
 
     def _settle_down(self) -> None:
         """Pass events and orders on until all is quiet; then let links write their packets."""
-        turn, residents, news = self._turn, self._residents, self._news
+        turn, residents = self._turn, self._residents
         unsent: dict[Peer, None] = {}
         while True:
             while turn.touched:
@@ -177,11 +177,7 @@ class Engine:
                 for peer in touched:
                     if peer.carrier.events:
                         residents.take_events(peer)
-            news.publish_subscribe.flush()
-            news.shared_state.flush()
-            news.interest.flush()
-            news.redelivery.flush()
-            news.queues.flush()
+            self._news.flush()
             if self._membership.orders:
                 self._perform_orders()
             if turn.touched:

@@ -5,6 +5,7 @@ from math import inf
 
 from zmesh.actions import PeerState, PeerView
 from zmesh.errors import AmbiguousPeer, PeerUnknown
+from zmesh.events import Source
 from zmesh.ids import NODE_ID_BYTES, NodeId, Path, SessionId, short
 from zmesh.message import InterestKind, Ticket
 from zmesh.options import NodeOptions
@@ -40,6 +41,7 @@ class Peer:
             kind: {} for kind in InterestKind
         }
         self.selected: dict[str, int] = {}  # patterns it wants some of, with their subscriptions
+        self.sources: dict[int, Source] = {}  # of what comes from it, by lane
         self.calls = 0  # our calls it has not answered
         self.open_in = 0  # numbers delivered from it and not yet settled
         self.stale_in = 0  # the same of sessions that are over

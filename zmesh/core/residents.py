@@ -157,7 +157,7 @@ class Residents:
         actions = self._turn.actions
         for path, packet in peer.link.packets(self._turn.now):
             try:
-                parts = self._encode(packet)
+                parts = encode(packet, self._options.wire, self._options.link.inline_bytes_max)
             except ProtocolError as error:
                 parts = self._encode_some(peer, packet, error)
             if not parts:

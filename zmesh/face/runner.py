@@ -213,7 +213,8 @@ class Runner:
             self._events.insert(0, LoopLate(lag))
             self._wake_at = now  # told once
         events, self._events = self._events, []
-        events += self.settlements.take()
+        if self.settlements.pending:
+            events += self.settlements.take()
         if events:
             self._is_in_turn = True
             try:
@@ -236,6 +237,8 @@ class Runner:
     def _plan_timer(self, now: float) -> None:
         """Leave the timer where it comes early enough: a spare wake-up is the cheaper way."""
         deadline = self._engine.deadline
+        if self._timer is not None and (deadline is None or self._wake_at <= deadline):
+            return  # it never comes later than a tick from now
         wake_at = now + TICK if deadline is None else max(now, min(deadline, now + TICK))
         if self._timer is not None:
             if self._wake_at <= wake_at:

@@ -108,6 +108,7 @@ class JobsTaken:
         self._held: dict[MessageId, _Held] = {}
         self._places: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
         self._touched: dict[_Queue, None] = {}  # where something may be granted
+        self.gathered = (self._touched,)  # empty: nothing to flush
         self._control = InternalTicket(0)
         self.duplicates = 0
 
@@ -285,9 +286,8 @@ class JobsTaken:
 
     def flush(self) -> None:
         """Grant what room there is."""
-        if not self._touched:
-            return
-        touched, self._touched = self._touched, {}
+        touched = list(self._touched)
+        self._touched.clear()
         for queue in touched:
             if queue.pulls:
                 self._grant(queue)

@@ -48,6 +48,7 @@ class PublishSubscribe:
         self._options = options
         self._subscribers: dict[NodeId, _Subscriber] = {}
         self._eager: dict[Peer, _Subscriber] = {}  # for whom something waits here
+        self.gathered = (self._eager, interest.wanted.news)  # all empty: nothing to flush
         self.filters = Filters(options)
         self.retained = Retained(options.retained_max, options.retained_bytes_max)
         self.unwanted = 0  # arrived though no subscription wants them (any more)
@@ -176,8 +177,6 @@ class PublishSubscribe:
 
     def flush(self) -> None:
         """Note which subscriptions came or went, and send what waits where there is room."""
-        if not (self._eager or self._interest.wanted.has_news):
-            return
         for wanted, has_begun in self._interest.wanted.take_news():
             if has_begun:
                 self._on_begun(wanted)

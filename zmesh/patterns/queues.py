@@ -21,6 +21,7 @@ class Queues:
         self._turn = turn
         self.pushed = WorkQueue(turn, options, redelivery)
         self.taken = JobsTaken(turn, interest, options)
+        self.gathered = (*self.pushed.gathered, *self.taken.gathered)
 
     @property
     def deadline(self) -> float | None:

@@ -68,6 +68,7 @@ class Redelivery:
         self._retries: dict[int, _Retry] = {}
         self._due: Deadlines[int] = Deadlines(turn.agenda)
         self._unsent: list[_Retry] = []  # back from a session that ended, safe to send again
+        self.gathered = (self._unsent,)  # empty: nothing to flush
         self._numbered = 0
         self.dead_letters: deque[DeadLetter] = deque()  # oldest first
         self._dead_bytes = 0
@@ -165,9 +166,8 @@ class Redelivery:
 
         It came back lane by lane; messages of one key must not overtake each other for that.
         """
-        if not self._unsent:
-            return
-        unsent, self._unsent = self._unsent, []
+        unsent = self._unsent[:]
+        self._unsent.clear()
         for retry in sorted(unsent, key=lambda retry: retry.ticket.order):
             self._resubmit(retry)
 
@@ -207,7 +207,7 @@ class Redelivery:
         """Fail what waits for a peer that will not come back."""
         gone = [retry for retry in self._unsent if retry.peer is peer]
         if gone:
-            self._unsent = [retry for retry in self._unsent if retry.peer is not peer]
+            self._unsent[:] = [retry for retry in self._unsent if retry.peer is not peer]
         self._fail_retries(gone + self._take_all(peer), kind, reason)
 
     def on_restarted(self, peer: Peer, reason: str) -> None:

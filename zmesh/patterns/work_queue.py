@@ -9,6 +9,8 @@ consumers, and stay with one as long as the consumers do. `jobs_taken` is the ot
 from itertools import count
 from typing import Final
 
+from collections.abc import Sequence
+
 from zmesh.actions import PeerState, QueueRoomChanged
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
@@ -45,6 +47,7 @@ class WorkQueue:
         self._served: dict[NodeId, dict[str, None]] = {}  # queues with an outlet, by consumer
         self._with: dict[NodeId, dict[Attempt, None]] = {}  # attempts under way, by consumer
         self._touched: dict[JobQueue, None] = {}  # where something may be bound or told
+        self.gathered = (self._touched,)  # empty: nothing to flush
         self._paused: Deadlines[Job] = Deadlines(turn.agenda)  # until they may leave
         self._expiry: Deadlines[Job] = Deadlines(turn.agenda)
         self._numbers = count(1)
@@ -224,7 +227,8 @@ class WorkQueue:
     def flush(self) -> None:
         """Bind what can be bound, and tell of what cannot."""
         while self._touched:
-            touched, self._touched = self._touched, {}
+            touched = list(self._touched)
+            self._touched.clear()
             for queue in touched:
                 self._bind(queue)
                 self._offer_all(queue)
@@ -265,7 +269,7 @@ class WorkQueue:
 
     # Outcomes
 
-    def on_accepted(self, peer: Peer, tickets: list[Ticket]) -> None:
+    def on_accepted(self, peer: Peer, tickets: Sequence[Ticket]) -> None:
         """Note which of a peer's tickets are of jobs."""
         if peer.id not in self._with:
             return

@@ -189,7 +189,7 @@ class Link:
         With `lazy` it may wait for other traffic, at most `ack_delay_max`. Returns False where
         the session is over or the numbers were settled before.
         """
-        if session != self.session:
+        if session != self._handshake.session:
             return False
         return self._session.settle(lane, first, last, outcome, reason, delay, lazy=lazy, now=now)
 
@@ -226,19 +226,20 @@ class Link:
 
     def on_packet(self, path: Path, packet: Packet, now: float) -> None:
         """Take a packet from this peer; whatever it holds, nothing is raised."""
-        if self.state is LinkState.CLOSED or self._conduct.refused(now):
+        if self.state is LinkState.CLOSED or now < self._conduct.refused_until:
             return
         try:
             self._route(path, packet, now)
         except ProtocolError as error:
             self._on_violation(error, now)
-        self._drain_verdict(now)
+        if self._verdict.events:
+            self._drain_verdict(now)
 
     def _route(self, path: Path, packet: Packet, now: float) -> None:
         frame = packet.frames[0]
-        if isinstance(frame, Hello):
+        if type(frame) is Hello:
             self._on_hello(path, packet.link, frame, now)
-        elif isinstance(frame, Welcome):
+        elif type(frame) is Welcome:
             self._on_welcome(path, packet.link, frame, now)
         elif packet.link == self._link_id and path == self.path:
             if self.state is LinkState.CALLING:
@@ -271,20 +272,22 @@ class Link:
         self._counters.packets_received += 1
         self._writer.on_packet(packet.number, now)
         self._verdict.on_heard(now)
-        self._drain_verdict(now)
-        for frame in packet.frames:
-            self._on_frame(frame, now)
-            if self.state is not LinkState.OPEN:
-                return
-
-    def _on_frame(self, frame: Frame, now: float) -> None:
-        match frame:
-            case Data(lane, first_seq, records):
-                self._session.on_data(lane, first_seq, records, now)
-            case Ack():
+        if self._verdict.events:
+            self._drain_verdict(now)
+        for frame in packet.frames:  # these three are in nearly every packet, and end no link
+            if type(frame) is Ack:
                 self._on_ack(frame, now)
-            case ControlData(first_seq, records):
-                self._session.on_control(first_seq, records, now)
+            elif type(frame) is Data:
+                self._session.on_data(frame.lane, frame.first_seq, frame.records, now)
+            elif type(frame) is ControlData:
+                self._session.on_control(frame.first_seq, frame.records, now)
+            else:
+                self._on_rare_frame(frame, now)
+                if self.state is not LinkState.OPEN:
+                    return
+
+    def _on_rare_frame(self, frame: Frame, now: float) -> None:
+        match frame:
             case Ping(nonce):
                 self._writer.pong = nonce
                 self._session.tell_all()
@@ -297,7 +300,7 @@ class Link:
                 self._give_up("fenced", now)
             case Error(code, text):
                 self._on_error(code, text, now)
-            case Who() | Iam() | Hello() | Welcome():
+            case Who() | Iam() | Hello() | Welcome() | Ack() | Data() | ControlData():
                 raise ProtocolError("misplaced", f"{type(frame).__name__} inside a link")
             case _:
                 assert_never(frame)
@@ -312,7 +315,8 @@ class Link:
     def _on_ack(self, ack: Ack, now: float) -> None:
         self._session.on_ack(ack.lanes, ack.credit)
         lost = self._recovery.on_ack(ack.largest, ack.delay_us / 1_000_000, now)
-        self._resend(lost)
+        if lost:
+            self._resend(lost)
 
     def _resend(self, lost: Sequence[Piece]) -> None:
         count = sum(window.on_lost(first, last) for window, first, last in lost)

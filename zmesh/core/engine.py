@@ -5,8 +5,8 @@ packets; acknowledgements, settlements and data share them. Its cost grows with 
 not with the peers known. `deadline` says when the next turn is due without any event.
 """
 
-from collections.abc import Iterable
-from typing import assert_never
+from collections.abc import Callable, Iterable
+from typing import Any, assert_never
 
 from zmesh.actions import Action, Drained, HangUp, PeerView
 from zmesh.core.defects import Defects
@@ -117,6 +117,15 @@ class Engine:
         self._introductions = Introductions(
             local, options, self._turn, self._membership, self._defects, self._residents.admit
         )
+        self._frequent: dict[type[Event], Callable[[Any], None]] = {  # found without a search
+            PacketsReceived: self._on_packets,
+            SettleDeliveries: self._on_settled,
+            Reply: self._news.serving.on_reply,
+            Call: self._news.calls.on_call,
+            Post: self._news.direct.on_post,
+            Publish: self._news.publish_subscribe.on_publish,
+            Push: self._news.queues.on_command,
+        }
         self._deadline: float | None = None
         self._drain_until: float | None = None
         self._drained = False
@@ -133,7 +142,11 @@ class Engine:
         for event in events:
             if self._closed:
                 break
-            self._on_event(event)
+            on_event = self._frequent.get(type(event))
+            if on_event is not None:
+                on_event(event)
+            else:
+                self._on_event(event)
         if not self._closed:
             if self._deadline is not None and self._deadline <= now:
                 self._do_what_is_due()
@@ -199,36 +212,30 @@ class Engine:
             if isinstance(order, HangUp):
                 self._introductions.on_hung_up(order.path)
 
-    # Events, the frequent ones first
+    # Events
 
-    def _on_event(self, event: Event) -> None:  # noqa: C901  # one case a kind of event
+    def _on_packets(self, received: PacketsReceived) -> None:
+        for path, parts in received.packets:
+            self._introductions.on_parts(path, parts)
+
+    def _on_settled(self, settled: SettleDeliveries) -> None:
         news = self._news
+        news.serving.on_settled(settled)
+        news.queues.taken.on_settled(settled)
+        news.gatherings.groups.on_settled(settled)
+        self._turn.settle(
+            settled.source,
+            settled.first_seq,
+            settled.last_seq,
+            settled.outcome,
+            settled.reason,
+            settled.delay,
+        )
+
+    def _on_event(self, event: Event) -> None:
         match event:
-            case PacketsReceived(packets):
-                for path, parts in packets:
-                    self._introductions.on_parts(path, parts)
-            case SettleDeliveries():
-                news.serving.on_settled(event)
-                news.queues.taken.on_settled(event)
-                news.gatherings.groups.on_settled(event)
-                self._turn.settle(
-                    event.source,
-                    event.first_seq,
-                    event.last_seq,
-                    event.outcome,
-                    event.reason,
-                    event.delay,
-                )
-            case Reply():
-                news.serving.on_reply(event)
-            case Call():
-                news.calls.on_call(event)
-            case Post():
-                news.direct.on_post(event)
-            case Publish():
-                news.publish_subscribe.on_publish(event)
-            case Push() | Pull() | Unpull():
-                news.queues.on_command(event)
+            case Pull() | Unpull():
+                self._news.queues.on_command(event)
             case (
                 CancelCall() | Serve() | Withdraw() | Subscribe() | Unsubscribe() | OpenInbox()
                 | DrainNode() | CloseNode()
@@ -242,6 +249,11 @@ class Engine:
                 | BeginStream() | RefuseStream()
             ):  # fmt: skip
                 self._on_pattern_command(event)
+            case (
+                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
+                | Push()
+            ):  # fmt: skip
+                raise AssertionError("these are taken before")
             case _:
                 self._on_news(event)
 

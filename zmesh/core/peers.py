@@ -297,6 +297,8 @@ class Peers:
         if isinstance(to, bytes):
             return self._resolve_id(to)
         named = list(self._by_name.get(to, {}).values())
+        if len(named) == 1 and named[0].present and to != self.local.name:
+            return named[0].id
         if to == self.local.name:
             found = [self.local.id, *(peer.id for peer in named if peer.present)]
         else:

@@ -106,7 +106,8 @@ class Posting:
                 receipt = self._post(node, [record], lane, key, ttl, Receipt())
             finally:
                 self.peer_rooms.passed(node)
-        await self._let_others_run(record)
+        if self._is_turn_of_others(record):
+            await asyncio.sleep(0)
         return receipt
 
     def post_nowait(
@@ -186,12 +187,14 @@ class Posting:
         must_wait = not self.topic_rooms.is_free(topic)
         if must_wait:
             await self.topic_rooms.wait(topic)
-        self._command(receipt, Publish(record, lane, receipt, key, ttl, keep))
+        self.track(receipt)
+        self._runner.command(Publish(record, lane, receipt, key, ttl, keep))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
         if must_wait:
             self.topic_rooms.passed(topic)
-        await self._let_others_run(record)
+        if self._is_turn_of_others(record):
+            await asyncio.sleep(0)
         return receipt
 
     async def wait_for_receivers(
@@ -264,10 +267,9 @@ class Posting:
         self.topic_rooms.close()
         self.receivers_changed()
 
-    async def _let_others_run(self, record: Record) -> None:
-        """Keep a loop that does nothing but post from stopping all others."""
-        if self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES:
-            await asyncio.sleep(0)
+    def _is_turn_of_others(self, record: Record) -> bool:
+        """Return whether to wait a moment: a loop that only posts must not stop all others."""
+        return self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES
 
     def _resolve(self, to: str) -> NodeId:
         try:
@@ -293,7 +295,10 @@ class Posting:
         ttl: float | None,
         receipt: Receipt,
     ) -> Receipt:
-        self._command(receipt, Post(node, lane, records, receipt, key, ttl))
+        if self._closed is not None:
+            raise Closed(self._closed)
+        self._open[receipt] = None
+        self._runner.command(Post(node, lane, records, receipt, key, ttl))
         if len(records[0][2]) >= LARGE_BYTES:
             self._runner.flush()
             self._allowed = (None, 0)
@@ -307,10 +312,6 @@ class Posting:
         """
         self._check_open()
         self._open[receipt] = None
-
-    def _command(self, receipt: Receipt, command: Post | Publish) -> None:
-        self.track(receipt)
-        self._runner.command(command)
 
     def _has_room(self, node: NodeId) -> bool:
         peer, allowed = self._allowed

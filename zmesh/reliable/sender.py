@@ -223,7 +223,10 @@ class OutgoingLane(SendWindow[Record]):
 
     def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
         """Number the records; each ends on its own."""
-        first, last = self._enqueue(records, now)
+        if len(records) == 1:
+            first = last = self._enqueue_single(records[0], now)
+        else:
+            first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
 
@@ -243,16 +246,25 @@ class OutgoingLane(SendWindow[Record]):
             for old in self._spans:
                 self._by_ticket.setdefault(old.ticket, []).append(old)
         self._spans.append(span)
-        self._by_ticket.setdefault(span.ticket, []).append(span)
+        siblings = self._by_ticket.get(span.ticket)
+        if siblings is None:
+            self._by_ticket[span.ticket] = [span]
+        else:
+            siblings.append(span)
+
+    def _enqueue_single(self, record: Record, now: float) -> int:
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        return seq
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
             self.waiting_since = now
-        if len(records) == 1:
-            size = size_of(records[0])
-            self.queued_bytes += size
-            self._sizes[self.next_seq] = size
-            return self.enqueue(records)
         sizes = sizes_of(records)
         self.queued_bytes += sum(sizes)
         first, last = self.enqueue(records)
@@ -391,14 +403,16 @@ class OutgoingLane(SendWindow[Record]):
         is_accepted = outcome is Outcome.ACCEPTED
         for span in self._between(first, last):
             if is_accepted and span.first == span.last and span.whole is None:
-                accepted, span.remaining = 1, 0  # dropped below: records posted one by one
+                span.remaining = 0  # dropped below, many at once: those posted one by one
+                span.ticket.accepted += 1
+                tickets.append(span.ticket)
+                continue
+            low, high = max(first, span.first), min(last, span.last)
+            if not is_accepted or span.whole is not None:
+                accepted = self._end(span, low, high, outcome, details, returned)
             else:
-                low, high = max(first, span.first), min(last, span.last)
-                if not is_accepted or span.whole is not None:
-                    accepted = self._end(span, low, high, outcome, details, returned)
-                else:
-                    accepted = len(self._drop(low, high))
-                    span.remaining -= accepted
+                accepted = len(self._drop(low, high))
+                span.remaining -= accepted
             if accepted:
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
@@ -469,9 +483,10 @@ class OutgoingLane(SendWindow[Record]):
         while spans and spans[0].remaining == 0:
             span = spans.popleft()
             siblings = self._by_ticket[span.ticket]
-            siblings.remove(span)
-            if not siblings:
+            if len(siblings) == 1:
                 del self._by_ticket[span.ticket]
+            else:
+                siblings.remove(span)
 
     def _between(self, first: int, last: int) -> list[Span]:
         """Return the live spans that overlap `first..last`, ascending."""

@@ -165,8 +165,17 @@ def extra(record: Record, tag: Tag) -> ExtraValue | None:
     if len(record) == 3:
         return None
     extras = record[3]
+    if extras[0] == tag:
+        return extras[1]
     tags = extras[::2]
     return extras[2 * tags.index(tag) + 1] if tag in tags else None
+
+
+def extras_of(record: Record) -> dict[ExtraValue, ExtraValue]:
+    """Return the values in the record's extras by their tags, for who wants several."""
+    if len(record) == 3:
+        return {}
+    return dict(zip(record[3][::2], record[3][1::2], strict=True))
 
 
 def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:

@@ -332,7 +332,8 @@ class Messaging(ABC):
             return await assembly.streams.call(request, timeout)
         first = None if prefer is None else assembly.engine.preferred(_address(prefer, "prefer"))
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
-        record = await compressing.soon(record, compressor)
+        if compressor is not None:
+            record = await compressing.soon(record, compressor)
         return await assembly.calls.call(
             record,
             priority,

@@ -42,7 +42,7 @@ class Direct:
         if not post.records:
             self._turn.note_accepted((post.ticket,))
             return
-        if peer.is_gone:
+        if not peer.present and peer.is_gone:
             why = "it is gone and has not come back: this was not sent"
             self._fail(post, Failure(FailureKind.PEER_LOST, peer.label, why))
             return

@@ -101,9 +101,12 @@ class Serving:
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         """Hand requests over, but for copies and those for services not provided here."""
-        single = len(records) == 1
+        if len(records) == 1:
+            if self._admit(peer, records[0], (source, first, last)):
+                self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))
+            return
         fresh = [
-            self._admit(peer, record, (source, seq, last if single else seq))
+            self._admit(peer, record, (source, seq, seq))
             for seq, record in enumerate(records, first)
         ]
         for is_fresh, low, high, run in runs(first, last, records, fresh):

@@ -89,6 +89,8 @@ def body_of(record: Record, limits: WireLimits = _LIMITS) -> object:
     Raises:
         ProtocolError: of kind "body", or "compression".
     """
+    if not record[0] >> 4:  # raw, and not compressed
+        return bytes(record[2])
     body = decompressed(record, limits) if record[0] >= COMPRESSED else record[2]
     return decode_body(encoding_of(record), body)
 

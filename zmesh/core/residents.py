@@ -139,7 +139,7 @@ class Residents:
         link = peer.link
         self._send(peer)
         has_news = bool(link.events) and self.take_events(peer)
-        due = link.due
+        due = link.due_by(peer.look_at)
         if due < peer.look_at:  # what is put off again and again is looked at early, rather
             peer.look_at = due
             self._timers.set(peer.id, due)

@@ -408,25 +408,22 @@ class Link:
             return inf
         return self._down_until
 
-    @property
-    def due(self) -> float:
-        """When `on_timer` is due; infinity where nothing is."""
+    def due_by(self, latest: float) -> float:
+        """Return when `on_timer` is due, or `latest` where that is before: so little is looked at."""
         session, verdict = self._session, self._verdict
         if self.state is not LinkState.OPEN:
-            waits = (session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
-            return min(waits)
-        return min(
-            session.expiry,
-            inf if self._path_full else session.ack_at,
-            self._recovery.due,
-            verdict.due,
-            verdict.detector.ping_deadline(session.data_pending),
-        )
+            due = min(session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
+            return min(due, latest)
+        ack_at = inf if self._path_full else session.ack_at
+        due = min(latest, session.expiry, ack_at, self._recovery.due)
+        if due <= verdict.detector.calm_until:
+            return due
+        return min(due, verdict.due, verdict.detector.ping_deadline(session.data_pending))
 
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due; None where nothing is."""
-        due = self.due
+        due = self.due_by(inf)
         return None if due == inf else due
 
     # Handshake
@@ -596,7 +593,9 @@ class Link:
 
     def packets(self, now: float) -> list[tuple[Path, Packet]]:
         """Return what is to be sent now, in order; all of a turn shares few packets."""
-        out, self._outbox = self._outbox, []
+        out: list[tuple[Path, Packet]] = []
+        if self._outbox:
+            out, self._outbox = self._outbox, out
         if self.state is LinkState.OPEN and self.path is not None and not self._path_full:
             if len(self._session.control_out.items) > self._options.control_queued_max:
                 self._give_up("it does not take control records", now)
@@ -604,7 +603,8 @@ class Link:
                 return out
             for packet in self._writer.packets(self._link_id, self._session, now):
                 out.append((self.path, packet))  # most often one, or none
-        self._counters.packets_sent += len(out)
+        if out:
+            self._counters.packets_sent += len(out)
         return out
 
     def _send(self, path: Path, link: LinkId, frame: Frame) -> None:

@@ -61,8 +61,7 @@ class ControlInbox:
         if last > received.cum + self._window:
             raise ProtocolError("credit", f"control record {last} is too far ahead")
         if first == received.cum + 1 and not self.early:  # in order, as nearly all are
-            received.add(first, last)
-            self._released = last
+            self._released = received.cum = last
             return list(records)
         for start, end in self.received.add(first, last) or []:
             for seq in range(start, end + 1):
@@ -160,19 +159,21 @@ class IncomingLane:
         size = sum(sizes)
         if last > self.credit.seq_limit or self.received_bytes + size > self.credit.bytes_limit:
             self._check_credit(first, last, records)
-        new = self.received.add(first, last)
+        received = self.received
+        if first == received.cum + 1 == self.released + 1 and self._is_plain(records):
+            received.cum = self.released = last
+            self.received_bytes += size
+            if first == last:
+                self._held[first] = size
+            else:
+                self._held.update(zip(range(first, last + 1), sizes, strict=True))
+            return [Arrived(self.lane, first, last, list(records))]
+        new = received.add(first, last)
         if not new:
             self.duplicates += len(records)
             return []
         if new == [(first, last)]:
             self.received_bytes += size
-            if first == self.released + 1 and self._is_plain(records):
-                self.released = last
-                if first == last:
-                    self._held[first] = size
-                else:
-                    self._held.update(zip(range(first, last + 1), sizes, strict=True))
-                return [Arrived(self.lane, first, last, list(records))]
         else:
             self.duplicates += len(records)
             for start, end in new:
@@ -196,7 +197,7 @@ class IncomingLane:
             raise ProtocolError("credit", f"{fresh} bytes are over {self.credit.bytes_limit}")
 
     def _is_plain(self, records: Sequence[Record]) -> bool:
-        """Whether the records can be released as they are: whole, and waiting for nothing."""
+        """Whether the next records can be released as they are: whole, and waiting for nothing."""
         if self.early or self._voided.count or self.transfer or self._skipping:
             return False
         if len(records) == 1:

@@ -111,25 +111,27 @@ class Recovery:
         """
         if largest >= self._next_number:
             raise ProtocolError("unsent", f"peer acknowledges packet {largest}, never sent")
+        sent = self._sent
         arrived: list[int] = []
         size = 0
-        for number, packet in self._sent.items():
+        for number, packet in sent.items():
             if number > largest:
                 break
             if packet.is_covered():
                 arrived.append(number)
                 size += packet.size
         if arrived:
-            for number in arrived[:-1]:
-                del self._sent[number]
-            newest = self._sent.pop(arrived[-1])
+            number = arrived.pop()
+            newest = sent.pop(number)
+            for earlier in arrived:
+                del sent[earlier]
             self._rate.on_acked(newest.snapshot, size, now)
-            if arrived[-1] == largest:
+            if number == largest:
                 self.round_trip.on_sample(now - newest.sent_at, delay)
             self.probes_unanswered = 0
             self._arm(now)
         self._largest = max(self._largest, largest)
-        if not self._sent:
+        if not sent:
             self._loss_at = inf
             return []
         return self._find_lost(now)

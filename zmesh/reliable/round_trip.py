@@ -35,7 +35,8 @@ class RoundTrip:
             self.smoothed = self.minimum = rtt
             self.deviation = rtt / 2
             return
-        self.minimum = min(self.minimum, rtt)
+        if rtt < self.minimum:
+            self.minimum = rtt
         adjusted = rtt - min(ack_delay, self._options.ack_delay_max)
         if adjusted < self.minimum:
             adjusted = rtt
@@ -55,8 +56,9 @@ class RoundTrip:
         else:
             spread = max(4 * self.deviation, options.granularity)
             base = max(self.smoothed + spread + options.ack_delay_max, options.probe_timeout_min)
-        doubled = base * 2.0 ** min(backoff_count, 32)  # beyond any ceiling, short of overflow
-        return min(max(doubled * jitter, options.probe_timeout_min), options.probe_timeout_max)
+        if backoff_count:
+            base *= 2.0 ** min(backoff_count, 32)  # beyond any ceiling, short of overflow
+        return min(max(base * jitter, options.probe_timeout_min), options.probe_timeout_max)
 
     def loss_delay(self) -> float:
         """Return how long after a packet a later one must be acked to call it lost.

@@ -73,10 +73,8 @@ class SendWindow(Generic[T]):
         Raises ProtocolError where the peer acknowledges what was never sent.
         """
         acked = self.acked
-        if cum == acked.cum and not ranges:  # as with most ACKs of a lane that is told along
-            return []
         self._check_sent(ranges[-1][1] if ranges else cum)
-        new = (acked.add(acked.cum + 1, cum) or []) if cum > acked.cum else []
+        new = acked.advance(cum)
         for first, last in ranges:
             new += acked.add(first, last) or []
         if self.resend.count:

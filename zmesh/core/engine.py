@@ -126,7 +126,7 @@ class Engine:
             Publish: self._news.publish_subscribe.on_publish,
             Push: self._news.queues.on_command,
         }
-        self._deadline: float | None = None
+        self.deadline: float | None = None  # when `handle` is due, whatever happens
         self._drain_until: float | None = None
         self._drained = False
         self._closed = False
@@ -148,19 +148,14 @@ class Engine:
             else:
                 self._on_event(event)
         if not self._closed:
-            if self._deadline is not None and self._deadline <= now:
+            if self.deadline is not None and self.deadline <= now:
                 self._do_what_is_due()
                 self._turn.agenda.put_off(now)
             self._settle_down()
             if self._drain_until is not None:
                 self._check_drained()
-        self._deadline = None if self._closed else self._turn.agenda.next
+        self.deadline = None if self._closed else self._turn.agenda.next
         return self._turn.end()
-
-    @property
-    def deadline(self) -> float | None:
-        """When `handle` is due, whatever happens; None: when something does."""
-        return self._deadline
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
@@ -186,8 +181,8 @@ class Engine:
         while True:
             while turn.touched:
                 touched, turn.touched = turn.touched, {}
-                unsent.update(touched)
                 for peer in touched:
+                    unsent[peer] = None
                     if peer.carrier.events:
                         residents.take_events(peer)
             self._news.flush()

@@ -154,8 +154,11 @@ class Residents:
         self._patience.set(peer.id, self._turn.now + patience if peer.is_missed else None)
 
     def _send(self, peer: RemotePeer) -> None:
+        packets = peer.link.packets(self._turn.now)
+        if not packets:
+            return
         actions = self._turn.actions
-        for path, packet in peer.link.packets(self._turn.now):
+        for path, packet in packets:
             try:
                 parts = encode(packet, self._options.wire, self._options.link.inline_bytes_max)
             except ProtocolError as error:

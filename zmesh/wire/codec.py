@@ -55,15 +55,17 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     for frame in packet.frames:
         if type(frame) is Ack:
             wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
-        elif type(frame) is Data or type(frame) is ControlData:
+        elif type(frame) is Data:
+            records = frame.records
+            if len(records) > limits.records_max:
+                raise oversized("records", len(records), limits.records_max)
+            bodies = split_bodies(records, inline_bytes_max, parts)
+            wire.append((_DATA, frame.lane, frame.first_seq, bodies))
+        elif type(frame) is ControlData:
             if len(frame.records) > limits.records_max:
                 raise oversized("records", len(frame.records), limits.records_max)
-            if type(frame) is Data:
-                records = split_bodies(frame.records, inline_bytes_max, parts)
-                wire.append((_DATA, frame.lane, frame.first_seq, records))
-            else:
-                control = [control_to_wire(record) for record in frame.records]
-                wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
+            control = list(map(control_to_wire, frame.records))
+            wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
         else:
             wire.append(TO_WIRE[type(frame)](frame))
     try:

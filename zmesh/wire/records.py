@@ -53,6 +53,7 @@ _INTEGER_TAGS_TOGETHER: Final = frozenset(
 """All ascending tags that an integer follows each."""
 
 _INTEGERS: Final = {int}
+_BYTES: Final = {bytes}
 _BODY = itemgetter(2)
 
 
@@ -63,7 +64,11 @@ def split_bodies(
     records: tuple[Record, ...], inline_bytes_max: int, parts: list[bytes | memoryview]
 ) -> Sequence[object]:
     """Append bodies over `inline_bytes_max` to `parts`, and put their index in their place."""
-    if max(map(len, map(_BODY, records))) <= inline_bytes_max:
+    if len(records) == 1:
+        largest = len(records[0][2])
+    else:
+        largest = max(map(len, map(_BODY, records)))
+    if largest <= inline_bytes_max:
         return records
     wire: list[object] = []
     for record in records:
@@ -109,7 +114,7 @@ def check_records(
     else:
         bodies = _check_all(records, limits)
     types = set(map(type, bodies))
-    if types == {bytes}:
+    if types == _BYTES:
         return cast("tuple[Record, ...]", records)
     if not types:
         raise malformed("a DATA frame without records")
@@ -118,21 +123,21 @@ def check_records(
     return _join_bodies(records, parts, taken)
 
 
-def _check_each(records: Fields, limits: WireLimits) -> Column:
+def _check_each(records: Fields, limits: WireLimits) -> Sequence[object]:
     """Check everything but the bodies, which are returned."""
     bodies = []
     for record in records:
         if type(record) is not tuple or not 3 <= len(record) <= 4:
             raise malformed("a record is not an array of 3 or 4")
-        head, target, body = record[:3]
+        head, target, body, *extras = record
         if type(head) is not int or not 0 <= head <= HEAD_MAX:
             raise malformed("the head of a record is not an integer in 0..255")
         if type(target) is not str:
             raise malformed("the target of a record is not a text")
-        if len(record) == 4:
-            _check_extras(record[3], limits)
+        if extras:
+            _check_extras(extras[0], limits)
         bodies.append(body)
-    return tuple(bodies)
+    return bodies
 
 
 def _check_all(records: Fields, limits: WireLimits) -> Column:

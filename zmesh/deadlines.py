@@ -47,7 +47,8 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, when: float | None) -> None:
         """Let `key` be due at `when`, instead of whenever it was; None: never."""
-        old = self._entries.get(key)
+        entries, heap = self._entries, self._heap
+        old = entries.get(key)
         if when is None:
             if old is not None:
                 self.discard(key)
@@ -55,20 +56,18 @@ class Deadlines(Generic[K]):
         if old is not None and old[0] == when:
             return
         self._pushed += 1  # equal times fire in the order they were set, and keys are not compared
-        entry = (when, self._pushed, key)
-        self._entries[key] = entry
-        heappush(self._heap, entry)
-        if self._agenda is not None and (self.listing is None or when < self.listing[0]):
+        entries[key] = entry = (when, self._pushed, key)
+        heappush(heap, entry)
+        listing = self.listing
+        if (listing is None or when < listing[0]) and self._agenda is not None:
             self._agenda.add(when, self)
-        if len(self._heap) > 2 * len(self._entries) + _STALE_MIN:
+        if len(heap) > 2 * len(entries) + _STALE_MIN:
             self._tidy()
 
     def discard(self, key: K) -> None:
         """Forget the deadline of `key`, if it has one."""
-        if (
-            self._entries.pop(key, None) is not None
-            and len(self._heap) > 2 * len(self._entries) + _STALE_MIN
-        ):
+        entries = self._entries
+        if entries.pop(key, None) and len(self._heap) > 2 * len(entries) + _STALE_MIN:
             self._tidy()
 
     @property

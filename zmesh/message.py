@@ -183,6 +183,8 @@ def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     if len(record) == 3:
         return (*record, (int(tag), value))
     extras = record[3]
+    if cast("int", extras[0]) > tag:
+        return (record[0], record[1], record[2], (int(tag), value, *extras))
     tags = cast("tuple[int, ...]", extras[::2])
     index = bisect_left(tags, tag)
     after = 2 * index + 2 if tag in tags else 2 * index

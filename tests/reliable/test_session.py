@@ -212,10 +212,16 @@ def test_room_is_told_once_when_a_full_queue_has_some_again() -> None:
         flow(b, a)
         assert a.rooms == (0 if seq < 2 else 1)
     a.post(numbered(5))
+    assert a.session.room_messages == 0
     flow(a, b)
     b.settle_all()
     flow(b, a)
     assert a.rooms == 2
+    a.post(numbered(5))
+    flow(a, b)
+    b.settle_all()
+    flow(b, a)
+    assert a.rooms == 2  # nobody had found it full
 
 
 def test_bytes_fill_the_queue_as_well() -> None:
@@ -230,6 +236,7 @@ def test_bytes_fill_the_queue_as_well() -> None:
 def test_room_is_told_however_a_full_queue_empties(how: str) -> None:
     a, _ = opened(replace(OPTIONS, queued_messages_max=5))
     ticket = a.post(numbered(5), ttl=1.0)
+    assert a.session.room_messages == 0
     if how == "expires":
         a.session.expire(1.0)
     elif how == "is withdrawn":

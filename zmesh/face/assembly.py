@@ -382,16 +382,16 @@ class Assembly:
     def perform(self, action: ApplicationAction) -> None:  # one case a kind of action
         """Hand the engine's news to whoever waits for it."""
         match action:
+            case CallAnswered():
+                self.calls.answered(action)
+            case DeliverRequests(deliveries):
+                self.services.deliver(deliveries)
+            case TicketsDone(tickets):
+                self.posting.done(tickets)
             case DeliverInbox(deliveries):
                 settlements = self.runner.settlements
                 for delivery in deliveries:
                     self.inbox.put(settlements, delivery, 0, len(delivery.records))
-            case TicketsDone(tickets):
-                self.posting.done(tickets)
-            case DeliverRequests(deliveries):
-                self.services.deliver(deliveries)
-            case CallAnswered():
-                self.calls.answered(action)
             case DeliverPublications(deliveries):
                 self.subscriptions.deliver(deliveries)
             case PartsArrived() | PartsEnded() | StreamRoom():

@@ -7,7 +7,7 @@ command goes at once, because somebody waits for its effect.
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from zmesh.actions import (
     Action,
@@ -248,16 +248,21 @@ class Runner:
         self._timer = self._loop.call_at(wake_at, self._on_timer)
 
     def _perform(self, actions: list[Action]) -> None:
-        transport = self._transport
         for action in actions:
-            match action:
-                case SendPackets():
-                    transport.send(action.path, action.packets)
-                case Dial():
-                    transport.dial(action.path, action.endpoint)
-                case HangUp():
-                    transport.hang_up(action.path)
-                case Probe():
-                    transport.probe(action.endpoint, action.timeout)
-                case _:
-                    self._application.perform(action)
+            if isinstance(action, SendPackets):
+                self._transport.send(action.path, action.packets)
+            elif isinstance(action, Dial | HangUp | Probe):
+                self._order(action)
+            else:
+                self._application.perform(action)
+
+    def _order(self, order: Dial | HangUp | Probe) -> None:
+        match order:
+            case Dial(path, endpoint):
+                self._transport.dial(path, endpoint)
+            case HangUp(path):
+                self._transport.hang_up(path)
+            case Probe(endpoint, timeout):
+                self._transport.probe(endpoint, timeout)
+            case _:
+                assert_never(order)

@@ -36,6 +36,7 @@ REASON_CHARACTERS_MAX = 200
 """Longer reasons are cut: a settlement must stay a small control record."""
 
 _HEAD = itemgetter(0)
+_TAGS = itemgetter(slice(None, None, 2))
 _FRAGMENT_HEAD = head(Kind.FRAGMENT)
 _NOT_PLAIN = frozenset((Tag.PREDECESSORS, Tag.FRAGMENTS))
 
@@ -210,7 +211,8 @@ class IncomingLane:
         if max(map(len, records)) == 3:
             return True
         # A time to live cannot be over yet.
-        return all(_NOT_PLAIN.isdisjoint(record[3][::2]) for record in records if len(record) == 4)
+        extras = [record[3] for record in records if len(record) == 4]
+        return all(map(_NOT_PLAIN.isdisjoint, map(_TAGS, extras)))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record

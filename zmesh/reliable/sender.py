@@ -237,12 +237,6 @@ class OutgoingLane(SendWindow[Record]):
         return first, last
 
     def _append(self, span: Span) -> None:
-        """Add a span, and forget those that ended behind one that lasts, if they are many."""
-        if len(self._spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
-            self._spans = deque(old for old in self._spans if old.remaining)
-            self._by_ticket.clear()
-            for old in self._spans:
-                self._by_ticket.setdefault(old.ticket, []).append(old)
         self._spans.append(span)
         siblings = self._by_ticket.get(span.ticket)
         if siblings is None:
@@ -486,11 +480,21 @@ class OutgoingLane(SendWindow[Record]):
             else:
                 siblings.remove(span)
 
+    def _forget_behind(self) -> deque[Span]:
+        """Forget spans that ended behind one that lasts; return those that are left."""
+        self._spans = deque(span for span in self._spans if span.remaining)
+        self._by_ticket.clear()
+        for span in self._spans:
+            self._by_ticket.setdefault(span.ticket, []).append(span)
+        return self._spans
+
     def _between(self, first: int, last: int) -> list[Span]:
         """Return the live spans that overlap `first..last`, ascending."""
         spans = self._spans
         if spans and not spans[0].remaining:
             self._forget_ended()
+        elif len(spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
+            spans = self._forget_behind()
         low, high = 0, len(spans)
         if spans and spans[0].last >= first:  # settled in the order sent, as most are
             high = 0

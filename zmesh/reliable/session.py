@@ -63,7 +63,7 @@ class Session:
         self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
         self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
         self._keys_max = KEYS_MIN  # when to look for keys that are done
-        self._was_full = False
+        self._was_full = False  # and somebody was told so
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
         self.ack_at = inf  # when it is to be told at the latest
         self._ack_messages = 0
@@ -83,14 +83,19 @@ class Session:
 
     @property
     def room_messages(self) -> int:
-        """How many more records `submit` is meant to get now; at most 0 where it is full."""
+        """How many more records `submit` is meant to get now; at most 0 where it is full.
+
+        Whoever found it so hears by `Room` when it no longer is.
+        """
         messages = size = 0
         for lane in self.outgoing.values():
             messages += len(lane.items)
             size += lane.queued_bytes
+        room = self._options.queued_messages_max - messages
         if size >= self._options.queued_bytes_max:
-            return 0
-        return self._options.queued_messages_max - messages
+            room = min(room, 0)
+        self._was_full = self._was_full or room <= 0
+        return room
 
     @property
     def duplicates(self) -> int:
@@ -143,8 +148,6 @@ class Session:
                 last = self._submit_one(out, record, ticket, now, ttl)
         if key is not None:
             self._note_key(key, lane, last)
-        if not self._was_full:
-            self._was_full = self.room_messages <= 0
         return first, last
 
     def _submit_one(
@@ -253,7 +256,7 @@ class Session:
         self._note_room()
 
     def _note_room(self) -> None:
-        """Tell once that a queue which was full has room again."""
+        """Tell once that a queue which was found full has room again."""
         if self._was_full and self.room_messages > 0:
             self._was_full = False
             self._events.append(Room())

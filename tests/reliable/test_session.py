@@ -19,7 +19,7 @@ from zmesh.reliable.link_events import (
     Returned,
     Room,
 )
-from zmesh.reliable.session import Session
+from zmesh.reliable.session import SETTLED_TOGETHER, Session
 from zmesh.wire.frames import Data, Drain, Gap, Interest, LaneState, Settle
 
 OPTIONS = LinkOptions(window_messages=20, fragment_bytes=1000, body_bytes_max=10_000)
@@ -98,7 +98,7 @@ def bodies(events: Sequence[LinkEvent]) -> list[bytes]:
 def controls(source: Side, target: Side, now: float = 0.0) -> None:
     """Move control records."""
     source.session.gather_gaps()
-    source.session.gather_control()
+    source.session.gather_control(now)
     while source.session.control_out.ready:
         first, items, _ = source.session.control_out.take(10**9, 10**9)
         target.session.on_control(first, items, now)
@@ -340,9 +340,41 @@ def test_a_lazy_settlement_waits_for_company_another_does_not() -> None:
     b.session.take_acks(0.0, None)
     b.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
     assert not b.session.must_speak(5.0)
-    assert b.session.ack_at == 5.0 + OPTIONS.ack_delay_max
+    assert b.session.settle_at == 5.0 + OPTIONS.ack_delay_max
+    b.session.gather_control(5.0)
+    assert not b.session.control_out.ready
     b.session.settle(4, 2, 2, Outcome.ACCEPTED, "", 0.0, lazy=False, now=5.0)
     assert b.session.must_speak(5.0)
+    b.session.gather_control(5.0)
+    assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, 2),))}
+
+
+def test_a_lazy_settlement_waits_no_longer_than_an_ack() -> None:
+    a, b = opened()
+    a.post(numbered(1))
+    b.give(*a.take())
+    b.session.take_acks(0.0, None)
+    b.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+    due = 5.0 + OPTIONS.ack_delay_max
+    assert b.session.must_speak(due)
+    b.session.gather_control(due)
+    assert b.session.control_out.ready
+    assert b.session.settle_at == inf
+
+
+@pytest.mark.parametrize(("count", "size"), [(SETTLED_TOGETHER, 1), (2, 32 * 1024)])
+def test_many_lazy_settlements_go_with_the_next_packet(count: int, size: int) -> None:
+    a, b = opened(LinkOptions())
+    a.post([record(b"x" * size)] * count)
+    b.give(*a.take())
+    b.session.take_acks(0.0, None)
+    for seq in range(1, count + 1):
+        b.session.gather_control(5.0)
+        assert not b.session.control_out.ready
+        b.session.settle(4, seq, seq, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+    assert not b.session.must_speak(5.0)
+    b.session.gather_control(5.0)
+    assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, count),))}
 
 
 def test_what_is_not_open_cannot_be_settled() -> None:
@@ -389,7 +421,7 @@ def test_a_lost_grant_is_repeated_when_all_is_told() -> None:
     flow(a, b)
     b.session.settle(4, 1, 20, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
     b.session.gather_gaps()
-    b.session.gather_control()
+    b.session.gather_control(0.0)
     b.session.take_acks(0.0, ROUND_TRIP)  # lost
     assert a.take() == []
     b.session.tell_all()

@@ -310,8 +310,7 @@ class Serving:
 
     def _settle(self, place: Place, outcome: Outcome, reason: str = "") -> None:
         source, first, last = place
-        lazy = outcome is Outcome.ACCEPTED  # a reply goes with it, or has gone
-        self._turn.settle(source, first, last, outcome, reason, lazy=lazy)
+        self._turn.settle(source, first, last, outcome, reason)  # with the reply, if there is one
 
 
 def _journal(incarnation: int) -> JournalId:

@@ -186,7 +186,7 @@ class Link:
     ) -> bool:
         """Tell the peer what became of `first..last` of a lane.
 
-        With `lazy` it may wait for other traffic, at most `ack_delay_max`. Returns False where
+        With `lazy` it may wait for other verdicts, at most `ack_delay_max`. Returns False where
         the session is over or the numbers were settled before.
         """
         if session != self._handshake.session:
@@ -414,8 +414,9 @@ class Link:
         if self.state is not LinkState.OPEN:
             due = min(session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
             return min(due, latest)
-        ack_at = inf if self._path_full else session.ack_at
-        due = min(latest, session.expiry, ack_at, self._recovery.due)
+        due = min(latest, session.expiry, self._recovery.due)
+        if not self._path_full:
+            due = min(due, session.ack_at, session.settle_at)
         if due <= verdict.detector.calm_until:
             return due
         return min(due, verdict.due, verdict.detector.ping_deadline(session.data_pending))

@@ -28,6 +28,9 @@ from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, 
 DEADLINES_MIN = 1024
 """Fewer are not worth being looked through."""
 
+SETTLED_TOGETHER = 64
+"""So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
+
 _BODY = itemgetter(2)
 
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
@@ -68,6 +71,9 @@ class Session:
         self.ack_at = inf  # when it is to be told at the latest
         self._ack_messages = 0
         self._settle_now = False
+        self.settle_at = inf  # when verdicts that may wait are to be told at the latest
+        self._lazy_messages = 0  # whose verdicts wait for company
+        self._lazy_bytes = 0
 
     # What waits
 
@@ -223,16 +229,24 @@ class Session:
     ) -> bool:
         """Note the application's verdict; see `Link.settle`."""
         incoming = self.incoming.get(lane)
-        if incoming is None or not incoming.settle(first, last, outcome, reason, delay):
+        if incoming is None:
+            return False
+        bytes_before = incoming.credit.consumed_bytes
+        if not incoming.settle(first, last, outcome, reason, delay):
             return False
         self.ack_lanes.add(lane)
         self._offer_room()
         if lazy:
-            if self.ack_at == inf:
-                self.ack_at = now + self._options.ack_delay_max
+            self._lazy_messages += last - first + 1
+            self._lazy_bytes += incoming.credit.consumed_bytes - bytes_before
+            self._settle_within(now)
         else:
             self._settle_now = True
         return True
+
+    def _settle_within(self, now: float) -> None:
+        if self.settle_at == inf:
+            self.settle_at = now + self._options.ack_delay_max
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Give up what was submitted with the ticket; see `Link.withdraw`."""
@@ -288,6 +302,8 @@ class Session:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
         elif self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
+        if incoming.unsettled:  # what is refused, or came too late
+            self._settle_within(now)
         if incoming.released > before:
             if len(self.incoming) > 1:
                 self._release_successors(now)
@@ -371,6 +387,8 @@ class Session:
                 if lane.early:
                     before = lane.released
                     self._events += lane.release(now, self._is_released)
+                    if lane.unsettled:
+                        self._settle_within(now)
                     progress = progress or lane.released > before
 
     # For packets
@@ -380,12 +398,22 @@ class Session:
         return (
             self._settle_now
             or self.ack_at <= now
+            or self.settle_at <= now
             or self._ack_messages >= self._options.ack_every_messages
         )
 
-    def gather_control(self) -> None:
-        """Turn verdicts and gaps into control records: a packet is about to go."""
+    def gather_control(self, now: float) -> None:
+        """Turn verdicts into control records, unless they may wait: a packet is about to go."""
+        if not (
+            self._settle_now
+            or self.settle_at <= now
+            or self._lazy_messages >= SETTLED_TOGETHER
+            or self._lazy_bytes >= self._options.packet_bytes
+        ):
+            return
         self._settle_now = False
+        self.settle_at = inf
+        self._lazy_messages = self._lazy_bytes = 0
         for incoming in self.incoming.values():
             if incoming.unsettled:
                 self.ack_lanes.add(incoming.lane)

@@ -76,7 +76,7 @@ class PacketWriter:
     ) -> tuple[Packet | None, bool]:
         """Return the next packet, if it turns out to hold something, and whether it is full."""
         recovery = self._recovery
-        session.gather_control()
+        session.gather_control(now)
         frames: list[Frame] = []
         pieces: list[Piece] = []
         number = recovery.next_number()

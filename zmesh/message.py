@@ -162,7 +162,7 @@ def encoding_of(record: Record) -> int:
 
 def extra(record: Record, tag: Tag) -> ExtraValue | None:
     """Return the value of `tag` in the record's extras, or None where it has none."""
-    if len(record) == 3:
+    if len(record) == 3 or not record[3]:
         return None
     extras = record[3]
     if extras[0] == tag:
@@ -183,7 +183,7 @@ def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     if len(record) == 3:
         return (*record, (int(tag), value))
     extras = record[3]
-    if cast("int", extras[0]) > tag:
+    if extras and cast("int", extras[0]) > tag:
         return (record[0], record[1], record[2], (int(tag), value, *extras))
     tags = cast("tuple[int, ...]", extras[::2])
     index = bisect_left(tags, tag)

@@ -19,7 +19,7 @@ from zmesh.reliable.link_events import (
     Returned,
     Room,
 )
-from zmesh.reliable.session import SETTLED_TOGETHER, Session
+from zmesh.reliable.session import ACKED_TOGETHER, SETTLED_TOGETHER, Session
 from zmesh.wire.frames import Data, Drain, Gap, Interest, LaneState, Settle
 
 OPTIONS = LinkOptions(window_messages=20, fragment_bytes=1000, body_bytes_max=10_000)
@@ -331,6 +331,46 @@ def test_every_outcome_comes_back_with_its_reason_and_delay(outcome: Outcome) ->
     else:
         returned = Returned(record(b"0"), ticket, 4, outcome, "because", 2.5, transmitted=True)
         assert a.events == [returned]
+
+
+def test_packets_that_follow_each_other_closely_do_not_all_carry_an_ack() -> None:
+    a, b = opened(LinkOptions())
+    a.post(numbered(1))
+    b.give(*a.take(), now=10.0)
+    assert b.session.is_ack_due(10.0)
+    b.session.take_acks(10.0, None)
+    assert not b.session.is_ack_due(10.0)
+    a.post(numbered(1))
+    b.give(*a.take(), now=10.001)
+    assert not b.session.is_ack_due(10.001)
+    assert b.session.is_ack_due(10.0 + LinkOptions().ack_delay_max / 2)
+
+
+@pytest.mark.parametrize(("count", "size"), [(ACKED_TOGETHER, 1), (2, 16 * 1024)])
+def test_many_records_are_acknowledged_with_the_next_packet(count: int, size: int) -> None:
+    a, b = opened(LinkOptions())
+    b.session.take_acks(10.0, None)
+    a.post([record(b"x" * size)] * count)
+    *frames, last = a.take()
+    b.give(*frames, now=10.001)
+    assert not b.session.is_ack_due(10.001)
+    b.give(last, now=10.001)
+    assert b.session.is_ack_due(10.001)
+    assert not b.session.must_speak(10.001)
+
+
+def test_what_must_be_acknowledged_at_once_waits_for_no_company() -> None:
+    a, b = opened(LinkOptions())
+    a.post(numbered(1))
+    frames = a.take()
+    b.give(*frames, now=10.0)
+    b.session.take_acks(10.0, None)
+    b.give(*frames, now=10.001)  # again
+    assert b.session.must_speak(10.001)
+    assert b.session.is_ack_due(10.001)
+    b.session.take_acks(10.001, None)
+    b.session.tell_all()
+    assert b.session.is_ack_due(10.001)
 
 
 def test_a_lazy_settlement_waits_for_company_another_does_not() -> None:

@@ -130,9 +130,11 @@ class ControlQueue(SendWindow[Control]):
     @property
     def ready(self) -> bool:
         """Whether something can be (re)transmitted now."""
-        return self.next_transmit < self.next_seq and (
-            self.next_transmit <= self.acked.cum + self._window
-        ) or self.resend.count > 0
+        return (
+            self.next_transmit < self.next_seq
+            and (self.next_transmit <= self.acked.cum + self._window)
+            or self.resend.count > 0
+        )
 
     def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
         """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""

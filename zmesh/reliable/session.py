@@ -28,6 +28,9 @@ from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, 
 DEADLINES_MIN = 1024
 """Fewer are not worth being looked through."""
 
+ACKED_TOGETHER = 16
+"""So many records are acknowledged by the next packet; an ACK of fewer waits for company."""
+
 SETTLED_TOGETHER = 64
 """So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
@@ -69,7 +72,10 @@ class Session:
         self._was_full = False  # and somebody was told so
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
         self.ack_at = inf  # when it is to be told at the latest
-        self._ack_messages = 0
+        self._ack_messages = 0  # that came and are not acknowledged
+        self._ack_bytes = 0
+        self._ack_next = False  # with the next packet
+        self._acked_at = -inf
         self._settle_now = False
         self.settle_at = inf  # when verdicts that may wait are to be told at the latest
         self._lazy_messages = 0  # whose verdicts wait for company
@@ -294,10 +300,11 @@ class Session:
         """Take in DATA; ProtocolError where it is over credit."""
         incoming = self.incoming.get(lane) or self._incoming(lane)
         self.ack_lanes.add(lane)
-        duplicates = incoming.duplicates
+        duplicates, bytes_before = incoming.duplicates, incoming.received_bytes
         before, rooms_used = incoming.released, self._rooms.used
         self._events += incoming.on_data(first, records, now, self._is_released)
         self._ack_messages += len(records)
+        self._ack_bytes += incoming.received_bytes - bytes_before
         if incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
         elif self.ack_at == inf:
@@ -373,6 +380,7 @@ class Session:
         for number, lane in self.incoming.items():
             if lane.transfer is not None and lane.find_room():
                 self.ack_lanes.add(number)
+                self._ack_next = True
 
     def _is_released(self, lane: int, seq: int) -> bool:
         incoming = self.incoming.get(lane)
@@ -437,6 +445,22 @@ class Session:
                     self.control_out.enqueue([Gap(lane.lane, some)])
                 lane.gaps.clear()
 
+    def is_ack_due(self, now: float) -> bool:
+        """Whether a packet that goes now is to carry an ACK.
+
+        Where one went a moment ago, few more records wait for company: packets that follow each
+        other closely need not all tell of the one before. No ACK so gets a packet of its own that
+        would have gone with another.
+        """
+        return bool(self.ack_lanes) and (
+            now >= self._acked_at + self._options.ack_delay_max / 2
+            or self.ack_at <= now
+            or self.ack_at == inf
+            or self._ack_next
+            or self._ack_messages >= min(ACKED_TOGETHER, self._options.ack_every_messages)
+            or self._ack_bytes >= self._options.packet_bytes / 2
+        )
+
     def take_acks(self, now: float, round_trip: float | None) -> tuple[LaneAcks, LaneCredits]:
         """Return the state of the lanes the peer must be told of, and their credit."""
         acks: list[tuple[int, int, Ranges]] = []
@@ -453,17 +477,21 @@ class Session:
             acks.append((number, received.cum, ranges))
         self.ack_lanes.clear()
         self.ack_at = inf
-        self._ack_messages = 0
+        self._ack_messages = self._ack_bytes = 0
+        self._ack_next = False
+        self._acked_at = now
         return tuple(acks), tuple(granted)
 
     def tell_all(self) -> None:
-        """Let the next acknowledgement name every lane: a grant or an ACK may have been lost."""
+        """Let the next packet acknowledge every lane: a grant or an ACK may have been lost."""
         self.ack_lanes.update(self.incoming, (CONTROL_LANE,))
+        self._ack_next = True
         self._offer_room()  # another peer may have freed some; a sender that waits asks by PING
 
     def grant_all(self) -> None:
-        """Let the next acknowledgement grant every lane its first window: no HELLO did."""
+        """Let the next packet grant every lane its first window: no HELLO did."""
         self.ack_lanes.update(range(LANES))
+        self._ack_next = True
 
     def forget_credit(self) -> None:
         """Begin anew with another peer's word, where nothing was transmitted yet."""
@@ -514,7 +542,7 @@ class Session:
                 self._grant(number, state.seq_limit, state.bytes_limit)
         self.ack_lanes.clear()  # the handshake has just told everything
         self.ack_at = inf
-        self._ack_messages = 0
+        self._ack_messages = self._ack_bytes = 0
 
     def _grant(self, lane: int, seq_limit: int, bytes_limit: int) -> None:
         """Note credit; a lane that was never used is not made for it."""

@@ -87,7 +87,7 @@ class PacketWriter:
         is_full = False
         if ready:
             size, is_full = self._add_data(ready, frames, pieces, size, now)
-        if session.ack_lanes:
+        if session.is_ack_due(now):
             lanes, credit = session.take_acks(now, recovery.round_trip.smoothed)
             delay_us = max(0, round((now - self._largest_at) * 1_000_000))
             frames.insert(0, Ack(self._largest, delay_us, lanes, credit))

@@ -181,10 +181,8 @@ class Engine:
         while True:
             while turn.touched:
                 touched, turn.touched = turn.touched, {}
-                for peer in touched:
-                    unsent[peer] = None
-                    if peer.carrier.events:
-                        residents.take_events(peer)
+                unsent |= touched
+                residents.take_events_of(touched)
             self._news.flush()
             if self._membership.orders:
                 self._perform_orders()

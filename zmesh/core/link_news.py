@@ -117,7 +117,7 @@ class LinkNews:
         self.queues = Queues(turn, self.interest, options, self.redelivery)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
-        # Of all that is flushed, the containers themselves: so a turn looks at them without a call.
+        # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered,
             *self.interest.gathered, *self.redelivery.gathered, *self.queues.gathered,

@@ -297,7 +297,7 @@ class Peers:
         if isinstance(to, bytes):
             return self._resolve_id(to)
         named = list(self._by_name.get(to, {}).values())
-        if len(named) == 1 and named[0].present and to != self.local.name:
+        if len(named) == 1 and named[0].present and to != self.local.name:  # as mostly
             return named[0].id
         if to == self.local.name:
             found = [self.local.id, *(peer.id for peer in named if peer.present)]

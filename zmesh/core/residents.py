@@ -1,5 +1,6 @@
 """The peers' links: made when a peer is met, looked at when due, given up when it stays away."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
@@ -128,6 +129,12 @@ class Residents:
         for event in events:
             self._news.on_event(peer, event)
         return bool(events)
+
+    def take_events_of(self, peers: Iterable[Peer]) -> None:
+        """Do so for all of these."""
+        for peer in peers:
+            if peer.carrier.events:
+                self.take_events(peer)
 
     def write(self, peer: RemotePeer) -> bool:
         """Send what a link has to send, and note when it wants to be looked at again.

@@ -6,10 +6,9 @@ a time, with the consumer the key weighs most at: so its jobs keep their order w
 consumers, and stay with one as long as the consumers do. `jobs_taken` is the other side.
 """
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Final
-
-from collections.abc import Sequence
 
 from zmesh.actions import PeerState, QueueRoomChanged
 from zmesh.core.peers import InternalTicket, Peer

@@ -79,11 +79,9 @@ class LaneCredit:
         ):
             self._tune(now, round_trip or self._options.granularity)
         seq_limit = self.consumed_messages + self.window_messages
-        if seq_limit > self.seq_limit:
-            self.seq_limit = seq_limit
+        self.seq_limit = max(self.seq_limit, seq_limit)
         bytes_limit = self.consumed_bytes + self.window_bytes
-        if bytes_limit > self.bytes_limit:
-            self.bytes_limit = bytes_limit
+        self.bytes_limit = max(self.bytes_limit, bytes_limit)
         return self.seq_limit, self.bytes_limit
 
     def _tune(self, now: float, round_trip: float) -> None:

@@ -409,7 +409,7 @@ class Link:
         return self._down_until
 
     def due_by(self, latest: float) -> float:
-        """Return when `on_timer` is due, or `latest` where that is before: so little is looked at."""
+        """Return when `on_timer` is due, or `latest` where that is before: it looks no further."""
         session, verdict = self._session, self._verdict
         if self.state is not LinkState.OPEN:
             due = min(session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)

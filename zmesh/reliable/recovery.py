@@ -56,6 +56,7 @@ class Recovery:
         self._jitter = 1.0  # of the probe timer: another with every link and probe
         self.probes_unanswered = 0
         self.packets_lost = 0
+        self._time_out()
 
     def start(self) -> None:
         """Begin a new link: its packets are numbered from 1, its path is another one."""
@@ -63,6 +64,7 @@ class Recovery:
         self._next_number = 1
         self._jitter = self._draw_jitter()
         self.stop()
+        self._time_out()
 
     def stop(self) -> None:
         """Forget what is under way: the link was given up."""
@@ -129,6 +131,7 @@ class Recovery:
             if number == largest:
                 self.round_trip.on_sample(now - newest.sent_at, delay)
             self.probes_unanswered = 0
+            self._time_out()
             self._arm(now)
         self._largest = max(self._largest, largest)
         if not sent:
@@ -168,15 +171,16 @@ class Recovery:
         if probe:
             self.probes_unanswered += 1
             self._jitter = self._draw_jitter()
+            self._time_out()
             self._arm(now)
         return lost, probe
 
     def _arm(self, now: float) -> None:
-        if not self._sent:
-            self._probe_at = inf
-            return
-        timeout = self.round_trip.probe_timeout(self.probes_unanswered, self._jitter)
-        self._probe_at = now + timeout
+        self._probe_at = now + self._timeout if self._sent else inf
+
+    def _time_out(self) -> None:
+        """Find out anew how long an ACK may take: what that depends on has changed."""
+        self._timeout = self.round_trip.probe_timeout(self.probes_unanswered, self._jitter)
 
     def _draw_jitter(self) -> float:
         return self._entropy.uniform(0.8, 1.2)

@@ -35,8 +35,7 @@ class RoundTrip:
             self.smoothed = self.minimum = rtt
             self.deviation = rtt / 2
             return
-        if rtt < self.minimum:
-            self.minimum = rtt
+        self.minimum = min(self.minimum, rtt)
         adjusted = rtt - min(ack_delay, self._options.ack_delay_max)
         if adjusted < self.minimum:
             adjusted = rtt

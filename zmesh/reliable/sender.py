@@ -133,8 +133,7 @@ class ControlQueue(SendWindow[Control]):
         return (
             self.next_transmit < self.next_seq
             and (self.next_transmit <= self.acked.cum + self._window)
-            or self.resend.count > 0
-        )
+        ) or self.resend.count > 0
 
     def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
         """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
@@ -279,10 +278,8 @@ class OutgoingLane(SendWindow[Record]):
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
-        if seq_limit > self.seq_limit:
-            self.seq_limit = seq_limit
-        if bytes_limit > self.bytes_limit:
-            self.bytes_limit = bytes_limit
+        self.seq_limit = max(self.seq_limit, seq_limit)
+        self.bytes_limit = max(self.bytes_limit, bytes_limit)
 
     @property
     def waiting(self) -> bool:

@@ -74,8 +74,8 @@ class Session:
         self.ack_at = inf  # when it is to be told at the latest
         self._ack_messages = 0  # that came and are not acknowledged
         self._ack_bytes = 0
-        self._ack_next = False  # with the next packet
-        self._acked_at = -inf
+        self._ack_after = -inf  # from when on every packet carries an ACK
+        self._ack_together = min(ACKED_TOGETHER, options.ack_every_messages)
         self._settle_now = False
         self.settle_at = inf  # when verdicts that may wait are to be told at the latest
         self._lazy_messages = 0  # whose verdicts wait for company
@@ -141,9 +141,8 @@ class Session:
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self.outgoing.get(lane) or self._outgoing(lane)
-        if len(records) == 1:
-            largest = len(records[0][2])
-        else:
+        largest = len(records[0][2])
+        if len(records) > 1:
             largest = max(map(len, map(_BODY, records)))
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
@@ -380,7 +379,7 @@ class Session:
         for number, lane in self.incoming.items():
             if lane.transfer is not None and lane.find_room():
                 self.ack_lanes.add(number)
-                self._ack_next = True
+                self._ack_after = -inf
 
     def _is_released(self, lane: int, seq: int) -> bool:
         incoming = self.incoming.get(lane)
@@ -453,12 +452,11 @@ class Session:
         would have gone with another.
         """
         return bool(self.ack_lanes) and (
-            now >= self._acked_at + self._options.ack_delay_max / 2
+            now >= self._ack_after
             or self.ack_at <= now
             or self.ack_at == inf
-            or self._ack_next
-            or self._ack_messages >= min(ACKED_TOGETHER, self._options.ack_every_messages)
-            or self._ack_bytes >= self._options.packet_bytes / 2
+            or self._ack_messages >= self._ack_together
+            or self._ack_bytes >= self._options.packet_bytes // 2
         )
 
     def take_acks(self, now: float, round_trip: float | None) -> tuple[LaneAcks, LaneCredits]:
@@ -478,20 +476,19 @@ class Session:
         self.ack_lanes.clear()
         self.ack_at = inf
         self._ack_messages = self._ack_bytes = 0
-        self._ack_next = False
-        self._acked_at = now
+        self._ack_after = now + self._options.ack_delay_max / 2
         return tuple(acks), tuple(granted)
 
     def tell_all(self) -> None:
         """Let the next packet acknowledge every lane: a grant or an ACK may have been lost."""
         self.ack_lanes.update(self.incoming, (CONTROL_LANE,))
-        self._ack_next = True
+        self._ack_after = -inf
         self._offer_room()  # another peer may have freed some; a sender that waits asks by PING
 
     def grant_all(self) -> None:
         """Let the next packet grant every lane its first window: no HELLO did."""
         self.ack_lanes.update(range(LANES))
-        self._ack_next = True
+        self._ack_after = -inf
 
     def forget_credit(self) -> None:
         """Begin anew with another peer's word, where nothing was transmitted yet."""

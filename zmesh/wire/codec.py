@@ -111,24 +111,7 @@ def decode(parts: Sequence[bytes], limits: WireLimits) -> Packet:
         raise oversized("frames", len(wire_frames), limits.frames_max)
     if not wire_frames:
         raise malformed("a packet without frames")
-    taken: list[int] = []
-    frames: list[Frame] = []
-    for fields in wire_frames:
-        if type(fields) is not tuple or not fields:
-            raise malformed("a frame is not an array")
-        frame_type = fields[0]
-        if type(frame_type) is not int:
-            raise malformed("the type of a frame is not an integer")
-        if frame_type == _DATA:
-            frames.append(_decode_data(fields, parts, taken, limits))
-        else:
-            decoder = FROM_WIRE.get(frame_type) or _unknown(frame_type)
-            frames.append(decoder(fields[1:], limits))
-    if len(parts) > 1 or taken:
-        taken.sort()
-        if taken != list(range(1, len(parts))):
-            raise malformed("a part is not the body of exactly one record")
-    return Packet(link, number, tuple(frames))
+    return Packet(link, number, _decode_frames(wire_frames, parts, limits))
 
 
 def _check_version(head: bytes) -> None:
@@ -173,6 +156,29 @@ def _refuse_map(_: object) -> object:
 
 def _refuse_ext(_code: int, _data: bytes) -> object:
     raise malformed("an extension in a packet")
+
+
+def _decode_frames(
+    wire_frames: list[object], parts: Sequence[bytes], limits: WireLimits
+) -> tuple[Frame, ...]:
+    taken: list[int] = []
+    frames: list[Frame] = []
+    for fields in wire_frames:
+        if type(fields) is not tuple or not fields:
+            raise malformed("a frame is not an array")
+        frame_type = fields[0]
+        if type(frame_type) is not int:
+            raise malformed("the type of a frame is not an integer")
+        if frame_type == _DATA:
+            frames.append(_decode_data(fields, parts, taken, limits))
+        else:
+            decoder = FROM_WIRE.get(frame_type) or _unknown(frame_type)
+            frames.append(decoder(fields[1:], limits))
+    if len(parts) > 1 or taken:
+        taken.sort()
+        if taken != list(range(1, len(parts))):
+            raise malformed("a part is not the body of exactly one record")
+    return tuple(frames)
 
 
 def _unknown(frame_type: int) -> NoReturn:

@@ -64,9 +64,8 @@ def split_bodies(
     records: tuple[Record, ...], inline_bytes_max: int, parts: list[bytes | memoryview]
 ) -> Sequence[object]:
     """Append bodies over `inline_bytes_max` to `parts`, and put their index in their place."""
-    if len(records) == 1:
-        largest = len(records[0][2])
-    else:
+    largest = len(records[0][2])
+    if len(records) > 1:
         largest = max(map(len, map(_BODY, records)))
     if largest <= inline_bytes_max:
         return records

@@ -225,6 +225,9 @@ class LinkNews:
             source = peer.sources[event.lane] = Source(peer.id, session, event.lane)
         first, last, records = event.first_seq, event.last_seq, event.records
         peer.open_in += last - first + 1
+        if len(records) == 1 and records[0][0] < COMPRESSED:  # as in requests and replies
+            self._on_run(records[0][0] & 15, peer, source, first, last, records)
+            return
         heads = set(map(_HEAD, records))
         if max(heads) >= COMPRESSED:
             self._on_compressed(peer, source, first, last, records)

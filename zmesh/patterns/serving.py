@@ -251,7 +251,9 @@ class Serving:
 
     def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> bool:
         """Send a reply; False where its caller has far too much to take already."""
-        owed = self._owed.setdefault(peer.id, _Owed())
+        owed = self._owed.get(peer.id)
+        if owed is None:
+            owed = self._owed[peer.id] = _Owed()
         if owed.size >= REFUSED_FROM * self._options.link.queued_bytes_max:
             self.refused_replies += 1
             return False

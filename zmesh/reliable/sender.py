@@ -392,9 +392,11 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
+        left = 0  # to be dropped
         for span in self._between(first, last):
             if is_accepted and span.first == span.last and span.whole is None:
-                span.remaining = 0  # dropped below, many at once: those posted one by one
+                span.remaining = 0  # posted one by one: dropped below, many at once
+                left += 1
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -407,7 +409,7 @@ class OutgoingLane(SendWindow[Record]):
             if accepted:
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
-        if is_accepted:
+        if left:
             self._drop(first, last)
         return tickets, returned
 
@@ -450,15 +452,16 @@ class OutgoingLane(SendWindow[Record]):
         """Forget the numbers and return the records that were still kept for them."""
         if first == last:
             return self._drop_single(first)
-        popped = map(self.items.pop, range(first, last + 1), repeat(None))
-        dropped = [record for record in popped if record is not None]
+        dropped = list(map(self.items.pop, range(first, last + 1), repeat(None)))
+        if None in dropped:
+            dropped = [record for record in dropped if record is not None]
         self.queued_bytes -= sum(map(self._sizes.pop, range(first, last + 1), repeat(0)))
         if self.deadlines:
             for seq in range(first, last + 1):
                 self.deadlines.pop(seq, None)
         if self._gone:
             self._gone.difference_update(range(first, last + 1))
-        return dropped
+        return cast("list[Record]", dropped)
 
     def _drop_single(self, seq: int) -> list[Record]:
         record = self.items.pop(seq, None)

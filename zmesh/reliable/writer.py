@@ -56,7 +56,9 @@ class PacketWriter:
         while True:
             # Where what was ready had become holes: if anything, the peer is to be told of those.
             session.gather_gaps()
-            ready = session.ready_lanes() if self._recovery.has_room else []
+            ready = session.ready_lanes()
+            if ready and not self._recovery.has_room:
+                ready = []
             if not (
                 ready
                 or session.control_out.ready

@@ -76,28 +76,29 @@ async def subscribers(name: str, known: str, count: str, place: str, when_full: 
         await asyncio.to_thread(Path(place, f"{name}-{number}").write_bytes, notes.tobytes())
 
 
-async def publisher(count: str, rate: str, seconds: str, size: str) -> None:
+async def publisher(receivers: str, rate: str, seconds: str, size: str) -> None:
     """Publish at an even pace to so many; tell how it grows, and what was in its queues."""
     link = LinkOptions(queued_bytes_max=QUEUED_BYTES_MAX)
     async with zmesh.Node("publisher", mdns=False, options=NodeOptions(link=link)) as node:
         say(node.endpoints[0])
-        await node.peers.wait_for(topic=TOPIC, count=int(count), timeout=60)
-        memory, number, queued = Memory(), 0, 0
+        await node.peers.wait_for(topic=TOPIC, count=int(receivers), timeout=60)
+        memory, queued = Memory(), 0
         padding = bytes(int(size) - HEAD.size)
-        begin = due = time.monotonic() + 0.2
+        count = round(float(rate) * float(seconds))
+        begin = time.monotonic() + 0.2
         say(begin)
-        while due < begin + float(seconds):
+        for number in range(count):
+            # Each from the beginning: a sum of steps would drift, and end one too early or late.
+            due = begin + number / float(rate)
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             await node.publish(TOPIC, HEAD.pack(due, number) + padding)
-            number += 1
-            due += 1 / float(rate)
             if number % 100 == 0:
                 links = node.statistics().links.values()
                 queued = max(queued, *(each.queued_bytes for each in links))
         growth = memory.growth
         await node.flush()
-        say(json.dumps({"published": number, "growth": growth, "queued_bytes": queued}))
+        say(json.dumps({"published": count, "growth": growth, "queued_bytes": queued}))
 
 
 # The run

@@ -1,5 +1,6 @@
 """What comes from the application, checked before it can reach the engine."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from zmesh.errors import InvalidOption
@@ -84,8 +85,31 @@ def check_service(name: object, concurrency: int, options: NodeOptions) -> None:
     if name.startswith(RESERVED):
         raise InvalidOption("service", name, f"a name that does not begin with {RESERVED!r}")
     check_text("service", name, options.wire)
-    if concurrency < 1:
-        raise InvalidOption("concurrency", concurrency, "1 or more")
+    check_concurrency(concurrency)
+
+
+def check_concurrency(value: object) -> None:
+    """Check how many are to be handled at a time.
+
+    Raises:
+        InvalidOption: it is no such number.
+    """
+    if not is_count(value, 1):
+        raise InvalidOption("concurrency", value, "a whole number, 1 or more")
+
+
+def check_bodies(bodies: object) -> None:
+    """Check the bodies of many messages.
+
+    Raises:
+        InvalidOption: they are one body, or nothing that can be iterated.
+    """
+    # A text would be taken apart, and each of its characters sent.
+    if isinstance(bodies, str | bytes | bytearray | memoryview) or not isinstance(
+        bodies, Iterable
+    ):
+        expected = "an iterable of bodies, such as a list or generator"
+        raise InvalidOption("bodies", bodies, expected)
 
 
 def check_receivers(count: int, timeout: float | None) -> None:

@@ -18,7 +18,7 @@ from zmesh.face.checks import (
     check_when_full,
     kept_of,
 )
-from zmesh.face.handlers import Handler, Middleware, adapted, is_async
+from zmesh.face.handlers import Handler, Middleware, adapted, check_handler
 from zmesh.face.inbox import Inbox, Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
@@ -172,7 +172,11 @@ class Messaging(ABC):
     ) -> Receipt:
         """Post many messages to one peer, as fast as there is room, under one receipt.
 
-        It is by far the cheapest way to send many. Arguments are those of `post`.
+        It is by far the cheapest way to send many. They go in pieces; one that cannot be sent
+        raises with its piece not posted. Arguments are those of `post`.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `post`.
         """
         assembly = self._at_work()
         check_message_options(self._options.wire, priority, key, ttl)
@@ -224,7 +228,7 @@ class Messaging(ABC):
         check_service(name, concurrency, self._options)
 
         def register(handler: H) -> H:
-            is_async(handler)
+            check_handler(handler)
             adapted(handler)  # raises now, and not at the first call
             if name in self._services:
                 raise UsageError(f"service {name!r} is provided already: withdraw it first")

@@ -6,7 +6,7 @@ from traceback import format_exception
 from typing import Final, NamedTuple
 
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.face.checks import sendable_text
+from zmesh.face.checks import check_bodies, sendable_text
 from zmesh.face.compressing import THREADED_BYTES, Compressing
 from zmesh.message import RECORD_OVERHEAD_BYTES, Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
@@ -61,7 +61,12 @@ class Outgoing:
         target: str = "",
         compressor: Compressor | None = None,
     ) -> "Batch":
-        """Return many messages, whose records are made when there is room for them."""
+        """Return many messages, whose records are made when there is room for them.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated.
+        """
+        check_bodies(bodies)
         if compressor is not None:
             return CompressedBatch(
                 self, self._body_bytes_max, bodies, headers, kind, target, compressor

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import uuid
+from collections.abc import Sequence
 
 import pytest
 
@@ -84,6 +85,26 @@ async def test_changed_interfaces_are_told_where_the_node_listens_everywhere() -
     bench.sources._on_change((LATER,))
     assert bench.sources.endpoints == ("tcp://127.0.0.1:5000", "tcp://127.0.0.2:5000")
     assert bench.events[1] == EndpointsChanged(bench.sources.endpoints)
+    await bench.sources.stop()
+
+
+async def test_named_interfaces_are_listened_on_where_they_are_now() -> None:
+    bench = Bench(settings(interfaces=["lo"]))
+    asked: list[tuple[str, ...]] = []
+
+    def listen(hosts: Sequence[str]) -> tuple[str, ...]:
+        asked.append(tuple(hosts))
+        return tuple(f"tcp://{host}:5000" for host in hosts)
+
+    await bench.sources.start(Listening(("127.0.0.1",)), BOUND, (LO,), listen)
+    bench.sources._on_change((LATER,))
+    assert bench.sources.endpoints == ("tcp://127.0.0.1:5000", "tcp://127.0.0.2:5000")
+    assert bench.events[-1] == EndpointsChanged(bench.sources.endpoints)
+    bench.sources._on_change(())
+    assert bench.sources.endpoints == ()
+    bench.sources._on_change((LO,))
+    assert bench.sources.endpoints == BOUND
+    assert asked == [("127.0.0.1", "127.0.0.2"), (), ("127.0.0.1",)]
     await bench.sources.stop()
 
 

@@ -64,9 +64,10 @@ async def test_peers_meet_again_over_the_interface_that_remains() -> None:
         await check(back, 800, a, "b")
 
 
-async def test_machine_that_moves_to_another_address_is_found_there() -> None:
+@pytest.mark.parametrize("interface", ["*", "eth0"], ids=["all", "named"])
+async def test_machine_that_moves_to_another_address_is_found_there(interface: str) -> None:
     async with town("a", "b") as lan:
-        a, b = await lan.settle("a", "b")
+        a, b = await lan.settle("a", "b", interfaces=[interface])
         await meet(a, b)
         there, back = streams(a, b, 500, 0.005)
         await asyncio.sleep(0.5)
@@ -76,6 +77,9 @@ async def test_machine_that_moves_to_another_address_is_found_there() -> None:
         await check(there, 500, b, "a")
         await check(back, 500, a, "b")
         assert "tcp://10.77.0.101" in b.told[-1].endpoints[0]
+        # It listens there, and not only says so: who comes now can dial it.
+        [c] = await lan.settle("b", name="c", mdns=False, peers=b.told[-1].endpoints[:1])
+        await meet(a, c)
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])

@@ -197,7 +197,7 @@ class Assembly:
                     "everybody there can read and send messages",
                     self._settings.name,
                 )
-            await self._sources.start(listening, bound, interfaces)
+            await self._sources.start(listening, bound, interfaces, self._transport.listen)
         except BaseException:
             self.runner.stop()
             await self._release()

@@ -12,14 +12,15 @@ from heapq import heapify, heapreplace
 
 from zmesh.actions import Delivery, GiveBackJobs, PeerState
 from zmesh.batches import runs
-from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.events import Pull, SettleDeliveries, Source, Unpull
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import InterestKind, Outcome, Record, Tag, extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable
-from zmesh.patterns.job_control import CONTROL_PRIORITY, Grant, Offer, encode
+from zmesh.patterns.job_control import Grant, Offer, encode
+from zmesh.patterns.telling import Telling
 from zmesh.reliable.seen import PENDING, MessageId, SeenTable
 
 Place = tuple[Source, int, int]
@@ -108,7 +109,7 @@ class JobsTaken:
         self._held: dict[MessageId, _Held] = {}
         self._places: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
         self._touched: dict[_Queue, None] = {}  # where something may be granted
-        self._control = InternalTicket(0)
+        self._telling = Telling(turn, self._standing, options.answers_max, options.pulls_max)
         self.duplicates = 0
 
     def __len__(self) -> int:
@@ -277,6 +278,7 @@ class JobsTaken:
 
     def on_session_ended(self, peer: Peer) -> None:
         """Forget what was agreed with a producer."""
+        self._telling.forget(peer)
         for queue in self._queues.values():
             if queue.producers.pop(peer.id, None) is not None:
                 self._touched[queue] = None
@@ -285,6 +287,7 @@ class JobsTaken:
 
     def flush(self) -> None:
         """Grant what room there is."""
+        self._telling.flush()
         if not self._touched:
             return
         touched, self._touched = self._touched, {}
@@ -309,16 +312,21 @@ class JobsTaken:
             producer.limit += 1
             granted[producer.peer.id] = producer
         for producer in granted.values():
-            self._tell(queue, producer)
+            self._telling.tell(producer.peer, queue.name)
         if any(producer.wants and not producer.out for producer in wanting):
             for producer in spoken:
                 if producer.out and producer.recalled < producer.limit:
                     producer.recalled = producer.limit
-                    self._tell(queue, producer, recalls=True)
+                    self._telling.tell(producer.peer, queue.name)
 
-    def _tell(self, queue: _Queue, producer: _Producer, *, recalls: bool = False) -> None:
-        grant = Grant(queue.name, producer.relation, producer.limit, recalls)
-        self._turn.submit(producer.peer, CONTROL_PRIORITY, [encode(grant)], self._control)
+    def _standing(self, peer: Peer, name: str) -> Record | None:
+        """Return what a producer is granted, None where nothing is agreed with it any more."""
+        queue = self._queues.get(name)
+        producer = None if queue is None else queue.producers.get(peer.id)
+        if producer is None:
+            return None
+        recalls = 0 < producer.limit == producer.recalled
+        return encode(Grant(name, producer.relation, producer.limit, recalls))
 
 
 def _shares(wanting: list[_Producer], room: int) -> Iterator[tuple[_Producer, int]]:

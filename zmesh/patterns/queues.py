@@ -76,7 +76,7 @@ class Queues:
 
     def on_session_ended(self, peer: Peer) -> None:
         """Forget what was agreed with a peer."""
-        self.pushed.on_peer_changed(peer)
+        self.pushed.on_session_ended(peer)
         self.taken.on_session_ended(peer)
 
     def flush(self) -> None:

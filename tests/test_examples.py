@@ -1,7 +1,9 @@
 """The examples do what they say, as separate processes that find each other by mDNS."""
 
 import ast
+import json
 import lzma
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -96,6 +98,39 @@ async def test_survey() -> None:
         assert failures == "0 did not answer"
 
 
+async def test_presence() -> None:
+    program = "examples/presence.py"
+    async with run(program, "watch", "kitchen") as watcher:
+        async with run(program, "announce", "cellar") as elsewhere:
+            assert await elsewhere.ended() == (0, "announced\n", "")
+        async with run(program, "announce", "kitchen", reads=True) as here:
+            assert await here.line() == "announced"
+            cores = f"{os.cpu_count()} cores"
+            assert await watcher.line() == f"Joined {cores} None"
+            for typed, status in (("cleaning", "cleaning"), ("", "None")):
+                await here.tell(typed)
+                assert await watcher.line() == f"Updated {cores} {status}"
+            here.end_of_input()
+            assert await here.ended() == (0, "", "")
+            while (line := await watcher.line()).startswith("Updated"):
+                pass  # it drains
+            assert line == f"Left {cores} None"
+
+
+async def test_typed_bodies() -> None:
+    program = "examples/typed_bodies.py"
+    async with run(program):
+        for loan, told in (
+            ({"sum": 9000, "months": 24}, "398.89\n"),
+            ({"sum": 9000, "months": "24"}, "got `str` - at `$.months`\n"),
+            ({"sum": 9000}, "missing required field `months`\n"),
+        ):
+            async with run(program, json.dumps(loan)) as caller:
+                status, out, error = await caller.ended()
+                assert (status, error) == (0, "")
+                assert out.endswith(told)
+
+
 async def test_shared_state() -> None:
     program = "examples/shared_state.py"
     async with AsyncExitStack() as stack:
@@ -121,11 +156,11 @@ async def test_send_file(tmp_path: Path) -> None:
     source.write_bytes(bytes(range(256)) * 4000)
     places = [tmp_path / name for name in ("one", "two")]
     async with AsyncExitStack() as stack:
-        for place in places:
+        for count, place in enumerate(places, 1):
             place.mkdir()
             receiver = await stack.enter_async_context(run(program, "receive", str(place)))
             assert await receiver.line() == "receiving"
-            async with run(program, "send", str(source)) as sender:
+            async with run(program, "send", str(source), str(count)) as sender:
                 status, out, error = await sender.ended()
             assert (status, error) == (0, "")
             told = (await receiver.line()).split()
@@ -181,6 +216,7 @@ async def test_work_queue(tmp_path: Path) -> None:
         ("stream.py", ["find"]),
         ("shared_state.py", ["observe"]),
         ("work_queue.py", ["push"]),
+        ("presence.py", ["watch"]),
         ("request_reply.py", []),
         ("request_reply.py", ["call", "nine"]),
     ],

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from zmesh.errors import InvalidOption
 from zmesh.face.received import Message
 from zmesh.face.threads import ThreadPool
-from zmesh.face.typed import body_type
+from zmesh.face.typed import body_type, check_type
 
 Handler = Callable[[Any], Any]
 """What answers a request: a coroutine function, or a plain one, which runs in a thread.
@@ -65,9 +65,12 @@ def adapted(handler: Handler) -> Handler:
     """Return the handler as one that takes the message, whatever it is annotated with.
 
     Raises:
-        InvalidOption: an annotation that cannot be read.
+        InvalidOption: an annotation that cannot be read, or a type nothing can be made into.
+        MissingPackage: the type needs msgspec, which is not installed.
     """
     wanted = body_type(handler, Message)
+    if wanted is not None:
+        check_type(wanted)
     return handler if wanted is None else lambda message: handler(message.as_(wanted))
 
 

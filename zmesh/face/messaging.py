@@ -224,6 +224,7 @@ class Messaging(ABC):
 
         Raises:
             InvalidOption, UsageError: it cannot be provided.
+            MissingPackage: the type of its parameter needs `zmesh[typed]`.
         """
         check_service(name, concurrency, self._options)
 

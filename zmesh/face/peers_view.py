@@ -10,6 +10,7 @@ from weakref import WeakSet
 from zmesh.actions import PeerChange, PeerChanged, PeerState, PeerView
 from zmesh.errors import Closed, InvalidOption, PeersMissing, UsageError
 from zmesh.face.checks import check_is_text, check_timeout, is_count
+from zmesh.patterns.filters import is_same
 from zmesh.patterns.routing import TopicTable
 from zmesh.wire.attributes import Scalar
 
@@ -151,7 +152,7 @@ class Wanted:
             and (self.topic is None or peer.hears(self.topic))
             and (self.group is None or self.group in peer.groups)
             and all(
-                key in peer.attributes and peer.attributes[key] == value
+                key in peer.attributes and is_same(peer.attributes[key], value)
                 for key, value in (self.where or {}).items()
             )
         )

@@ -223,10 +223,10 @@ def _meets_headers(wanted: Filter, sight: Sight) -> bool:
     if not wanted.where:
         return True
     headers = sight.headers
-    found = (_is_same(headers.get(name, _NOTHING), value) for name, value in wanted.where)
+    found = (is_same(headers.get(name, _NOTHING), value) for name, value in wanted.where)
     return any(found) if wanted.match == "any" else all(found)
 
 
-def _is_same(header: object, value: Scalar) -> bool:
-    # To Python 1 is True, and to nobody else.
+def is_same(header: object, value: Scalar) -> bool:
+    """Return whether a header, or attribute, has a value: to Python 1 is True, to nobody else."""
     return header == value and isinstance(header, bool) is isinstance(value, bool)

@@ -134,6 +134,7 @@ class Publish:
     key: str | None = None
     ttl: float | None = None
     keep: int | None = None  # so many of the topic, this included, are kept; 0 ends that
+    at_most_once: bool = False  # to those with room, and forgotten: the ticket expects nothing
 
 
 @dataclass(slots=True)

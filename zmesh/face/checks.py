@@ -1,12 +1,12 @@
 """What comes from the application, checked before it can reach the engine."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, get_args
 
 from zmesh.errors import InvalidOption
 from zmesh.message import LANES
 from zmesh.options import NodeOptions, WireLimits
-from zmesh.terms import WhenFull
+from zmesh.terms import Guarantee, WhenFull
 from zmesh.wire.bodies import check_text
 
 SECONDS_MAX: Final = 1e9
@@ -123,6 +123,17 @@ def check_receivers(count: int, timeout: float | None) -> None:
     check_timeout(timeout)
     if timeout is not None and not count:
         raise InvalidOption("timeout", timeout, "None, where min_receivers does not say for what")
+
+
+def check_guarantee(guarantee: object) -> None:
+    """Check what a publisher wants to be sure of.
+
+    Raises:
+        InvalidOption: nobody promises that.
+    """
+    if guarantee not in get_args(Guarantee):
+        choices = " or ".join(f'"{each}"' for each in get_args(Guarantee))
+        raise InvalidOption("guarantee", guarantee, choices)
 
 
 def kept_of(

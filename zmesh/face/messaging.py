@@ -10,6 +10,7 @@ from zmesh.errors import BodyTooLarge, DeliveryTimeout, InvalidOption, UsageErro
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
     check_call_options,
+    check_guarantee,
     check_is_text,
     check_message_options,
     check_receivers,
@@ -29,7 +30,7 @@ from zmesh.face.subscriptions import Subscription
 from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
-from zmesh.terms import LIMIT_DEFAULT, Compression, Match, Policy, Scalar, Terms
+from zmesh.terms import LIMIT_DEFAULT, Compression, Guarantee, Match, Policy, Scalar, Terms
 
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Middleware)
@@ -413,6 +414,7 @@ class Messaging(ABC):
         history: int | None = None,
         min_receivers: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
+        guarantee: Guarantee = "at_least_once",
         compression: Compression | None = None,
     ) -> Receipt:
         """Publish a message to every node that subscribes to its topic now, this one included.
@@ -430,6 +432,9 @@ class Messaging(ABC):
             history: how many of the topic are kept, this one included.
             min_receivers: how many nodes must be there to receive it; it is waited for them.
             timeout: seconds to wait for them; None waits for ever.
+            guarantee: "at_least_once" until each subscriber has accepted it; "at_most_once" goes
+                to those that have room now, and is forgotten: nothing is waited for, nothing
+                comes again, and the receipt is done at once, with 0.
             compression: as for `send`; it is done once, however many receive it.
 
         Raises:
@@ -441,6 +446,7 @@ class Messaging(ABC):
         assembly.engine.check_publish(topic)
         check_message_options(self._options.wire, priority, key, ttl)
         check_receivers(min_receivers, timeout)
+        check_guarantee(guarantee)
         keep = kept_of(self._options, body, retain=retain, history=history)
         record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
@@ -454,7 +460,8 @@ class Messaging(ABC):
         posting = assembly.posting
         if min_receivers:
             await posting.wait_for_receivers(record, min_receivers, timeout)
-        return await posting.publish(record, priority, key, ttl, keep)
+        is_once = guarantee == "at_most_once"
+        return await posting.publish(record, priority, key, ttl, keep, at_most_once=is_once)
 
     def subscribe(
         self,

@@ -180,13 +180,15 @@ class Posting:
         key: str | None,
         ttl: float | None,
         keep: int | None = None,
+        *,
+        at_most_once: bool = False,
     ) -> Receipt:
-        """Publish one message once there is room in every subscriber's queue."""
+        """Publish one message: once there is room in every queue, or to those that have some."""
         topic, receipt = record[1], Receipt()
-        must_wait = not self.topic_rooms.is_free(topic)
+        must_wait = not (at_most_once or self.topic_rooms.is_free(topic))
         if must_wait:
             await self.topic_rooms.wait(topic)
-        self._command(receipt, Publish(record, lane, receipt, key, ttl, keep))
+        self._command(receipt, Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
         if must_wait:

@@ -8,9 +8,10 @@ import pytest
 from tests.engines import Host, World
 from zmesh.actions import Drained, QueueRoomChanged
 from zmesh.errors import UsageError
-from zmesh.events import CloseNode, DrainNode, Pull, Unpull
-from zmesh.message import FailureKind, Outcome
+from zmesh.events import CloseNode, DrainNode, Pull, TimerFired, Unpull
+from zmesh.message import FailureKind, Kind, Outcome, Ticket
 from zmesh.options import NodeOptions
+from zmesh.patterns.job_control import Offer, encode
 
 OPTIONS = NodeOptions(attempts_max=3)
 
@@ -240,6 +241,36 @@ def test_a_stopped_producer_with_grants_holds_up_no_other() -> None:
     ticket = b.push("work", "two")
     world.run(2.0)
     assert ticket.accepted == 1
+
+
+def test_a_producer_that_keeps_its_grants_holds_up_no_other_for_long() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    c.job_outcome = Outcome.ACCEPTED
+    c.pull("work", 1)
+    world.run(1.0)
+    receivers = a.engine._news._receivers
+    receivers[Kind.JOB_CONTROL] = lambda _, source, first, last, __: a.engine._turn.settle(
+        source, first, last, Outcome.ACCEPTED
+    )
+    consumer = a.engine._turn.peers.find(c.id)
+    assert consumer is not None
+    a.engine._turn.submit(consumer, 9, [encode(Offer("work", 1, 0, 0, 5))], Ticket())
+    a.do(TimerFired())
+    world.run(1.0)
+    ticket = b.push("work", "one", "two")
+    world.run(OPTIONS.recall_patience - 0.5)
+    assert ticket.accepted == 0, "it waits for what was recalled"
+    world.run(1.0)
+    assert (ticket.accepted, bodies(c)) == (2, ["one", "two"])
+    [greedy, _] = c.engine.queues.taken._queues["work"].producers.values()
+    assert (greedy.peer.id, greedy.out, greedy.counts) == (a.id, 1, False)
+    # It uses at last what it was granted, and has its share again.
+    a.engine._turn.submit(consumer, 9, [encode(Offer("work", 1, 1, 1, 5))], Ticket())
+    a.do(TimerFired())
+    world.run(1.0)
+    assert greedy.counts
+    assert greedy.out == 1
 
 
 def test_a_grant_used_late_gives_nobody_more_than_the_prefetch() -> None:

@@ -2,6 +2,7 @@
 
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
+from zmesh.deadlines import earliest
 from zmesh.events import Pull, Push, Source, Unpull
 from zmesh.message import Outcome, Record
 from zmesh.options import NodeOptions
@@ -25,11 +26,12 @@ class Queues:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        return self.pushed.deadline
+        return earliest(self.pushed.deadline, self.taken.deadline)
 
     def on_timer(self) -> None:
         """Do what is due."""
         self.pushed.on_timer()
+        self.taken.on_timer()
 
     def on_command(self, command: Push | Pull | Unpull) -> None:
         """Take a command of the application."""

@@ -6,7 +6,7 @@ from tests.engines import Host, World
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.events import TimerFired
-from zmesh.message import Kind, Outcome, Record, Ticket
+from zmesh.message import Kind, Outcome, Record, Ticket, Ways, head
 from zmesh.options import NodeOptions
 from zmesh.patterns import stream_records
 from zmesh.patterns.job_control import Grant, Offer, encode
@@ -86,6 +86,22 @@ def test_parts_of_streams_nobody_reads_are_turned_away_within_a_bound() -> None:
     deaf(b)
     tell(b, a, [stream_records.grant("", number, 1, 1) for number in range(1, MANY)])
     assert 0 < queued(a, b) <= ANSWERS_MAX
+
+
+def test_streams_that_are_refused_leave_nothing_of_their_peer() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    a.serve("tail")
+    request = (head(Kind.STREAM_CONTROL), "tail", b"")
+    ways = Ways(0)  # which opens nothing
+    turn = b.engine._turn
+    peer = turn.peers.find(a.id)
+    assert peer is not None
+    turn.submit(peer, 4, [stream_records.opening(request, 1, ways, 1, 1)], Ticket())
+    b.do(TimerFired())
+    world.run(1.0)
+    assert a.engine.statistics().defects == {"stream": 1}
+    assert a.engine._news.streams.serving._of_peer == {}
 
 
 def test_what_is_told_late_is_what_holds_then() -> None:

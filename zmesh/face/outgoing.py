@@ -17,7 +17,9 @@ from zmesh.wire.compression import Compressor, plain_size
 
 Headers = Mapping[str, HeaderValue]
 
-_FAILURE_TEXT_MAX: Final = 4096  # characters of a handler's exception that travel
+_FAILURE_TEXT_MAX: Final = (
+    4096  # characters of a handler's exception, and of its type, that travel
+)
 _TRACEBACK_TEXT_MAX: Final = 16_384  # and of its traceback, the last ones: they tell the place
 
 
@@ -85,7 +87,9 @@ class Outgoing:
 
     def failure(self, error: BaseException) -> Record:
         """Return the answer that tells of a handler's exception."""
-        told = [type(error).__qualname__, sendable_text(error)[:_FAILURE_TEXT_MAX]]
+        told = [
+            sendable_text(text)[:_FAILURE_TEXT_MAX] for text in (type(error).__qualname__, error)
+        ]
         if self._tells_tracebacks:
             traceback = sendable_text("".join(format_exception(error)))
             told.append(traceback[-_TRACEBACK_TEXT_MAX:])

@@ -10,12 +10,12 @@ from random import Random
 import pytest
 
 from tests.engines import Host, World
+from tests.simulation.schedule import Schedule
 from zmesh.actions import PeerChanged
 from zmesh.events import Describe, JoinGroup, LeaveGroup, Withdraw
 from zmesh.face.peers_view import Joined, Left, Overrun, Wanted, Watcher, event_of, peer_of
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.interest import InterestTable
-from zmesh.testing.network import Weather
 from zmesh.wire.attributes import attribute_text
 
 SEEDS = 120
@@ -99,6 +99,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = Random(f"presence {seed}")
         self.world = World(OPTIONS)
+        self.schedule = Schedule(self.world, self.random)
         names = "abcd"[: self.random.randint(2, 4)]
         self.lives = {name: Life(self.world.host(name)) for name in names}
         hosts = [life.host for life in self.lives.values()]
@@ -110,33 +111,18 @@ class Run:
         queue, random = self.world.queue, self.random
         for _ in range(random.randint(5, 25)):
             queue.after(random.uniform(0.0, ACTIVE), self._change)
-        faults = (self._cut, self._cut, self._weather, self._crash)
-        for _ in range(random.randint(1, 6)):
-            queue.after(random.uniform(0.0, ACTIVE), random.choice(faults))
+        for _ in range(random.randint(1, 8)):
+            at = random.uniform(0.0, ACTIVE)
+            if random.random() < 0.25:
+                queue.after(at, self._crash)
+            else:
+                queue.after(at, self.schedule.strike, 12.0)
         self.world.run(ACTIVE + REST)
         for life in self.lives.values():
             life.check([other for other in self.lives.values() if other is not life])
 
     def _change(self) -> None:
         self.random.choice([*self.lives.values()]).change(self.random)
-
-    def _pair(self) -> tuple[int, int]:
-        one, other = self.random.sample([*self.lives.values()], 2)
-        return one.host.index, other.host.index
-
-    def _cut(self) -> None:
-        one, other = self._pair()
-        network, seconds = self.world.network, self.random.choice((0.3, 2.0, 12.0))
-        for pair in [(one, other), (other, one)][: self.random.randint(1, 2)]:
-            network.cut(*pair)
-            self.world.queue.after(seconds, network.heal, *pair)
-
-    def _weather(self) -> None:
-        one, other = self._pair()
-        network, seconds = self.world.network, self.random.uniform(0.5, 8.0)
-        for pair in ((one, other), (other, one)):
-            network.set_weather(*pair, Weather(loss=0.3, duplication=0.2, reordering=0.2))
-            self.world.queue.after(seconds, network.set_weather, *pair, None)
 
     def _crash(self) -> None:
         life = self.random.choice([*self.lives.values()])

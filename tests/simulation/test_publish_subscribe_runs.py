@@ -9,12 +9,14 @@ from random import Random
 import pytest
 
 from tests.engines import Host, World, body
+from tests.simulation.schedule import Schedule
 from zmesh.actions import DeliverPublications, PublicationsMissed
 from zmesh.events import Publish, SettleDeliveries, Source, Subscribe, Unsubscribe
 from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.terms import Filter, Terms, WhenFull
 from zmesh.testing.network import Weather
+from zmesh.testing.scenario import FaultKind
 
 SEEDS = 120
 TOPICS = ("x.a", "x.b", "y.a")
@@ -29,33 +31,32 @@ class Faults:
         self._world = world
         self._random = random
         self._pair = (one.index, other.index)
+        self._schedule = Schedule(world, random)
 
     def strike(self) -> None:
         """Do something bad, or make it good again."""
         network, random = self._world.network, self._random
         source, target = random.sample(self._pair, 2)
-        match random.randrange(6):
+        match random.randrange(7):
             case 0:
                 network.reset(source, target)
+            case 6:
+                self._schedule.strike(1.0, FaultKind.BLACK_HOLE)  # which lasts for long
             case 1:
                 chance = random.random() * 0.3
                 weather = Weather(jitter=0.02, loss=chance, duplication=chance, reordering=chance)
                 network.set_weather(source, target, weather)
             case 2:
                 network.cut(source, target)
-                self._world.queue.after(random.random(), self._heal, source, target)
+                self._world.queue.after(random.random(), network.heal, source, target)
             case _:
                 network.set_weather(source, target, None)
 
     def end(self) -> None:
-        """Make everything good again."""
+        """Make everything good again: what was cut heals by itself, within a second."""
         for source, target in (self._pair, self._pair[::-1]):
             self._world.network.set_weather(source, target, None)
-            self._heal(source, target)
-
-    def _heal(self, source: int, target: int) -> None:
-        if self._world.network.is_cut(source, target):
-            self._world.network.heal(source, target)
+        self._world.run(1.0)
 
 
 class Reading:

@@ -12,13 +12,13 @@ import pytest
 
 from tests.engines import Host, World, body, correlation, reply
 from tests.patterns.gathering import Answers, survey
+from tests.simulation.schedule import Schedule
 from zmesh.actions import CallFailure, CancelRequest
 from zmesh.core.peers import Peer
 from zmesh.events import Reply, SettleDeliveries
 from zmesh.message import Kind, Outcome, Record, head
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.survey import Survey
-from zmesh.testing.network import Weather
 
 SEEDS = 120
 ACTIVE = 15.0  # seconds in which surveys begin, and faults strike
@@ -89,6 +89,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = Random(f"survey {seed}")
         self.world = World(OPTIONS)
+        self.schedule = Schedule(self.world, self.random)
         self.asking, *hosts = self.world.mesh(*"abcde"[: self.random.randint(2, 5)])
         self.living = {host.name: host for host in hosts}
         self.providers = [Provider(self, host) for host in hosts]
@@ -100,9 +101,12 @@ class Run:
         queue, random = self.world.queue, self.random
         for number in range(random.randint(4, 12)):
             queue.after(random.uniform(0.0, ACTIVE), self._ask, f"q{number}")
-        faults = (self._cut, self._cut, self._weather, self._crash)
-        for _ in range(random.randint(1, 6)):
-            queue.after(random.uniform(0.0, ACTIVE), random.choice(faults))
+        for _ in range(random.randint(1, 8)):
+            at = random.uniform(0.0, ACTIVE)
+            if random.random() < 0.25:
+                queue.after(at, self._crash)
+            else:
+                queue.after(at, self.schedule.strike, 12.0)
         self.world.run(ACTIVE + LONGEST + REST)
         self.check()
 
@@ -125,24 +129,6 @@ class Run:
 
     def _check_in_time(self, asked: Asked) -> None:
         assert asked.answers.ended is not None, f"{asked.text} lasts longer than it was told"
-
-    def _pair(self) -> tuple[int, int]:
-        return self.asking.index, self.random.choice([*self.living.values()]).index
-
-    def _cut(self) -> None:
-        one, other = self._pair()
-        network, seconds = self.world.network, self.random.choice((0.3, 2.0, 12.0))
-        pairs = [(one, other), (other, one)][: self.random.randint(1, 2)]
-        for pair in pairs:
-            network.cut(*pair)
-            self.world.queue.after(seconds, network.heal, *pair)
-
-    def _weather(self) -> None:
-        one, other = self._pair()
-        network, seconds = self.world.network, self.random.uniform(0.5, 8.0)
-        for pair in ((one, other), (other, one)):
-            network.set_weather(*pair, Weather(loss=0.3, duplication=0.2, reordering=0.2))
-            self.world.queue.after(seconds, network.set_weather, *pair, None)
 
     def _crash(self) -> None:
         host = self.random.choice([*self.living.values()])

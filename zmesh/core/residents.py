@@ -132,7 +132,7 @@ class Residents:
             return False  # forgotten meanwhile
         self._send(peer)
         has_news = self.take_events(peer)
-        self._timers.set(peer.id, peer.link.deadline)
+        self._timers.hasten(peer.id, peer.link.deadline)
         if peer.present:
             self._patience.discard(peer.id)
         elif peer.id not in self._patience:

@@ -17,9 +17,7 @@ from zmesh.wire.compression import Compressor, plain_size
 
 Headers = Mapping[str, HeaderValue]
 
-_FAILURE_TEXT_MAX: Final = (
-    4096  # characters of a handler's exception, and of its type, that travel
-)
+_FAILURE_TEXT_MAX: Final = 4096  # characters of a handler's exception, or its type, that travel
 _TRACEBACK_TEXT_MAX: Final = 16_384  # and of its traceback, the last ones: they tell the place
 
 

@@ -43,6 +43,7 @@ from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
+from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.files import Files
 from zmesh.face.gatherings import GatheringAction, Gatherings
@@ -105,6 +106,9 @@ class NodeStatistics:
     open_surveys: int
     unread: int  # messages in the inbox
     subscriptions: int
+    exchanges: int  # declared, here or elsewhere
+    unroutable: int  # messages that exchanges dropped
+    declarations_refused: int  # in the table of exchanges, and none
     compressed: int  # bodies sent
     compression_saved_bytes: int
 
@@ -155,6 +159,15 @@ class Assembly:
         )
         self.shared = SharedMaps(
             loop, command, self.runner.flush, self.engine.shared_state, options
+        )
+        self.exchanges = Exchanges(
+            self.shared,
+            self.posting,
+            self.pushing,
+            self.outgoing,
+            options,
+            self.id.hex(),
+            self.subscription,
         )
         self.gatherings = Gatherings(
             loop,
@@ -272,6 +285,9 @@ class Assembly:
             open_surveys=len(self.gatherings.surveys),
             unread=len(self.inbox),
             subscriptions=len(self.subscriptions),
+            exchanges=len(self.exchanges.table.exchanges()),
+            unroutable=self.exchanges.unroutable,
+            declarations_refused=self.exchanges.refused,
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
         )
@@ -477,6 +493,7 @@ class Assembly:
     def _on_peer_changed(self, news: PeerChanged) -> None:
         if news.change is PeerChange.LEFT:
             self.posting.peer_rooms.gone(news.peer.id)
+            self.exchanges.left(news.peer.id.hex())
         self.posting.topic_rooms.passed_all()
         self.posting.receivers_changed()
         self.peers.changed(news)

@@ -125,11 +125,14 @@ class PublishSubscribe:
     # Publishing
 
     def on_publish(self, publish: Publish) -> None:
-        """Submit a publication to all receivers; its ticket counts the outcomes of the sure."""
+        """Submit a publication to all receivers; its ticket counts the outcomes of the sure.
+
+        The one that the ticket expects of it becomes as many as there are.
+        """
         turn, ticket, record = self._turn, publish.ticket, publish.record
         expires = None if publish.ttl is None else turn.now + publish.ttl
         sure, casual = self.audience(record)
-        ticket.expected = len(sure)
+        ticket.expected += len(sure) - 1
         ticket.expires = expires
         is_kept = self._keep(publish, expires)
         if not sure:

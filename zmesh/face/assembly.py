@@ -161,13 +161,15 @@ class Assembly:
             loop, command, self.runner.flush, self.engine.shared_state, options
         )
         self.exchanges = Exchanges(
+            loop,
             self.shared,
             self.posting,
             self.pushing,
             self.outgoing,
             options,
-            self.id.hex(),
-            self.subscription,
+            node=self.id,
+            entropy=entropy,
+            subscribing=self.subscription,
         )
         self.gatherings = Gatherings(
             loop,
@@ -285,9 +287,9 @@ class Assembly:
             open_surveys=len(self.gatherings.surveys),
             unread=len(self.inbox),
             subscriptions=len(self.subscriptions),
-            exchanges=len(self.exchanges.table.exchanges()),
+            exchanges=len(self.exchanges.declarations.table.exchanges()),
             unroutable=self.exchanges.unroutable,
-            declarations_refused=self.exchanges.refused,
+            declarations_refused=self.exchanges.declarations.refused,
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
         )
@@ -493,7 +495,7 @@ class Assembly:
     def _on_peer_changed(self, news: PeerChanged) -> None:
         if news.change is PeerChange.LEFT:
             self.posting.peer_rooms.gone(news.peer.id)
-            self.exchanges.left(news.peer.id.hex())
+            self.exchanges.left(news.peer.id)
         self.posting.topic_rooms.passed_all()
         self.posting.receivers_changed()
         self.peers.changed(news)

@@ -99,7 +99,9 @@ class Exchange:
             ExchangeConflict: this one is of another kind by now.
             MapFull: there are too many bindings.
         """
-        self._exchanges.write(self._binding(queue, subject, exchange, routing_key, where, match))
+        self._exchanges.declarations.put(
+            self._binding(queue, subject, exchange, routing_key, where, match)
+        )
 
     async def unbind(
         self,
@@ -116,18 +118,17 @@ class Exchange:
         Arguments and errors are those of `bind`.
         """
         binding = self._binding(queue, subject, exchange, routing_key, where, match)
-        return self._exchanges.erase(key_of(binding))
+        return self._exchanges.declarations.erase(key_of(binding))
 
     def bindings(self) -> list[Binding]:
         """Return what is bound to it, as far as this node has heard."""
         self._check()
-        return self._exchanges.table.bindings(self.name)
+        return self._exchanges.declarations.table.bindings(self.name)
 
     async def delete(self) -> None:
         """Undeclare it everywhere, with its bindings; it may then be declared as another kind."""
         self._check_node()
-        for key in self._exchanges.table.about(self.name):
-            self._exchanges.erase(key)
+        self._exchanges.declarations.delete(self.name)
 
     def _binding(
         self,
@@ -142,7 +143,7 @@ class Exchange:
         to = exchange.name if isinstance(exchange, Exchange) else exchange
         destination = destination_of(queue, subject, to, self._exchanges.wire)
         if destination.kind is DestinationKind.EXCHANGE:
-            self._exchanges.check_known(destination.name)
+            self._exchanges.declarations.check_known(destination.name)
         return binding_of(
             self._declared, destination, routing_key, where, match, self._exchanges.wire
         )
@@ -297,4 +298,4 @@ class Exchange:
 
     def _check(self) -> None:
         self._check_node()
-        self._exchanges.check_agreed(self._declared)
+        self._exchanges.declarations.check_agreed(self._declared)

@@ -1,18 +1,12 @@
 """All exchanges of a node: what was declared, here and elsewhere, and the way of a message."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import count
-from typing import Final
 
 from zmesh.actions import KeyChange
-from zmesh.errors import (
-    ExchangeConflict,
-    ExchangeUnknown,
-    MapFull,
-    PeersMissing,
-    ProtocolError,
-)
+from zmesh.errors import PeersMissing
 from zmesh.face.inbox import Settle
 from zmesh.face.outgoing import Headers, Outgoing
 from zmesh.face.posting import Posting
@@ -20,73 +14,74 @@ from zmesh.face.pushing import JobTerms, Pushing
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap, SharedMaps
 from zmesh.face.subscriptions import Subscription
+from zmesh.ids import TOKEN_BYTES, Entropy, NodeId
 from zmesh.message import Kind, Record, Tag, with_extra, with_target
 from zmesh.options import NodeOptions
 from zmesh.patterns.bindings import (
     TABLE,
-    Alternate,
     Binding,
     Declaration,
-    Declared,
     Destination,
     DestinationKind,
     check_exchange,
     check_kind,
-    from_value,
     key_of,
-    to_value,
 )
-from zmesh.patterns.exchanges import RoutingTable
+from zmesh.patterns.declarations import Declarations
 from zmesh.terms import Terms
-from zmesh.wire.bodies import decode_body, encode_body
-
-_OWN_SUBJECT: Final = f"{TABLE}.{{node}}.{{number}}"
-"""What `Exchange.subscribe` binds: a subject that nobody else uses."""
 
 Subscribing = Callable[[str, Settle, Terms], Subscription]
 """Makes a subscription, which begins when it is entered."""
 
 
 class Exchanges:
-    """What this node knows of exchanges: a replica of what all nodes declared.
+    """What this node knows of exchanges, and the way of messages through them.
 
-    It is held from the first declaration until the node closes.
+    The shared map of declarations is held from the first one until the node closes.
     """
 
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop,
         shared: SharedMaps,
         posting: Posting,
         pushing: Pushing,
         outgoing: Outgoing,
         options: NodeOptions,
-        node: str,
+        *,
+        node: NodeId,
+        entropy: Entropy,
         subscribing: Subscribing,
     ) -> None:
-        """Begin without the table.
+        """Begin without the map.
 
         Args:
+            loop: of the node.
             shared: has the map of declarations.
             posting: publishes to subjects, and knows who subscribes.
             pushing: pushes to queues.
             outgoing: makes records.
             options: the bounds.
-            node: the id of this node, as hex.
+            node: the id of this node.
+            entropy: makes names that nobody else has.
             subscribing: makes a subscription.
         """
-        self.table = RoutingTable(options.topics_cached_max)
+        self.node = node.hex()
         self.wire = options.wire
         self.outgoing = outgoing
-        self.node = node
+        self.declarations = Declarations(
+            self.node, options.wire, options.topics_cached_max, self._write
+        )
         self.unroutable = 0  # messages dropped
-        self.refused = 0  # values in the map that declare nothing
+        self._loop = loop
         self._shared = shared
         self._posting = posting
         self._pushing = pushing
         self._subscribing = subscribing
         self._map: SharedMap | None = None
-        self._held: dict[str, Binding] = {}  # to own subjects, while they are read
+        self._own = f"{TABLE}.{entropy.token(TOKEN_BYTES).hex()}"
         self._numbers = count(1)
+        self._is_to_be_tended = False
         self._is_closed = False
 
     # Declaring
@@ -99,7 +94,7 @@ class Exchanges:
         timeout: float | None,  # noqa: ASYNC109  # it ends the waiting and is no error
         check: Callable[[], object],
     ) -> Declaration:
-        """Declare an exchange, once the replica has a snapshot or the time is over.
+        """Declare an exchange, once the map has a snapshot or the time is over.
 
         Raises:
             InvalidOption, ExchangeConflict, ExchangeUnknown, UsageError, MapFull: it cannot be.
@@ -110,56 +105,50 @@ class Exchanges:
         if self._map is None:
             self._map = opened
             self._shared.follow(TABLE, self)
-            for key, entry in self._shared.entries(TABLE).entries():
+            for key, entry in list(self._shared.entries(TABLE).entries()):
                 if not entry.deleted:
-                    self._learn(key, entry.encoding, entry.value)
+                    self.declarations.on_change(key, entry.encoding, entry.value)
+            self.declarations.tend()
         else:
             await opened.close()  # it is held once
-        if self.table.declaration(declared.name) is not None:
-            self.check_agreed(declared)
-        if other is not None:
-            self.check_known(other)
-            agreed = self.table.alternate(declared.name)
-            if agreed not in (None, other):
-                wanted, known = (f"alternate={each!r}" for each in (other, agreed))
-                raise ExchangeConflict(declared.name, wanted, known)
-            self.write(Alternate(declared.name, other))
-        self.write(declared)
+        self.declarations.declare(declared, other)
         return declared
 
-    def check_known(self, name: str) -> None:
-        """Raise ExchangeUnknown where an exchange is not declared."""
-        if self.table.declaration(name) is None:
-            raise ExchangeUnknown(name, list(self.table.exchanges()))
+    def _write(self, key: str, encoding: int | None, value: bytes) -> None:
+        if not self._is_closed:
+            self._shared.write(TABLE, key, encoding, value)
 
-    def check_agreed(self, declared: Declaration) -> None:
-        """Raise ExchangeUnknown or ExchangeConflict where all have not agreed on this."""
-        known = self.table.declaration(declared.name)
-        if known is None:
-            raise ExchangeUnknown(declared.name, list(self.table.exchanges()))
-        if known.kind != declared.kind:
-            wanted, told = (f"kind={each.kind!r}" for each in (declared, known))
-            raise ExchangeConflict(declared.name, wanted, told)
+    def add(self, change: KeyChange) -> None:
+        """Take in a change of the map."""
+        self.declarations.on_change(change.key, change.encoding, change.value)
+        self._posting.receivers_changed()
+        self._tend_soon()
 
-    def write(self, declared: Declared) -> None:
-        """Tell everybody of a declaration, unless it is known."""
-        key = key_of(declared)
-        if key not in self.table:
-            encoding, value = encode_body(to_value(declared))
-            self._shared.write(TABLE, key, int(encoding), bytes(value))
+    def left(self, node: NodeId) -> None:
+        """Take note that a node has gone."""
+        self.declarations.on_left(node.hex())
+        self._tend_soon()
 
-    def erase(self, key: str) -> bool:
-        """Take a declaration back everywhere; return whether it was known."""
-        is_known = key in self.table
-        if is_known:
-            self._shared.write(TABLE, key, None, b"")
-        return is_known
+    def _tend_soon(self) -> None:
+        # Not now: the engine is telling, and what is written has to take effect at once.
+        if not self._is_to_be_tended:
+            self._is_to_be_tended = True
+            self._loop.call_soon(self._tend)
 
-    # Subjects of this node's own
+    def _tend(self) -> None:
+        self._is_to_be_tended = False
+        if not self._is_closed:
+            self.declarations.tend()
+
+    def close(self, failure: str | None) -> None:  # noqa: ARG002  # the node tells it
+        """Take note that the node closes."""
+        self._is_closed = True
+
+    # Reading
 
     def own_subject(self) -> str:
         """Return a subject that nobody uses."""
-        return _OWN_SUBJECT.format(node=self.node, number=next(self._numbers))
+        return f"{self._own}.{next(self._numbers)}"
 
     @asynccontextmanager
     async def tapped(
@@ -169,48 +158,10 @@ class Exchanges:
         held = {key_of(binding): binding for binding in bindings}
         async with self._subscribing(subject, settle, terms) as subscription:
             try:
-                for binding in held.values():
-                    self.write(binding)
-                self._held |= held
+                self.declarations.hold(held)
                 yield subscription
             finally:
-                for key in held:
-                    self._held.pop(key, None)
-                    if not self._is_closed:
-                        self.erase(key)
-
-    def left(self, node: str) -> None:
-        """Take back what was bound for a node that has gone; if it comes back, it binds anew."""
-        for key in self.table.owned(node):
-            self.erase(key)
-
-    def _hold(self) -> None:
-        """Bind anew what is read here and was taken back: somebody took this node for gone."""
-        for binding in self._held.values():
-            with suppress(MapFull):  # then it is done when something else is unbound
-                self.write(binding)
-
-    # What the map tells
-
-    def add(self, change: KeyChange) -> None:
-        """Take in a change of the map."""
-        if change.encoding is not None:
-            self._learn(change.key, change.encoding, change.value)
-        else:
-            self.table.remove(change.key)
-            self._hold()
-        self._posting.receivers_changed()
-
-    def _learn(self, key: str, encoding: int, value: bytes) -> None:
-        try:
-            self.table.put(key, from_value(key, decode_body(encoding, value), self.wire))
-        except ProtocolError:
-            self.refused += 1
-            self.table.remove(key)
-
-    def close(self, failure: str | None) -> None:  # noqa: ARG002  # the node tells it
-        """Take note that the node closes."""
-        self._is_closed = True
+                self.declarations.let_go(held)
 
     # Publishing
 
@@ -232,7 +183,7 @@ class Exchanges:
             to_all = with_target(record, Kind.PUBLICATION, subject)
             return bool(self._posting.receivers(to_all))
 
-        return self.table.route(name, routing_key, headers or {}, is_heard)
+        return self.declarations.table.route(name, routing_key, headers or {}, is_heard)
 
     async def send(
         self, record: Record, destinations: list[Destination], terms: JobTerms

@@ -1,0 +1,164 @@
+"""What a node makes of the map of declarations, and what it writes there."""
+
+import pytest
+
+from zmesh.errors import ExchangeConflict, ExchangeUnknown, MapFull
+from zmesh.options import WireLimits
+from zmesh.patterns.bindings import (
+    Alternate,
+    Binding,
+    Declaration,
+    Declared,
+    Destination,
+    DestinationKind,
+    key_of,
+    to_value,
+)
+from zmesh.patterns.declarations import Declarations
+from zmesh.wire.bodies import encode_body
+
+LOGS = Declaration("logs", "fanout")
+
+
+class Map:
+    """A map that one node writes, and is told of at once."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, tuple[int, bytes]] = {}
+        self.written = 0
+        self.keys_max = 100
+        self.declarations = Declarations("me", WireLimits(), 8, self.write)
+
+    def write(self, key: str, encoding: int | None, value: bytes) -> None:
+        self.written += 1
+        if encoding is None:
+            self.remove(key)
+            return
+        if len(self.entries) >= self.keys_max:
+            raise MapFull("zmesh.exchanges", len(self.entries), 0)
+        self.set(key, encoding, value)
+
+    def set(self, key: str, encoding: int, value: bytes) -> None:
+        self.entries[key] = encoding, value
+        self.declarations.on_change(key, encoding, value)
+
+    def remove(self, key: str) -> None:
+        """Let somebody delete a key."""
+        if self.entries.pop(key, None) is None:
+            return
+        self.declarations.on_change(key, None, b"")
+
+    def tell(self, declared: Declared) -> None:
+        """Let another node write."""
+        encoding, value = encode_body(to_value(declared))
+        self.set(key_of(declared), int(encoding), bytes(value))
+
+
+def bound(name: str, owner: str = "") -> Binding:
+    to = Destination(DestinationKind.SUBJECT, name)
+    return Binding("logs", "fanout", to, owner=owner)
+
+
+def test_what_is_known_is_not_written_again() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(LOGS, None)
+    own.declare(Declaration("x", "direct"), "logs")
+    own.put(bound("a"))
+    assert shared.written == 4
+    own.declare(LOGS, None)
+    own.declare(Declaration("x", "direct"), "logs")
+    own.declare(Declaration("x", "direct"), None)  # which leaves the alternate as it is
+    own.put(bound("a"))
+    assert shared.written == 4
+    assert own.table.alternate("x") == "logs"
+
+
+def test_a_conflict_is_told_before_anything_is_written() -> None:
+    shared = Map()
+    own = shared.declarations
+    shared.tell(LOGS)
+    shared.tell(Declaration("x", "direct"))
+    shared.tell(Alternate("x", "logs"))
+    with pytest.raises(ExchangeConflict, match="kind='fanout', not with kind='topic'"):
+        own.declare(Declaration("logs", "topic"), None)
+    with pytest.raises(ExchangeConflict, match="alternate='logs', not with alternate='x'"):
+        own.declare(Declaration("x", "direct"), "x")
+    with pytest.raises(ExchangeUnknown) as caught:
+        own.declare(Declaration("new", "direct"), "nowhere")
+    assert (caught.value.name, caught.value.known) == ("nowhere", ("logs", "x"))
+    assert shared.written == 0
+
+
+def test_a_handle_learns_that_its_exchange_is_gone_or_another() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(LOGS, None)
+    own.put(bound("a"))
+    own.check_agreed(LOGS)
+    shared.tell(Declaration("logs", "topic"))
+    with pytest.raises(ExchangeConflict):
+        own.check_agreed(LOGS)
+    own.delete("logs")
+    assert shared.entries == {}
+    with pytest.raises(ExchangeUnknown):
+        own.check_agreed(LOGS)
+
+
+def test_what_declares_nothing_is_counted_and_takes_the_place_of_what_did() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(LOGS, None)
+    for encoding, value in ((1, b"\xc1"), (0, b"raw"), (9, b""), (1, b"\x90")):
+        shared.set(key_of(LOGS), encoding, value)
+    assert (own.refused, own.table.exchanges()) == (4, {})
+
+
+def test_what_a_node_owned_goes_when_it_leaves() -> None:
+    shared = Map()
+    own = shared.declarations
+    for declared in (LOGS, bound("a"), bound("b", "other"), bound("c", "third")):
+        shared.tell(declared)
+    own.on_left("other")
+    own.on_left("unheard of")
+    own.tend()
+    assert own.table.bindings("logs") == [bound("a"), bound("c", "third")]
+
+
+def test_what_is_held_is_put_again_when_somebody_takes_it_back() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(LOGS, None)
+    mine = {key_of(each): each for each in (bound("a", "me"), bound("b", "me"))}
+    own.hold(mine)
+    shared.remove(next(iter(mine)))
+    own.tend()
+    assert set(own.table.bindings("logs")) == set(mine.values())
+    own.let_go(mine)
+    assert own.table.bindings("logs") == []
+    assert list(shared.entries) == [key_of(LOGS)]
+
+
+def test_what_is_held_is_put_as_soon_as_there_is_room() -> None:
+    shared = Map()
+    own = shared.declarations
+    shared.tell(LOGS)
+    shared.tell(bound("other"))
+    mine = bound("a", "me")
+    shared.keys_max = 2
+    with pytest.raises(MapFull):
+        own.hold({key_of(mine): mine})
+    own.tend()
+    assert mine not in own.table.bindings("logs")
+    shared.remove(key_of(bound("other")))
+    own.tend()
+    assert own.table.bindings("logs") == [mine]
+
+
+def test_what_a_former_life_owned_is_taken_back() -> None:
+    shared = Map()
+    shared.tell(LOGS)
+    shared.tell(bound("a", "me"))
+    shared.declarations.tend()
+    assert list(shared.entries) == [key_of(LOGS)]
+    assert shared.declarations.table.bindings("logs") == []

@@ -1,0 +1,149 @@
+"""What all nodes declared of exchanges, as one of them knows it, and what it writes about that.
+
+The shared map brings declarations to everybody; this makes a routing table of them. A binding may
+have an owner, the node that reads what it sends, and ends with it: whoever hears that a node has
+left takes its bindings back. One that was only out of reach writes its own again when it hears of
+that; what it finds of a former life of its own it takes back.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from zmesh.errors import ExchangeConflict, ExchangeUnknown, MapFull, ProtocolError
+from zmesh.options import WireLimits
+from zmesh.patterns.bindings import (
+    Alternate,
+    Binding,
+    Declaration,
+    Declared,
+    from_value,
+    key_of,
+    to_value,
+)
+from zmesh.patterns.exchanges import RoutingTable
+from zmesh.wire.bodies import decode_body, encode_body
+
+Write = Callable[[str, int | None, bytes], None]
+"""Sets a key of the map to an encoding and a value, or deletes it (None); may raise MapFull."""
+
+
+class Declarations:
+    """A replica of the declarations, and those that this node holds."""
+
+    def __init__(self, node: str, limits: WireLimits, cache_max: int, write: Write) -> None:
+        """Begin with nothing.
+
+        Args:
+            node: the id of this node, as hex.
+            limits: of names and headers.
+            cache_max: routing keys remembered, an exchange.
+            write: changes the map at once, and tells `on_change` as of all changes.
+        """
+        self.table = RoutingTable(cache_max)
+        self.refused = 0  # values that declare nothing
+        self._node = node
+        self._limits = limits
+        self._write = write
+        self._held: dict[str, Binding] = {}
+        self._gone: dict[str, None] = {}  # nodes that left since it was tended last
+
+    # What holds
+
+    def check_known(self, name: str) -> None:
+        """Raise ExchangeUnknown where an exchange is not declared."""
+        if self.table.declaration(name) is None:
+            raise ExchangeUnknown(name, list(self.table.exchanges()))
+
+    def check_agreed(self, declared: Declaration) -> None:
+        """Raise ExchangeUnknown or ExchangeConflict unless the exchange is declared so."""
+        self.check_known(declared.name)
+        known = self.table.declaration(declared.name)
+        if known is not None and known != declared:
+            wanted, told = (f"kind={each.kind!r}" for each in (declared, known))
+            raise ExchangeConflict(declared.name, wanted, told)
+
+    # Commands
+
+    def declare(self, declared: Declaration, alternate: str | None) -> None:
+        """Declare an exchange, and its alternate if there is to be one.
+
+        Raises:
+            ExchangeConflict: it is declared with another kind or alternate.
+            ExchangeUnknown: the alternate is not declared.
+            MapFull: there is no room.
+        """
+        name = declared.name
+        if self.table.declaration(name) is not None:
+            self.check_agreed(declared)
+        if alternate is not None:
+            self.check_known(alternate)
+            known = self.table.alternate(name)
+            if known not in (None, alternate):
+                wanted, told = (f"alternate={each!r}" for each in (alternate, known))
+                raise ExchangeConflict(name, wanted, told)
+            self.put(Alternate(name, alternate))
+        self.put(declared)
+
+    def put(self, declared: Declared) -> None:
+        """Tell all of a declaration, unless they know; raises MapFull."""
+        key = key_of(declared)
+        if key not in self.table:
+            encoding, value = encode_body(to_value(declared))
+            self._write(key, int(encoding), bytes(value))
+
+    def erase(self, key: str) -> bool:
+        """Take a declaration back everywhere; return whether it was known."""
+        is_known = key in self.table
+        if is_known:
+            self._write(key, None, b"")
+        return is_known
+
+    def delete(self, name: str) -> None:
+        """Take back everything about an exchange."""
+        for key in self.table.about(name):
+            self.erase(key)
+
+    def hold(self, bindings: Mapping[str, Binding]) -> None:
+        """Put bindings that this node owns, by their keys, and keep them; raises MapFull."""
+        self._held |= bindings
+        for binding in bindings.values():
+            self.put(binding)
+
+    def let_go(self, bindings: Mapping[str, Binding]) -> None:
+        """Take back bindings that were held."""
+        for key in bindings:
+            self._held.pop(key, None)
+        for key in bindings:
+            self.erase(key)
+
+    # What happens; then `tend` is due
+
+    def on_change(self, key: str, encoding: int | None, value: bytes) -> None:
+        """Take in what stands at a key of the map now, or that nothing does."""
+        if encoding is None:
+            self.table.remove(key)
+            return
+        try:
+            declared = from_value(key, decode_body(encoding, value), self._limits)
+        except ProtocolError:
+            self.refused += 1
+            self.table.remove(key)
+        else:
+            self.table.put(key, declared)
+
+    def on_left(self, node: str) -> None:
+        """Note that a node has gone."""
+        self._gone[node] = None
+
+    def tend(self) -> None:
+        """Put right what is owned: by this node, and by those that have gone."""
+        gone, self._gone = self._gone, {}
+        for node in gone:
+            for key in self.table.owned(node):
+                self.erase(key)
+        for key in self.table.owned(self._node):
+            if key not in self._held:  # of a former life
+                self.erase(key)
+        for binding in self._held.values():
+            with suppress(MapFull):  # then it is put when something was taken back
+                self.put(binding)  # unless it stands: else somebody took this node for gone

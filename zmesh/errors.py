@@ -150,7 +150,7 @@ class ExchangeConflict(UsageError):
         self.declared = declared
         super().__init__(
             f"exchange {name!r} is declared with {declared}, not with {wanted}: declare it alike "
-            "everywhere, or delete it first"
+            "everywhere, or take another name"
         )
 
 

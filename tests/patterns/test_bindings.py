@@ -50,8 +50,8 @@ def bindings() -> st.SearchStrategy[Binding]:
 
 
 DECLARED = (
-    st.builds(Declaration, NAMES, st.sampled_from(KINDS))
-    | st.builds(Alternate, NAMES, NAMES)
+    st.builds(Declaration, NAMES, st.sampled_from(KINDS), st.integers(0, 2**50))
+    | st.builds(Alternate, NAMES, NAMES, st.integers(0, 2**50))
     | bindings()
 )
 
@@ -67,7 +67,7 @@ def test_a_declaration_comes_out_of_the_map_as_it_went_in(declared: Declared) ->
 
 
 def test_what_is_declared_again_stands_at_the_same_key() -> None:
-    assert key_of(Declaration("a", "topic")) == key_of(Declaration("a", "direct"))
+    assert key_of(Declaration("a", "topic")) == key_of(Declaration("a", "direct", 7))
     assert key_of(Alternate("a", "b")) == key_of(Alternate("a", "c"))
     plain = Binding("a", "direct", QUEUE, "k")
     assert key_of(plain) == key_of(Binding("a", "direct", QUEUE, "k"))
@@ -182,12 +182,15 @@ BINDING: list[object] = ["binding", "x", "direct", "queue", "q", "k", ""]
         [],
         ["exchange"],
         ["exchange", "x"],
-        ["exchange", "", "topic"],
-        ["exchange", "x", "odd"],
-        ["exchange", "x", ["topic"]],
-        ["exchange", "x", "topic", 1],
-        ["alternate", "x", 7],
-        ["policy", "x", "y"],
+        ["exchange", "", "topic", 7],
+        ["exchange", "x", "odd", 7],
+        ["exchange", "x", ["topic"], 7],
+        ["exchange", "x", "topic"],
+        ["exchange", "x", "topic", "now"],
+        ["exchange", "x", "topic", 7, 8],
+        ["alternate", "x", 7, 7],
+        ["alternate", "x", "y", None],
+        ["policy", "x", "y", 7],
         [*BINDING[:2], "odd", *BINDING[3:]],
         [*BINDING[:3], "stream", *BINDING[4:]],
         [*BINDING[:3], "subject", "a.*", "k", ""],

@@ -11,11 +11,12 @@ from zmesh.patterns.bindings import (
     Declared,
     Destination,
     DestinationKind,
+    from_value,
     key_of,
     to_value,
 )
 from zmesh.patterns.declarations import Declarations
-from zmesh.wire.bodies import encode_body
+from zmesh.wire.bodies import decode_body, encode_body
 
 LOGS = Declaration("logs", "fanout")
 
@@ -47,6 +48,11 @@ class Map:
         if self.entries.pop(key, None) is None:
             return
         self.declarations.on_change(key, None, b"")
+
+    def told(self, declared: Declared) -> Declared:
+        """Return what stands at the key of a declaration."""
+        key = key_of(declared)
+        return from_value(key, decode_body(*self.entries[key]), WireLimits())
 
     def tell(self, declared: Declared) -> None:
         """Let another node write."""
@@ -90,17 +96,58 @@ def test_a_conflict_is_told_before_anything_is_written() -> None:
     assert shared.written == 0
 
 
-def test_a_handle_learns_that_its_exchange_is_gone_or_another() -> None:
+def test_the_older_claim_holds_and_whoever_knows_it_says_so() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(Declaration("x", "direct", 100), None)
+    own.declare(Declaration("logs", "fanout", 100), "x")
+    younger: list[Declared] = [Declaration("logs", "topic", 200), Alternate("logs", "logs", 200)]
+    for claim in younger:
+        shared.tell(claim)
+        assert (own.table.kind("logs"), own.table.alternate("logs")) == ("fanout", "x")
+    own.tend()
+    assert [shared.told(claim) for claim in younger] == [
+        Declaration("logs", "fanout", 100),
+        Alternate("logs", "x", 100),
+    ]
+    own.check_agreed(Declaration("logs", "fanout", 300))
+    shared.tell(Declaration("logs", "topic", 50))
+    with pytest.raises(ExchangeConflict, match="kind='topic', not with kind='fanout'"):
+        own.check_agreed(LOGS)
+    own.tend()
+    assert shared.told(LOGS) == Declaration("logs", "topic", 50)
+
+
+def test_of_claims_of_one_moment_all_choose_the_same() -> None:
+    claims = [Declaration("logs", "fanout", 7), Declaration("logs", "topic", 7)]
+    for first, second in (claims, reversed(claims)):
+        shared = Map()
+        shared.tell(first)
+        shared.tell(second)
+        shared.declarations.tend()
+        assert shared.declarations.table.kind("logs") == "fanout"
+        assert shared.told(LOGS) == claims[0]
+
+
+def test_the_same_claim_again_is_no_dispute_and_keeps_its_age() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(Declaration("logs", "fanout", 100), None)
+    shared.tell(Declaration("logs", "fanout", 300))
+    own.tend()
+    assert shared.written == 1
+    shared.tell(Declaration("logs", "topic", 200))
+    own.tend()
+    assert shared.told(LOGS) == Declaration("logs", "fanout", 100)
+
+
+def test_a_handle_learns_that_its_exchange_is_gone() -> None:
     shared = Map()
     own = shared.declarations
     own.declare(LOGS, None)
-    own.put(bound("a"))
     own.check_agreed(LOGS)
-    shared.tell(Declaration("logs", "topic"))
-    with pytest.raises(ExchangeConflict):
-        own.check_agreed(LOGS)
-    own.delete("logs")
-    assert shared.entries == {}
+    assert own.erase(key_of(LOGS))
+    assert not own.erase(key_of(LOGS))
     with pytest.raises(ExchangeUnknown):
         own.check_agreed(LOGS)
 

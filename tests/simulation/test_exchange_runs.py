@@ -1,9 +1,9 @@
 """Exchanges through loss, partitions, deaths and restarts, by seed.
 
 Once the network is whole and nobody binds any more, all nodes route alike: to what was bound and
-not unbound, and to all who read now, each once, and to nobody who has gone. Nothing is bound for
-a node that has gone, and that anybody who is left had met. And at every moment the routing table
-says what the map says.
+not unbound, and to all who read now, each once, and to nobody who has gone. They agree on kinds. Nothing is bound for a node that has
+gone, and that anybody who is left had met. And at every moment the routing table says what the
+map says.
 """
 
 from itertools import combinations
@@ -27,6 +27,7 @@ from zmesh.patterns.bindings import (
     key_of,
 )
 from zmesh.patterns.declarations import Declarations
+from zmesh.terms import ExchangeKind
 from zmesh.testing.network import Weather
 from zmesh.wire.bodies import decode_body
 
@@ -59,6 +60,7 @@ class Life:
         self.declarations = Declarations(host.id.hex(), LIMITS, 8, self.write)
         self.reading: dict[int, dict[str, Binding]] = {}  # by token
         self.met: set[str] = set()  # ids of nodes
+        self.claim = Declaration("other", "fanout")
         self.rebound = 0  # what it held was taken back
         self.is_to_be_tended = False
         host.listeners.append(self.hear)
@@ -147,11 +149,12 @@ class Run:
         self.declare(life)
 
     def declare(self, life: Life) -> None:
-        if life.declarations.table.declaration("logs") is None:
-            life.declarations.declare(LOGS, None)
-        kind = self.random.choice(("direct", "fanout"))  # on which they may not agree
-        if life.declarations.table.declaration("other") is None:
-            life.declarations.declare(Declaration("other", kind), None)  # type: ignore[arg-type]
+        """Declare two exchanges; on the kind of one of them they may not agree."""
+        own = life.declarations
+        own.declare(LOGS, None)
+        kind: ExchangeKind = "direct" if self.random.random() < 0.5 else "fanout"
+        life.claim = Declaration("other", kind, life.wall())
+        own.declare(life.claim, None)
         self.world.run(0.0)
 
     def live(self) -> list[Life]:
@@ -243,7 +246,11 @@ class Run:
                 for key, entry in entries.entries()
                 if not entry.deleted
             }
-            assert life.declarations.table._declared == told
+            here = life.declarations.table._declared
+            assert {k: d for k, d in here.items() if isinstance(d, Binding)} == {
+                k: d for k, d in told.items() if isinstance(d, Binding)
+            }
+            assert here.keys() == told.keys()
             assert life.declarations.refused == 0
 
     def is_settled(self) -> bool:
@@ -280,7 +287,12 @@ class Run:
                 stands = life in lives and key_of(binding) not in self.unbound
                 if stands and matches(binding, key):
                     assert binding.destination in routes[0], f"{binding} is lost"
-        assert len({life.declarations.table.exchanges()["other"] for life in lives}) == 1
+        kinds = {life.declarations.table.kind("other") for life in lives}
+        assert len(kinds) == 1
+        oldest = min((life.claim for life in lives), key=lambda claim: claim.since_ms)
+        kind = kinds.pop()
+        claims = [life.claim for life in (*self.former, *self.lives.values())]
+        assert any(each.kind == kind and each.since_ms <= oldest.since_ms for each in claims)
 
     def publish(self) -> None:
         """Let everybody send to all that read, and see that it comes once."""

@@ -95,8 +95,8 @@ class Exchange:
 
         Raises:
             InvalidOption: none or several destinations, or what this kind does not look at.
-            ExchangeUnknown: the destination is not declared; or this one was deleted.
-            ExchangeConflict: this one is of another kind by now.
+            ExchangeUnknown: the destination is not declared.
+            ExchangeConflict: this one is of another kind, as others declared it before.
             MapFull: there are too many bindings.
         """
         self._exchanges.declarations.put(
@@ -124,11 +124,6 @@ class Exchange:
         """Return what is bound to it, as far as this node has heard."""
         self._check()
         return self._exchanges.declarations.table.bindings(self.name)
-
-    async def delete(self) -> None:
-        """Undeclare it everywhere, with its bindings; it may then be declared as another kind."""
-        self._check_node()
-        self._exchanges.declarations.delete(self.name)
 
     def _binding(
         self,
@@ -228,7 +223,7 @@ class Exchange:
 
         Raises:
             Unroutable: nobody is to have it, and `mandatory` says that somebody must.
-            ExchangeUnknown, ExchangeConflict: it was deleted, or is of another kind by now.
+            ExchangeConflict: it is of another kind, as others declared it before.
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be published.
             UsageError: jobs wait in too many queues already.
         """
@@ -268,7 +263,7 @@ class Exchange:
 
         Raises:
             PeersMissing: they did not appear in time. It is a `TimeoutError`.
-            ExchangeUnknown, ExchangeConflict: it was deleted, or is of another kind by now.
+            ExchangeConflict: it is of another kind, as others declared it before.
             Closed: the node was closed meanwhile.
         """
         self._check()

@@ -1,6 +1,7 @@
 """All exchanges of a node: what was declared, here and elsewhere, and the way of a message."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -99,7 +100,8 @@ class Exchanges:
         Raises:
             InvalidOption, ExchangeConflict, ExchangeUnknown, UsageError, MapFull: it cannot be.
         """
-        declared = Declaration(check_exchange(name, self.wire), check_kind(kind))
+        wall_ms = time.time_ns() // 1_000_000
+        declared = Declaration(check_exchange(name, self.wire), check_kind(kind), wall_ms)
         other = None if alternate is None else check_exchange(alternate, self.wire, "alternate")
         opened = await self._shared.open(TABLE, timeout, check)
         if self._map is None:

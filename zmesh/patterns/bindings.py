@@ -43,18 +43,30 @@ class Destination(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """There is an exchange of this name and kind."""
+    """There is an exchange of this name and kind: a claim, of which the oldest holds."""
 
     name: str
     kind: ExchangeKind
+    since_ms: int = 0  # wall time
+
+    @property
+    def content(self) -> str:
+        """What all are to agree on."""
+        return self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class Alternate:
-    """What no binding of an exchange wants goes to another one."""
+    """What no binding of an exchange wants goes to another one: a claim as well."""
 
     exchange: str
     name: str
+    since_ms: int = 0
+
+    @property
+    def content(self) -> str:
+        """What all are to agree on."""
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,8 @@ class Binding:
     owner: str = ""
 
 
-Declared = Declaration | Alternate | Binding
+Claim = Declaration | Alternate
+Declared = Claim | Binding
 
 
 # What an application says
@@ -192,10 +205,10 @@ def key_of(declared: Declared) -> str:
 def to_value(declared: Declared) -> list[object]:
     """Return a declaration as it is written into the map."""
     match declared:
-        case Declaration(name, kind):
-            return ["exchange", name, kind]
-        case Alternate(exchange, name):
-            return ["alternate", exchange, name]
+        case Declaration(name, kind, since_ms):
+            return ["exchange", name, kind, since_ms]
+        case Alternate(exchange, name, since_ms):
+            return ["alternate", exchange, name, since_ms]
         case Binding(exchange, kind, destination, routing_key, headers, owner):
             told: list[object] = ["binding", exchange, kind, *destination, routing_key, owner]
             return told if headers is None else [*told, headers.match, dict(headers.where)]
@@ -219,10 +232,11 @@ def from_value(key: str, value: object, limits: WireLimits) -> Declared:
 
 def _declared(value: Any, limits: WireLimits) -> Declared:
     match value:
-        case ["exchange", name, kind]:
-            return Declaration(check_exchange(name, limits), check_kind(kind))
-        case ["alternate", name, other]:
-            return Alternate(check_exchange(name, limits), check_exchange(other, limits))
+        case ["exchange", name, kind, int(since_ms)]:
+            return Declaration(check_exchange(name, limits), check_kind(kind), since_ms)
+        case ["alternate", name, other, int(since_ms)]:
+            other = check_exchange(other, limits, "alternate")
+            return Alternate(check_exchange(name, limits), other, since_ms)
         case ["binding", name, kind, str(where_to), str(to), str(key), str(owner), *headers]:
             declared = Declaration(check_exchange(name, limits), check_kind(kind))
             destination = Destination(DestinationKind(where_to), to)

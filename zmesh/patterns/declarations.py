@@ -4,6 +4,9 @@ The shared map brings declarations to everybody; this makes a routing table of t
 have an owner, the node that reads what it sends, and ends with it: whoever hears that a node has
 left takes its bindings back. One that was only out of reach writes its own again when it hears of
 that; what it finds of a former life of its own it takes back.
+
+What all have to agree on, kinds and alternates, are claims, and the oldest holds: who comes later
+with another one, before it could hear of it, is told better by those who know.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +17,7 @@ from zmesh.options import WireLimits
 from zmesh.patterns.bindings import (
     Alternate,
     Binding,
+    Claim,
     Declaration,
     Declared,
     from_value,
@@ -45,22 +49,23 @@ class Declarations:
         self._limits = limits
         self._write = write
         self._held: dict[str, Binding] = {}
+        self._disputed: dict[str, Claim] = {}  # where the map has a younger one
         self._gone: dict[str, None] = {}  # nodes that left since it was tended last
 
     # What holds
 
     def check_known(self, name: str) -> None:
         """Raise ExchangeUnknown where an exchange is not declared."""
-        if self.table.declaration(name) is None:
+        if self.table.kind(name) is None:
             raise ExchangeUnknown(name, list(self.table.exchanges()))
 
     def check_agreed(self, declared: Declaration) -> None:
         """Raise ExchangeUnknown or ExchangeConflict unless the exchange is declared so."""
-        self.check_known(declared.name)
-        known = self.table.declaration(declared.name)
-        if known is not None and known != declared:
-            wanted, told = (f"kind={each.kind!r}" for each in (declared, known))
-            raise ExchangeConflict(declared.name, wanted, told)
+        kind = self.table.kind(declared.name)
+        if kind is None:
+            raise ExchangeUnknown(declared.name, list(self.table.exchanges()))
+        if kind != declared.kind:
+            raise ExchangeConflict(declared.name, f"kind={declared.kind!r}", f"kind={kind!r}")
 
     # Commands
 
@@ -73,7 +78,7 @@ class Declarations:
             MapFull: there is no room.
         """
         name = declared.name
-        if self.table.declaration(name) is not None:
+        if self.table.kind(name) is not None:
             self.check_agreed(declared)
         if alternate is not None:
             self.check_known(alternate)
@@ -81,15 +86,18 @@ class Declarations:
             if known not in (None, alternate):
                 wanted, told = (f"alternate={each!r}" for each in (alternate, known))
                 raise ExchangeConflict(name, wanted, told)
-            self.put(Alternate(name, alternate))
+            self.put(Alternate(name, alternate, declared.since_ms))
         self.put(declared)
 
     def put(self, declared: Declared) -> None:
         """Tell all of a declaration, unless they know; raises MapFull."""
         key = key_of(declared)
         if key not in self.table:
-            encoding, value = encode_body(to_value(declared))
-            self._write(key, int(encoding), bytes(value))
+            self._put(key, declared)
+
+    def _put(self, key: str, declared: Declared) -> None:
+        encoding, value = encode_body(to_value(declared))
+        self._write(key, int(encoding), bytes(value))
 
     def erase(self, key: str) -> bool:
         """Take a declaration back everywhere; return whether it was known."""
@@ -97,11 +105,6 @@ class Declarations:
         if is_known:
             self._write(key, None, b"")
         return is_known
-
-    def delete(self, name: str) -> None:
-        """Take back everything about an exchange."""
-        for key in self.table.about(name):
-            self.erase(key)
 
     def hold(self, bindings: Mapping[str, Binding]) -> None:
         """Put bindings that this node owns, by their keys, and keep them; raises MapFull."""
@@ -120,6 +123,7 @@ class Declarations:
 
     def on_change(self, key: str, encoding: int | None, value: bytes) -> None:
         """Take in what stands at a key of the map now, or that nothing does."""
+        self._disputed.pop(key, None)
         if encoding is None:
             self.table.remove(key)
             return
@@ -128,6 +132,11 @@ class Declarations:
         except ProtocolError:
             self.refused += 1
             self.table.remove(key)
+            return
+        known = self.table.get(key)
+        if isinstance(known, Claim) and isinstance(declared, Claim) and _is_older(known, declared):
+            if known.content != declared.content:
+                self._disputed[key] = known
         else:
             self.table.put(key, declared)
 
@@ -136,7 +145,11 @@ class Declarations:
         self._gone[node] = None
 
     def tend(self) -> None:
-        """Put right what is owned: by this node, and by those that have gone."""
+        """Put right what is claimed, and what this node and those that have gone own."""
+        disputed, self._disputed = self._disputed, {}
+        for key, claim in disputed.items():
+            with suppress(MapFull):  # it holds here nevertheless
+                self._put(key, claim)
         gone, self._gone = self._gone, {}
         for node in gone:
             for key in self.table.owned(node):
@@ -147,3 +160,8 @@ class Declarations:
         for binding in self._held.values():
             with suppress(MapFull):  # then it is put when something was taken back
                 self.put(binding)  # unless it stands: else somebody took this node for gone
+
+
+def _is_older(one: Claim, other: Claim) -> bool:
+    """Return whether a claim holds against another on the same thing."""
+    return (one.since_ms, one.content) <= (other.since_ms, other.content)

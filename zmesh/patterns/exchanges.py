@@ -145,10 +145,9 @@ class RoutingTable:
         named = self._exchanges.items()
         return {name: each.kind for name, each in named if each.kind is not None}
 
-    def declaration(self, name: str) -> Declaration | None:
-        """Return how an exchange is declared."""
-        kind = self._exchanges.get(name, _NONE).kind
-        return None if kind is None else Declaration(name, kind)
+    def kind(self, name: str) -> ExchangeKind | None:
+        """Return the kind of an exchange; None where it is not declared."""
+        return self._exchanges.get(name, _NONE).kind
 
     def alternate(self, name: str) -> str | None:
         """Return the alternate of an exchange."""
@@ -159,13 +158,13 @@ class RoutingTable:
         exchange = self._exchanges.get(name, _NONE)
         return [each for each in exchange.bindings.values() if each.kind == exchange.kind]
 
+    def get(self, key: str) -> Declared | None:
+        """Return what stands at a key."""
+        return self._declared.get(key)
+
     def owned(self, owner: str) -> list[str]:
         """Return the keys of the bindings that end with a node."""
         return list(self._owned.get(owner, ()))
-
-    def about(self, name: str) -> list[str]:
-        """Return the keys of what is said of an exchange, and of bindings that lead to it."""
-        return [key for key, declared in self._declared.items() if _is_about(declared, name)]
 
     def __contains__(self, key: object) -> bool:
         return key in self._declared
@@ -278,16 +277,3 @@ class RoutingTable:
 
 def _is_there(destination: Destination, is_heard: Callable[[str], bool]) -> bool:
     return destination.kind is not DestinationKind.SUBJECT or is_heard(destination.name)
-
-
-def _is_about(declared: Declared, name: str) -> bool:
-    match declared:
-        case Declaration():
-            return declared.name == name
-        case Alternate():
-            return declared.exchange == name
-        case Binding():
-            to = declared.destination
-            return declared.exchange == name or to == Destination(DestinationKind.EXCHANGE, name)
-        case _:
-            assert_never(declared)

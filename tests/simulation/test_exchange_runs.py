@@ -1,9 +1,9 @@
 """Exchanges through loss, partitions, deaths and restarts, by seed.
 
 Once the network is whole and nobody binds any more, all nodes route alike: to what was bound and
-not unbound, and to all who read now, each once, and to nobody who has gone. They agree on kinds. Nothing is bound for a node that has
-gone, and that anybody who is left had met. And at every moment the routing table says what the
-map says.
+not unbound, and to all who read now, each once, and to nobody who has gone. They agree on kinds.
+Nothing is bound for a node that has gone, and that anybody who is left had met. And at every
+moment the routing table says what the map says.
 """
 
 from itertools import combinations

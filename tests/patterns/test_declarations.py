@@ -27,8 +27,11 @@ class Map:
     def __init__(self) -> None:
         self.entries: dict[str, tuple[int, bytes]] = {}
         self.written = 0
+        self.there = {"other", "third"}
         self.keys_max = 100
-        self.declarations = Declarations("me", WireLimits(), 8, self.write)
+        self.declarations = Declarations(
+            "me", WireLimits(), 8, self.write, self.there.__contains__
+        )
 
     def write(self, key: str, encoding: int | None, value: bytes) -> None:
         self.written += 1
@@ -209,3 +212,17 @@ def test_what_a_former_life_owned_is_taken_back() -> None:
     shared.declarations.tend()
     assert list(shared.entries) == [key_of(LOGS)]
     assert shared.declarations.table.bindings("logs") == []
+
+
+def test_where_there_is_no_room_what_strangers_own_is_taken_back() -> None:
+    shared = Map()
+    own = shared.declarations
+    for declared in (LOGS, bound("a", "other"), bound("b", "gone"), bound("c", "me")):
+        shared.tell(declared)
+    shared.keys_max = 4
+    own.put(bound("d"))
+    owners = ["other", "me", ""]
+    assert [each.owner for each in own.table.bindings("logs")] == owners
+    with pytest.raises(MapFull):
+        own.put(bound("e"))
+    assert [each.owner for each in own.table.bindings("logs")] == owners

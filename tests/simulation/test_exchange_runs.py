@@ -2,8 +2,8 @@
 
 Once the network is whole and nobody binds any more, all nodes route alike: to what was bound and
 not unbound, and to all who read now, each once, and to nobody who has gone. They agree on kinds.
-Nothing is bound for a node that has gone, and that anybody who is left had met. And at every
-moment the routing table says what the map says.
+Nothing is bound for a node that has gone, if anybody who is left could notice. And at every moment
+the routing table says what the map says.
 """
 
 from itertools import combinations
@@ -27,6 +27,7 @@ from zmesh.patterns.bindings import (
     key_of,
 )
 from zmesh.patterns.declarations import Declarations
+from zmesh.patterns.exchanges import RoutingTable
 from zmesh.terms import ExchangeKind
 from zmesh.testing.network import Weather
 from zmesh.wire.bodies import decode_body
@@ -57,9 +58,10 @@ class Life:
     def __init__(self, run: "Run", host: Host) -> None:
         self.run = run
         self.host = host
-        self.declarations = Declarations(host.id.hex(), LIMITS, 8, self.write)
+        self.declarations = Declarations(host.id.hex(), LIMITS, 8, self.write, lambda _: True)
         self.reading: dict[int, dict[str, Binding]] = {}  # by token
-        self.met: set[str] = set()  # ids of nodes
+        self.there: set[str] = set()  # ids of nodes
+        self.met: set[str] = set()  # keys of bindings whose owners were there meanwhile
         self.claim = Declaration("other", "fanout")
         self.rebound = 0  # what it held was taken back
         self.is_to_be_tended = False
@@ -81,14 +83,22 @@ class Life:
                     self.rebound += change.encoding is None and change.key in held
                     self.declarations.on_change(change.key, change.encoding, change.value)
             case PeerChanged(PeerChange.JOINED, peer):
-                self.met.add(peer.id.hex())
+                self.there.add(peer.id.hex())
             case PeerChanged(PeerChange.LEFT, peer):
+                self.note_met()
+                self.there.discard(peer.id.hex())
                 self.declarations.on_left(peer.id.hex())
             case _:
                 return
+        self.note_met()
         if not self.is_to_be_tended:
             self.is_to_be_tended = True
             self.run.world.queue.after(0.0, self.tend)
+
+    def note_met(self) -> None:
+        """Note whose bindings are here while the owner is there as well."""
+        for owner in self.there:
+            self.met.update(self.declarations.table.owned(owner))
 
     def tend(self) -> None:
         self.is_to_be_tended = False
@@ -257,17 +267,12 @@ class Run:
         lives = self.live()
         maps = [life.host.engine.shared_state.map(TABLE) for life in lives]
         held = {key for life in lives for each in life.reading.values() for key in each}
-        # Nobody can tell of one that none of those left has met whether it has gone.
-        met = {life.host.id.hex() for life in lives}.union(*(life.met for life in lives))
-        return len({own.root for own in maps if own is not None}) == 1 and all(
-            held
-            == {
-                key
-                for key, each in life.declarations.table._declared.items()
-                if isinstance(each, Binding) and each.owner in met
-            }
-            for life in lives
-        )
+        # Whether its owner has gone nobody can tell of a binding that came when it was not there.
+        met = held.union(*(life.met for life in lives))
+        tables = [life.declarations.table for life in lives]
+        owned = [{key for owner in each.owners() for key in each.owned(owner)} for each in tables]
+        is_equal = len({own.root for own in maps if own is not None}) == 1
+        return is_equal and all(each & met == held for each in owned)
 
     def check_end(self) -> None:
         lives = self.live()
@@ -311,7 +316,7 @@ class Run:
 
 
 def matches(binding: Binding, key: str) -> bool:
-    alone = Declarations("", LIMITS, 1, lambda *_: None).table
+    alone = RoutingTable(cache_max=1)
     alone.put("exchange", LOGS)
     alone.put("binding", binding)
     return bool(alone.route("logs", key, {}, lambda _: True))

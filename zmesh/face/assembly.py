@@ -169,6 +169,7 @@ class Assembly:
             options,
             node=self.id,
             entropy=entropy,
+            is_there=lambda node: any(view.id.hex() == node for view in self.engine.peers()),
             subscribing=self.subscription,
         )
         self.gatherings = Gatherings(

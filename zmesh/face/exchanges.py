@@ -52,6 +52,7 @@ class Exchanges:
         *,
         node: NodeId,
         entropy: Entropy,
+        is_there: Callable[[str], bool],
         subscribing: Subscribing,
     ) -> None:
         """Begin without the map.
@@ -65,13 +66,14 @@ class Exchanges:
             options: the bounds.
             node: the id of this node.
             entropy: makes names that nobody else has.
+            is_there: returns whether another node is known, by its id as hex.
             subscribing: makes a subscription.
         """
         self.node = node.hex()
         self.wire = options.wire
         self.outgoing = outgoing
         self.declarations = Declarations(
-            self.node, options.wire, options.topics_cached_max, self._write
+            self.node, options.wire, options.topics_cached_max, self._write, is_there
         )
         self.unroutable = 0  # messages dropped
         self._loop = loop

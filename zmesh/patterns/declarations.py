@@ -34,7 +34,14 @@ Write = Callable[[str, int | None, bytes], None]
 class Declarations:
     """A replica of the declarations, and those that this node holds."""
 
-    def __init__(self, node: str, limits: WireLimits, cache_max: int, write: Write) -> None:
+    def __init__(
+        self,
+        node: str,
+        limits: WireLimits,
+        cache_max: int,
+        write: Write,
+        is_there: Callable[[str], bool],
+    ) -> None:
         """Begin with nothing.
 
         Args:
@@ -42,12 +49,14 @@ class Declarations:
             limits: of names and headers.
             cache_max: routing keys remembered, an exchange.
             write: changes the map at once, and tells `on_change` as of all changes.
+            is_there: returns whether another node is known, by its id as hex.
         """
         self.table = RoutingTable(cache_max)
         self.refused = 0  # values that declare nothing
         self._node = node
         self._limits = limits
         self._write = write
+        self._is_there = is_there
         self._held: dict[str, Binding] = {}
         self._disputed: dict[str, Claim] = {}  # where the map has a younger one
         self._gone: dict[str, None] = {}  # nodes that left since it was tended last
@@ -97,7 +106,18 @@ class Declarations:
 
     def _put(self, key: str, declared: Declared) -> None:
         encoding, value = encode_body(to_value(declared))
-        self._write(key, int(encoding), bytes(value))
+        try:
+            self._write(key, int(encoding), bytes(value))
+        except MapFull:
+            self._make_room()
+            self._write(key, int(encoding), bytes(value))
+
+    def _make_room(self) -> None:
+        """Take back what strangers own: those may have gone when nobody was there to notice."""
+        for owner in self.table.owners():
+            if owner != self._node and not self._is_there(owner):
+                for key in self.table.owned(owner):
+                    self.erase(key)
 
     def erase(self, key: str) -> bool:
         """Take a declaration back everywhere; return whether it was known."""

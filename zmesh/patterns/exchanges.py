@@ -162,6 +162,10 @@ class RoutingTable:
         """Return what stands at a key."""
         return self._declared.get(key)
 
+    def owners(self) -> list[str]:
+        """Return the nodes that bindings end with."""
+        return list(self._owned)
+
     def owned(self, owner: str) -> list[str]:
         """Return the keys of the bindings that end with a node."""
         return list(self._owned.get(owner, ()))

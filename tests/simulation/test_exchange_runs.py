@@ -79,6 +79,7 @@ class Life:
         match action:
             case StateChanged(name, changes) if name == TABLE:
                 held = {key for each in self.reading.values() for key in each}
+                self.met.difference_update(each.key for each in changes if each.encoding is None)
                 for change in changes:
                     self.rebound += change.encoding is None and change.key in held
                     self.declarations.on_change(change.key, change.encoding, change.value)

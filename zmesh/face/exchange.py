@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import Self
 
 from zmesh.errors import InvalidOption, Unroutable
 from zmesh.face.checks import (
@@ -74,7 +75,7 @@ class Exchange:
         *,
         queue: str | None = None,
         subject: str | None = None,
-        exchange: "str | Exchange | None" = None,
+        exchange: str | Self | None = None,
         routing_key: str | None = None,
         where: Mapping[str, Scalar] | None = None,
         match: Match = "all",
@@ -108,7 +109,7 @@ class Exchange:
         *,
         queue: str | None = None,
         subject: str | None = None,
-        exchange: "str | Exchange | None" = None,
+        exchange: str | Self | None = None,
         routing_key: str | None = None,
         where: Mapping[str, Scalar] | None = None,
         match: Match = "all",
@@ -129,7 +130,7 @@ class Exchange:
         self,
         queue: str | None,
         subject: str | None,
-        exchange: "str | Exchange | None",
+        exchange: str | Self | None,
         routing_key: str | None,
         where: Mapping[str, Scalar] | None,
         match: Match,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.deadlines import Deadlines, earliest
+from zmesh.deadlines import Agenda, Deadlines, earliest
 
 
 def test_the_earliest_deadline_is_next_and_due_comes_in_order() -> None:
@@ -71,3 +71,55 @@ def test_due_agrees_with_a_plain_dictionary(changes: list[tuple[int, float | Non
     due = deadlines.due(25.0)
     assert sorted(due) == sorted(key for key, when in plain.items() if when <= 25.0)
     assert [plain[key] for key in due] == sorted(plain[key] for key in due)
+
+
+def test_an_agenda_looks_no_later_than_the_first_deadline_and_finds_out_what_was_put_off() -> None:
+    agenda = Agenda()
+    calls: Deadlines[str] = Deadlines(agenda)
+    links: Deadlines[str] = Deadlines(agenda)
+    calls.set("call", 5.0)
+    links.set("link", 2.0)
+    assert agenda.next == 2.0
+    links.set("link", 9.0)
+    assert agenda.next == 2.0  # a spare look, and then
+    agenda.put_off(2.0)
+    assert agenda.next == 5.0
+    calls.discard("call")
+    agenda.put_off(5.0)
+    assert agenda.next == 9.0
+    links.set("link", 1.0)
+    assert agenda.next == 1.0
+
+
+def test_an_agenda_asks_again_soon_for_what_was_due_and_not_done() -> None:
+    agenda = Agenda()
+    deadlines: Deadlines[str] = Deadlines(agenda)
+    deadlines.set("key", 1.0)
+    agenda.put_off(3.0)
+    assert agenda.next is not None
+    assert 3.0 < agenda.next < 3.001
+    deadlines.due(3.0)
+    agenda.put_off(4.0)
+    assert agenda.next is None
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.one_of(st.none(), st.floats(0.0, 9.0)))
+    )
+)
+def test_an_agenda_is_never_late_and_holds_little(
+    changes: list[tuple[int, int, float | None]],
+) -> None:
+    agenda = Agenda()
+    parts: list[Deadlines[int]] = [Deadlines(agenda) for _ in range(3)]
+    now = 0.0
+    for part, key, wait in changes:
+        parts[part].set(key, None if wait is None else now + wait)
+        now += 0.5
+        for each in parts:
+            each.due(now)
+        agenda.put_off(now)
+        first = earliest(*(each.next for each in parts))
+        assert first is None or (agenda.next is not None and agenda.next <= first)
+        assert agenda.next is None or agenda.next > now

@@ -1,12 +1,14 @@
-"""Many deadlines, one next: a heap from which what was changed or dropped is removed lazily."""
+"""Many deadlines, one next: heaps from which what was changed or dropped is removed lazily."""
 
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from math import inf, nextafter
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
 _Entry = tuple[float, int, K]
+_Listing = tuple[float, int, "Deadlines[Any]"]
 
 _STALE_MIN = 64
 """Stale entries kept before it is worth rebuilding a small heap."""
@@ -25,11 +27,14 @@ class Deadlines(Generic[K]):
     """At most one deadline a key, in seconds on the node's clock; setting one costs a heap push.
 
     Memory stays within twice the live keys: the heap is rebuilt when more than half is stale.
+    With an agenda, that is told when to look here.
     """
 
-    __slots__ = ("_entries", "_heap", "_pushed")
+    __slots__ = ("_agenda", "_entries", "_heap", "_pushed", "listing")
 
-    def __init__(self) -> None:
+    def __init__(self, agenda: "Agenda | None" = None) -> None:
+        self.listing: _Listing | None = None  # when the agenda looks here
+        self._agenda = agenda
         self._entries: dict[K, _Entry[K]] = {}
         self._heap: list[_Entry[K]] = []
         self._pushed = 0
@@ -53,11 +58,26 @@ class Deadlines(Generic[K]):
         entry = (when, self._pushed, key)
         self._entries[key] = entry
         heappush(self._heap, entry)
-        self._tidy()
+        if self._agenda is not None and (self.listing is None or when < self.listing[0]):
+            self._agenda.add(when, self)
+        if len(self._heap) > 2 * len(self._entries) + _STALE_MIN:
+            self._tidy()
+
+    def hasten(self, key: K, when: float | None) -> None:
+        """Let `key` be due at `when` at the latest; one that is due sooner looks too early.
+
+        Cheaper than `set` for what is put off again and again.
+        """
+        old = self._entries.get(key)
+        if old is None or (when is not None and when < old[0]):
+            self.set(key, when)
 
     def discard(self, key: K) -> None:
         """Forget the deadline of `key`, if it has one."""
-        if self._entries.pop(key, None) is not None:
+        if (
+            self._entries.pop(key, None) is not None
+            and len(self._heap) > 2 * len(self._entries) + _STALE_MIN
+        ):
             self._tidy()
 
     @property
@@ -80,6 +100,43 @@ class Deadlines(Generic[K]):
         return keys
 
     def _tidy(self) -> None:
-        if len(self._heap) > 2 * len(self._entries) + _STALE_MIN:
-            self._heap = list(self._entries.values())
-            heapify(self._heap)
+        self._heap = list(self._entries.values())
+        heapify(self._heap)
+
+
+class Agenda:
+    """When the first of many `Deadlines` may be due, without asking each of them.
+
+    `next` may come too early, because what was dropped or put off is found out only then: call
+    `put_off` when it has come and what was due is done. A spare look is cheaper than a search
+    after every change.
+    """
+
+    __slots__ = ("_added", "_heap")
+
+    def __init__(self) -> None:
+        self._heap: list[_Listing] = []
+        self._added = 0
+
+    def add(self, when: float, deadlines: "Deadlines[Any]") -> None:
+        """Look at `deadlines` at `when`, which is earlier than before."""
+        self._added += 1
+        deadlines.listing = listing = (when, self._added, deadlines)
+        heappush(self._heap, listing)
+
+    @property
+    def next(self) -> float | None:
+        """No deadline is before this; None where there is none."""
+        heap = self._heap
+        while heap and heap[0][2].listing is not heap[0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def put_off(self, now: float) -> None:
+        """Look at those whose time has come, and list each under the next deadline it has."""
+        while (when := self.next) is not None and when <= now:
+            deadlines = heappop(self._heap)[2]
+            deadlines.listing = None
+            first = deadlines.next
+            if first is not None:
+                self.add(max(first, nextafter(now, inf)), deadlines)

@@ -32,10 +32,14 @@ class Verdicts:
     def __init__(self) -> None:
         self.soon = 0
         self.now = 0
-        self.settlements = Settlements(self._on_soon, self._on_now)
+        self.later = 0
+        self.settlements = Settlements(self._on_soon, self._on_later, self._on_now)
 
     def _on_soon(self) -> None:
         self.soon += 1
+
+    def _on_later(self) -> None:
+        self.later += 1
 
     def _on_now(self) -> None:
         self.now += 1

@@ -14,7 +14,7 @@ from tests.face.support import (
 from zmesh.actions import Delivery
 from zmesh.errors import AlreadySettled, ProtocolError
 from zmesh.events import Source
-from zmesh.face.received import Chunk, Message
+from zmesh.face.received import ACCEPTED_TOGETHER, Chunk, Message
 from zmesh.message import Encoding, Kind, Outcome, Record, Tag, head
 from zmesh.wire.bodies import encode_headers
 
@@ -141,11 +141,28 @@ def test_noted_chunk_is_settled_when_taken_and_noted_again_later() -> None:
     chunk = Chunk(verdicts.settlements, raw_delivery(1, 4), 0, 4)
     chunk.current = next(chunk.messages)
     verdicts.settlements.note(chunk)
-    assert (verdicts.soon, chunk.noted) == (1, True)
+    assert (verdicts.later, verdicts.soon, chunk.noted) == (1, 0, True)
     chunk.current = next(chunk.messages)
     assert verdicts.take() == [(1, 1, ACCEPTED)]
     assert not chunk.noted
     assert verdicts.take() == []
+
+
+def test_acceptances_wait_for_more_until_they_are_many() -> None:
+    verdicts = Verdicts()
+    verdicts.settlements.settle(raw_delivery(1, 1000), 0, ACCEPTED_TOGETHER - 2, ACCEPTED)
+    assert (verdicts.later, verdicts.soon) == (1, 0)
+    verdicts.settlements.settle(raw_delivery(2000, 1), 0, 0, ACCEPTED)
+    assert (verdicts.later, verdicts.soon) == (1, 1)
+    verdicts.take()
+    verdicts.settlements.settle(raw_delivery(3000, 1), 0, 0, ACCEPTED)
+    assert (verdicts.later, verdicts.soon) == (2, 1)
+
+
+def test_what_is_not_accepted_waits_for_nothing() -> None:
+    verdicts = Verdicts()
+    verdicts.settlements.settle(raw_delivery(1, 1), 0, 0, RELEASED)
+    assert (verdicts.later, verdicts.soon) == (0, 1)
 
 
 def test_hurry_asks_only_where_a_verdict_waits() -> None:

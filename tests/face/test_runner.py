@@ -19,7 +19,7 @@ from zmesh.events import (
     TimerFired,
 )
 from zmesh.face.received import Chunk
-from zmesh.face.runner import COMMANDS_MAX, LATE, ApplicationAction, Runner
+from zmesh.face.runner import COMMANDS_MAX, LATE, SETTLE_WITHIN, ApplicationAction, Runner
 from zmesh.ids import Path
 from zmesh.message import Outcome
 from zmesh.ports import TransportStatistics
@@ -176,14 +176,27 @@ async def test_news_in_the_middle_of_a_turn_wait_for_the_next() -> None:
     bench.runner.stop()
 
 
-async def test_verdicts_go_with_the_turn() -> None:
+async def test_verdicts_go_with_the_next_turn() -> None:
     bench = Bench()
     chunk = Chunk(bench.runner.settlements, raw_delivery(1, 3), 0, 3)
     chunk.current = list(chunk.messages)[2]
     bench.runner.settlements.note(chunk)
     assert bench.engine.turns == []
+    bench.runner.command(command(1))
+    [[_, verdict]] = bench.engine.turns
+    assert isinstance(verdict, SettleDeliveries)
+    assert (verdict.first_seq, verdict.last_seq, verdict.outcome) == (1, 2, Outcome.ACCEPTED)
+    bench.runner.stop()
+
+
+async def test_verdicts_go_by_themselves_within_milliseconds() -> None:
+    bench = Bench()
+    chunk = Chunk(bench.runner.settlements, raw_delivery(1, 3), 0, 3)
+    chunk.current = list(chunk.messages)[2]
+    bench.runner.settlements.note(chunk)
     await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    assert bench.engine.turns == []
+    await asyncio.sleep(10 * SETTLE_WITHIN)
     [[verdict]] = bench.engine.turns
     assert isinstance(verdict, SettleDeliveries)
     assert (verdict.first_seq, verdict.last_seq, verdict.outcome) == (1, 2, Outcome.ACCEPTED)

@@ -31,10 +31,6 @@ def longest_wait(order: list[int], lane: int) -> int:
     return max(after - before for before, after in pairwise(turns)) - 1
 
 
-def test_nothing_ready_serves_nobody() -> None:
-    assert LaneScheduler(LinkOptions()).next_lane([], 0.0) is None
-
-
 def test_a_lane_alone_is_served_for_ever() -> None:
     scheduler = LaneScheduler(LinkOptions())
     assert serve_saturated(scheduler, [0], 1000, 0.001) == [0] * 1000

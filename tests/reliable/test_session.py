@@ -96,6 +96,7 @@ def bodies(events: Sequence[LinkEvent]) -> list[bytes]:
 
 def controls(source: Side, target: Side, now: float = 0.0) -> None:
     """Move control records."""
+    source.session.gather_gaps()
     source.session.gather_control()
     while source.session.control_out.ready:
         first, items, _ = source.session.control_out.take(10**9, 10**9)
@@ -379,6 +380,7 @@ def test_a_lost_grant_is_repeated_when_all_is_told() -> None:
     a.post(numbered(30))
     flow(a, b)
     b.session.settle(4, 1, 20, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
+    b.session.gather_gaps()
     b.session.gather_control()
     b.session.take_acks(0.0, ROUND_TRIP)  # lost
     assert a.take() == []

@@ -53,10 +53,7 @@ class Bench:
         return ticket
 
     def packets(self, now: float = NOW) -> list[Packet]:
-        packets = []
-        while (packet := self.writer.next_packet(LINK, self.session, now)) is not None:
-            packets.append(packet)
-        return packets
+        return self.writer.packets(LINK, self.session, now)
 
     def frames(self, now: float = NOW) -> list[Frame]:
         return [frame for packet in self.packets(now) for frame in packet.frames]

@@ -29,7 +29,6 @@ from zmesh.reliable.ranges import RangeSet
 from zmesh.reliable.receiver import IncomingLane
 from zmesh.reliable.recovery import Recovery
 from zmesh.reliable.round_trip import RoundTrip
-from zmesh.reliable.scheduler import LaneScheduler
 from zmesh.reliable.sender import ControlQueue, OutgoingLane, SendWindow
 from zmesh.reliable.session import Session
 from zmesh.testing import link_process
@@ -285,12 +284,9 @@ def predecessors_of_a_key_are_ignored(patch: pytest.MonkeyPatch) -> None:
 
 @bug("link", Rule.LOST)
 def the_lowest_lane_is_starved(patch: pytest.MonkeyPatch) -> None:
-    real = LaneScheduler.next_lane
-
-    def next_lane(self: LaneScheduler, ready: Any, now: float) -> Any:
-        return real(self, [lane for lane in ready if lane[0] != 0], now)
-
-    patch.setattr(LaneScheduler, "next_lane", next_lane)
+    real: Any = OutgoingLane.ready
+    starved = property(lambda lane: lane.lane != 0 and real.fget(lane))
+    patch.setattr(OutgoingLane, "ready", starved)
 
 
 @bug("link", Rule.DAMAGED)

@@ -138,6 +138,7 @@ class Engine:
         if not self._closed:
             if self._deadline is not None and self._deadline <= now:
                 self._do_what_is_due()
+                self._turn.agenda.put_off(now)
             self._settle_down()
             if self._drain_until is not None:
                 self._check_drained()
@@ -151,16 +152,9 @@ class Engine:
 
     def _next_deadline(self) -> float | None:
         return earliest(
-            self._residents.deadline,
+            self._turn.agenda.next,
             self._membership.deadline,
             self._introductions.deadline,
-            self._news.redelivery.deadline,
-            self._news.calls.deadline,
-            self._news.gatherings.deadline,
-            self._news.serving.deadline,
-            self._news.shared_state.deadline,
-            self._news.queues.deadline,
-            self._news.streams.calls.deadline,
             self._drain_until,
         )
 
@@ -199,13 +193,14 @@ class Engine:
             self._perform_orders()
             if turn.touched:
                 continue
-            if not unsent:
-                return
             batch, unsent = unsent, {}
+            has_news = False
             for peer in batch:
                 if isinstance(peer, RemotePeer):
-                    residents.write(peer)
+                    has_news |= residents.write(peer)
                 turn.tell_of_room(peer)
+            if not (has_news or turn.touched):
+                return
 
     def _perform_orders(self) -> None:
         """Pass on whom membership wants dialed and hung up."""

@@ -38,8 +38,10 @@ class Residents:
         self._peers = turn.peers
         self._news = news
         self._pool = CreditPool(options.node_bytes_max)
-        self._timers: Deadlines[NodeId] = Deadlines()
-        self._patience: Deadlines[NodeId] = Deadlines()  # with peers that are not present
+        self._timers: Deadlines[NodeId] = Deadlines(turn.agenda)
+        self._patience: Deadlines[NodeId] = Deadlines(
+            turn.agenda
+        )  # with peers that are not present
         self._endpoints: tuple[str, ...] = ()
 
     def on_endpoints(self, endpoints: tuple[str, ...]) -> None:
@@ -114,22 +116,28 @@ class Residents:
             else:
                 touched[peer] = None  # its session lingers: have patience again
 
-    def take_events(self, peer: Peer) -> None:
-        """Bring what the carrier of a peer tells to the patterns."""
-        for event in peer.carrier.take_events():
+    def take_events(self, peer: Peer) -> bool:
+        """Bring what the carrier of a peer tells to the patterns; whether it told anything."""
+        events = peer.carrier.take_events()
+        for event in events:
             self._news.on_event(peer, event)
+        return bool(events)
 
-    def write(self, peer: RemotePeer) -> None:
-        """Send what a link has to send, and note when it wants to be looked at again."""
+    def write(self, peer: RemotePeer) -> bool:
+        """Send what a link has to send, and note when it wants to be looked at again.
+
+        Returns whether there were news: a link may be given up over what it should have sent.
+        """
         if self._peers.get(peer.id) is not peer:
-            return  # forgotten meanwhile
+            return False  # forgotten meanwhile
         self._send(peer)
-        self.take_events(peer)  # a link may be given up over what it should have sent
-        self._timers.set(peer.id, peer.link.deadline)
+        has_news = self.take_events(peer)
+        self._timers.hasten(peer.id, peer.link.deadline)
         if peer.present:
             self._patience.discard(peer.id)
         elif peer.id not in self._patience:
             self._patience.set(peer.id, self._turn.now + self._options.link.session_linger)
+        return has_news
 
     def _send(self, peer: RemotePeer) -> None:
         actions = self._turn.actions

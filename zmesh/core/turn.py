@@ -20,6 +20,7 @@ from zmesh.actions import (
     Trace,
 )
 from zmesh.core.peers import InternalTicket, Peer, Peers
+from zmesh.deadlines import Agenda
 from zmesh.errors import BodyTooLarge
 from zmesh.events import Source
 from zmesh.ids import NodeId
@@ -42,6 +43,7 @@ class Turn:
         self.peers = peers
         self.now = now
         self.actions: list[Action] = []
+        self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
         self._options = options
         self._done: dict[Ticket, None] = {}

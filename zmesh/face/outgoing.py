@@ -1,9 +1,10 @@
 """Messages on their way out: a body and its options checked, and made into a record."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from itertools import chain, islice
+from itertools import accumulate, chain, islice, repeat
 from traceback import format_exception
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.face.checks import sendable_text
@@ -66,7 +67,8 @@ class Outgoing:
             return CompressedBatch(
                 self, self._body_bytes_max, bodies, headers, kind, target, compressor
             )
-        return Batch(self, self._body_bytes_max, bodies, headers, kind, target)
+        make = ListBatch if isinstance(bodies, list | tuple) else Batch
+        return make(self, self._body_bytes_max, bodies, headers, kind, target)
 
     def reply(self, result: object) -> Record:
         """Return the reply with what a handler returned.
@@ -140,6 +142,50 @@ class Batch:
             records.append(record)
         self._next = next(self._bodies, _END)
         return records
+
+
+class ListBatch(Batch):
+    """Messages whose bodies are all there: bytes become records without a look at each."""
+
+    def __init__(
+        self,
+        outgoing: Outgoing,
+        body_bytes_max: int,
+        bodies: Iterable[object],
+        headers: Headers | None,
+        kind: Kind,
+        target: str,
+    ) -> None:
+        super().__init__(outgoing, body_bytes_max, (), headers, kind, target)
+        self._all = tuple(bodies)
+        self._taken = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no message is left."""
+        return self._taken == len(self._all)
+
+    def take(self, messages_max: int, bytes_max: int) -> list[Record]:
+        """Return the next records, as `Batch.take`."""
+        some = self._all[self._taken : self._taken + messages_max]
+        if self._headers or set(map(type, some)) != {bytes}:
+            records = self._take_each(some, bytes_max)
+        else:
+            bodies = cast("tuple[bytes, ...]", some)
+            largest = max(map(len, bodies))
+            if largest > self._body_bytes_max:
+                raise BodyTooLarge(largest, self._body_bytes_max)
+            overhead = len(self._target) + RECORD_OVERHEAD_BYTES
+            ends = list(accumulate(map(overhead.__add__, map(len, bodies))))
+            fitting = bodies[: bisect_left(ends, bytes_max) + 1]
+            records = list(zip(repeat(head(self._kind)), repeat(self._target), fitting))
+        self._taken += len(records)
+        return records
+
+    def _take_each(self, some: tuple[object, ...], bytes_max: int) -> list[Record]:
+        self._bodies = iter(some)
+        self._next = next(self._bodies, _END)
+        return super().take(len(some), bytes_max)
 
 
 class CompressedBatch(Batch):

@@ -1,7 +1,7 @@
 """A received message, and how the verdict on it finds its way back to the sender."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from zmesh.actions import Delivery
 from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError
@@ -13,6 +13,9 @@ from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import body_of, decode_headers
 
 T = TypeVar("T")
+
+ACCEPTED_TOGETHER: Final = 512
+"""So many acceptances are told with the end of a turn; fewer wait for more, for milliseconds."""
 
 
 class Settler(Protocol):
@@ -402,18 +405,28 @@ class Settlements:
 
     is_open = True
 
-    def __init__(self, soon: Callable[[], None], now: Callable[[], None]) -> None:
-        """`soon` has what is pending taken when the loop's turn ends, `now` at once."""
+    def __init__(
+        self, soon: Callable[[], None], later: Callable[[], None], now: Callable[[], None]
+    ) -> None:
+        """Begin with nothing gathered.
+
+        Args:
+            soon: has what is pending taken when the loop's turn ends.
+            later: has it taken within milliseconds.
+            now: has it taken at once.
+        """
         self._soon = soon
+        self._later = later
         self._now = now
         self._verdicts: list[SettleDeliveries] = []
+        self._accepted = 0
         self._read_on: list[Chunk] = []
 
     def note(self, chunk: Chunk) -> None:
-        """Remember that the chunk is being read: what was read is accepted when the turn ends."""
+        """Remember that the chunk is being read: what was read is accepted with the next turn."""
         chunk.noted = True
         self._read_on.append(chunk)
-        self._soon()
+        self._later()
 
     def hurry(self) -> None:
         """Have verdicts sent at once: their reader goes idle, and the sender may wait for them."""
@@ -429,21 +442,30 @@ class Settlements:
         reason: str = "",
         delay: float = 0.0,
     ) -> None:
-        """Add a verdict on the records `first..last` (indexes) of the delivery."""
+        """Add a verdict on the records `first..last` (indexes) of the delivery.
+
+        A reader that is busy has many to accept, so those wait a little for each other: what
+        tells of them costs as much for one as for hundreds.
+        """
         first_seq, last_seq = numbers(delivery, first, last)
-        if self._verdicts and outcome is Outcome.ACCEPTED:
-            previous = self._verdicts[-1]
-            if (
-                previous.outcome is Outcome.ACCEPTED
-                and previous.last_seq + 1 == first_seq
-                and _same(previous.source, delivery.source)
-            ):
-                previous.last_seq = last_seq
-                return
-        self._verdicts.append(
-            SettleDeliveries(delivery.source, first_seq, last_seq, outcome, reason, delay)
-        )
-        self._soon()
+        is_accepted = outcome is Outcome.ACCEPTED
+        previous = self._verdicts[-1] if is_accepted and self._verdicts else None
+        if (
+            previous is not None
+            and previous.outcome is Outcome.ACCEPTED
+            and previous.last_seq + 1 == first_seq
+            and _same(previous.source, delivery.source)
+        ):
+            previous.last_seq = last_seq
+        else:
+            self._verdicts.append(
+                SettleDeliveries(delivery.source, first_seq, last_seq, outcome, reason, delay)
+            )
+        self._accepted += last - first + 1
+        if is_accepted and self._accepted < ACCEPTED_TOGETHER:
+            self._later()
+        else:
+            self._soon()
 
     def abandon(self, delivery: Delivery, first: int, last: int) -> None:
         """Give back what nobody here reads any more."""
@@ -455,6 +477,7 @@ class Settlements:
         for chunk in chunks:
             chunk.accept_read()
         verdicts, self._verdicts = self._verdicts, []
+        self._accepted = 0
         return verdicts
 
     @property

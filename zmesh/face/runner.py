@@ -54,6 +54,9 @@ TICK: Final = 0.5
 LATE: Final = 0.1
 """Seconds of lateness that are worth telling the engine."""
 
+SETTLE_WITHIN: Final = 0.002
+"""Seconds that what a busy reader accepted may wait for a turn that has other work as well."""
+
 ApplicationAction = (
     DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
@@ -99,12 +102,13 @@ class Runner:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, engine: Core, application: Application
     ) -> None:
-        self.settlements = Settlements(self._soon, self.flush)
+        self.settlements = Settlements(self._soon, self._settle_later, self.flush)
         self._loop = loop
         self._engine = engine
         self._application = application
         self._events: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._settling: asyncio.TimerHandle | None = None
         self._wake_at = 0.0  # when the timer should fire
         self._now = 0.0  # the last time the engine was told
         self._is_running = False
@@ -124,9 +128,10 @@ class Runner:
         """End for good: what comes later is ignored."""
         self._is_running = False
         self._events.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._settling):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._settling = None
 
     @property
     def now(self) -> float:
@@ -171,6 +176,15 @@ class Runner:
         if not self._is_turn_planned and self._is_running:
             self._is_turn_planned = True
             self._loop.call_soon(self._on_next_iteration)
+
+    def _settle_later(self) -> None:
+        if self._settling is None and self._is_running:
+            self._settling = self._loop.call_later(SETTLE_WITHIN, self._on_settling)
+
+    def _on_settling(self) -> None:
+        self._settling = None
+        if self.settlements.pending:
+            self._turn()
 
     def _on_next_iteration(self) -> None:
         self._is_turn_planned = False

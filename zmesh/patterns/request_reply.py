@@ -67,9 +67,9 @@ class RequestReply:
         self._calls: dict[int, _OpenCall] = {}
         self._with: dict[NodeId, dict[int, None]] = {}  # open calls by provider
         self._waiting: dict[str, dict[int, None]] = {}  # calls without provider, by service
-        self._deadlines: Deadlines[int] = Deadlines()
-        self._pauses: Deadlines[int] = Deadlines()
-        self._hedges: Deadlines[int] = Deadlines()
+        self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
+        self._pauses: Deadlines[int] = Deadlines(turn.agenda)
+        self._hedges: Deadlines[int] = Deadlines(turn.agenda)
         self._message_ids = 0
         self._cancels = InternalTicket(0)
         self._budget = RetryBudget(options, turn.now)

@@ -76,7 +76,7 @@ class Serving:
         self._kept: dict[MessageId, Record] = {}  # replies that were not delivered, oldest first
         self._kept_bytes = 0
         self._owed: dict[NodeId, _Owed] = {}  # replies their callers have not taken
-        self._deadlines: Deadlines[MessageId] = Deadlines()
+        self._deadlines: Deadlines[MessageId] = Deadlines(turn.agenda)
         self.duplicates = 0
         self.refused_requests = 0  # given back: their caller takes too few replies
         self.refused_replies = 0  # not sent for the same reason

@@ -62,7 +62,7 @@ class SharedState:
         self.pulls = Pulls(turn, options, entropy, defects, self._clock)
         self._maps: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}  # maps that may have something to do
-        self._due: Deadlines[str] = Deadlines()
+        self._due: Deadlines[str] = Deadlines(turn.agenda)
         self._joined_at = float("-inf")  # when the latest session began
 
     def __len__(self) -> int:
@@ -228,6 +228,8 @@ class SharedState:
 
     def flush(self) -> None:
         """Tell peers what was written in this turn, begin pulls, and tell the application."""
+        if not self._dirty:
+            return
         dirty, self._dirty = self._dirty, {}
         for name in dirty:
             shared = self._maps.get(name)

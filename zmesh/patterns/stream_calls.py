@@ -76,7 +76,7 @@ class StreamCalls:
         self._opened: dict[int, _Opened] = {}
         self._on_wire: dict[int, _Opened] = {}
         self._with: dict[NodeId, dict[int, None]] = {}  # open streams by provider
-        self._deadlines: Deadlines[int] = Deadlines()
+        self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
         self._numbered = 0
         self._stops = InternalTicket(0)
         self.late = 0  # records of streams that are over

@@ -61,7 +61,7 @@ class Survey:
         self._running: dict[int, _Running] = {}
         self._questions: dict[int, _Question] = {}
         self._with: dict[NodeId, dict[int, None]] = {}  # questions by provider
-        self._deadlines: Deadlines[int] = Deadlines()
+        self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
         self._asked = 0
         self._cancels = InternalTicket(0)
 

@@ -92,6 +92,11 @@ class WantedTable:
         """Return whether a peer may have another that asks for more than a replay."""
         return self._demanding[peer.id] < self._options.filters_max
 
+    @property
+    def has_news(self) -> bool:
+        """Whether some began or ended since `take_news`."""
+        return bool(self._news)
+
     def take_news(self) -> list[tuple[Wanted, bool]]:
         """Return those that began (True) or ended since the last call, in order."""
         news, self._news = self._news, []

@@ -45,8 +45,8 @@ class WorkQueue:
         self._served: dict[NodeId, dict[str, None]] = {}  # queues with an outlet, by consumer
         self._with: dict[NodeId, dict[Attempt, None]] = {}  # attempts under way, by consumer
         self._touched: dict[JobQueue, None] = {}  # where something may be bound or told
-        self._paused: Deadlines[Job] = Deadlines()  # until they may leave
-        self._expiry: Deadlines[Job] = Deadlines()
+        self._paused: Deadlines[Job] = Deadlines(turn.agenda)  # until they may leave
+        self._expiry: Deadlines[Job] = Deadlines(turn.agenda)
         self._numbers = count(1)
         self._relations = count(1)
         self._control = InternalTicket(0)

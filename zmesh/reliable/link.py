@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import assert_never
 
+from zmesh.deadlines import earliest
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
 from zmesh.ids import LINK_ID_BYTES, NO_LINK, Entropy, LinkId, NodeId, Path, SessionId
@@ -407,14 +408,20 @@ class Link:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due; None where nothing is."""
-        due = [self._session.expiry, self._verdict.deadline, self._lingers_until]
-        due.append(self._hello_timer.at)
+        session, verdict = self._session, self._verdict
         if self.state is LinkState.OPEN:
-            due.append(self._verdict.detector.ping_deadline(self._session.data_pending))
-            due.append(self._recovery.deadline)
-            if not self._path_full:
-                due.append(self._session.ack_at)
-        return min((when for when in due if when is not None and when < inf), default=None)
+            due = earliest(
+                session.expiry,
+                verdict.deadline,
+                verdict.detector.ping_deadline(session.data_pending),
+                self._recovery.deadline,
+                None if self._path_full else session.ack_at,
+            )
+        else:
+            due = earliest(
+                session.expiry, verdict.deadline, self._lingers_until, self._hello_timer.at
+            )
+        return None if due == inf else due
 
     # Handshake
 
@@ -575,6 +582,8 @@ class Link:
 
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
+        if not self._events:
+            return []
         events = list(self._events)
         self._events.clear()  # the session appends to this very list
         return events
@@ -587,10 +596,8 @@ class Link:
                 self._give_up("it does not take control records", now)
                 self._end_session(SessionEnd.PEER_FORGOT)
                 return out
-            while (
-                packet := self._writer.next_packet(self._link_id, self._session, now)
-            ) is not None:
-                out.append((self.path, packet))
+            for packet in self._writer.packets(self._link_id, self._session, now):
+                out.append((self.path, packet))  # most often one, or none
         self._counters.packets_sent += len(out)
         return out
 

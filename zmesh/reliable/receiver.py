@@ -37,6 +37,7 @@ REASON_CHARACTERS_MAX = 200
 
 _HEAD = itemgetter(0)
 _FRAGMENT_HEAD = head(Kind.FRAGMENT)
+_NOT_PLAIN = frozenset((Tag.PREDECESSORS, Tag.FRAGMENTS))
 
 IsReleased = Callable[[int, int], bool]
 """Whether `(lane, seq)` has been released: asked for a record's predecessor."""
@@ -187,10 +188,15 @@ class IncomingLane:
             raise ProtocolError("credit", f"{fresh} bytes are over {self.credit.bytes_limit}")
 
     def _is_plain(self, records: Sequence[Record]) -> bool:
-        """Whether the records can be released as they are: no extras, nothing waiting."""
+        """Whether the records can be released as they are: whole, and waiting for nothing."""
         if self.early or self._voided or self._transfer or self._skipping:
             return False
-        return max(map(len, records)) == 3 and _FRAGMENT_HEAD not in set(map(_HEAD, records))
+        if _FRAGMENT_HEAD in set(map(_HEAD, records)):
+            return False
+        if max(map(len, records)) == 3:
+            return True
+        # A time to live cannot be over yet.
+        return all(_NOT_PLAIN.isdisjoint(record[3][::2]) for record in records if len(record) == 4)
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record

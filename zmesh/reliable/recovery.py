@@ -31,6 +31,13 @@ class SentPacket:
         self.sent_at = sent_at
         self.snapshot = snapshot
 
+    def is_covered(self) -> bool:
+        """Return whether the peer has everything that was in it."""
+        for window, first, last in self.pieces:  # noqa: SIM110  # one or two: no generator
+            if not window.covers(first, last):
+                return False
+        return True
+
 
 class Recovery:
     """Packets in flight on the current link: round trip, probe timer, loss."""
@@ -45,6 +52,7 @@ class Recovery:
         self._loss_at: float | None = None
         self._probe_at: float | None = None
         self._largest = 0  # packet the peer has acknowledged
+        self._jitter = 1.0  # of the probe timer: another with every link and probe
         self.probes_unanswered = 0
         self.packets_lost = 0
 
@@ -52,6 +60,7 @@ class Recovery:
         """Begin a new link: its packets are numbered from 1, its path is another one."""
         self.round_trip.reset()
         self._next_number = 1
+        self._jitter = self._draw_jitter()
         self.stop()
 
     def stop(self) -> None:
@@ -66,6 +75,12 @@ class Recovery:
     def bytes_in_flight(self) -> int:
         """Bytes sent and neither acknowledged nor lost."""
         return self._rate.in_flight_bytes
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be under way."""
+        in_flight = self._rate.in_flight_bytes
+        return in_flight < self._options.in_flight_bytes_min or in_flight < self.in_flight_max
 
     @property
     def in_flight_max(self) -> int:
@@ -97,21 +112,27 @@ class Recovery:
         """
         if largest >= self._next_number:
             raise ProtocolError("unsent", f"peer acknowledges packet {largest}, never sent")
-        arrived = [
-            number
-            for number, packet in self._sent.items()
-            if number <= largest
-            and all(window.covers(first, last) for window, first, last in packet.pieces)
-        ]
+        arrived: list[int] = []
+        size = 0
+        for number, packet in self._sent.items():
+            if number > largest:
+                break
+            if packet.is_covered():
+                arrived.append(number)
+                size += packet.size
         if arrived:
-            packets = [self._sent.pop(number) for number in arrived]
-            newest = packets[-1]
-            self._rate.on_acked(newest.snapshot, sum(packet.size for packet in packets), now)
+            for number in arrived[:-1]:
+                del self._sent[number]
+            newest = self._sent.pop(arrived[-1])
+            self._rate.on_acked(newest.snapshot, size, now)
             if arrived[-1] == largest:
                 self.round_trip.on_sample(now - newest.sent_at, delay)
             self.probes_unanswered = 0
             self._arm(now)
         self._largest = max(self._largest, largest)
+        if not self._sent:
+            self._loss_at = None
+            return []
         return self._find_lost(now)
 
     def _find_lost(self, now: float) -> list[Piece]:
@@ -145,6 +166,7 @@ class Recovery:
         probe = self._probe_at is not None and self._probe_at <= now
         if probe:
             self.probes_unanswered += 1
+            self._jitter = self._draw_jitter()
             self._arm(now)
         return lost, probe
 
@@ -152,5 +174,8 @@ class Recovery:
         if not self._sent:
             self._probe_at = None
             return
-        jitter = self._entropy.uniform(0.8, 1.2)
-        self._probe_at = now + self.round_trip.probe_timeout(self.probes_unanswered, jitter)
+        timeout = self.round_trip.probe_timeout(self.probes_unanswered, self._jitter)
+        self._probe_at = now + timeout
+
+    def _draw_jitter(self) -> float:
+        return self._entropy.uniform(0.8, 1.2)

@@ -33,15 +33,13 @@ class LaneScheduler:
         self._aged_after = options.aged_after
         self._aged_turn = False
 
-    def next_lane(self, ready: Sequence[tuple[int, float]], now: float) -> int | None:
-        """Return the lane to take the next chunk from, or None where none is ready.
+    def next_lane(self, ready: Sequence[tuple[int, float]], now: float) -> int:
+        """Return the lane to take the next chunk from.
 
-        `ready` are `(lane, waiting_since)` of the lanes that could send now, in any order:
+        `ready` are `(lane, waiting_since)` of the lanes that could send now, at least one:
         `waiting_since` is when what they would send was queued (the time a lane was last served
         counts where it is later). Call `spent` next.
         """
-        if not ready:
-            return None
         if len(ready) == 1:
             lane = ready[0][0]
             if self._left[lane] <= 0:

@@ -13,7 +13,7 @@ from itertools import accumulate, repeat
 from typing import Generic, TypeVar, assert_never, cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, total_size, with_extra
+from zmesh.message import Outcome, Record, Tag, Ticket, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
@@ -177,6 +177,7 @@ class OutgoingLane(SendWindow[Record]):
     __slots__ = (
         "_by_ticket",
         "_gone",
+        "_sizes",
         "_spans",
         "bytes_limit",
         "deadlines",
@@ -199,6 +200,7 @@ class OutgoingLane(SendWindow[Record]):
         self.deadlines: dict[int, float] = {}
         self.waiting_since = 0.0
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
+        self._sizes: dict[int, int] = {}  # of what is in `items`, as counted against credit
         self._spans: deque[Span] = deque()
         self._by_ticket: dict[Ticket, list[Span]] = {}  # so that a withdrawal need not search
 
@@ -231,8 +233,11 @@ class OutgoingLane(SendWindow[Record]):
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
             self.waiting_since = now
-        self.queued_bytes += total_size(records)
-        return self.enqueue(records)
+        sizes = sizes_of(records)
+        self.queued_bytes += sum(sizes)
+        first, last = self.enqueue(records)
+        self._sizes.update(zip(range(first, last + 1), sizes, strict=True))
+        return first, last
 
     # Transmission
 
@@ -264,8 +269,7 @@ class OutgoingLane(SendWindow[Record]):
         seq = self.next_transmit
         if seq >= self.next_seq or seq > self.seq_limit:
             return False
-        record = self.items.get(seq)
-        return record is None or self.sent_bytes + size_of(record) <= self.bytes_limit
+        return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit
 
     def take(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
         """Return the next records to transmit, about `budget` bytes of them and at least one.
@@ -294,7 +298,7 @@ class OutgoingLane(SendWindow[Record]):
                     break
                 record = items[seq]
                 records.append(record)
-                size += size_of(record)
+                size += self._sizes[seq]
                 seq += 1
             self.resend.add(seq, last)
             if records:
@@ -309,7 +313,7 @@ class OutgoingLane(SendWindow[Record]):
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
         records = self._run(seq, min(last, seq + count_max - 1), budget)
-        ends = list(accumulate(sizes_of(records)))
+        ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
         del records[min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed)) :]
         size = ends[len(records) - 1] if records else 0
@@ -403,7 +407,7 @@ class OutgoingLane(SendWindow[Record]):
         """Forget the numbers and return the records that were still kept for them."""
         popped = map(self.items.pop, range(first, last + 1), repeat(None))
         dropped = [record for record in popped if record is not None]
-        self.queued_bytes -= total_size(dropped)
+        self.queued_bytes -= sum(map(self._sizes.pop, range(first, last + 1), repeat(0)))
         if self.deadlines:
             for seq in range(first, last + 1):
                 self.deadlines.pop(seq, None)
@@ -456,7 +460,7 @@ class OutgoingLane(SendWindow[Record]):
                 if seq in self.items and seq not in self.acked and seq not in self._gone:
                     self._gone.add(seq)
                     self.resend.remove(seq, seq)
-                    self.gaps.append((seq, seq, size_of(self.items[seq])))
+                    self.gaps.append((seq, seq, self._sizes[seq]))
             unsent_first = max(first, self.next_transmit)
             fresh = sent_last < first
             self._end(span, unsent_first, last, outcome, {}, returned, transmitted=not fresh)
@@ -473,7 +477,7 @@ class OutgoingLane(SendWindow[Record]):
             for number in range(first, min(last, self.next_transmit - 1) + 1):
                 if number in self.items and number not in self._gone:
                     self.resend.remove(number, number)
-                    self.gaps.append((number, number, size_of(self.items[number])))
+                    self.gaps.append((number, number, self._sizes[number]))
             self._end(span, first, last, Outcome.REJECTED, {first: (reason, 0.0)}, returned)
         return returned
 

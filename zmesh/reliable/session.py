@@ -81,9 +81,13 @@ class Session:
     @property
     def room_messages(self) -> int:
         """How many more records `submit` is meant to get now; at most 0 where it is full."""
-        if self.queued_bytes >= self._options.queued_bytes_max:
+        messages = size = 0
+        for lane in self.outgoing.values():
+            messages += len(lane.items)
+            size += lane.queued_bytes
+        if size >= self._options.queued_bytes_max:
             return 0
-        return self._options.queued_messages_max - self.queued_messages
+        return self._options.queued_messages_max - messages
 
     @property
     def duplicates(self) -> int:
@@ -93,15 +97,20 @@ class Session:
     @property
     def has_ready_lane(self) -> bool:
         """Whether a lane could transmit now, as far as credit goes."""
-        return any(lane.ready for lane in self.outgoing.values())
+        for lane in self.outgoing.values():  # noqa: SIM110  # one or two: no generator
+            if lane.ready:
+                return True
+        return False
 
     @property
     def data_pending(self) -> bool:
         """Whether something is not yet with the peer."""
-        return bool(self.control_out.items) or any(
-            lane.waiting or lane.acked.cum < lane.next_transmit - 1
-            for lane in self.outgoing.values()
-        )
+        if self.control_out.items:
+            return True
+        for lane in self.outgoing.values():  # one or two: no generator
+            if lane.waiting or lane.acked.cum < lane.next_transmit - 1:
+                return True
+        return False
 
     # Commands
 
@@ -360,7 +369,6 @@ class Session:
             if incoming.unsettled:
                 self.ack_lanes.add(incoming.lane)
                 self.control_out.enqueue(incoming.take_settlements(self._limits.ranges_max))
-        self.gather_gaps()
 
     @property
     def has_gaps(self) -> bool:
@@ -370,10 +378,12 @@ class Session:
     def gather_gaps(self) -> None:
         """Turn the gaps of all lanes into control records."""
         for lane in self.outgoing.values():
-            step = self._limits.ranges_max
-            for index in range(0, len(lane.gaps), step):
-                self.control_out.enqueue([Gap(lane.lane, tuple(lane.gaps[index : index + step]))])
-            lane.gaps.clear()
+            if lane.gaps:
+                step = self._limits.ranges_max
+                for index in range(0, len(lane.gaps), step):
+                    some = tuple(lane.gaps[index : index + step])
+                    self.control_out.enqueue([Gap(lane.lane, some)])
+                lane.gaps.clear()
 
     def take_acks(self, now: float, round_trip: float | None) -> tuple[LaneAcks, LaneCredits]:
         """Return the state of the lanes the peer must be told of, and their credit."""

@@ -49,38 +49,56 @@ class PacketWriter:
             self._largest = number
             self._largest_at = now
 
-    def next_packet(self, link: LinkId, session: Session, now: float) -> Packet | None:
-        """Return the next packet to send now, or None where there is nothing or no room."""
-        recovery = self._recovery
+    def packets(self, link: LinkId, session: Session, now: float) -> list[Packet]:
+        """Return what is to be sent now, as far as there is something and room for it."""
+        packets: list[Packet] = []
         session.gather_gaps()
-        room = recovery.bytes_in_flight < recovery.in_flight_max
-        if not (
-            self.ping_wanted
+        while self._is_wanted(session, now):
+            packet, is_full = self._next_packet(link, session, now)
+            if packet is not None:
+                packets.append(packet)
+            elif not session.has_gaps:
+                break
+            # What was ready had become holes: if anything, the peer is to be told of those.
+            session.gather_gaps()
+            if not (is_full or session.control_out.ready):
+                break
+        return packets
+
+    def _is_wanted(self, session: Session, now: float) -> bool:
+        return (
+            session.must_speak(now)
+            or self.ping_wanted
             or self.pong is not None
             or session.control_out.ready
-            or session.must_speak(now)
-            or (room and session.has_ready_lane)
-        ):
-            return None
+            or (self._recovery.has_room and session.has_ready_lane)
+        )
+
+    def _next_packet(
+        self, link: LinkId, session: Session, now: float
+    ) -> tuple[Packet | None, bool]:
+        """Return the next packet, if it turns out to hold something, and whether it is full."""
+        recovery = self._recovery
         session.gather_control()
         frames: list[Frame] = []
         pieces: list[Piece] = []
         number = recovery.next_number()
         eliciting = self.ping_wanted
-        self._add_signs_of_life(frames, number, now)
+        if eliciting or self.pong is not None:
+            self._add_signs_of_life(frames, number, now)
         size = self._add_control(session, frames, pieces)
-        if room:
-            size += self._add_data(session, frames, pieces, size, now)
+        is_full = False
+        if recovery.has_room:
+            size, is_full = self._add_data(session, frames, pieces, size, now)
         if session.ack_lanes:
             lanes, credit = session.take_acks(now, recovery.round_trip.smoothed)
             delay_us = max(0, round((now - self._largest_at) * 1_000_000))
             frames.insert(0, Ack(self._largest, delay_us, lanes, credit))
         if not frames:
-            # What was ready had become holes: if anything, the peer is to be told of those.
-            return self.next_packet(link, session, now) if session.has_gaps else None
+            return None, is_full
         if pieces or eliciting:
             recovery.on_sent(number, pieces, size + PACKET_OVERHEAD_BYTES, now)
-        return Packet(link, number, tuple(frames))
+        return Packet(link, number, tuple(frames)), is_full
 
     def _add_signs_of_life(self, frames: list[Frame], number: int, now: float) -> None:
         if self.pong is not None:
@@ -105,28 +123,30 @@ class PacketWriter:
         session: Session,
         frames: list[Frame],
         pieces: list[Piece],
-        used: int,
+        size: int,
         now: float,
-    ) -> int:
-        """Add records, lane by lane as the scheduler says, until the packet is full."""
-        total = 0
-        while (budget := self._options.packet_bytes - used - total) > 0:
+    ) -> tuple[int, bool]:
+        """Add records, lane by lane as the scheduler says, until the packet is full.
+
+        Returns its bytes, and whether more is ready.
+        """
+        while True:
             ready = [
                 (lane.lane, lane.waiting_since) for lane in session.outgoing.values() if lane.ready
             ]
+            budget = self._options.packet_bytes - size
+            if not ready or budget <= 0 or len(frames) >= self._limits.frames_max - 1:
+                return size, bool(ready)
             number = self._scheduler.next_lane(ready, now)
-            if number is None or len(frames) >= self._limits.frames_max - 1:
-                break
             lane = session.outgoing[number]
             fresh_from = lane.next_transmit
             chunk = lane.take(budget, self._limits.records_max, now)
             if chunk is None:
                 continue
-            first, records, size = chunk
+            first, records, chunk_bytes = chunk
             if first < fresh_from:
                 self.retransmitted += len(records)
             frames.append(Data(number, first, tuple(records)))
             pieces.append((lane, first, first + len(records) - 1))
-            self._scheduler.spent(number, size)
-            total += size
-        return total
+            self._scheduler.spent(number, chunk_bytes)
+            size += chunk_bytes

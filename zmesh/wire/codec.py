@@ -14,7 +14,7 @@ from zmesh.ids import LINK_ID_BYTES, LinkId
 from zmesh.message import CONTROL_LANE
 from zmesh.options import WireLimits
 from zmesh.wire.control import check_control, control_to_wire
-from zmesh.wire.fields import COUNT_MAX, Fields, integer, malformed, oversized, row, token
+from zmesh.wire.fields import COUNT_MAX, Fields, integer, malformed, oversized, token
 from zmesh.wire.frames import (
     VERSION,
     ControlData,
@@ -63,7 +63,8 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     except (TypeError, ValueError, OverflowError, BufferError) as error:
         raise ProtocolError("unencodable", str(error)) from error
     parts[0] = head
-    _check_sizes(parts, limits)
+    if len(parts) > 1 or len(head) > limits.head_bytes_max:
+        _check_sizes(parts, limits)
     return parts
 
 
@@ -94,8 +95,9 @@ def decode(parts: Sequence[bytes], limits: WireLimits) -> Packet:
     """
     if not parts:
         raise malformed("a packet without parts")
-    _check_sizes(parts, limits)
     head = parts[0]
+    if len(parts) > 1 or len(head) > limits.head_bytes_max:
+        _check_sizes(parts, limits)
     _check_version(head)
     scan(head)
     link, number, wire_frames = _unpack(head, limits)
@@ -157,10 +159,12 @@ def _decode_frame(
 ) -> Frame:
     if type(fields) is not tuple or not fields:
         raise malformed("a frame is not an array")
-    frame_type = integer(fields[0], "the type of a frame")
+    frame_type = fields[0]
+    if type(frame_type) is not int:
+        raise malformed("the type of a frame is not an integer")
     if frame_type == _DATA:
         return _decode_data(fields, parts, taken, limits)
-    decoder = FROM_WIRE.get(frame_type)
+    decoder = FROM_WIRE.get(integer(frame_type, "the type of a frame"))
     if decoder is None:
         raise ProtocolError("unknown frame", f"frame of type {frame_type}")
     return decoder(fields[1:], limits)
@@ -169,12 +173,20 @@ def _decode_frame(
 def _decode_data(
     fields: Fields, parts: Sequence[bytes], taken: list[int], limits: WireLimits
 ) -> Data | ControlData:
-    _, lane, first_seq, records = row(fields, "DATA", 4)
-    lane = integer(lane, "the lane of DATA", 0, ALL_LANES - 1)
+    # Written out, as ACK is: nearly every packet carries some.
+    if len(fields) != 4:
+        raise malformed("DATA is not an array of 4")
+    _, lane, first_seq, records = fields
+    if type(lane) is not int or not 0 <= lane < ALL_LANES:
+        raise malformed("the lane of DATA is no lane")
+    if type(first_seq) is not int or first_seq < 1:
+        raise malformed("the first number of DATA is not an integer from 1 on")
     if lane == CONTROL_LANE:
         control = check_control(records, limits)
-        seq_max = COUNT_MAX - len(control) + 1
-        return ControlData(integer(first_seq, "the first number of DATA", 1, seq_max), control)
+        if first_seq > COUNT_MAX - len(control) + 1:
+            raise malformed("numbers of DATA are too high")
+        return ControlData(first_seq, control)
     checked = check_records(records, parts, taken, limits)
-    seq_max = COUNT_MAX - len(checked) + 1
-    return Data(lane, integer(first_seq, "the first number of DATA", 1, seq_max), checked)
+    if first_seq > COUNT_MAX - len(checked) + 1:
+        raise malformed("numbers of DATA are too high")
+    return Data(lane, first_seq, checked)

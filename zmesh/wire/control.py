@@ -5,7 +5,7 @@ from typing import Final, assert_never, cast
 from zmesh.errors import ProtocolError
 from zmesh.message import LANES, Outcome
 from zmesh.options import WireLimits
-from zmesh.wire.fields import Fields, array, integer, malformed, row, text
+from zmesh.wire.fields import COUNT_MAX, Fields, array, integer, malformed, row, text
 from zmesh.wire.frames import Control, ControlType, Drain, Gap, Interest, Settle
 
 _OUTCOMES: Final = tuple(Outcome)
@@ -64,10 +64,13 @@ def _settle(value: Fields, limits: WireLimits) -> Settle:
     _, lane, ranges, notes = row(value, "SETTLE", 4)
     outcomes = []
     for item in array(ranges, "outcomes", limits.ranges_max):
+        # Written out: there is one for every few messages.
         outcome, first, last = row(item, "an outcome", 3)
-        outcome = _OUTCOMES[integer(outcome, "an outcome", 0, len(_OUTCOMES) - 1)]
-        first = integer(first, "the first number of an outcome", 1)
-        outcomes.append((outcome, first, integer(last, "the last number of an outcome", first)))
+        if type(outcome) is not int or type(first) is not int or type(last) is not int:
+            raise malformed("an outcome is not an array of integers")
+        if not 0 <= outcome < len(_OUTCOMES) or not 1 <= first <= last <= COUNT_MAX:
+            raise malformed("an outcome is unknown, or its numbers are out of range")
+        outcomes.append((_OUTCOMES[outcome], first, last))
     details = array(notes, "details", limits.ranges_max)
     for item in details:
         seq, reason, delay_ms = row(item, "a detail", 3)

@@ -259,12 +259,23 @@ def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
 
 
 def _ack(fields: Fields, limits: WireLimits) -> Ack:
-    largest, delay_us, lanes, credit = row(fields, "ACK", 4)
     # Written out, since nearly every packet carries one.
-    received = array(lanes, "acknowledgements", ALL_LANES)
+    if len(fields) != 4:
+        raise malformed("ACK is not an array of 4")
+    largest, delay_us, lanes, credit = fields
+    if type(largest) is not int or type(delay_us) is not int:
+        raise malformed("the largest packet number or the delay of ACK is not an integer")
+    if not 0 <= largest <= COUNT_MAX >= delay_us >= 0:
+        raise malformed("the largest packet number or the delay of ACK is out of range")
+    return Ack(largest, delay_us, _received(lanes, limits), _granted(credit))
+
+
+def _received(lanes: object, limits: WireLimits) -> tuple[tuple[int, int, Ranges], ...]:
     previous = -1
-    for item in received:
-        lane, cum, ranges = row(item, "an acknowledgement", 3)
+    for item in array(lanes, "acknowledgements", ALL_LANES):
+        if type(item) is not tuple or len(item) != 3:
+            raise malformed("an acknowledgement is not an array of 3")
+        lane, cum, ranges = item
         if type(lane) is not int or type(cum) is not int:
             raise malformed("the lane or number of an acknowledgement is not an integer")
         if not previous < lane < ALL_LANES or not 0 <= cum <= COUNT_MAX:
@@ -272,21 +283,21 @@ def _ack(fields: Fields, limits: WireLimits) -> Ack:
         previous = lane
         if type(ranges) is not tuple or ranges:
             ranges_above(ranges, cum, "the ranges of an acknowledgement", limits.ranges_max)
-    granted = array(credit, "credit", ALL_LANES)
+    return cast("tuple[tuple[int, int, Ranges], ...]", lanes)
+
+
+def _granted(credit: object) -> tuple[tuple[int, int, int], ...]:
     previous = -1
-    for item in granted:
-        lane, seq_limit, bytes_limit = row(item, "credit", 3)
+    for item in array(credit, "credit", ALL_LANES):
+        if type(item) is not tuple or len(item) != 3:
+            raise malformed("credit is not an array of 3")
+        lane, seq_limit, bytes_limit = item
         if type(lane) is not int or type(seq_limit) is not int or type(bytes_limit) is not int:
             raise malformed("credit is not an array of integers")
         if not previous < lane < ALL_LANES or not 0 <= seq_limit <= COUNT_MAX >= bytes_limit >= 0:
             raise malformed("credit is not of ascending lanes, or out of range")
         previous = lane
-    return Ack(
-        integer(largest, "the largest packet number"),
-        integer(delay_us, "the delay of an acknowledgement"),
-        cast("tuple[tuple[int, int, Ranges], ...]", received),
-        cast("tuple[tuple[int, int, int], ...]", granted),
-    )
+    return cast("tuple[tuple[int, int, int], ...]", credit)
 
 
 def _ping(fields: Fields, _: WireLimits) -> Ping:

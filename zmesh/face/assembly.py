@@ -63,9 +63,10 @@ from zmesh.face.sources import Sources
 from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
-from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, JournalId, NodeId
+from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, Entropy, JournalId, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
+from zmesh.options import NodeOptions
 from zmesh.ports import TransportStatistics
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_statistics import LinkStatistics
@@ -160,18 +161,7 @@ class Assembly:
         self.shared = SharedMaps(
             loop, command, self.runner.flush, self.engine.shared_state, options
         )
-        self.exchanges = Exchanges(
-            loop,
-            self.shared,
-            self.posting,
-            self.pushing,
-            self.outgoing,
-            options,
-            node=self.id,
-            entropy=entropy,
-            is_there=lambda node: any(view.id.hex() == node for view in self.engine.peers()),
-            subscribing=self.subscription,
-        )
+        self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = Gatherings(
             loop,
             command,
@@ -193,6 +183,20 @@ class Assembly:
         self._alone: asyncio.TimerHandle | None = None
         self._is_over = False
         self._ending: asyncio.Task[DrainReport] | None = None
+
+    def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:
+        return Exchanges(
+            self._loop,
+            self.shared,
+            self.posting,
+            self.pushing,
+            self.outgoing,
+            options,
+            node=self.id,
+            entropy=entropy,
+            is_there=lambda node: any(view.id.hex() == node for view in self.engine.peers()),
+            subscribing=self.subscription,
+        )
 
     # Beginning
 

@@ -1,6 +1,7 @@
 """The examples do what they say, as separate processes that find each other by mDNS."""
 
 import ast
+import hashlib
 import json
 import lzma
 import os
@@ -10,9 +11,9 @@ from random import Random
 
 import pytest
 
-from tests.processes import ROOT, run
+from tests.processes import ROOT, Child, run
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -202,9 +203,111 @@ async def test_work_queue(tmp_path: Path) -> None:
         assert lzma.decompress((target / f"{name}.xz").read_bytes()) == body
 
 
+TUTORIALS = "examples/rabbitmq_tutorials"
+
+
+async def test_tutorial_hello_world() -> None:
+    program = f"{TUTORIALS}/hello_world.py"
+    async with run(program, "send") as sender, run(program, "receive") as receiver:
+        assert await sender.ended() == (0, " [x] Sent 'Hello World!'\n", "")
+        assert await receiver.line() == " [*] Waiting for messages. To exit press CTRL+C"
+        assert await receiver.line() == " [x] Received Hello World!"
+
+
+async def test_tutorial_work_queues() -> None:
+    program = f"{TUTORIALS}/work_queues.py"
+    words = [f"password {number}" for number in range(12)]
+    async with run(program, "work") as one, run(program, "work") as other:
+        for worker in (one, other):
+            assert await worker.line() == " [*] Waiting for tasks. To exit press CTRL+C"
+        async with run(program, "task", *words) as task:
+            await one.line()  # it is at work, and dies of it
+            one.process.kill()
+            assert await task.ended() == (0, " [x] 12 done\n", "")
+        done = [await other.line()]
+        other.process.terminate()
+        _, out, _ = await other.ended()
+        for line in [*done, *out.splitlines()]:
+            word, key = line.removeprefix(" [x] ").split(": ")
+            wanted = hashlib.scrypt(word.encode(), salt=b"tutorial", n=2**14, r=8, p=1).hex()
+            assert (word in words, key) == (True, wanted)
+
+
+async def test_tutorial_publish_subscribe() -> None:
+    program = f"{TUTORIALS}/publish_subscribe.py"
+    async with run(program, "receive") as one, run(program, "receive") as other:
+        for receiver in (one, other):
+            assert await receiver.line() == " [*] Waiting for logs. To exit press CTRL+C"
+        async with run(program, "emit", "hello", "--receivers", "2") as emitter:
+            assert await emitter.ended() == (0, " [x] Sent 'hello' to 2\n", "")
+        for receiver in (one, other):
+            assert await receiver.line() == " [x] hello"
+
+
+async def test_tutorial_routing() -> None:
+    program = f"{TUTORIALS}/routing.py"
+    async with (
+        run(program, "receive", "info", "error") as screen,
+        run(program, "receive", "error") as disk,
+    ):
+        for receiver in (screen, disk):
+            assert await receiver.line() == " [*] Waiting for logs. To exit press CTRL+C"
+        await emitted(program, "info", "Run.", screen)
+        await emitted(program, "error", "Or it will explode.", screen, disk)
+
+
+async def test_tutorial_topics() -> None:
+    program = f"{TUTORIALS}/topics.py"
+    async with (
+        run(program, "receive", "kern.*", "*.critical") as one,
+        run(program, "receive", "kern.#.critical") as other,
+    ):
+        for receiver in (one, other):
+            assert await receiver.line() == " [*] Waiting for logs. To exit press CTRL+C"
+        await emitted(program, "kern.info", "All is well", one)
+        await emitted(program, "cron.critical", "Nobody came", one)
+        await emitted(program, "kern.critical", "A critical kernel error", one, other)
+        await emitted(program, "kern.disk.critical", "Full", other)
+
+
+async def emitted(program: str, key: str, text: str, *receivers: Child) -> None:
+    """Emit a message, and see that it came to all who want it, and was the next there."""
+    count = str(len(receivers))
+    async with run(program, "emit", key, text, "--receivers", count) as emitter:
+        assert await emitter.ended() == (0, f" [x] Sent {key}: {text} to {count}\n", "")
+    for receiver in receivers:
+        assert await receiver.line() == f" [x] {key}: {text}"
+
+
+async def test_tutorial_rpc() -> None:
+    program = f"{TUTORIALS}/rpc.py"
+    async with run(program, "serve") as server:
+        assert await server.line() == " [x] Awaiting RPC requests"
+        async with run(program, "call", "20") as caller:
+            assert await caller.ended() == (0, " [.] Got 6765\n", "")
+        assert await server.line() == " [.] fib(20)"
+
+
+async def test_tutorial_publisher_confirms() -> None:
+    program = f"{TUTORIALS}/publisher_confirms.py"
+    async with run(program, "consume") as consumer, run(program, "publish") as publisher:
+        assert await consumer.line() == "consuming"
+        status, out, error = await publisher.ended(60)
+        assert (status, error) == (0, "")
+        lines = ["50 one by one", "5000 in batches", "5000 on the way at once"]
+        assert [line.split(":")[0] for line in out.splitlines()] == lines
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
+        ("rabbitmq_tutorials/hello_world.py", []),
+        ("rabbitmq_tutorials/work_queues.py", ["play"]),
+        ("rabbitmq_tutorials/publish_subscribe.py", ["emit", "hello", "--receivers", "two"]),
+        ("rabbitmq_tutorials/routing.py", ["receive", "fatal"]),
+        ("rabbitmq_tutorials/topics.py", ["receive"]),
+        ("rabbitmq_tutorials/rpc.py", ["call", "nine"]),
+        ("rabbitmq_tutorials/publisher_confirms.py", ["confirm"]),
         ("hedged_call.py", ["serve"]),
         ("fan_out.py", ["send"]),
         ("hello.py", []),
@@ -225,5 +328,5 @@ async def test_wrong_arguments_are_answered_by_the_usage(path: str, arguments: l
     async with run(f"examples/{path}", *arguments) as program:
         status, out, error = await program.ended()
         assert (status, out) == (2, "")
-        assert error.startswith(f"usage: {path} ")
+        assert error.startswith(f"usage: {Path(path).name} ")
         assert "Traceback" not in error

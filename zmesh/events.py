@@ -130,7 +130,7 @@ class Publish:
 
     record: Record  # target is the topic
     lane: int
-    ticket: Ticket  # `expected` is set by the engine to the number of receivers
+    ticket: Ticket  # its one in `expected` becomes the number of receivers
     key: str | None = None
     ttl: float | None = None
     keep: int | None = None  # so many of the topic, this included, are kept; 0 ends that

@@ -1,7 +1,7 @@
 """Work queues between nodes on a simulated network: late binding, outcomes, keys, failover."""
 
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 
@@ -9,9 +9,10 @@ from tests.engines import Host, World
 from zmesh.actions import Drained, QueueRoomChanged
 from zmesh.errors import UsageError
 from zmesh.events import CloseNode, DrainNode, Pull, TimerFired, Unpull
-from zmesh.message import FailureKind, Kind, Outcome, Ticket
+from zmesh.message import Extras, FailureKind, Kind, Outcome, Record, Tag, Ticket, extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.job_control import Offer, encode
+from zmesh.patterns.job_queue import Job, JobQueue
 
 OPTIONS = NodeOptions(attempts_max=3)
 
@@ -876,3 +877,31 @@ def test_a_consumer_that_drains_gets_nothing_new() -> None:
     world.run(1.0)
     assert ticket.accepted == 20
     assert b.jobs == []
+
+
+@pytest.mark.parametrize("has_ttl", [False, True])
+@pytest.mark.parametrize("attempts", [0, 3])
+@pytest.mark.parametrize(
+    "told",
+    [
+        (),
+        (Tag.KEY, "k"),
+        (Tag.COMPRESSED, (1, 9)),
+        (Tag.ROUTING_KEY, "a.b"),
+        (Tag.HEADERS, b"h", Tag.KEY, "k", Tag.COMPRESSED, (1, 9), Tag.ROUTING_KEY, "a.b"),
+    ],
+)
+def test_a_job_leaves_with_its_tags_ascending(
+    told: Extras, attempts: int, *, has_ttl: bool
+) -> None:
+    record: Record = (6, "work", b"body", told) if told else (6, "work", b"body")
+    job = Job(7, JobQueue("work"), 4, record, Ticket(), 20, 10.0 if has_ttl else None)
+    job.attempts = attempts
+    left = job.on_the_way(5, now=8.0)
+    assert len(left) == 4
+    tags = left[3][::2]
+    assert all(one < other for one, other in pairwise(tags))  # type: ignore[operator]
+    assert len(tags) == len(told) // 2 + 2 + has_ttl + bool(attempts)
+    pairs = list(zip(left[3][::2], left[3][1::2], strict=True))
+    assert all(pair in pairs for pair in zip(told[::2], told[1::2], strict=True))
+    assert extra(left, Tag.TTL_MS) == (2000 if has_ttl else None)

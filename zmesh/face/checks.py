@@ -13,7 +13,7 @@ SECONDS_MAX: Final = 1e9
 """Thirty years: what is longer means "no limit", and is to be said so."""
 
 RESERVED: Final = "zmesh."
-"""What names of zmesh's own services begin with."""
+"""What names of zmesh's own services and shared maps begin with."""
 
 LIMIT_MAX: Final = 1_000_000
 """Messages that may wait for a subscription: some 100 MB of small ones."""
@@ -82,8 +82,7 @@ def check_service(name: object, concurrency: int, options: NodeOptions) -> None:
     """
     if not isinstance(name, str) or not name:
         raise InvalidOption("service", name, 'a name, as in @node.service("resize")')
-    if name.startswith(RESERVED):
-        raise InvalidOption("service", name, f"a name that does not begin with {RESERVED!r}")
+    check_unreserved("service", name)
     check_text("service", name, options.wire)
     check_concurrency(concurrency)
 
@@ -110,6 +109,16 @@ def check_bodies(bodies: object) -> None:
     ):
         expected = "an iterable of bodies, such as a list or generator"
         raise InvalidOption("bodies", bodies, expected)
+
+
+def check_unreserved(option: str, name: object) -> None:
+    """Check that a name is not one of zmesh's own.
+
+    Raises:
+        InvalidOption: it is.
+    """
+    if isinstance(name, str) and name.startswith(RESERVED):
+        raise InvalidOption(option, name, f"a name that does not begin with {RESERVED!r}")
 
 
 def check_receivers(count: int, timeout: float | None) -> None:

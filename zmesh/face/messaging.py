@@ -16,6 +16,7 @@ from zmesh.face.checks import (
     check_receivers,
     check_service,
     check_timeout,
+    check_unreserved,
     check_when_full,
     kept_of,
 )
@@ -537,7 +538,9 @@ class Messaging(ABC):
         Raises:
             InvalidOption, UsageError: the name cannot work, or there are too many.
         """
-        return await self._at_work().shared.open(name, timeout, self._at_work)
+        assembly = self._at_work()
+        check_unreserved("name", name)
+        return await assembly.shared.open(name, timeout, self._at_work)
 
 
 def _address(to: str | Peer, option: str = "to") -> str:

@@ -175,6 +175,7 @@ class ListBatch(Batch):
     def take(self, messages_max: int, bytes_max: int) -> list[Record]:
         """Return the next records, as `Batch.take`."""
         some = self._all[self._taken : self._taken + messages_max]
+        records: list[Record]
         if self._headers or set(map(type, some)) != {bytes}:
             records = self._take_each(some, bytes_max)
         else:

@@ -127,15 +127,16 @@ class PublishSubscribe:
     def on_publish(self, publish: Publish) -> None:
         """Submit a publication to all receivers; its ticket counts the outcomes of the sure.
 
-        What is to come at most once is handed to those with room, and nobody counts anything.
+        The one that the ticket expects of it becomes as many as there are. What is to come at most
+        once is handed to those with room, and nobody counts anything.
         """
         turn, ticket, record = self._turn, publish.ticket, publish.record
         expires = None if publish.ttl is None else turn.now + publish.ttl
         sure, casual = self.audience(record)
-        ticket.expected = 0 if publish.at_most_once else len(sure)
+        ticket.expected += (0 if publish.at_most_once else len(sure)) - 1
         ticket.expires = expires
         is_kept = self._keep(publish, expires)
-        if not ticket.expected:
+        if publish.at_most_once or not sure:
             turn.note_accepted((ticket,))
         records = [record]
         for peer in sure:

@@ -61,6 +61,7 @@ class Sources:
         self._listening = Listening(())
         self._bound: tuple[str, ...] = ()
         self._listen: Listen | None = None
+        self._again: asyncio.TimerHandle | None = None  # to try what could not be listened on
         self._mdns_on: tuple[str, ...] = LOOPBACK
         self._updates: set[asyncio.Task[None]] = set()
 
@@ -96,6 +97,7 @@ class Sources:
     async def stop(self) -> None:
         """Say goodbye, and follow nothing any more."""
         await self._monitor.stop()
+        self._forget_retry()
         for task in self._updates:
             task.cancel()
         await asyncio.gather(*self._updates, return_exceptions=True)
@@ -146,8 +148,19 @@ class Sources:
         wanted, insecure = self._settings.interfaces or (), self._settings.insecure
         self._listening = replan(wanted, interfaces, insecure=insecure)
         self._bound = self._listen(self._listening.hosts)
+        if len(self._bound) < len(self._listening.hosts):
+            # A port may be taken for a while, and be it by what listened there until just now.
+            every = self._settings.options.discovery.interfaces_every
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(every, self._on_change, interfaces)
+
+    def _forget_retry(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
 
     def _on_change(self, interfaces: Interfaces) -> None:
+        self._forget_retry()
         self._follow(interfaces)
         self._look_at(interfaces)
         if self._mdns is not None:

@@ -12,6 +12,8 @@ from zmesh.errors import (
     DeliveryError,
     DeliveryTimeout,
     DuplicateIdentity,
+    ExchangeConflict,
+    ExchangeUnknown,
     Expired,
     FileChanged,
     FileCorrupted,
@@ -35,11 +37,13 @@ from zmesh.errors import (
     RemoteError,
     SlowSubscriber,
     StreamBroken,
+    Unroutable,
     UsageError,
     WrongThread,
     ZmeshError,
 )
 from zmesh.face.assembly import DrainReport, NodeStatistics
+from zmesh.face.exchange import Exchange
 from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
 from zmesh.face.file_terms import FileOffer
 from zmesh.face.groups import Group
@@ -74,6 +78,7 @@ from zmesh.options import (
     TransportOptions,
     WireLimits,
 )
+from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.redelivery import DeadLetter
 
 __version__ = "0.1.0"
@@ -83,6 +88,7 @@ __all__ = [
     "AlreadySettled",
     "AmbiguousPeer",
     "Backpressure",
+    "Binding",
     "BodyNotEncodable",
     "BodyTooLarge",
     "Change",
@@ -91,9 +97,14 @@ __all__ = [
     "DeadLettered",
     "DeliveryError",
     "DeliveryTimeout",
+    "Destination",
+    "DestinationKind",
     "DiscoveryOptions",
     "DrainReport",
     "DuplicateIdentity",
+    "Exchange",
+    "ExchangeConflict",
+    "ExchangeUnknown",
     "Expired",
     "Failure",
     "FailureKind",
@@ -153,6 +164,7 @@ __all__ = [
     "SurveyFailure",
     "Suspected",
     "TransportOptions",
+    "Unroutable",
     "Updated",
     "UsageError",
     "WireLimits",

@@ -126,6 +126,7 @@ class Tag(IntEnum):
     MISSED = 12  # (subscription, count, ...): publications that were not sent to it
     STREAM = 13  # (stream, ...): which stream and what of it; see `patterns.stream_records`
     COMPRESSED = 14  # (algorithm, size): of a body that is compressed, and what it was before
+    ROUTING_KEY = 15  # str: what it was published to an exchange with
 
 
 Fragments = tuple[int, int, bytes]
@@ -146,6 +147,7 @@ RECORD_OVERHEAD_BYTES: Final = 16
 
 
 _INTEGERS: Final = {int}
+_KIND: Final = 0b1111  # where the head of a record has its kind
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
 
@@ -190,6 +192,14 @@ def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     after = 2 * index + 2 if tag in tags else 2 * index
     changed = (*extras[: 2 * index], int(tag), value, *extras[after:])
     return (record[0], record[1], record[2], changed)
+
+
+def with_target(record: Record, kind: Kind, target: str) -> Record:
+    """Return the record as one of another kind, for another target; its body is not copied."""
+    told = record[0] & ~_KIND | kind
+    if len(record) == 3:
+        return (told, target, record[2])
+    return (told, target, record[2], record[3])
 
 
 def with_body(record: Record, body: bytes | memoryview) -> Record:

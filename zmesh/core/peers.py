@@ -25,6 +25,12 @@ class InternalTicket(Ticket):
     __slots__ = ()
 
 
+class OnceTicket(InternalTicket):
+    """The ticket of records that are sent at most once: none comes again, whatever it met."""
+
+    __slots__ = ()
+
+
 class Peer:
     """A node as patterns see it; this node itself is one as well, reached by the loopback."""
 

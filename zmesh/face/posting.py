@@ -181,14 +181,20 @@ class Posting:
         key: str | None,
         ttl: float | None,
         keep: int | None = None,
+        receipt: Receipt | None = None,
+        *,
+        at_most_once: bool = False,
     ) -> Receipt:
-        """Publish one message once there is room in every subscriber's queue."""
-        topic, receipt = record[1], Receipt()
-        must_wait = not self.topic_rooms.is_free(topic)
+        """Publish one message: once there is room in every queue, or to those that have some.
+
+        A receipt that is given expects one more of it.
+        """
+        topic, receipt = record[1], receipt or Receipt()
+        must_wait = not (at_most_once or self.topic_rooms.is_free(topic))
         if must_wait:
             await self.topic_rooms.wait(topic)
         self.track(receipt)
-        self._runner.command(Publish(record, lane, receipt, key, ttl, keep))
+        self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
         if must_wait:
@@ -211,23 +217,35 @@ class Posting:
         """
         try:
             async with asyncio.timeout(timeout):
-                while len(self._receivers(record)) < count:
-                    waiter = self._loop.create_future()
-                    self._watchers[waiter] = None
-                    try:
-                        await waiter
-                    finally:
-                        self._watchers.pop(waiter, None)
-                    self._check_open()
+                while len(self.receivers(record)) < count:
+                    await self.receivers_change()
         except TimeoutError:
             wanted = f"{count} receivers of {record[1]!r}"
-            seen = self._receivers(record)
-            raise PeersMissing(wanted, seen, timeout or 0.0, self._why_alone()) from None
+            raise self.missing(wanted, self.receivers(record), timeout) from None
 
-    def _receivers(self, record: Record) -> list[str]:
+    def missing(self, wanted: str, seen: list[str], seconds: float | None) -> PeersMissing:
+        """Return the error that tells what did not appear in time."""
+        return PeersMissing(wanted, seen, seconds or 0.0, self._why_alone())
+
+    def receivers(self, record: Record) -> list[str]:
+        """Return what the nodes are called that would get a publication now."""
         if self._runner.backlog:
             self._runner.flush()  # own subscriptions may be among what waits
         return self._engine.receivers(record)
+
+    async def receivers_change(self) -> None:
+        """Wait until there may be others than now.
+
+        Raises:
+            Closed: the node was closed meanwhile.
+        """
+        waiter = self._loop.create_future()
+        self._watchers[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._watchers.pop(waiter, None)
+        self._check_open()
 
     def receivers_changed(self) -> None:
         """Let those who wait for receivers look again."""

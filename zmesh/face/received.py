@@ -295,6 +295,12 @@ class Message:
         return kind if isinstance(kind, str) else None
 
     @property
+    def routing_key(self) -> str | None:
+        """What it was published to an exchange with; None where it was not."""
+        key = extra(self._record, Tag.ROUTING_KEY)
+        return key if isinstance(key, str) else None
+
+    @property
     def retained(self) -> bool:
         """Whether it was published before the subscription began, and kept for late joiners."""
         return extra(self._record, Tag.RETAINED) is not None

@@ -7,7 +7,7 @@ by handlers that failed; what was given back unhandled comes again as it was.
 from collections import deque
 from dataclasses import dataclass
 
-from zmesh.core.peers import Peer
+from zmesh.core.peers import OnceTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
 from zmesh.ids import Entropy, NodeId
@@ -86,6 +86,8 @@ class Redelivery:
 
     def on_returned(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
         """Decide on a record that was not accepted; `ended` tells why its session did."""
+        if isinstance(returned.ticket, OnceTicket):
+            return
         match returned.outcome:
             case Outcome.REJECTED:
                 self._fail(peer, returned, FailureKind.REJECTED, returned.reason)

@@ -134,10 +134,23 @@ class ZmqTransport:
         self._watchdog = self._loop.call_later(self._options.watchdog_interval, self._on_watchdog)
         self._is_open = True
         try:
-            return self._listener.bind(self._hosts, self._port)
+            endpoints = self._listener.bind(self._hosts, self._port)
         except InvalidOption:
             self.close()
             raise
+        self._port = self._port or int(endpoints[0].rpartition(":")[2])
+        return endpoints
+
+    def listen(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """Listen on these hosts from now on, on the port of before; return the endpoints.
+
+        A host that cannot be listened on is told and left out.
+        """
+        self._check_usable()
+        for error in self._listener.rebind(hosts, self._port):
+            fields = {"endpoint": error.value, "why": str(error)}
+            self._on_trace(Trace("listening_failed", WARNING, fields))
+        return self._listener.endpoints
 
     def send(self, path: Path, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         """Send packets, each a list of parts, in order; refusals come as events."""

@@ -200,7 +200,7 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
 
 def _check_value(tag: int, value: object, limits: WireLimits) -> None:
     match tag:
-        case Tag.KEY | Tag.TYPE:
+        case Tag.KEY | Tag.TYPE | Tag.ROUTING_KEY:
             text(value, "a key or type")
         case Tag.HEADERS:
             if type(value) is not bytes:

@@ -44,6 +44,8 @@ class Residents:
         self._patience: Deadlines[NodeId] = Deadlines(
             turn.agenda
         )  # with peers that are not present
+        self._limits = options.wire
+        self._inline_bytes_max = options.link.inline_bytes_max
         self._endpoints: tuple[str, ...] = ()
 
     def on_endpoints(self, endpoints: tuple[str, ...]) -> None:
@@ -167,7 +169,7 @@ class Residents:
         actions = self._turn.actions
         for path, packet in packets:
             try:
-                parts = encode(packet, self._options.wire, self._options.link.inline_bytes_max)
+                parts = encode(packet, self._limits, self._inline_bytes_max)
             except ProtocolError as error:
                 parts = self._encode_some(peer, packet, error)
             if not parts:
@@ -179,7 +181,7 @@ class Residents:
                 actions.append(SendPackets(path, [parts]))
 
     def _encode(self, packet: Packet) -> Parts:
-        return encode(packet, self._options.wire, self._options.link.inline_bytes_max)
+        return encode(packet, self._limits, self._inline_bytes_max)
 
     def _encode_some(self, peer: RemotePeer, packet: Packet, error: ProtocolError) -> Parts:
         """Return the parts of what can be sent of a packet; none where that is nothing.

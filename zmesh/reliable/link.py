@@ -228,26 +228,22 @@ class Link:
         """Take a packet from this peer; whatever it holds, nothing is raised."""
         if self.state is LinkState.CLOSED or now < self._conduct.refused_until:
             return
+        frame = packet.frames[0]
         try:
-            self._route(path, packet, now)
+            if type(frame) is Hello:
+                self._on_hello(path, packet.link, frame, now)
+            elif type(frame) is Welcome:
+                self._on_welcome(path, packet.link, frame, now)
+            elif packet.link != self._link_id or path != self.path:
+                self._on_stale(path, packet, now)
+            elif self.state is LinkState.CALLING:
+                self._on_refusal(frame, now)
+            else:
+                self._on_link_packet(packet, now)
         except ProtocolError as error:
             self._on_violation(error, now)
         if self._verdict.events:
             self._drain_verdict(now)
-
-    def _route(self, path: Path, packet: Packet, now: float) -> None:
-        frame = packet.frames[0]
-        if type(frame) is Hello:
-            self._on_hello(path, packet.link, frame, now)
-        elif type(frame) is Welcome:
-            self._on_welcome(path, packet.link, frame, now)
-        elif packet.link == self._link_id and path == self.path:
-            if self.state is LinkState.CALLING:
-                self._on_refusal(frame, now)
-            else:
-                self._on_link_packet(packet, now)
-        else:
-            self._on_stale(path, packet, now)
 
     def _on_stale(self, path: Path, packet: Packet, now: float) -> None:
         """Drop a packet of another link; a peer that still uses it is told, once a second."""
@@ -276,7 +272,10 @@ class Link:
             self._drain_verdict(now)
         for frame in packet.frames:  # these three are in nearly every packet, and end no link
             if type(frame) is Ack:
-                self._on_ack(frame, now)
+                self._session.on_ack(frame.lanes, frame.credit)
+                lost = self._recovery.on_ack(frame.largest, frame.delay_us / 1_000_000, now)
+                if lost:
+                    self._resend(lost)
             elif type(frame) is Data:
                 self._session.on_data(frame.lane, frame.first_seq, frame.records, now)
             elif type(frame) is ControlData:
@@ -307,16 +306,9 @@ class Link:
 
     def _on_fenced(self, fenced: Fenced) -> None:
         if fenced.incarnation <= self.local.incarnation:
-            raise ProtocolError(
-                "fenced", f"by incarnation {fenced.incarnation}, which is not newer"
-            )
+            detail = f"by incarnation {fenced.incarnation}, which is not newer"
+            raise ProtocolError("fenced", detail)
         self.events.append(happened.Clash(fenced=True))
-
-    def _on_ack(self, ack: Ack, now: float) -> None:
-        self._session.on_ack(ack.lanes, ack.credit)
-        lost = self._recovery.on_ack(ack.largest, ack.delay_us / 1_000_000, now)
-        if lost:
-            self._resend(lost)
 
     def _resend(self, lost: Sequence[Piece]) -> None:
         count = sum(window.on_lost(first, last) for window, first, last in lost)
@@ -412,8 +404,8 @@ class Link:
         """Return when `on_timer` is due, or `latest` where that is before: it looks no further."""
         session, verdict = self._session, self._verdict
         if self.state is not LinkState.OPEN:
-            due = min(session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
-            return min(due, latest)
+            waits = (session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
+            return min(latest, *waits)
         due = min(latest, session.expiry, self._recovery.due)
         if not self._path_full:
             due = min(due, session.ack_at, session.settle_at)
@@ -550,10 +542,8 @@ class Link:
 
     def _replace_session(self, reason: SessionEnd) -> None:
         """Return everything without outcome, and begin anew with empty lanes."""
-        ended, self._session = (
-            self._session,
-            Session(self._options, self._limits, self._pool, self.events),
-        )
+        ended = self._session
+        self._session = Session(self._options, self._limits, self._pool, self.events)
         self._counters.duplicates += ended.duplicates
         announced, self._handshake.announced = self._handshake.announced, None
         if announced is not None:
@@ -586,17 +576,14 @@ class Link:
 
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
-        if not self.events:
-            return []
-        events = list(self.events)
+        events = self.events[:]
         self.events.clear()  # the session appends to this very list
         return events
 
     def packets(self, now: float) -> list[tuple[Path, Packet]]:
         """Return what is to be sent now, in order; all of a turn shares few packets."""
-        out: list[tuple[Path, Packet]] = []
-        if self._outbox:
-            out, self._outbox = self._outbox, out
+        out = self._outbox
+        self._outbox = []
         if self.state is LinkState.OPEN and self.path is not None and not self._path_full:
             if len(self._session.control_out.items) > self._options.control_queued_max:
                 self._give_up("it does not take control records", now)
@@ -604,8 +591,7 @@ class Link:
                 return out
             for packet in self._writer.packets(self._link_id, self._session, now):
                 out.append((self.path, packet))  # most often one, or none
-        if out:
-            self._counters.packets_sent += len(out)
+        self._counters.packets_sent += len(out)
         return out
 
     def _send(self, path: Path, link: LinkId, frame: Frame) -> None:

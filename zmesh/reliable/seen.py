@@ -99,7 +99,10 @@ class SeenTable:
         if len(self._pending) >= self._capacity:
             return False
         self._finished.pop(message_id, None)
-        self._evict(now)
+        stamps = self._stamps_in_order
+        is_full = len(self._pending) + len(stamps) >= self._capacity
+        if stamps and (is_full or self._is_expired(stamps[0], now)):
+            self._evict(now)
         self._pending.add(message_id)
         return True
 
@@ -136,8 +139,6 @@ class SeenTable:
     def _evict(self, now: float) -> None:
         """Forget a few entries that are too old, and then as many as make room for one more."""
         stamps = self._stamps_in_order
-        if not stamps:
-            return
         for _ in range(EVICTIONS_MAX):
             if not stamps or not self._is_expired(stamps[0], now):
                 break

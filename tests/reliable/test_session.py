@@ -11,6 +11,7 @@ from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, extra
 from zmesh.options import KIB, LinkOptions
 from zmesh.reliable.credit import CreditPool
+from zmesh.reliable.fragments import split
 from zmesh.reliable.link_events import (
     Accepted,
     Arrived,
@@ -415,6 +416,18 @@ def test_many_lazy_settlements_go_with_the_next_packet(count: int, size: int) ->
     assert not b.session.must_speak(5.0)
     b.session.gather_control(5.0)
     assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, count),))}
+
+
+def test_the_verdict_on_a_body_that_lacks_a_piece_is_told_in_time() -> None:
+    _, b = opened()
+    first, *_ = split(record(b"x" * 2500), 1000)
+    b.give(Data(4, 1, (first,)), now=1.0)
+    b.session.take_acks(1.0, None)
+    b.session.on_control(1, [Gap(4, ((2, 3, 0),))], 1.0)
+    due = 1.0 + OPTIONS.ack_delay_max
+    assert b.session.settle_at == due
+    b.session.gather_control(due)
+    assert b.session.control_out.items == {1: Settle(4, ((Outcome.EXPIRED, 1, 1),))}
 
 
 def test_what_is_not_open_cannot_be_settled() -> None:

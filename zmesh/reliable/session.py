@@ -371,6 +371,8 @@ class Session:
             incoming.on_gap(first, last, size)
         self._settle_now = self._settle_now or incoming.unsettled
         self._events += incoming.release(now, self._is_released)
+        if incoming.unsettled:  # a body that lacks a piece now
+            self._settle_within(now)
         self._release_successors(now)
         self._offer_room()
 
@@ -448,8 +450,7 @@ class Session:
         """Whether a packet that goes now is to carry an ACK.
 
         Where one went a moment ago, few more records wait for company: packets that follow each
-        other closely need not all tell of the one before. No ACK so gets a packet of its own that
-        would have gone with another.
+        other closely need not all tell of the one before. Once they cease, the last ACK goes alone.
         """
         return bool(self.ack_lanes) and (
             now >= self._ack_after

@@ -450,7 +450,7 @@ class Session:
         """Whether a packet that goes now is to carry an ACK.
 
         Where one went a moment ago, few more records wait for company: packets that follow each
-        other closely need not all tell of the one before. Once they cease, the last ACK goes alone.
+        other closely need not all tell of the one before. At their end the last goes alone.
         """
         return bool(self.ack_lanes) and (
             now >= self._ack_after

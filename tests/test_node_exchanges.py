@@ -478,6 +478,26 @@ async def test_too_many_queues_are_told_before_anything_is_sent() -> None:
                 await asyncio.wait_for(anext(messages), 0.05)
 
 
+async def test_queues_that_are_too_many_only_together_are_told_before_anything_is_sent() -> None:
+    async with exchanges("a", kind="fanout", options=replace(QUICK, queues_max=3)) as (
+        (a,),
+        (one,),
+    ):
+        for queue in ("other", "known"):
+            await a.push(queue, "job")
+        for queue in ("known", "new", "newer"):
+            await one.bind(queue=queue)
+        with pytest.raises(zmesh.UsageError, match="3 queues already"):
+            await one.publish("hello")
+        await one.unbind(queue="newer")
+        assert (await one.publish("hello")).expected == 2
+        async with a.pull("known") as known, a.pull("new") as new:
+            assert [job.body for job in await take(known, 2)] == ["job", "hello"]
+            assert [job.body for job in await take(new, 1)] == ["hello"]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(new), 0.05)
+
+
 async def test_publishing_waits_for_room_in_every_queue() -> None:
     async with exchanges("a", kind="fanout", options=replace(QUICK, queued_jobs_max=1)) as (
         (a,),

@@ -116,6 +116,20 @@ def test_an_agenda_asks_again_soon_for_what_was_due_and_not_done() -> None:
     assert agenda.next is None
 
 
+def test_an_agenda_does_not_keep_what_it_listed_before_for_the_sake_of_one_far_deadline() -> None:
+    agenda = Agenda()
+    jobs: Deadlines[str] = Deadlines(agenda)
+    calls: Deadlines[str] = Deadlines(agenda)
+    jobs.set("tomorrow", 100_000.0)
+    calls.set("today", 50_000.0)  # before it, so that what is stale never gets to the top
+    for now in range(1000):
+        jobs.set("soon", now + 0.5)
+        jobs.due(now + 1.0)
+        agenda.put_off(now + 1.0)
+        assert len(agenda._heap) <= 2 * 2 + 65
+    assert agenda.next == 50_000.0
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 3), st.one_of(st.none(), st.floats(0.0, 9.0)))

@@ -387,6 +387,7 @@ async def test_what_cannot_be_bound_is_told_at_once() -> None:
             {"queue": "q", "subject": "s", "routing_key": "#"},
             {"queue": "q", "routing_key": "a.>"},
             {"queue": "q", "routing_key": "a*"},
+            {"queue": "q", "routing_key": "#.a.#.b.#.c.#.d.#"},
             {"queue": "q", "routing_key": "#", "where": {"h": 1}},
             {"subject": "a.*", "routing_key": "#"},
         ]
@@ -408,6 +409,17 @@ async def test_what_cannot_be_bound_is_told_at_once() -> None:
             with pytest.raises(InvalidOption):
                 one.subscribe(*keys, **options)
         assert one.bindings() == []
+
+
+async def test_a_routing_key_of_many_words_is_for_exchanges_that_do_not_look_at_words() -> None:
+    many = ".".join("a" * 33)
+    async with nodes("a") as (a,):
+        topic = await a.exchange("topic", kind="topic")
+        with pytest.raises(InvalidOption, match="at most 32 words"):
+            await topic.publish(b"", many)
+        direct = await a.exchange("direct", kind="direct")
+        await direct.bind(queue="q", routing_key=many)
+        await direct.publish(b"", many, mandatory=True)
 
 
 async def test_what_cannot_be_published_is_told_at_once() -> None:
@@ -476,6 +488,26 @@ async def test_too_many_queues_are_told_before_anything_is_sent() -> None:
                 await one.publish("hello")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(messages), 0.05)
+
+
+async def test_queues_that_are_too_many_only_together_are_told_before_anything_is_sent() -> None:
+    async with exchanges("a", kind="fanout", options=replace(QUICK, queues_max=3)) as (
+        (a,),
+        (one,),
+    ):
+        for queue in ("other", "known"):
+            await a.push(queue, "job")
+        for queue in ("known", "new", "newer"):
+            await one.bind(queue=queue)
+        with pytest.raises(zmesh.UsageError, match="3 queues already"):
+            await one.publish("hello")
+        await one.unbind(queue="newer")
+        assert (await one.publish("hello")).expected == 2
+        async with a.pull("known") as known, a.pull("new") as new:
+            assert [job.body for job in await take(known, 2)] == ["job", "hello"]
+            assert [job.body for job in await take(new, 1)] == ["hello"]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(new), 0.05)
 
 
 async def test_publishing_waits_for_room_in_every_queue() -> None:

@@ -71,6 +71,7 @@ async def test_type_is_told_to_the_receiver() -> None:
         ({"when_full": "later"}, "when_full"),
         ({"limit": 0}, "limit"),
         ({"limit": True}, "limit"),
+        ({"limit": 10}, 'limit=10 .*"block"'),
         ({"content": "a" * 1020}, "pattern and filter"),
     ],
 )

@@ -99,14 +99,15 @@ class Agenda:
 
     `next` may come too early, because what was dropped or put off is found out only then: call
     `put_off` when it has come and what was due is done. A spare look is cheaper than a search
-    after every change.
+    after every change. Memory stays within twice the parts that are listed.
     """
 
-    __slots__ = ("_added", "_heap")
+    __slots__ = ("_added", "_heap", "_listed")
 
     def __init__(self) -> None:
         self._heap: list[_Listing] = []
         self._added = 0
+        self._listed = 0  # parts, each once
 
     def look_at(self, when: float) -> None:
         """Look once at `when`, for who keeps a deadline of its own and tells of each it has."""
@@ -116,8 +117,12 @@ class Agenda:
     def add(self, when: float, deadlines: "Deadlines[Any]") -> None:
         """Look at `deadlines` at `when`, which is earlier than before."""
         self._added += 1
+        self._listed += deadlines.listing is None
         deadlines.listing = listing = (when, self._added, deadlines)
         heappush(self._heap, listing)
+        if len(self._heap) > 2 * self._listed + _STALE_MIN:
+            self._heap = [each for each in self._heap if each[2].listing is each]
+            heapify(self._heap)
 
     @property
     def next(self) -> float | None:
@@ -137,6 +142,7 @@ class Agenda:
             if deadlines is None:
                 continue
             deadlines.listing = None
+            self._listed -= 1
             first = deadlines.next
             if first is not None:
                 self.add(max(first, nextafter(now, inf)), deadlines)

@@ -169,7 +169,7 @@ class NodeOptions:
     queued_jobs_bytes_max: int = 256 * MIB
     pulls_max: int = 256
     recall_patience: float = (
-        5.0  # for a producer to give grants back: a large job may be under way
+        5.0  # for grants to be used or given back: a large job may be under way
     )
     answers_max: int = 256  # that peers make us send of queues and streams, and have not taken
     latencies_max: int = 4096  # services of providers whose answers are measured

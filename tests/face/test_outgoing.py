@@ -1,6 +1,7 @@
 """Bodies and options made into records."""
 
 from collections.abc import Iterator
+from itertools import cycle
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,23 @@ def test_batch_is_taken_by_bytes_with_one_message_beyond_at_most(
         assert total_size(records[:-1]) < max(1, bytes_max)
         taken += [record[2] for record in records]
     assert taken == bodies
+
+
+@given(
+    st.lists(st.binary(max_size=100) | st.integers(0, 9) | st.binary(max_size=9).map(bytearray)),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 200)), min_size=1, max_size=9),
+)
+def test_a_list_is_taken_in_the_pieces_that_an_iterator_is(
+    bodies: list[object], has_headers: bool, pieces: list[tuple[int, int]]
+) -> None:
+    headers = {"unit": "C"} if has_headers else None
+    one, other = (OUTGOING.batch(each, headers, target="t") for each in (bodies, iter(bodies)))
+    for piece in cycle(pieces):
+        assert one.is_exhausted is other.is_exhausted
+        if one.is_exhausted:
+            break
+        assert one.take(*piece) == other.take(*piece)
 
 
 def test_bodies_are_asked_for_one_ahead_at_most() -> None:

@@ -1,9 +1,11 @@
 """Subscriptions that may miss some: what waits for them, what is dropped, what they are told."""
 
-from tests.engines import Host, World, body
+import pytest
+
+from tests.engines import Host, World, body, publication
 from zmesh.actions import DeliverPublications, PublicationsMissed
-from zmesh.events import DrainNode, SettleDeliveries, Subscribe, Unsubscribe
-from zmesh.message import Outcome, Tag, extra
+from zmesh.events import DrainNode, Publish, SettleDeliveries, Subscribe, Unsubscribe
+from zmesh.message import Outcome, Tag, Ticket, extra
 from zmesh.options import NodeOptions
 from zmesh.terms import Filter, Terms, WhenFull
 
@@ -71,6 +73,26 @@ def test_oldest_are_dropped_and_announced_before_the_next() -> None:
     world.run(1.0)
     assert reader.got() == ["1", "2", "-4", "7", "8", "9"]
     assert a.engine.open_work() == (0, 0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.RELEASED, Outcome.MODIFIED])
+def test_what_comes_at_most_once_holds_nobody_up_where_it_was_not_accepted(
+    outcome: Outcome,
+) -> None:
+    world, a, b, reader = pair()
+    b.do(Subscribe(1, "t", lossy("drop_oldest")))
+    world.run(1.0)
+    for text in "123":
+        a.do(Publish(publication("t", text), 4, Ticket(), at_most_once=True))
+    world.run(1.0)
+    assert reader.got() == ["1", "2"], "so many are in flight"
+    for action in b.ordered(DeliverPublications):
+        assert isinstance(action, DeliverPublications)
+        for delivery, _ in action.deliveries:
+            first, last = delivery.first_seq, delivery.last_seq
+            b.do(SettleDeliveries(delivery.source, first, last, outcome))
+    world.run(60.0)
+    assert reader.got() == ["1", "2", "3"]
 
 
 def test_newest_are_dropped_and_announced_when_nothing_waits_any_more() -> None:

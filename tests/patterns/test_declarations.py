@@ -99,6 +99,20 @@ def test_a_conflict_is_told_before_anything_is_written() -> None:
     assert shared.written == 0
 
 
+def test_a_claim_that_found_no_room_is_told_when_there_is_some() -> None:
+    shared = Map()
+    own = shared.declarations
+    own.declare(Declaration("logs", "fanout", 100), None)
+    shared.tell(Declaration("logs", "topic", 200))
+    shared.keys_max = 1
+    own.tend()
+    assert shared.told(LOGS) == Declaration("logs", "topic", 200)
+    assert own.table.kind("logs") == "fanout"
+    shared.keys_max = 100
+    own.tend()
+    assert shared.told(LOGS) == Declaration("logs", "fanout", 100)
+
+
 def test_the_older_claim_holds_and_whoever_knows_it_says_so() -> None:
     shared = Map()
     own = shared.declarations

@@ -297,6 +297,53 @@ def test_a_grant_used_late_gives_nobody_more_than_the_prefetch() -> None:
     assert rest(a) == rest(b) == rest(c) == (0, 0, 0, 0, 0)
 
 
+@pytest.mark.parametrize("producers", ["a", "ab"])
+def test_a_job_that_expired_on_its_way_costs_no_room_for_ever(producers: str) -> None:
+    world = World()
+    a, *others, c = mesh_of(world, producers, "c")
+    c.job_outcome = Outcome.ACCEPTED
+    a.push("work", "one")
+    world.run(1.0)
+    expired = a.push("work", "x" * 2_000_000, ttl=1.0)
+    world.run(0.001)
+    cut(world, a, c, 2.0)  # with a part of it there
+    world.run(5.0)
+    assert [failure.kind for failure in expired.failures] == [FailureKind.EXPIRED]
+    assert bodies(c) == ["one"]
+    tickets = [host.push("work", *numbers(3)) for host in (*others, a)]
+    world.run(OPTIONS.recall_patience + 1.0)
+    assert [ticket.accepted for ticket in tickets] == [3] * len(producers)
+    again = a.push("work", *numbers(3))
+    world.run(1.0)
+    assert again.accepted == 3
+    assert all(host.engine.statistics().redelivered == 0 for host in world.hosts.values())
+
+
+def test_a_job_that_comes_after_it_was_written_off_uses_the_room_of_the_next() -> None:
+    world = World()
+    a, c = mesh_of(world, "a", "c")
+    c.job_outcome = Outcome.ACCEPTED
+    a.push("work", "one")
+    world.run(1.0)
+    c.job_outcome = None
+    large = "x" * 2_000_000
+    tickets = [a.push("work", text) for text in (large, "small")]
+    world.run(0.001)
+    cut(world, a, c, OPTIONS.recall_patience + 1.0)
+    world.run(20.0)
+    assert len(c.open_jobs) == 1
+    [producer] = c.engine.queues.taken._queues["work"].producers.values()
+    assert (producer.limit, producer.arrived) == (3, 3), "the next was granted meanwhile"
+    c.job_outcome = Outcome.ACCEPTED
+    c.settle_job()
+    world.run(5.0)
+    assert [ticket.accepted for ticket in tickets] == [1, 1]
+    again = a.push("work", *numbers(3))
+    world.run(1.0)
+    assert again.accepted == 3
+    assert rest(a) == rest(c) == (0, 0, 0, 0, 0)
+
+
 # Order
 
 

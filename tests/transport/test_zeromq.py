@@ -271,6 +271,27 @@ async def test_listening_is_not_resumed_on_a_port_that_was_taken(
         await alice.next(PathUp)
 
 
+async def test_hosts_that_change_while_it_does_not_listen_are_listened_on_later(
+    peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = peer()
+    bob = peer(options=options(watchdog_interval=0.02), hosts=["127.0.0.2"])
+    port = bob.endpoint.rpartition(":")[2]
+    left = 0
+    monkeypatch.setattr(zeromq, "descriptors_left", lambda at_most: min(left, at_most))
+    await until(lambda: bob.transport._listener.is_suspended)
+    now = f"tcp://127.0.0.3:{port}"
+    assert bob.transport.listen(["127.0.0.3"]) == (now,)
+    alice.dial(1, now)
+    assert await alice.down(1) is PathCause.REFUSED, "not yet"
+    left = 16
+    await until(lambda: not bob.transport._listener.is_suspended)
+    alice.dial(2, now)
+    await alice.next(PathUp)
+    alice.dial(3, f"tcp://127.0.0.2:{port}")
+    assert await alice.down(3) is PathCause.REFUSED, "no longer"
+
+
 def _in_use(endpoint: str) -> Never:
     raise zmq.ZMQError(zmq.EADDRINUSE, endpoint)
 

@@ -6,7 +6,7 @@ from typing import Final, get_args
 from zmesh.errors import InvalidOption
 from zmesh.message import LANES
 from zmesh.options import NodeOptions, WireLimits
-from zmesh.terms import Guarantee, WhenFull
+from zmesh.terms import LIMIT_DEFAULT, Guarantee, WhenFull
 from zmesh.wire.bodies import check_text
 
 SECONDS_MAX: Final = 1e9
@@ -164,15 +164,21 @@ def check_when_full(when_full: str, limit: int) -> WhenFull:
     """Return what is to become of messages a subscription is too slow for.
 
     Raises:
-        InvalidOption: this, or the limit from which on, cannot work.
+        InvalidOption: this, or the limit from which on, cannot work, or they do not go together.
     """
     if not is_count(limit, 1, LIMIT_MAX):
         raise InvalidOption("limit", limit, f"1 to {LIMIT_MAX}")
     try:
-        return WhenFull(when_full)
+        policy = WhenFull(when_full)
     except ValueError:
         choices = ", ".join(f'"{each.value}"' for each in WhenFull)
         raise InvalidOption("when_full", when_full, f"one of {choices}") from None
+    if policy is WhenFull.BLOCK and limit != LIMIT_DEFAULT:
+        expected = (
+            'a when_full that has one: with "block" publishers wait at `queued_messages_max`'
+        )
+        raise InvalidOption("limit", limit, expected)
+    return policy
 
 
 def is_count(value: object, low: int, high: int | None = None) -> bool:

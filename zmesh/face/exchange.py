@@ -29,6 +29,7 @@ from zmesh.patterns.bindings import (
     destination_of,
     key_of,
 )
+from zmesh.patterns.routing import check_routing_key
 from zmesh.terms import (
     LIMIT_DEFAULT,
     Compression,
@@ -291,6 +292,8 @@ class Exchange:
     def _check_routing_key(self, routing_key: object) -> None:
         check_is_text("routing_key", routing_key)
         check_text("routing_key", str(routing_key), self._exchanges.wire)
+        if self._declared.kind == "topic":
+            check_routing_key(str(routing_key))
 
     def _check(self) -> None:
         self._check_node()

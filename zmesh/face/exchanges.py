@@ -193,9 +193,9 @@ class Exchanges:
         self, record: Record, destinations: list[Destination], terms: JobTerms
     ) -> Receipt:
         """Send a message to all its destinations, once there is room, under one receipt."""
-        for kind, name in destinations:
-            if kind is DestinationKind.QUEUE:
-                self._pushing.check(name)
+        self._pushing.check(
+            *(name for kind, name in destinations if kind is DestinationKind.QUEUE)
+        )
         receipt = Receipt(expected=len(destinations))
         sent = 0
         try:

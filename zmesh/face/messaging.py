@@ -499,7 +499,8 @@ class Messaging(ABC):
             when_full: what becomes of messages that it is too slow for: "block" makes publishers
                 wait; "drop_oldest", "drop_newest" and "latest" (of each topic) drop some, which
                 `Subscription.dropped` and `Message.gap` tell; "disconnect" ends it.
-            limit: how many may wait for it then, here, and as many at each publisher.
+            limit: how many may wait for it before some are dropped or it ends, here, and as many
+                at each publisher; not with "block".
             settle: "auto" or "manual".
 
         Raises:

@@ -102,9 +102,11 @@ class Pushing:
                 self._posting.done([receipt])
         return receipt
 
-    def check(self, queue: str) -> None:
-        """Raise UsageError where jobs wait in too many other queues."""
-        self._queues.check_push(queue)
+    def check(self, *queues: str) -> None:
+        """Raise UsageError where jobs wait in too many queues for some more in all of these."""
+        if self._runner.backlog and any(self._queues.queued(queue)[0] == 0 for queue in queues):
+            self._runner.flush()  # what waits may make queues as well
+        self._queues.check_push(*queues)
 
     def close(self) -> None:
         """Let go who waits for room: the node closes."""

@@ -168,8 +168,12 @@ class Declarations:
         """Put right what is claimed, and what this node and those that have gone own."""
         disputed, self._disputed = self._disputed, {}
         for key, claim in disputed.items():
-            with suppress(MapFull):  # it holds here nevertheless
+            try:
                 self._put(key, claim)
+            except (
+                MapFull
+            ):  # it holds here nevertheless, and is told when something was taken back
+                self._disputed[key] = claim
         gone, self._gone = self._gone, {}
         for node in gone:
             for key in self.table.owned(node):

@@ -65,6 +65,7 @@ class _Producer:
     limit: int = 0  # how many jobs were granted in all
     arrived: int = 0
     returned: int = 0  # grants it gave back
+    told: int = 0  # up to this limit it said that it used its grants, or gave them back
     recalled: int = 0  # up to this limit it knows that we want back what it does not use
     is_overdue: bool = False  # and it kept it, without using it
 
@@ -83,6 +84,10 @@ class _Producer:
         """Whether it uses its grants, or gives them back: else those it has hold up nobody."""
         is_silent = not self.peer.present or self.peer.state in _SILENT
         return not (is_silent or self.is_overdue)
+
+    def write_off(self) -> None:
+        """Count as used what it said to be: jobs that expired on their way do not arrive."""
+        self.arrived = max(self.arrived, self.told - self.returned)
 
     def settle_up(self) -> None:
         """Trust it again where it has used or given back what was recalled."""
@@ -118,7 +123,7 @@ class JobsTaken:
         self._places: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
         self._touched: dict[_Queue, None] = {}  # where something may be granted
         self._options = options
-        self._recalls: Deadlines[tuple[str, NodeId]] = Deadlines(turn.agenda)
+        self._patience: Deadlines[tuple[str, NodeId]] = Deadlines(turn.agenda)  # with producers
         self._telling = Telling(turn, self._standing, options.answers_max, options.pulls_max)
         self.gathered = (self._touched, *self._telling.gathered)  # all empty: nothing to flush
         self.duplicates = 0
@@ -185,7 +190,8 @@ class JobsTaken:
             return 0
         producer = queue.producers.get(peer.id)
         if producer is not None and producer.relation == extra(record, Tag.CORRELATION):
-            producer.arrived += 1
+            if producer.out:  # else it was written off, and comes after all
+                producer.arrived += 1
             producer.settle_up()
         number = extra(record, Tag.MESSAGE_ID)
         if not isinstance(number, int):
@@ -275,8 +281,12 @@ class JobsTaken:
         producer.returned = offer.returned
         producer.wanted = offer.limit + offer.waiting
         producer.is_active = offer.waiting > 0
+        producer.told = min(offer.limit, producer.limit)
         producer.settle_up()
         self._touched[queue] = None
+        place = (queue.name, peer.id)
+        if producer.out and producer.wants and place not in self._patience:
+            self._patience.set(place, self._turn.now + self._options.recall_patience)
 
     def on_peer_changed(self, peer: Peer) -> None:
         """Share room anew: a producer fell silent, or speaks again."""
@@ -329,21 +339,25 @@ class JobsTaken:
             for producer in spoken:
                 if producer.out and producer.recalled < producer.limit:
                     producer.recalled = producer.limit
-                    patience = self._turn.now + self._options.recall_patience
-                    self._recalls.set((queue.name, producer.peer.id), patience)
+                    until = self._turn.now + self._options.recall_patience
+                    self._patience.set((queue.name, producer.peer.id), until)
                     self._telling.tell(producer.peer, queue.name)
 
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        return self._recalls.next
+        return self._patience.next
 
     def on_timer(self) -> None:
-        """Give to others what somebody keeps who neither uses it nor gives it back."""
-        for name, node in self._recalls.due(self._turn.now):
+        """Grant anew what somebody keeps who neither uses it nor gives it back.
+
+        To others where it was recalled; to the same where its jobs were lost on their way.
+        """
+        for name, node in self._patience.due(self._turn.now):
             queue = self._queues.get(name)
             producer = None if queue is None else queue.producers.get(node)
             if queue is not None and producer is not None:
+                producer.write_off()
                 producer.is_overdue = True
                 producer.settle_up()
                 self._touched[queue] = None

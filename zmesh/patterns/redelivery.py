@@ -87,6 +87,8 @@ class Redelivery:
     def on_returned(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
         """Decide on a record that was not accepted; `ended` tells why its session did."""
         if isinstance(returned.ticket, OnceTicket):
+            # Nobody hears of it, but what waits behind it may go.
+            self._fail(peer, returned, FailureKind.REJECTED, returned.reason)
             return
         match returned.outcome:
             case Outcome.REJECTED:

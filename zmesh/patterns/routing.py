@@ -17,6 +17,9 @@ V = TypeVar("V", bound=Hashable)
 TOKENS_MAX = 32
 """In a topic or pattern: each token of a pattern becomes an object at every publisher."""
 
+ANY_MAX = 4
+"""Times `#` in a binding key: each keeps all that follows it in the search, word after word."""
+
 SEPARATOR = "."
 ONE = "*"
 REST = ">"
@@ -63,13 +66,22 @@ def check_binding_key(key: str, bytes_max: int) -> None:
         or len(words) > TOKENS_MAX
         or any(word not in (ONE, ANY) and (ONE in word or ANY in word) for word in words)
         or REST in words
+        or words.count(ANY) > ANY_MAX
     ):
         raise InvalidOption(
             "routing_key",
             key,
             f"at most {TOKENS_MAX} words separated by dots, '*' (one word) and '#' (none or more) "
-            f"only as whole words, no '>' (it is '#' here), {bytes_max} bytes at most",
+            f"only as whole words, at most {ANY_MAX} times '#', no '>' (it is '#' here), "
+            f"{bytes_max} bytes at most",
         )
+
+
+def check_routing_key(key: str) -> None:
+    """Raise InvalidOption where a topic exchange would look for too long."""
+    if key.count(SEPARATOR) >= TOKENS_MAX:
+        expected = f"at most {TOKENS_MAX} words separated by dots, for a topic exchange"
+        raise InvalidOption("routing_key", key, expected)
 
 
 def is_pattern_of_many(pattern: str) -> bool:

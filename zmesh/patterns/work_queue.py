@@ -7,7 +7,7 @@ consumers, and stay with one as long as the consumers do. `jobs_taken` is the ot
 """
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Final
 
 from zmesh.actions import PeerState, QueueRoomChanged
@@ -101,12 +101,18 @@ class WorkQueue:
             return 0
         return self._options.queued_jobs_max - len(queue.jobs)
 
-    def check_push(self, name: str) -> None:
-        """Raise UsageError where a job for the queue could not be taken."""
-        limit = self._options.queues_max
-        if name in self._queues or len(self._queues) < limit or self._idle() is not None:
+    def check_push(self, *names: str) -> None:
+        """Raise UsageError where jobs for these queues could not all be taken."""
+        new = [name for name in names if name not in self._queues]
+        if not new:
             return
-        raise UsageError(f"jobs wait in {limit} queues already: pull some of them first")
+        limit = self._options.queues_max
+        over = len(self._queues) + len(new) - limit
+        if over <= 0:
+            return
+        idle = (q for q in self._queues.values() if not (q.jobs or q.name in names))
+        if sum(1 for _ in islice(idle, over)) < over:
+            raise UsageError(f"jobs wait in {limit} queues already: pull some of them first")
 
     # Commands
 

@@ -64,23 +64,31 @@ class Listener:
     def rebind(self, hosts: Sequence[str], port: int) -> list[InvalidOption]:
         """Listen on these hosts, and on no others any more; return why not on some of them.
 
-        Where nothing changes for a host, its connections stay. While it is suspended nothing
-        changes at all.
+        Where nothing changes for a host, its connections stay. While it is suspended, that is
+        where it will listen when it resumes.
         """
-        if self._suspended:
-            return []
+        is_suspended = self.is_suspended
         gone = [host for host in self._bound if host not in hosts]
         for host in gone:
-            self._socket.unbind(self._bound.pop(host))
+            endpoint = self._bound.pop(host)
+            if endpoint in self._suspended:
+                self._suspended.remove(endpoint)
+            else:
+                self._socket.unbind(endpoint)
         if gone:
             self._news.later(InboundClosed())
         failures = []
         for host in hosts:
-            if host not in self._bound:
-                try:
-                    self._listen(host, port)
-                except InvalidOption as error:
-                    failures.append(error)
+            if host in self._bound:
+                continue
+            if is_suspended:
+                self._bound[host] = _endpoint(host, port)
+                self._suspended.append(self._bound[host])
+                continue
+            try:
+                self._listen(host, port)
+            except InvalidOption as error:
+                failures.append(error)
         return failures
 
     @property
@@ -89,7 +97,7 @@ class Listener:
         return tuple(self._bound.values())
 
     def _listen(self, host: str, port: int) -> None:
-        endpoint = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        endpoint = _endpoint(host, port)
         try:
             self._bound[host] = self._bind(endpoint)
         except zmq.ZMQError as error:
@@ -160,3 +168,7 @@ class Listener:
         # Whether there is room only the next send can tell: a ROUTER polls for all its peers.
         del self._full[path]
         self._news.now(PathWritable(path))
+
+
+def _endpoint(host: str, port: int) -> str:
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

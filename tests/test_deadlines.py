@@ -150,3 +150,17 @@ def test_an_agenda_is_never_late_and_holds_little(
         first = earliest(*(each.next for each in parts))
         assert first is None or (agenda.next is not None and agenda.next <= first)
         assert agenda.next is None or agenda.next > now
+
+
+def test_a_lone_look_outlives_the_stale_ones() -> None:
+    agenda = Agenda()
+    agenda.look_at(500.0)
+    parts: list[Deadlines[int]] = [Deadlines(agenda) for _ in range(2)]
+    parts[0].set(0, 900.0)
+    for when in range(400, 0, -1):
+        parts[1].set(0, float(when))
+    parts[1].discard(0)
+    agenda.put_off(499.0)
+    assert agenda.next == 500.0
+    agenda.put_off(500.0)
+    assert agenda.next == 900.0

@@ -94,6 +94,11 @@ class Deadlines(Generic[K]):
         heapify(self._heap)
 
 
+def _is_current(listing: _Listing) -> bool:
+    """Return whether a listing counts: of a part the latest, of others each."""
+    return listing[2] is None or listing[2].listing is listing
+
+
 class Agenda:
     """When the first of many `Deadlines` may be due, without asking each of them.
 
@@ -110,7 +115,7 @@ class Agenda:
         self._listed = 0  # parts, each once
 
     def look_at(self, when: float) -> None:
-        """Look once at `when`, for who keeps a deadline of its own and tells of each it has."""
+        """Look once at `when`, for who keeps one deadline of its own and tells of each it has."""
         self._added += 1
         heappush(self._heap, (when, self._added, None))
 
@@ -121,7 +126,7 @@ class Agenda:
         deadlines.listing = listing = (when, self._added, deadlines)
         heappush(self._heap, listing)
         if len(self._heap) > 2 * self._listed + _STALE_MIN:
-            self._heap = [each for each in self._heap if each[2].listing is each]
+            self._heap = [each for each in self._heap if _is_current(each)]
             heapify(self._heap)
 
     @property
@@ -129,9 +134,8 @@ class Agenda:
         """No deadline is before this; None where there is none."""
         heap = self._heap
         while heap:
-            first = heap[0]
-            if first[2] is None or first[2].listing is first:
-                return first[0]
+            if _is_current(heap[0]):
+                return heap[0][0]
             heappop(heap)
         return None
 

@@ -58,8 +58,8 @@ async def test_silence_in_one_direction_loses_nothing() -> None:
         for one, other in ((a, b), (b, a)):
             assert (await one.tells("Suspected", other)).at - cut < SUSPECTED
             assert (await one.tells("Left", other)).at - cut < LOST
-        lan["a"].firewall_off()
         healed = time.monotonic()
+        lan["a"].firewall_off()
         for one, other in ((a, b), (b, a)):
             assert (await one.tells("Joined", other, after=healed)).at - healed < BACK
         await check(there, 800, b, "a")

@@ -1,0 +1,184 @@
+"""From a path to a journal that can be written: created, migrated, checked, or rescued."""
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from typing import Final, Literal, NamedTuple
+
+from zmesh.errors import JournalBroken, JournalCorrupted
+from zmesh.ids import JournalId, NodeId
+from zmesh.journal.checks import check_opened
+from zmesh.journal.coding import Unsound
+from zmesh.journal.faults import Fault, fault_of
+from zmesh.journal.files import Files
+from zmesh.journal.salvage import finish_setting_aside, set_aside
+from zmesh.journal.schema import APPLICATION_ID, CREATION_PRAGMAS, migrate, version_of
+from zmesh.journal.store import JournalStore
+from zmesh.options import JournalOptions
+from zmesh.storage import Identity, Rescue, StreamState
+
+Synchronous = Literal["full", "normal"]
+_APPLICATION_ID_AT: Final = 68  # in the file: https://www.sqlite.org/fileformat2.html section 1.3
+
+
+class OpenJournal(NamedTuple):
+    """A journal that can be written, and what was found in it."""
+
+    store: JournalStore
+    streams: tuple[StreamState, ...]
+    is_new: bool
+    rescue: Rescue | None
+
+
+def new_identity(node: NodeId, seed: bytes) -> Identity:
+    """Return the identity of a node without a journal so far."""
+    return Identity(node, seed, JournalId(os.urandom(16)), 0)
+
+
+def open_journal(
+    files: Files, options: JournalOptions, fresh: Identity, synchronous: Synchronous
+) -> OpenJournal:
+    """Open the journal for a new life of its node, whose incarnation is on disk on return.
+
+    Args:
+        files: of the journal; locked on return, and not where an error is raised.
+        options: its bounds.
+        fresh: who is to keep it, where it is new.
+        synchronous: "full" syncs every commit, "normal" only checkpoints.
+
+    Raises:
+        StorageError: of the kind that tells what to do.
+        OSError, sqlite3.Error: the disk; see `faults.told`.
+    """
+    files.lock()
+    try:
+        opened = _open_or_rescue(files, options, fresh, synchronous)
+        store = opened.store
+        try:
+            _begin_life(files, store)
+        except BaseException:
+            store.database.close()
+            raise
+    except BaseException:
+        files.unlock()
+        raise
+    return opened
+
+
+def _begin_life(files: Files, store: JournalStore) -> None:
+    store.begin()
+    identity = store.identity
+    store.set_identity(replace(identity, incarnation=identity.incarnation + 1))
+    store.commit()
+    files.claim(identity.journal, store.totals.commits)
+    files.sync_names()
+
+
+def _open_or_rescue(
+    files: Files, options: JournalOptions, fresh: Identity, synchronous: Synchronous
+) -> OpenJournal:
+    finish_setting_aside(files)
+    is_new = not files.exists(files.path) and not files.exists(files.beside("-wal"))
+    if is_new:
+        files.create(files.path)
+    else:
+        _refuse_foreign(files)
+    try:
+        if files.exists(files.beside(".suspect")):
+            raise Unsound("it was found damaged while it was open")
+        if not files.exists(files.path):
+            raise Unsound("the database is missing, and its log is there")
+        store, streams = _open_sound(files, options, fresh, synchronous, is_new=is_new)
+    except (Unsound, sqlite3.Error, ValueError, TypeError) as error:
+        if fault_of(error, files.path) is not Fault.DAMAGED:
+            raise
+        rescue = set_aside(files, fresh, str(error))
+    else:
+        return OpenJournal(store, streams, is_new, rescue=None)
+    try:
+        store, streams = _open_sound(files, options, fresh, synchronous, is_new=False)
+    except Unsound as error:
+        raise JournalCorrupted(str(files.path), f"again after its rescue: {error}") from error
+    return OpenJournal(store, streams, is_new=False, rescue=rescue)
+
+
+def _refuse_foreign(files: Files) -> None:
+    """Leave alone what is no journal of ours, damaged or not: it must not be set aside."""
+    if files.claimed() is not None or not files.exists(files.path):
+        return
+    with files.path.open("rb") as file:
+        head = file.read(_APPLICATION_ID_AT + 4)
+    if not head or head[_APPLICATION_ID_AT:] == APPLICATION_ID.to_bytes(4, "big"):
+        return
+    try:
+        with closing(files.connect(read_only=True)) as database:
+            (number,) = database.execute("PRAGMA application_id").fetchone()  # maybe in the log
+            if number == APPLICATION_ID or version_of(database) == 0:
+                return
+    except sqlite3.DatabaseError as error:
+        if fault_of(error, files.path) is not Fault.DAMAGED:
+            raise
+    raise JournalBroken(str(files.path), "be opened", "this file is no journal of zmesh")
+
+
+def _open_sound(
+    files: Files,
+    options: JournalOptions,
+    fresh: Identity,
+    synchronous: Synchronous,
+    *,
+    is_new: bool,
+) -> tuple[JournalStore, tuple[StreamState, ...]]:
+    database = files.connect(cache_bytes=options.cache_bytes)
+    try:
+        claimed = files.claimed()
+        if version_of(database) == 0:
+            if claimed is not None and claimed[1] and not is_new:
+                raise Unsound("its tables are gone")
+            for pragma in CREATION_PRAGMAS:
+                database.execute(pragma)
+        _set_up(database, files, options, synchronous)
+        _create_or_migrate(database, files, fresh)
+        (number,) = database.execute("PRAGMA application_id").fetchone()
+        if number != APPLICATION_ID:
+            raise Unsound("it does not say that it is a journal")
+        store = JournalStore.load(database)
+        return store, check_opened(files, store, claimed)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _set_up(
+    database: sqlite3.Connection, files: Files, options: JournalOptions, synchronous: Synchronous
+) -> None:
+    (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != b"wal":
+        reason = "its file system cannot share memory between processes: use a local disk"
+        raise JournalBroken(str(files.path), "be opened", reason)
+    for pragma in (
+        f"PRAGMA synchronous = {synchronous}",
+        "PRAGMA wal_autocheckpoint = 0",  # ours tells of its errors; SQLite's would try again
+        f"PRAGMA journal_size_limit = {options.wal_bytes_max}",
+        "PRAGMA secure_delete = FAST",  # bodies that are gone are gone, where that costs nothing
+        "PRAGMA temp_store = MEMORY",  # a full disk must not stop a delete
+    ):
+        database.execute(pragma)
+
+
+def _create_or_migrate(database: sqlite3.Connection, files: Files, fresh: Identity) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        is_empty = version_of(database) == 0
+        migrate(database, str(files.path))
+        if is_empty:
+            store = JournalStore(database, fresh)
+            store.set_identity(fresh)
+            store.commit()
+        else:
+            database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise

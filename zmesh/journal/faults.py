@@ -34,6 +34,7 @@ def fault_of(error: Exception, path: Path) -> Fault:
         return Fault.DAMAGED
     if isinstance(error, OSError):
         return Fault.FULL if error.errno in _FULL else Fault.FAILED
+    # Without a code: a value is not of the type that was written, or Python cannot read it.
     match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:
         case sqlite3.SQLITE_FULL:
             return Fault.FULL

@@ -183,7 +183,7 @@ class Writer:
         database.execute(f"PRAGMA incremental_vacuum({self._options.vacuum_pages})").fetchall()
         self._measure()
         self.checkpoint_if_due()
-        if not self.has_space_to_give:
+        if self._free_bytes <= self._options.vacuum_bytes_min:
             self._checkpoint("TRUNCATE")  # only now the file becomes shorter
 
     # Reading

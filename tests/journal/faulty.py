@@ -131,6 +131,10 @@ class FaultyDisk:
     def renamed(self, source: str, target: str) -> None:
         self.durable[target] = self.durable.pop(source, bytearray())
         self.unsynced[target] = self.unsynced.pop(source, [])
+        # SQLite may have the file open: it goes on under the new name.
+        self._paths = {
+            file: target if path == source else path for file, path in self._paths.items()
+        }
 
     def removed(self, path: str) -> None:
         self.durable.pop(path, None)

@@ -308,6 +308,7 @@ class SqliteJournal:
             if self._is_full and self._reserve.take():
                 with self._changed:
                     self._is_full = False
+                    self._wants_room = 0
                 self._deliver([Room()])
             self._writer.give_space_back()
         except Exception as error:  # noqa: BLE001  # it is told

@@ -10,10 +10,11 @@ from zmesh.errors import JournalBroken, JournalCorrupted
 from zmesh.ids import JournalId, NodeId
 from zmesh.journal.checks import check_opened
 from zmesh.journal.coding import Unsound
+from zmesh.journal.creation import create
 from zmesh.journal.faults import Fault, fault_of
 from zmesh.journal.files import Files
 from zmesh.journal.salvage import finish_setting_aside, set_aside
-from zmesh.journal.schema import APPLICATION_ID, CREATION_PRAGMAS, migrate, version_of
+from zmesh.journal.schema import APPLICATION_ID, migrate, version_of
 from zmesh.journal.store import JournalStore
 from zmesh.options import JournalOptions
 from zmesh.storage import Identity, Rescue, StreamState
@@ -79,9 +80,9 @@ def _open_or_rescue(
     files: Files, options: JournalOptions, fresh: Identity, synchronous: Synchronous
 ) -> OpenJournal:
     finish_setting_aside(files)
-    is_new = not files.exists(files.path) and not files.exists(files.beside("-wal"))
+    is_new = _is_new(files)
     if is_new:
-        files.create(files.path)
+        create(files, fresh)
     else:
         _refuse_foreign(files)
     try:
@@ -89,7 +90,7 @@ def _open_or_rescue(
             raise Unsound("it was found damaged while it was open")
         if not files.exists(files.path):
             raise Unsound("the database is missing, and its log is there")
-        store, streams = _open_sound(files, options, fresh, synchronous, is_new=is_new)
+        store, streams = _open_sound(files, options, synchronous)
     except (Unsound, sqlite3.Error, ValueError, TypeError) as error:
         if fault_of(error, files.path) is not Fault.DAMAGED:
             raise
@@ -97,10 +98,17 @@ def _open_or_rescue(
     else:
         return OpenJournal(store, streams, is_new, rescue=None)
     try:
-        store, streams = _open_sound(files, options, fresh, synchronous, is_new=False)
+        store, streams = _open_sound(files, options, synchronous)
     except Unsound as error:
         raise JournalCorrupted(str(files.path), f"again after its rescue: {error}") from error
     return OpenJournal(store, streams, is_new=False, rescue=rescue)
+
+
+def _is_new(files: Files) -> bool:
+    """Return whether there is nothing: no file, or an empty one that was never a journal."""
+    if files.exists(files.path):
+        return not files.size_of(files.path) and files.claimed() is None
+    return not files.exists(files.beside("-wal"))
 
 
 def _refuse_foreign(files: Files) -> None:
@@ -123,28 +131,19 @@ def _refuse_foreign(files: Files) -> None:
 
 
 def _open_sound(
-    files: Files,
-    options: JournalOptions,
-    fresh: Identity,
-    synchronous: Synchronous,
-    *,
-    is_new: bool,
+    files: Files, options: JournalOptions, synchronous: Synchronous
 ) -> tuple[JournalStore, tuple[StreamState, ...]]:
     database = files.connect(cache_bytes=options.cache_bytes)
     try:
-        claimed = files.claimed()
         if version_of(database) == 0:
-            if claimed is not None and claimed[1] and not is_new:
-                raise Unsound("its tables are gone")
-            for pragma in CREATION_PRAGMAS:
-                database.execute(pragma)
+            raise Unsound("its tables are gone")
         _set_up(database, files, options, synchronous)
-        _create_or_migrate(database, files, fresh)
+        _migrate(database, files)
         (number,) = database.execute("PRAGMA application_id").fetchone()
         if number != APPLICATION_ID:
             raise Unsound("it does not say that it is a journal")
         store = JournalStore.load(database)
-        return store, check_opened(files, store, claimed)
+        return store, check_opened(files, store, files.claimed())
     except BaseException:
         database.close()
         raise
@@ -167,17 +166,11 @@ def _set_up(
         database.execute(pragma)
 
 
-def _create_or_migrate(database: sqlite3.Connection, files: Files, fresh: Identity) -> None:
+def _migrate(database: sqlite3.Connection, files: Files) -> None:
     database.execute("BEGIN IMMEDIATE")
     try:
-        is_empty = version_of(database) == 0
         migrate(database, str(files.path))
-        if is_empty:
-            store = JournalStore(database, fresh)
-            store.set_identity(fresh)
-            store.commit()
-        else:
-            database.execute("COMMIT")
+        database.execute("COMMIT")
     except BaseException:
         if database.in_transaction:
             database.execute("ROLLBACK")

@@ -8,7 +8,6 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
@@ -16,9 +15,9 @@ from typing import Final, cast
 from zmesh.ids import JournalId
 from zmesh.journal import coding
 from zmesh.journal.coding import Column, Table, Totals
+from zmesh.journal.creation import building
 from zmesh.journal.files import Files
 from zmesh.journal.pages import Image
-from zmesh.journal.schema import CREATION_PRAGMAS, migrate
 from zmesh.journal.store import JournalStore, Lane
 from zmesh.journal.tables import NAMES
 from zmesh.storage import POSITION_MAX, Identity, Rescue, Stream, StreamKind
@@ -86,13 +85,9 @@ def set_aside(files: Files, fresh: Identity, detail: str) -> Rescue:
         OSError, sqlite3.Error: it cannot be done; the damaged file is as it was.
     """
     target = files.beside(".salvage")
-    for path in (target, *_logs_of(target)):
-        files.remove(path)
     image = Image(files.path, files.beside("-wal"))
-    files.create(target)
-    with closing(files.connect(target)) as database:
-        rescue = _fill(database, image, fresh, detail, str(files.path))
-    files.sync(target)
+    with building(files, target) as database:
+        rescue = _fill(database, image, fresh, detail)
     aside = _free_name(files)
     if files.exists(files.path):
         files.rename(files.path, aside)
@@ -131,13 +126,7 @@ def _free_name(files: Files, number: int = 0) -> Path:
 # Filling the new file
 
 
-def _fill(
-    database: sqlite3.Connection, image: Image, fresh: Identity, detail: str, path: str
-) -> Rescue:
-    for pragma in (*CREATION_PRAGMAS, "PRAGMA journal_mode = DELETE", "PRAGMA synchronous = FULL"):
-        database.execute(pragma)
-    database.execute("BEGIN IMMEDIATE")
-    migrate(database, path)
+def _fill(database: sqlite3.Connection, image: Image, fresh: Identity, detail: str) -> Rescue:
     found = _Found()
     _insert_messages(database, _sort(database, image, found))
     identity = renewed(found.identity or fresh)

@@ -11,6 +11,7 @@ APPLICATION_ID: Final = 0x7A6D6A31  # "zmj1": what `file` tells of it
 CREATION_PRAGMAS: Final = (
     "PRAGMA page_size = 4096",
     "PRAGMA auto_vacuum = INCREMENTAL",  # fixed with the first table
+    "PRAGMA synchronous = FULL",
 )
 
 # A rowid table throughout: rows are appended in order of their places, and a damaged file can be

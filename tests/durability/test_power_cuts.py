@@ -1,0 +1,95 @@
+"""The power goes at every single operation on the disk: what was acknowledged is there."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.durability.model import Model, content_of
+from tests.durability.workload import Run, batches
+from tests.journal.faulty import FaultyDisk, FaultyFiles, Operation
+from tests.journal.support import Talk, talk
+
+WORK = batches(rounds=3)
+
+
+def cut_at(disk: FaultyDisk, stop: int) -> None:
+    """Have the power go at an operation, counted from now."""
+    stop += len(disk.operations)
+
+    def fail(_: Operation) -> str | None:
+        if len(disk.operations) > stop:
+            disk.cut()
+            return "cut"
+        return None
+
+    disk.fail = fail
+
+
+def run_on(disk: FaultyDisk, work: list[tuple[object, ...]], model: Model | None = None) -> Run:
+    files = FaultyFiles(disk.place / "journal", disk)
+    run = Run(Talk(disk.place / "journal", files), work, model)  # type: ignore[arg-type]
+    run.go()
+    return run
+
+
+def test_everything_that_was_acknowledged_survives_a_power_cut_at_any_operation(
+    place: Path,
+) -> None:
+    chance = random.Random(7)
+    incarnations = set()
+    stop = -1
+    while True:
+        stop += 1
+        source, target = place / f"run-{stop}", place / f"after-{stop}"
+        source.mkdir()
+        target.mkdir()
+        disk = FaultyDisk(source)
+        cut_at(disk, stop)
+        run = run_on(disk, WORK)
+        was_cut = disk.is_cut
+        disk.power_cut(chance, target)
+        run.talk.close()
+        disk.close()
+        with talk(target / "journal") as (speaking, opened):
+            assert opened.rescue is None, (stop, opened.rescue)
+            run.held_by(content_of(speaking, opened))
+            if run.opened is not None:
+                assert opened.identity.journal == run.opened.identity.journal
+                assert opened.identity.incarnation > run.opened.identity.incarnation
+            incarnations.add(opened.identity.incarnation)
+        if not was_cut:
+            break
+    assert stop > 100  # operations there were
+    assert incarnations == {1, 2}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_everything_survives_power_cuts_in_life_after_life(place: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    model = Model()
+    source = place / "0"
+    source.mkdir()
+    incarnation = lives = 0
+    for life in range(12):
+        disk = FaultyDisk(source)
+        for path in source.iterdir():
+            disk.durable[str(path)] = bytearray(path.read_bytes())
+        cut_at(disk, chance.randrange(5, 90))
+        run = run_on(disk, batches(seed, rounds=8, start=life * 8), model)
+        if run.opened is not None:
+            assert run.opened.rescue is None
+            assert run.opened.identity.incarnation > incarnation
+            incarnation = run.opened.identity.incarnation
+            lives += 1
+        source = place / str(life + 1)
+        source.mkdir()
+        disk.power_cut(chance, source)
+        run.talk.close()
+        disk.close()
+        with talk(source / "journal") as (speaking, opened):
+            assert opened.rescue is None
+            model = run.held_by(content_of(speaking, opened))
+            incarnation = opened.identity.incarnation
+    assert lives > 8
+    assert model.rows

@@ -44,6 +44,14 @@ PATIENCE_S = 20.0
 E = TypeVar("E", bound=JournalEvent)
 
 
+class Unexpected(AssertionError):
+    """Another event came than the one that was waited for."""
+
+    def __init__(self, event: JournalEvent) -> None:
+        self.event = event
+        super().__init__(repr(event))
+
+
 class Talk:
     """A journal, and the news it has."""
 
@@ -68,7 +76,8 @@ class Talk:
     def next(self, kind: type[E]) -> E:
         """Return the next event, which is of this kind."""
         event = self.news.get(timeout=PATIENCE_S)
-        assert isinstance(event, kind), event
+        if not isinstance(event, kind):
+            raise Unexpected(event)
         return event
 
     def open(self) -> Opened:

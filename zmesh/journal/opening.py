@@ -8,13 +8,13 @@ from typing import Final, Literal, NamedTuple
 
 from zmesh.errors import JournalBroken, JournalCorrupted
 from zmesh.ids import JournalId, NodeId
-from zmesh.journal.checks import check_opened
+from zmesh.journal.checks import check_opened, structural_problems
 from zmesh.journal.coding import Unsound
 from zmesh.journal.creation import create
 from zmesh.journal.faults import Fault, fault_of
 from zmesh.journal.files import Files
 from zmesh.journal.salvage import finish_setting_aside, set_aside
-from zmesh.journal.schema import APPLICATION_ID, migrate, version_of
+from zmesh.journal.schema import APPLICATION_ID, MIGRATIONS, migrate, version_of
 from zmesh.journal.store import JournalStore
 from zmesh.options import JournalOptions
 from zmesh.storage import Identity, Rescue, StreamState
@@ -133,20 +133,37 @@ def _refuse_foreign(files: Files) -> None:
 def _open_sound(
     files: Files, options: JournalOptions, synchronous: Synchronous
 ) -> tuple[JournalStore, tuple[StreamState, ...]]:
+    # First on a connection that cannot write: another would, when it is closed, move as much of
+    # a damaged log into the database as SQLite takes for good, and remove the rest.
+    with closing(files.connect(read_only=True, cache_bytes=options.cache_bytes)) as database:
+        is_of_today = _check_version(database)
+        if is_of_today:
+            states = check_opened(files, JournalStore.load(database), files.claimed())
     database = files.connect(cache_bytes=options.cache_bytes)
     try:
-        if version_of(database) == 0:
-            raise Unsound("its tables are gone")
         _set_up(database, files, options, synchronous)
         _migrate(database, files)
-        (number,) = database.execute("PRAGMA application_id").fetchone()
-        if number != APPLICATION_ID:
-            raise Unsound("it does not say that it is a journal")
         store = JournalStore.load(database)
-        return store, check_opened(files, store, files.claimed())
+        if not is_of_today:
+            states = check_opened(files, store, files.claimed())
     except BaseException:
         database.close()
         raise
+    return store, states
+
+
+def _check_version(database: sqlite3.Connection) -> bool:
+    """Return whether the schema is of today; one of an earlier day has its structure checked."""
+    version = version_of(database)
+    if version == 0:
+        raise Unsound("its tables are gone")
+    (number,) = database.execute("PRAGMA application_id").fetchone()
+    if number != APPLICATION_ID:
+        raise Unsound("it does not say that it is a journal")
+    if version < len(MIGRATIONS):
+        for problem in structural_problems(database):
+            raise Unsound(problem)
+    return version >= len(MIGRATIONS)
 
 
 def _set_up(

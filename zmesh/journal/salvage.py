@@ -87,7 +87,7 @@ def set_aside(files: Files, fresh: Identity, detail: str) -> Rescue:
     target = files.beside(".salvage")
     image = Image(files.path, files.beside("-wal"))
     with building(files, target) as database:
-        rescue = _fill(database, image, fresh, detail)
+        rescue = _fill(database, image, fresh, detail, _commits(files))
     aside = _free_name(files)
     if files.exists(files.path):
         files.rename(files.path, aside)
@@ -126,7 +126,15 @@ def _free_name(files: Files, number: int = 0) -> Path:
 # Filling the new file
 
 
-def _fill(database: sqlite3.Connection, image: Image, fresh: Identity, detail: str) -> Rescue:
+def _commits(files: Files) -> int:
+    """Return how many commits the journal had, at least."""
+    claimed = files.claimed()
+    return 0 if claimed is None else claimed[1]
+
+
+def _fill(
+    database: sqlite3.Connection, image: Image, fresh: Identity, detail: str, commits: int
+) -> Rescue:
     found = _Found()
     _insert_messages(database, _sort(database, image, found))
     identity = renewed(found.identity or fresh)
@@ -145,8 +153,8 @@ def _fill(database: sqlite3.Connection, image: Image, fresh: Identity, detail: s
     store.commit()
 
     def lost(table: Table) -> int | None:
-        if found.totals is None:
-            return None
+        if found.totals is None or found.totals.commits < commits:
+            return None  # what told is lost itself
         return max(0, found.totals.counts[table] - totals.counts[table])
 
     facts = lost(Table.FACTS)

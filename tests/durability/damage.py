@@ -25,13 +25,14 @@ class Bases:
     """Journals to be damaged: one that was closed, and one whose process was killed."""
 
     place: Path
+    rounds: int = 8
     model: Model = field(default_factory=Model)
     stored: set[tuple[Stream, Row]] = field(default_factory=set)  # ever
 
     def build(self) -> None:
         """Make them."""
         work: list[tuple[Command, ...]] = [
-            *batches(5, rounds=8),
+            *batches(5, rounds=self.rounds),
             (store(1001, 1012, size=20_000),),
             (store(1013, 1020, size=5),),
         ]

@@ -14,7 +14,7 @@ from tests.journal.support import OUT, Talk, store, talk
 from zmesh.errors import JournalBroken, JournalFull
 from zmesh.storage import Broken, Forget, Opened, Room, Written
 
-WORK = batches(rounds=2)
+WORK = batches(2, rounds=1)
 OURS = ("create", "rename", "unlink", "fsync", "allocate", "claim")
 
 

@@ -75,7 +75,7 @@ def test_everything_survives_power_cuts_in_life_after_life(place: Path, seed: in
         disk = FaultyDisk(source)
         for path in source.iterdir():
             disk.durable[str(path)] = bytearray(path.read_bytes())
-        cut_at(disk, chance.randrange(5, 90))
+        cut_at(disk, chance.randrange(5, 200))
         run = run_on(disk, batches(seed, rounds=8, start=life * 8), model)
         if run.opened is not None:
             assert run.opened.rescue is None

@@ -43,7 +43,6 @@ def back_up(files: Files, target: Path) -> int:
 
 
 def _renew(database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA journal_mode = DELETE")
     store = JournalStore.load(database)
     store.begin()
     store.set_identity(renewed(store.identity))

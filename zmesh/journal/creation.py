@@ -26,6 +26,8 @@ def building(files: Files, path: Path) -> Iterator[sqlite3.Connection]:
         database.execute("BEGIN IMMEDIATE")
         migrate(database, str(files.path))
         yield database
+        # Here, where nobody sees a half of it; the change takes a journal of the other kind.
+        database.execute("PRAGMA journal_mode = WAL")
     files.sync(path)
 
 

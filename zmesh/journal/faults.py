@@ -34,6 +34,8 @@ def fault_of(error: Exception, path: Path) -> Fault:
         return Fault.DAMAGED
     if isinstance(error, OSError):
         return Fault.FULL if error.errno in _FULL else Fault.FAILED
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return Fault.FULL  # the index of the log could not be made longer
     # Without a code: a value is not of the type that was written, or Python cannot read it.
     match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:
         case sqlite3.SQLITE_FULL:

@@ -241,6 +241,7 @@ class Reserve:
 
     def release(self) -> bool:
         """Give the space back; tell whether there was any."""
-        was_there, self.is_there = self.is_there, False
+        self.is_there = False
+        was_there = self._files.exists(self._path)  # an earlier life may have left it
         self._files.remove(self._path)
         return was_there

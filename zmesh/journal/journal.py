@@ -205,6 +205,8 @@ class SqliteJournal:
                 self._is_thread_waiting = False
             group: list[Batch] = []
             size = 0
+            # On a full disk a commit must fit into what was kept for it.
+            batches_max = 1 if self._is_full else options.group_batches_max
             while self._waiting:
                 item = self._waiting[0]
                 if not isinstance(item, Batch):
@@ -212,7 +214,7 @@ class SqliteJournal:
                         self._waiting.popleft()
                         return [], item
                     break
-                if len(group) >= options.group_batches_max or size >= options.group_bytes_max:
+                if len(group) >= batches_max or size >= options.group_bytes_max:
                     break
                 group.append(item)
                 size += item.size
@@ -237,7 +239,7 @@ class SqliteJournal:
             return
         self._answer(group, Written(_tickets(group), dropped))
         try:
-            self._writer.checkpoint_if_due()
+            self._writer.checkpoint_if_due(is_scarce=self._is_full)
         except Exception as error:  # noqa: BLE001  # it is told
             self._on_failure(error, [])
 
@@ -291,6 +293,11 @@ class SqliteJournal:
             self._answer(refused, Refused(_tickets(refused), full))
         if not self._reserve.release():
             self._wait_for_space(full)
+            return
+        try:
+            self._writer.checkpoint_if_due(is_scarce=True)
+        except Exception as failure:  # noqa: BLE001  # it is told
+            self._on_failure(failure, [])
 
     def _wait_for_space(self, full: StorageError) -> None:
         """Pause, as there is nothing left to be freed here; at the end there is no waiting."""
@@ -310,7 +317,7 @@ class SqliteJournal:
                     self._is_full = False
                     self._wants_room = 0
                 self._deliver([Room()])
-            self._writer.give_space_back()
+            self._writer.give_space_back(is_scarce=self._is_full)
         except Exception as error:  # noqa: BLE001  # it is told
             self._on_failure(error, [])
 

@@ -29,6 +29,9 @@ from zmesh.storage import (
     ReadRows,
 )
 
+SCARCE_STEPS: Final = 8
+"""So many times smaller are the steps in which a full disk is cleared: each needs a log."""
+
 Deliver = Callable[[list[JournalEvent]], None]
 
 _abandoned: Final[list[sqlite3.Connection]] = []
@@ -152,9 +155,14 @@ class Writer:
         self.used = (pages - free) * self._page_bytes
         self._free_bytes = free * self._page_bytes
 
-    def checkpoint_if_due(self) -> None:
-        """Move the log into the database where it has grown to its limit."""
-        if self._files.size_of(self._log) > self._log_max:
+    def checkpoint_if_due(self, *, is_scarce: bool = False) -> None:
+        """Move the log into the database where it has grown to its limit.
+
+        Where space is scarce it is moved at once, and the log's space is given back.
+        """
+        if is_scarce:
+            self._checkpoint("TRUNCATE")
+        elif self._files.size_of(self._log) > self._log_max:
             self._checkpoint("PASSIVE")
 
     def _checkpoint(self, mode: str) -> None:
@@ -175,16 +183,16 @@ class Writer:
         """Whether more pages are free than are kept for what comes next."""
         return self._free_bytes > self._options.vacuum_bytes_min
 
-    def give_space_back(self) -> None:
-        """Give some free pages back to the system."""
+    def give_space_back(self, *, is_scarce: bool = False) -> None:
+        """Give some free pages back to the system; in small steps where space is scarce."""
         if not self.has_space_to_give or self._store is None:
             return
-        database = self._store.database
-        database.execute(f"PRAGMA incremental_vacuum({self._options.vacuum_pages})").fetchall()
+        pages = max(1, self._options.vacuum_pages // (SCARCE_STEPS if is_scarce else 1))
+        self._store.database.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
         self._measure()
-        self.checkpoint_if_due()
-        if self._free_bytes <= self._options.vacuum_bytes_min:
-            self._checkpoint("TRUNCATE")  # only now the file becomes shorter
+        # The file becomes shorter by a checkpoint only; a log that is still in use stays.
+        done = self._free_bytes <= self._options.vacuum_bytes_min
+        self.checkpoint_if_due(is_scarce=is_scarce or done)
 
     # Reading
 

@@ -56,13 +56,6 @@ class Unsound(Exception):
     """A row is not what was written."""
 
 
-def place_of(number: int, position: int) -> int:
-    """Return where a row is: streams one after the other, each in order."""
-    if not 1 <= position <= POSITION_MAX:
-        raise ValueError(f"there is no position {position}")
-    return number << POSITION_BITS | position
-
-
 def bounds_of(number: int) -> tuple[int, int]:
     """Return the lowest and the highest place of a stream."""
     return number << POSITION_BITS, (number + 1 << POSITION_BITS) - 1
@@ -71,14 +64,23 @@ def bounds_of(number: int) -> tuple[int, int]:
 # Messages: place, record, stored, expires, due, ordinal, note, and the checksum
 
 
-def message_columns(number: int, row: Row) -> tuple[Column, ...]:
-    """Return the columns of a row in a stream."""
-    position, record, stored, expires, due, order, note = row
-    place = place_of(number, position)
-    packed = _pack(record)
-    notes = _pack(note) if note else b""
-    head = _ROW.pack(Table.MESSAGES, place, stored, expires, due, order, len(notes))
-    return place, packed, stored, expires, due, order, notes, crc32(packed, crc32(notes + head))
+def message_columns(number: int, rows: Sequence[Row]) -> list[tuple[Column, ...]]:
+    """Return the columns of rows in a stream."""
+    base = number << POSITION_BITS
+    pack, checksum, tag = _ROW.pack, crc32, int(Table.MESSAGES)
+    all_columns: list[tuple[Column, ...]] = []
+    for position, record, stored, expires, due, order, note in rows:
+        if not 1 <= position <= POSITION_MAX:
+            raise ValueError(f"there is no position {position}")
+        place = base | position
+        packed = _pack(record)
+        notes = _pack(note) if note else b""
+        head = pack(tag, place, stored, expires, due, order, len(notes))
+        all_columns.append(
+            (place, packed, stored, expires, due, order, notes,
+             checksum(packed, checksum(notes + head)))
+        )  # fmt: skip
+    return all_columns
 
 
 def is_message_sound(columns: Columns) -> bool:

@@ -41,6 +41,7 @@ class Files:
         self.path = path
         self._vfs = vfs
         self._lock = -1
+        self._pid = os.getpid()
 
     def beside(self, suffix: str) -> Path:
         """Return the path of a neighbour."""
@@ -109,7 +110,7 @@ class Files:
     def size_of(self, path: Path) -> int:
         """Return the size of a file; 0 where there is none."""
         try:
-            return path.stat().st_size
+            return os.stat(path).st_size  # noqa: PTH116  # half of what the path's own takes
         except FileNotFoundError:
             return 0
 
@@ -164,7 +165,7 @@ class Files:
         This is how that is found out. It is not synced: after a power cut it may say too little,
         and never too much.
         """
-        data = _CLAIM.pack(os.getpid(), journal, commits)
+        data = _CLAIM.pack(self._pid, journal, commits)
         os.pwrite(self._lock, data + crc32(data).to_bytes(_CHECKSUM_BYTES, "big"), 0)
 
 

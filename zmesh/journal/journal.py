@@ -95,7 +95,9 @@ class SqliteJournal:
         """How large a batch may be now; 0 or less where the journal is full."""
         if self._is_full:
             return 0
-        return self._options.journal_bytes_max - self._writer.used - self._pending_bytes
+        writer = self._writer
+        taken = writer.used + writer.unmeasured + self._pending_bytes
+        return self._options.journal_bytes_max - taken
 
     def write(self, batch: Batch) -> None:
         """Hand over a batch; `Written` or `Refused` answers. What needs no room always has some.
@@ -226,7 +228,8 @@ class SqliteJournal:
             return None
         if self._is_full:
             return self._options.retry_full
-        return IDLE_S if self._writer.has_space_to_give else None
+        writer = self._writer
+        return IDLE_S if writer.has_space_to_give or writer.unmeasured_commits else None
 
     def _write(self, group: list[Batch]) -> None:
         if self._error is not None:  # it came while these were on their way
@@ -239,7 +242,8 @@ class SqliteJournal:
             return
         self._answer(group, Written(_tickets(group), dropped))
         try:
-            self._writer.checkpoint_if_due(is_scarce=self._is_full)
+            self._writer.after_commit(is_scarce=self._is_full)
+            self._tell_of_room()
         except Exception as error:  # noqa: BLE001  # it is told
             self._on_failure(error, [])
 
@@ -247,10 +251,19 @@ class SqliteJournal:
         with self._changed:
             self._pending -= len(group)
             self._pending_bytes -= sum(batch.size for batch in group)
+        self._deliver([event])
+
+    def _tell_of_room(self) -> None:
+        if not self._wants_room or self._error is not None:
+            return
+        if self._writer.unmeasured_commits:
+            self._writer.measure()
+        with self._changed:
             has_room = 0 < self._wants_room <= self.room_bytes
             if has_room:
                 self._wants_room = 0
-        self._deliver([event, Room()] if has_room else [event])
+        if has_room:
+            self._deliver([Room()])
 
     def _on_failure(self, error: Exception, group: list[Batch]) -> None:
         if not isinstance(error, StorageError | sqlite3.Error | OSError | Unsound):
@@ -317,6 +330,9 @@ class SqliteJournal:
                     self._is_full = False
                     self._wants_room = 0
                 self._deliver([Room()])
+            if self._writer.unmeasured_commits:
+                self._writer.measure()
+            self._tell_of_room()
             self._writer.give_space_back(is_scarce=self._is_full)
         except Exception as error:  # noqa: BLE001  # it is told
             self._on_failure(error, [])

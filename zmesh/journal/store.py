@@ -1,7 +1,7 @@
 """Commands to rows, and rows to answers: the journal's content, on an open database."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple, assert_never
 
 from zmesh.journal import coding
@@ -40,6 +40,7 @@ MOVED_AT_ONCE: Final = 256
 """Rows in memory while others go to another stream."""
 
 Dropped = tuple[Stream, int, int]
+_State = tuple[Totals, dict[int, int], "dict[Stream, Lane]", set[Stream], Identity]
 
 
 class Lane(NamedTuple):
@@ -64,7 +65,8 @@ class JournalStore:
         self.identity = identity
         self.lanes: dict[Stream, Lane] = {}
         self.tables = Tables(database, totals or Totals())
-        self._before = (self.tables.totals, self.lanes, identity)
+        self._unsaved: set[Stream] = set()  # their last row alone tells their next position
+        self._before = self._state_now()
 
     @classmethod
     def load(cls, database: sqlite3.Connection) -> "JournalStore":
@@ -74,17 +76,26 @@ class JournalStore:
             Unsound: what says what is in it is not what was written, or is not there.
         """
         facts: dict[int, bytes] = {}
+        checksums: dict[int, int] = {}
         for columns in database.execute("SELECT * FROM facts"):
             if not coding.is_fact_sound(columns):
                 raise Unsound(f"fact {columns[0]}")
             facts[columns[0]] = columns[1]
+            checksums[columns[0]] = columns[2]
         if not {coding.IDENTITY, coding.POSITION} <= facts.keys():
             raise Unsound("who keeps it, or how far it has come, is missing")
         totals = Totals.of(facts.pop(coding.POSITION))
         store = cls(database, coding.identity_of(facts.pop(coding.IDENTITY)), totals)
+        del checksums[coding.POSITION]
+        store.tables.facts = checksums
         for number, value in facts.items():
             stream, following, cum, ranges = coding.stream_of(value)
+            last = store.tables.last_place(*coding.bounds_of(number)) & POSITION_MAX
+            if last >= following:
+                following = last + 1
+                store._unsaved.add(stream)
             store.lanes[stream] = Lane(number, following, cum, ranges)
+        store._before = store._state_now()
         return store
 
     @property
@@ -97,7 +108,13 @@ class JournalStore:
     def begin(self) -> None:
         """Begin a transaction."""
         self.database.execute("BEGIN IMMEDIATE")
-        self._before = (self.tables.totals.copy(), self.lanes.copy(), self.identity)
+        self._before = self._state_now()
+
+    def _state_now(self) -> _State:
+        return (
+            self.tables.totals.copy(), self.tables.facts.copy(), self.lanes.copy(),
+            self._unsaved.copy(), self.identity,
+        )  # fmt: skip
 
     def commit(self) -> None:
         """End the transaction: what was applied is on disk when this returns."""
@@ -109,7 +126,8 @@ class JournalStore:
         """End the transaction as if it had not been."""
         if self.database.in_transaction:
             self.database.execute("ROLLBACK")
-        self.tables.totals, self.lanes, self.identity = self._before
+        tables = self.tables
+        tables.totals, tables.facts, self.lanes, self._unsaved, self.identity = self._before
 
     def set_identity(self, identity: Identity) -> None:
         """Write who keeps this journal."""
@@ -126,6 +144,7 @@ class JournalStore:
             case SetWatermark(stream, cum, ranges):
                 self._put(stream, self._lane(stream)._replace(cum=cum, ranges=ranges))
             case Forget(stream, ranges):
+                self._save(stream)
                 for low, high in self._places(stream, ranges):
                     self.tables.remove_messages(low, high)
             case Move():
@@ -166,6 +185,7 @@ class JournalStore:
         if lane is None:
             return []
         low, high = coding.bounds_of(lane.number)
+        self._save(command.stream)
         if isinstance(command, DropOldest):
             runs = list(self.tables.oldest(low, high, command.size))
             for first, last in runs:
@@ -179,17 +199,24 @@ class JournalStore:
         del self.lanes[command.stream]
         return []
 
-    def _store(self, stream: Stream, rows: Iterable[Row]) -> None:
+    def _store(self, stream: Stream, rows: Sequence[Row]) -> None:
         lane = self._lane(stream)
-        number = lane.number
-        columns = [coding.message_columns(number, row) for row in rows]
+        columns = coding.message_columns(lane.number, rows)
         if columns:
             self.tables.insert_messages(columns)
-            following = (columns[-1][0] & POSITION_MAX) + 1  # type: ignore[operator]
+            following = rows[-1].position + 1
             if following > lane.following:
-                self._put(stream, lane._replace(following=following))
+                # The rows tell it themselves, until they are removed.
+                self.lanes[stream] = lane._replace(following=following)
+                self._unsaved.add(stream)
+
+    def _save(self, stream: Stream) -> None:
+        """Write what the rows of a stream told alone: some are about to be removed."""
+        if stream in self._unsaved:
+            self._put(stream, self.lanes[stream])
 
     def _move(self, command: Move) -> None:
+        self._save(command.source)
         position = command.first
         for low, high in self._places(command.source, command.ranges):
             start = low
@@ -221,6 +248,7 @@ class JournalStore:
 
     def _put(self, stream: Stream, lane: Lane) -> None:
         self.lanes[stream] = lane
+        self._unsaved.discard(stream)
         self.tables.put_fact(
             lane.number, coding.stream_value(stream, lane.following, lane.cum, lane.ranges)
         )

@@ -16,6 +16,7 @@ NAMES: Final = {
     Table.OUTCOMES: "outcomes",
 }
 _INSERT_MESSAGE: Final = "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_FACT: Final = "INSERT OR REPLACE INTO facts VALUES (?, ?, ?)"
 _DROPPED_AT_ONCE: Final = 1024
 
 
@@ -25,30 +26,28 @@ class Tables:
     def __init__(self, database: sqlite3.Connection, totals: Totals) -> None:
         self.database = database
         self.totals = totals
+        self.facts: dict[int, int] = {}  # their checksums, but for that of the totals
 
     # Facts
 
     def put_fact(self, number: int, value: bytes) -> None:
         """Put a fact in the place of the one before."""
-        self.remove_fact(number)
         checksum = coding.fact_checksum(number, value)
-        self.database.execute("INSERT INTO facts VALUES (?, ?, ?)", (number, value, checksum))
-        self.totals.add(Table.FACTS, 1, checksum)
+        self.database.execute(_PUT_FACT, (number, value, checksum))
+        before = self.facts.get(number)
+        self.totals.add(Table.FACTS, before is None, checksum - (before or 0))
+        self.facts[number] = checksum
 
     def remove_fact(self, number: int) -> None:
-        """Remove a fact, if it is there."""
-        for (checksum,) in self.database.execute(
-            "DELETE FROM facts WHERE number = ? RETURNING checksum", (number,)
-        ).fetchall():
-            self.totals.add(Table.FACTS, -1, -checksum)
+        """Remove a fact."""
+        self.database.execute("DELETE FROM facts WHERE number = ?", (number,))
+        self.totals.add(Table.FACTS, -1, -self.facts.pop(number))
 
     def put_totals(self) -> None:
         """Write the totals themselves; nothing counts them."""
         value = self.totals.value()
         checksum = coding.fact_checksum(coding.POSITION, value)
-        self.database.execute(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (coding.POSITION, value, checksum)
-        )
+        self.database.execute(_PUT_FACT, (coding.POSITION, value, checksum))
 
     # Messages
 
@@ -82,6 +81,13 @@ class Tables:
             "SELECT * FROM messages WHERE place BETWEEN ? AND ? ORDER BY place LIMIT ?",
             (low, high, limit),
         )
+
+    def last_place(self, low: int, high: int) -> int:
+        """Return the highest place from one to another that has a row; 0 where none has."""
+        (place,) = self.database.execute(
+            "SELECT max(place) FROM messages WHERE place BETWEEN ? AND ?", (low, high)
+        ).fetchone()
+        return place or 0
 
     def oldest(self, low: int, high: int, size: int) -> Iterator[tuple[int, int]]:
         """Yield runs of places, the lowest first, whose rows take so many bytes together."""

@@ -32,6 +32,10 @@ from zmesh.storage import (
 SCARCE_STEPS: Final = 8
 """So many times smaller are the steps in which a full disk is cleared: each needs a log."""
 
+MEASURED_BYTES: Final = 1024 * 1024
+MEASURED: Final = 64
+"""After so many bytes or commits the size is looked at: it costs as much as a row."""
+
 Deliver = Callable[[list[JournalEvent]], None]
 
 _abandoned: Final[list[sqlite3.Connection]] = []
@@ -61,7 +65,9 @@ class Writer:
         self._page_bytes = 4096
         self._free_bytes = 0
         self._copying: list[threading.Thread] = []
-        self.used = 0
+        self.used = 0  # when it was last measured
+        self.unmeasured = 0  # bytes that came since
+        self.unmeasured_commits = 0
         self.commits = 0
         self.checkpoints = 0
 
@@ -82,7 +88,7 @@ class Writer:
         if not is_full:
             self._reserve.take()
         (self._page_bytes,) = store.database.execute("PRAGMA page_size").fetchone()
-        self._measure()
+        self.measure()
         return Opened(store.identity, opened.streams, opened.is_new, opened.rescue)
 
     @property
@@ -143,17 +149,27 @@ class Writer:
                 store.roll_back()
             raise
         self.commits += 1
-        if self._synchronous == "full":
-            self._files.claim(store.identity.journal, store.totals.commits)
-        self._measure()
+        self.unmeasured += sum(batch.size for batch in batches)
+        self.unmeasured_commits += 1
         return tuple(dropped)
 
-    def _measure(self) -> None:
+    def after_commit(self, *, is_scarce: bool) -> None:
+        """Do what may be done after those who wait have their answer."""
+        store = self._opened
+        if self._synchronous == "full":
+            self._files.claim(store.identity.journal, store.totals.commits)
+        if is_scarce or self.unmeasured > MEASURED_BYTES or self.unmeasured_commits > MEASURED:
+            self.measure()
+        self.checkpoint_if_due(is_scarce=is_scarce)
+
+    def measure(self) -> None:
+        """Look how large the journal is."""
         database = self._opened.database
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         (free,) = database.execute("PRAGMA freelist_count").fetchone()
         self.used = (pages - free) * self._page_bytes
         self._free_bytes = free * self._page_bytes
+        self.unmeasured = self.unmeasured_commits = 0
 
     def checkpoint_if_due(self, *, is_scarce: bool = False) -> None:
         """Move the log into the database where it has grown to its limit.
@@ -189,7 +205,7 @@ class Writer:
             return
         pages = max(1, self._options.vacuum_pages // (SCARCE_STEPS if is_scarce else 1))
         self._store.database.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-        self._measure()
+        self.measure()
         # The file becomes shorter by a checkpoint only; a log that is still in use stays.
         done = self._free_bytes <= self._options.vacuum_bytes_min
         self.checkpoint_if_due(is_scarce=is_scarce or done)

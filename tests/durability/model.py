@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from tests.journal.support import Talk
 from zmesh.storage import (
+    Command,
     CountAttempts,
     Entry,
     EntryKind,
@@ -36,7 +37,7 @@ class Model:
     following: dict[Stream, int] = field(default_factory=dict)
     entries: dict[tuple[int, str, bytes], Entry] = field(default_factory=dict)
 
-    def apply(self, command: object) -> None:
+    def apply(self, command: Command) -> None:
         match command:
             case Store(stream, rows):
                 for row in rows:
@@ -53,6 +54,11 @@ class Model:
                 rows = [row._replace(position=first + n) for n, row in enumerate(kept)]
                 self.apply(Store(target, rows))
                 self.apply(Forget(source, ranges))
+            case _:
+                self._apply_beside(command)
+
+    def _apply_beside(self, command: Command) -> None:
+        match command:
             case CountAttempts(stream, ranges, attempts):
                 counted = self.attempts.setdefault(stream, {})
                 counted.update(dict.fromkeys(_in(ranges), attempts))
@@ -64,8 +70,7 @@ class Model:
                     for position in _in(((outcome.first, outcome.last),)):
                         self.outcomes.setdefault(stream, {})[position] = outcome
             case SetEntries(entries):
-                for entry in entries:
-                    self.entries[entry[:3]] = entry
+                self.entries.update({entry[:3]: entry for entry in entries})
             case RemoveEntries(kind, name, _):
                 for key in [each for each in self.entries if each[:2] == (kind, name)]:
                     del self.entries[key]

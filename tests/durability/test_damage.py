@@ -29,7 +29,7 @@ def test_no_damage_goes_unnoticed(place: Path, bases: Bases) -> None:
     assert verdicts.rescued > 0.8 * verdicts.rows
 
 
-def test_a_flipped_bit_in_a_body_costs_that_row_alone(place: Path, bases: Bases) -> None:
+def test_a_flipped_bit_in_a_body_costs_that_row_alone(bases: Bases) -> None:
     path = bases.place / "closed" / "journal"
     data = bytearray(path.read_bytes())
     stream, wanted = next(iter(bases.model.rows.items()))

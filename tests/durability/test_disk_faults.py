@@ -2,7 +2,6 @@
 
 import errno
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,9 +38,9 @@ def failing(disk: FaultyDisk, at: int, how: int | str, *whats: str) -> list[Oper
 
 def each_operation(
     place: Path, how: int | str, *whats: str
-) -> "list[tuple[FaultyDisk, Run, Operation, Path]]":
+) -> list[tuple[FaultyDisk, Run, Operation, Path]]:
     """Run once for each operation of some kinds, that one failing."""
-    runs = []
+    runs: list[tuple[FaultyDisk, Run, Operation, Path]] = []
     while True:
         at = len(runs)
         source = place / f"run-{at}"
@@ -143,14 +142,16 @@ def test_deletes_go_on_with_the_reserve_while_the_disk_is_full(place: Path) -> N
     disk = FaultyDisk(place)
     files = FaultyFiles(place / "journal", disk)
     is_full = False
-    grown: Callable[[Operation], int | str | None] = (
-        # What is released makes room; nothing else grows then.
-        lambda operation: (
-            FULL if is_full and (place / "journal.reserve").exists() and operation[0] == "write"
-            else errno.ENOSPC if is_full and operation[0] == "allocate" else None
-        )
-    )  # fmt: skip
-    disk.fail = grown
+
+    def fail(operation: Operation) -> int | None:
+        if not is_full:
+            return None
+        if operation[0] == "allocate":
+            return errno.ENOSPC
+        # What is released makes room.
+        return FULL if operation[0] == "write" and files.beside(".reserve").exists() else None
+
+    disk.fail = fail
     speaking = Talk(place / "journal", files)
     speaking.open()
     speaking.write(store(1, 100))

@@ -1,6 +1,7 @@
 """The power goes at every single operation on the disk: what was acknowledged is there."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.durability.model import Model, content_of
 from tests.durability.workload import Run, batches
 from tests.journal.faulty import FaultyDisk, FaultyFiles, Operation
 from tests.journal.support import Talk, talk
+from zmesh.storage import Command
 
 WORK = batches(rounds=3)
 
@@ -26,9 +28,11 @@ def cut_at(disk: FaultyDisk, stop: int) -> None:
     disk.fail = fail
 
 
-def run_on(disk: FaultyDisk, work: list[tuple[object, ...]], model: Model | None = None) -> Run:
+def run_on(
+    disk: FaultyDisk, work: Sequence[tuple[Command, ...]], model: Model | None = None
+) -> Run:
     files = FaultyFiles(disk.place / "journal", disk)
-    run = Run(Talk(disk.place / "journal", files), work, model)  # type: ignore[arg-type]
+    run = Run(Talk(disk.place / "journal", files), work, model)
     run.go()
     return run
 

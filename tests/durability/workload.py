@@ -48,7 +48,10 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
                 Store(IN, [row(each) for each in range(first, first + 40)]),
                 SetWatermark(IN, first + 39, ((first + 45, first + 46),)),
             ),
-            (CountAttempts(IN, ((first, first + 30),), 1), CountAttempts(IN, ((first, first),), 2)),
+            (
+                CountAttempts(IN, ((first, first + 30),), 1),
+                CountAttempts(IN, ((first, first),), 2),
+            ),
             (
                 Move(IN, ((first, first),), DEAD_LETTERS, number + 1, BURIAL),
                 Forget(IN, ((first + 1, first + 35),)),
@@ -98,8 +101,8 @@ class Run:
         for commands in self._work:
             try:
                 self.talk.hand_over(*commands)
-            except StorageError as error:  # nothing of it may be there
-                self.refusal = error
+            except StorageError as refusal:  # nothing of it may be there
+                self.refusal = refusal
                 return
             after = deepcopy(self.models[0])
             for command in commands:

@@ -25,9 +25,8 @@ from zmesh.journal.files import Files
 SECTOR = 512
 SQLITE_OK = 0
 SQLITE_IOERR = 10
-WRITE, FSYNC, TRUNCATE, DELETE, FULL = (
-    SQLITE_IOERR | 3 << 8, SQLITE_IOERR | 4 << 8, SQLITE_IOERR | 6 << 8, SQLITE_IOERR | 10 << 8, 13,
-)  # fmt: skip
+WRITE, FSYNC, TRUNCATE, DELETE = (SQLITE_IOERR | kind << 8 for kind in (3, 4, 6, 10))
+FULL = 13
 
 
 class _Vfs(ctypes.Structure):

@@ -149,15 +149,15 @@ class Writer:
                 store.roll_back()
             raise
         self.commits += 1
+        if self._synchronous == "full":
+            # Before anybody hears of it: what was acknowledged is claimed.
+            self._files.claim(store.identity.journal, store.totals.commits)
         self.unmeasured += sum(batch.size for batch in batches)
         self.unmeasured_commits += 1
         return tuple(dropped)
 
     def after_commit(self, *, is_scarce: bool) -> None:
         """Do what may be done after those who wait have their answer."""
-        store = self._opened
-        if self._synchronous == "full":
-            self._files.claim(store.identity.journal, store.totals.commits)
         if is_scarce or self.unmeasured > MEASURED_BYTES or self.unmeasured_commits > MEASURED:
             self.measure()
         self.checkpoint_if_due(is_scarce=is_scarce)

@@ -19,9 +19,13 @@ UNDER_WAY_MAX = 64
 
 def main() -> None:
     news: queue.SimpleQueue[JournalEvent] = queue.SimpleQueue()
+
+    def deliver(events: list[JournalEvent]) -> None:
+        for event in events:
+            news.put(event)
+
     journal = SqliteJournal(
-        Path(sys.argv[1]), lambda events: [news.put(each) for each in events] and None,
-        node=NODE, options=OPTIONS,
+        Path(sys.argv[1]), deliver, node=NODE, options=OPTIONS,
     )  # fmt: skip
     journal.open()
     opened = news.get()

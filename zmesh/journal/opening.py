@@ -88,8 +88,9 @@ def _open_or_rescue(
     try:
         if files.exists(files.beside(".suspect")):
             raise Unsound("it was found damaged while it was open")
-        if not files.exists(files.path):
-            raise Unsound("the database is missing, and its log is there")
+        if not files.size_of(files.path):
+            # SQLite would remove the log of an empty database.
+            raise Unsound("there is nothing in the file")
         store, streams = _open_sound(files, options, synchronous)
     except (Unsound, sqlite3.Error, ValueError, TypeError) as error:
         if fault_of(error, files.path) is not Fault.DAMAGED:
@@ -106,9 +107,10 @@ def _open_or_rescue(
 
 def _is_new(files: Files) -> bool:
     """Return whether there is nothing: no file, or an empty one that was never a journal."""
-    if files.exists(files.path):
-        return not files.size_of(files.path) and files.claimed() is None
-    return not files.exists(files.beside("-wal"))
+    if files.exists(files.beside("-wal")):
+        return False
+    was_journal = files.exists(files.path) and files.claimed() is not None
+    return not files.size_of(files.path) and not was_journal
 
 
 def _refuse_foreign(files: Files) -> None:
@@ -137,8 +139,8 @@ def _open_sound(
     # a damaged log into the database as SQLite takes for good, and remove the rest.
     with closing(files.connect(read_only=True, cache_bytes=options.cache_bytes)) as database:
         is_of_today = _check_version(database)
-        if is_of_today:
-            states = check_opened(files, JournalStore.load(database), files.claimed())
+        store = JournalStore.load(database) if is_of_today else None
+        states = check_opened(files, store, files.claimed()) if store is not None else ()
     database = files.connect(cache_bytes=options.cache_bytes)
     try:
         _set_up(database, files, options, synchronous)

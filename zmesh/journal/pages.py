@@ -5,6 +5,7 @@ Nothing is written, and SQLite is not asked: it ends a log at the first frame th
 would move the log into the file.
 """
 
+import os
 import sys
 from array import array
 from collections.abc import Iterator
@@ -33,25 +34,36 @@ class Image:
     """
 
     def __init__(self, database: Path, log: Path) -> None:
-        self._file = database.read_bytes() if database.exists() else b""
+        # Without a database there may be a log.
+        self._file = database.open("rb") if database.exists() else None
+        self._file_bytes = 0 if self._file is None else os.fstat(self._file.fileno()).st_size
         self._log = log.read_bytes() if log.exists() else b""
         self.page_size = self._page_size()
         self.broken_frames = 0
         self._newest: dict[int, int] = {}  # page -> where in the log
         self._doubtful: list[int] = []  # frames that are the newest of their page, and broken
         self._read_log()
-        in_file = -(-len(self._file) // self.page_size)
+        in_file = -(-self._file_bytes // self.page_size)
         self.pages = max([in_file, *self._newest])
         self._free = self._free_pages()
 
     def _page_size(self) -> int:
-        for data, offset, layout in ((self._file, 16, ">H"), (self._log, 8, ">I")):
+        head = self._read(0, DATABASE_HEADER_BYTES)
+        for data, offset, layout in ((head, 16, ">H"), (self._log, 8, ">I")):
             with suppress(Exception):
                 (size,) = unpack_from(layout, data, offset)
                 size = 65536 if size == 1 else size
                 if 512 <= size <= 65536 and size & (size - 1) == 0:
                     return int(size)
         return PAGE_SIZE
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self, offset: int, size: int) -> bytes:
+        return b"" if self._file is None else os.pread(self._file.fileno(), size, offset)
 
     # The log
 
@@ -111,7 +123,7 @@ class Image:
         start = self._newest.get(number)
         if start is not None:
             return self._log[start + FRAME_HEADER_BYTES :][: self.page_size]
-        return self._file[(number - 1) * self.page_size : number * self.page_size]
+        return self._read((number - 1) * self.page_size, self.page_size)
 
     def _free_pages(self) -> set[int]:
         """Return the pages that hold nothing any more, as far as the list of them can be read."""

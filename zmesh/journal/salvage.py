@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
@@ -85,8 +86,10 @@ def set_aside(files: Files, fresh: Identity, detail: str) -> Rescue:
         OSError, sqlite3.Error: it cannot be done; the damaged file is as it was.
     """
     target = files.beside(".salvage")
-    image = Image(files.path, files.beside("-wal"))
-    with building(files, target) as database:
+    with (
+        closing(Image(files.path, files.beside("-wal"))) as image,
+        building(files, target) as database,
+    ):
         rescue = _fill(database, image, fresh, detail, _commits(files))
     aside = _free_name(files)
     if files.exists(files.path):

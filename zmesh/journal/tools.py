@@ -109,10 +109,9 @@ def backup(path: Path, target: Path) -> int:
         InvalidOption: there is something at the target.
         StorageError: it cannot be read, or the copy not be written.
     """
-    if not path.exists():
-        raise NoJournal(str(path))
+    _check_there(files := Files(path))
     try:
-        return back_up(Files(path), target)
+        return back_up(files, target)
     except (sqlite3.Error, OSError, Unsound) as error:
         raise told(error, path, "be copied") from error
 
@@ -129,8 +128,7 @@ def compact(path: Path) -> tuple[int, int]:
         StorageError: it cannot be written.
     """
     files = Files(path)
-    if not path.exists():
-        raise NoJournal(str(path))
+    _check_there(files)
     files.lock()
     try:
         with closing(files.connect()) as database:
@@ -152,14 +150,20 @@ def compact(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _reading(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
-    if not files.exists(files.path):
-        raise NoJournal(str(files.path))
+    _check_there(files)
     try:
         with closing(files.connect(read_only=True)) as database:
             _check_version(database, files.path)
             yield database
     except (sqlite3.Error, OSError, Unsound, ValueError, TypeError) as error:
         raise told(error, files.path, operation) from error
+
+
+def _check_there(files: Files) -> None:
+    if not files.exists(files.path):
+        raise NoJournal(str(files.path))
+    if not files.size_of(files.path):  # SQLite would remove the log of an empty database
+        raise JournalCorrupted(str(files.path), "there is nothing in the file")
 
 
 def _check_version(database: sqlite3.Connection, path: Path) -> None:

@@ -57,7 +57,7 @@ class Writer:
         self._options = options
         self._reserve = reserve
         self._fresh = fresh
-        self._synchronous = synchronous
+        self._synchronous: Synchronous = synchronous
         self._store: JournalStore | None = None
         self._failed: sqlite3.Connection | None = None  # what was written with, until it failed
         self._log = files.beside("-wal")

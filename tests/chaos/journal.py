@@ -8,7 +8,6 @@ something that was acknowledged was gone after a `kill -9`.
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -21,25 +20,21 @@ from typing import Any
 
 from tests.durability.damage import Bases, Verdicts, judge
 from tests.durability.kills import kill_again_and_again
+from tests.memory import directory_in_memory
 from tests.processes import say
-
-MEMORY = Path("/dev/shm")  # noqa: S108  # where damage is done: disks are not what is tried
 
 Figures = dict[str, Any]
 
 
 def damage_share(first: int, last: int) -> Verdicts:
     """Damage a journal in so many ways, and judge each."""
-    place = Path(tempfile.mkdtemp(prefix="zmesh-", dir=MEMORY if MEMORY.is_dir() else None))
-    try:
+    with directory_in_memory() as place:
         bases = Bases(place / "bases")
         bases.build()
         verdicts = Verdicts()
         for number in range(first, last):
             judge(bases, number, verdicts, place)
         return verdicts
-    finally:
-        shutil.rmtree(place)
 
 
 def damage_all(damages: int) -> Figures:

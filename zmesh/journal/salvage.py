@@ -155,21 +155,22 @@ def _fill(
     ).fetchone()
     store.commit()
 
-    def lost(table: Table) -> int | None:
+    def lost(table: Table, there: int) -> int | None:
         if found.totals is None or found.totals.commits < commits:
             return None  # what told is lost itself
-        return max(0, found.totals.counts[table] - totals.counts[table])
+        return max(0, found.totals.counts[table] - there)
 
-    facts = lost(Table.FACTS)
+    rows, entries = totals.counts[Table.MESSAGES], totals.counts[Table.ENTRIES]
+    streams = lost(Table.FACTS, len(found.streams) + 1)  # one is who keeps it
     return Rescue(
         detail=detail,
         set_aside="",
-        rows=totals.counts[Table.MESSAGES],
-        rows_lost=lost(Table.MESSAGES),
-        entries=totals.counts[Table.ENTRIES],
-        entries_lost=lost(Table.ENTRIES),
+        rows=rows,
+        rows_lost=lost(Table.MESSAGES, rows),
+        entries=entries,
+        entries_lost=lost(Table.ENTRIES, entries),
         streams=len(found.streams),
-        streams_lost=facts and max(0, facts - (found.identity is None)),
+        streams_lost=streams,
         is_identity_lost=found.identity is None,
     )
 

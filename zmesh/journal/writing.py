@@ -158,7 +158,9 @@ class Writer:
 
     def after_commit(self, *, is_scarce: bool) -> None:
         """Do what may be done after those who wait have their answer."""
-        if is_scarce or self.unmeasured > MEASURED_BYTES or self.unmeasured_commits > MEASURED:
+        near = self.used + self.unmeasured > self._options.journal_bytes_max - 2 * MEASURED_BYTES
+        much = self.unmeasured > MEASURED_BYTES or self.unmeasured_commits > MEASURED
+        if is_scarce or near or much:
             self.measure()
         self.checkpoint_if_due(is_scarce=is_scarce)
 
@@ -204,7 +206,8 @@ class Writer:
         if not self.has_space_to_give or self._store is None:
             return
         pages = max(1, self._options.vacuum_pages // (SCARCE_STEPS if is_scarce else 1))
-        self._store.database.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        # It has a row without columns for each page, and `execute` ends at the first.
+        self._store.database.executescript(f"PRAGMA incremental_vacuum({pages})")
         self.measure()
         # The file becomes shorter by a checkpoint only; a log that is still in use stays.
         done = self._free_bytes <= self._options.vacuum_bytes_min

@@ -97,3 +97,30 @@ def test_everything_survives_power_cuts_in_life_after_life(place: Path, seed: in
             incarnation = opened.identity.incarnation
     assert lives > 8
     assert model.rows
+
+
+def test_normal_synchronous_loses_the_last_commits_at_most(place: Path) -> None:
+    chance = random.Random(3)
+    lost = 0
+    for number in range(30):
+        source, target = place / f"run-{number}", place / f"after-{number}"
+        source.mkdir()
+        target.mkdir()
+        disk = FaultyDisk(source)
+        cut_at(disk, chance.randrange(200, 700))
+        files = FaultyFiles(source / "journal", disk)
+        speaking = Talk(source / "journal", files, synchronous="normal")
+        run = Run(speaking, batches(rounds=5))
+        run.go()
+        disk.power_cut(chance, target)
+        speaking.close()
+        disk.close()
+        assert run.opened is not None
+        with talk(target / "journal") as (again, opened):
+            assert opened.rescue is None
+            assert opened.identity.journal == run.opened.identity.journal
+            assert opened.identity.incarnation > run.opened.identity.incarnation
+            content = content_of(again, opened)
+            possible = [model.content() for model in (*run.history, *run.models)]
+            lost += len(run.history) - 1 > possible.index(content)
+    assert lost > 3  # it is no "full"

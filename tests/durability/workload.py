@@ -88,6 +88,7 @@ class Run:
         self.talk = talk
         self.opened: Opened | None = None
         self.models = [model or Model()]  # as acknowledged, and with what was under way
+        self.history = self.models[:]  # all that were acknowledged
         self.refusal: StorageError | None = None
         self._work = work
 
@@ -110,6 +111,7 @@ class Run:
             match self._next():
                 case Written():
                     self.models = [after]
+                    self.history.append(after)
                 case Refused(_, error):
                     self.refusal = error
                     if not isinstance(error, JournalFull):

@@ -95,7 +95,7 @@ def test_a_commit_is_shared_by_so_many_and_so_much_only(tmp_path: Path) -> None:
         for number in range(27, 33):
             speaking.hand_over(store(number, number, size=2000))
         held.let_go.set()
-        sizes = []
+        sizes: list[int] = []
         while sum(sizes) < 32:
             sizes.append(len(speaking.next(Written).tickets))
         assert sizes == [1, 10, 10, 7, 2, 2]
@@ -119,8 +119,11 @@ def test_event_loop_goes_on_while_the_journal_opens_writes_and_closes(tmp_path: 
             if isinstance(news[-1], Closed):
                 closed.set()
 
+        def deliver(news: list[JournalEvent]) -> None:
+            loop.call_soon_threadsafe(on_events, news)
+
         journal = SqliteJournal(
-            tmp_path / "journal", lambda news: loop.call_soon_threadsafe(on_events, news) and None,
+            tmp_path / "journal", deliver,
             node=NODE, files=held.files, options=SMALL,
         )  # fmt: skip
         journal.open()

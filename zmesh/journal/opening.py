@@ -54,10 +54,11 @@ def open_journal(
     """
     files.lock()
     try:
-        opened = _open_or_rescue(files, options, fresh, synchronous)
+        opened = _open_or_rescue(files, options, fresh)
         store = opened.store
         try:
             _begin_life(files, store)
+            store.database.execute(f"PRAGMA synchronous = {synchronous}")
         except BaseException:
             store.database.close()
             raise
@@ -76,9 +77,7 @@ def _begin_life(files: Files, store: JournalStore) -> None:
     files.sync_names()
 
 
-def _open_or_rescue(
-    files: Files, options: JournalOptions, fresh: Identity, synchronous: Synchronous
-) -> OpenJournal:
+def _open_or_rescue(files: Files, options: JournalOptions, fresh: Identity) -> OpenJournal:
     finish_setting_aside(files)
     is_new = _is_new(files)
     if is_new:
@@ -91,7 +90,7 @@ def _open_or_rescue(
         if not files.size_of(files.path):
             # SQLite would remove the log of an empty database.
             raise Unsound("there is nothing in the file")
-        store, streams = _open_sound(files, options, synchronous)
+        store, streams = _open_sound(files, options)
     except (Unsound, sqlite3.Error, ValueError, TypeError) as error:
         if fault_of(error, files.path) is not Fault.DAMAGED:
             raise
@@ -99,7 +98,7 @@ def _open_or_rescue(
     else:
         return OpenJournal(store, streams, is_new, rescue=None)
     try:
-        store, streams = _open_sound(files, options, synchronous)
+        store, streams = _open_sound(files, options)
     except Unsound as error:
         raise JournalCorrupted(str(files.path), f"again after its rescue: {error}") from error
     return OpenJournal(store, streams, is_new=False, rescue=rescue)
@@ -133,7 +132,7 @@ def _refuse_foreign(files: Files) -> None:
 
 
 def _open_sound(
-    files: Files, options: JournalOptions, synchronous: Synchronous
+    files: Files, options: JournalOptions
 ) -> tuple[JournalStore, tuple[StreamState, ...]]:
     # First on a connection that cannot write: another would, when it is closed, move as much of
     # a damaged log into the database as SQLite takes for good, and remove the rest.
@@ -143,7 +142,7 @@ def _open_sound(
         states = check_opened(files, store, files.claimed()) if store is not None else ()
     database = files.connect(cache_bytes=options.cache_bytes)
     try:
-        _set_up(database, files, options, synchronous)
+        _set_up(database, files, options)
         _migrate(database, files)
         store = JournalStore.load(database)
         if not is_of_today:
@@ -168,15 +167,13 @@ def _check_version(database: sqlite3.Connection) -> bool:
     return version >= len(MIGRATIONS)
 
 
-def _set_up(
-    database: sqlite3.Connection, files: Files, options: JournalOptions, synchronous: Synchronous
-) -> None:
+def _set_up(database: sqlite3.Connection, files: Files, options: JournalOptions) -> None:
     (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != b"wal":
         reason = "its file system cannot share memory between processes: use a local disk"
         raise JournalBroken(str(files.path), "be opened", reason)
     for pragma in (
-        f"PRAGMA synchronous = {synchronous}",
+        "PRAGMA synchronous = FULL",
         "PRAGMA wal_autocheckpoint = 0",  # ours tells of its errors; SQLite's would try again
         f"PRAGMA journal_size_limit = {options.wal_bytes_max}",
         "PRAGMA secure_delete = FAST",  # bodies that are gone are gone, where that costs nothing

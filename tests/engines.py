@@ -130,7 +130,9 @@ class Host:
         self.answers: dict[int, CallAnswered] = {}
         self.changes: list[tuple[PeerChange, str]] = []
         self.handlers: dict[str, Handler] = {}
-        self.listeners: list[Callable[[Action], None]] = []  # told of what nothing here takes
+        self.listeners: list[
+            Callable[[Action], None]
+        ] = []  # told of peers, and of what nothing here takes
         self.accepts = True
         self.strangers: set[Path] = set()  # paths of the test's own: nothing is sent there
         self.calls = 0
@@ -217,9 +219,13 @@ class Host:
                 self.answers[action.call] = action
             case PeerChanged(change, peer, _):
                 self.changes.append((change, peer.name))
+                self._tell(action)
             case _:
-                for listener in self.listeners:
-                    listener(action)
+                self._tell(action)
+
+    def _tell(self, action: Action) -> None:
+        for listener in self.listeners:
+            listener(action)
 
     def _read(self, action: DeliverInbox | DeliverGroup) -> None:
         for delivery in action.deliveries:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +29,17 @@ class Child:
         line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
         return line.decode().rstrip("\n")
 
+    async def tell(self, line: str) -> None:
+        """Let it read a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        await self.process.stdin.drain()
+
+    def end_of_input(self) -> None:
+        """Let it read no more."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
     async def ended(self, seconds: float = 20.0) -> tuple[int, str, str]:
         """Wait for its end; return exit status and what else it printed, out and err."""
         out, error = await asyncio.wait_for(self.process.communicate(), seconds)
@@ -37,13 +48,19 @@ class Child:
 
 
 @asynccontextmanager
-async def run(*arguments: str, environment: dict[str, str] | None = None) -> AsyncIterator[Child]:
-    """Run Python with these arguments, warnings being errors; kill it at the latest at the end."""
+async def run(
+    *arguments: str, environment: dict[str, str] | None = None, reads: bool = False
+) -> AsyncIterator[Child]:
+    """Run Python with these arguments, warnings being errors; kill it at the latest at the end.
+
+    Its standard input is empty, unless it reads what it is told.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
         "error",
         *arguments,
+        stdin=PIPE if reads else DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
         cwd=ROOT,

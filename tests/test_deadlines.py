@@ -91,6 +91,19 @@ def test_an_agenda_looks_no_later_than_the_first_deadline_and_finds_out_what_was
     assert agenda.next == 1.0
 
 
+def test_an_agenda_looks_once_at_every_time_it_is_told() -> None:
+    agenda = Agenda()
+    deadlines: Deadlines[str] = Deadlines(agenda)
+    agenda.look_at(3.0)
+    agenda.look_at(1.0)
+    deadlines.set("key", 2.0)
+    for when in (1.0, 2.0, 3.0):
+        assert agenda.next == when
+        deadlines.due(when)
+        agenda.put_off(when)
+    assert agenda.next is None
+
+
 def test_an_agenda_asks_again_soon_for_what_was_due_and_not_done() -> None:
     agenda = Agenda()
     deadlines: Deadlines[str] = Deadlines(agenda)

@@ -1,16 +1,19 @@
 """The examples do what they say, as separate processes that find each other by mDNS."""
 
 import ast
+import hashlib
+import json
 import lzma
+import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.processes import ROOT, run
+from tests.processes import ROOT, Child, run
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -96,6 +99,39 @@ async def test_survey() -> None:
         assert failures == "0 did not answer"
 
 
+async def test_presence() -> None:
+    program = "examples/presence.py"
+    async with run(program, "watch", "kitchen") as watcher:
+        async with run(program, "announce", "cellar") as elsewhere:
+            assert await elsewhere.ended() == (0, "announced\n", "")
+        async with run(program, "announce", "kitchen", reads=True) as here:
+            assert await here.line() == "announced"
+            cores = f"{os.cpu_count()} cores"
+            assert await watcher.line() == f"Joined {cores} None"
+            for typed, status in (("cleaning", "cleaning"), ("", "None")):
+                await here.tell(typed)
+                assert await watcher.line() == f"Updated {cores} {status}"
+            here.end_of_input()
+            assert await here.ended() == (0, "", "")
+            while (line := await watcher.line()).startswith("Updated"):
+                pass  # it drains
+            assert line == f"Left {cores} None"
+
+
+async def test_typed_bodies() -> None:
+    program = "examples/typed_bodies.py"
+    async with run(program):
+        for loan, told in (
+            ({"sum": 9000, "months": 24}, "398.89\n"),
+            ({"sum": 9000, "months": "24"}, "got `str` - at `$.months`\n"),
+            ({"sum": 9000}, "missing required field `months`\n"),
+        ):
+            async with run(program, json.dumps(loan)) as caller:
+                status, out, error = await caller.ended()
+                assert (status, error) == (0, "")
+                assert out.endswith(told)
+
+
 async def test_shared_state() -> None:
     program = "examples/shared_state.py"
     async with AsyncExitStack() as stack:
@@ -121,11 +157,11 @@ async def test_send_file(tmp_path: Path) -> None:
     source.write_bytes(bytes(range(256)) * 4000)
     places = [tmp_path / name for name in ("one", "two")]
     async with AsyncExitStack() as stack:
-        for place in places:
+        for count, place in enumerate(places, 1):
             place.mkdir()
             receiver = await stack.enter_async_context(run(program, "receive", str(place)))
             assert await receiver.line() == "receiving"
-            async with run(program, "send", str(source)) as sender:
+            async with run(program, "send", str(source), str(count)) as sender:
                 status, out, error = await sender.ended()
             assert (status, error) == (0, "")
             told = (await receiver.line()).split()
@@ -167,9 +203,111 @@ async def test_work_queue(tmp_path: Path) -> None:
         assert lzma.decompress((target / f"{name}.xz").read_bytes()) == body
 
 
+TUTORIALS = "examples/rabbitmq_tutorials"
+
+
+async def test_tutorial_hello_world() -> None:
+    program = f"{TUTORIALS}/hello_world.py"
+    async with run(program, "send") as sender, run(program, "receive") as receiver:
+        assert await sender.ended() == (0, " [x] Sent 'Hello World!'\n", "")
+        assert await receiver.line() == " [*] Waiting for messages. To exit press CTRL+C"
+        assert await receiver.line() == " [x] Received Hello World!"
+
+
+async def test_tutorial_work_queues() -> None:
+    program = f"{TUTORIALS}/work_queues.py"
+    words = [f"password {number}" for number in range(12)]
+    async with run(program, "work") as one, run(program, "work") as other:
+        for worker in (one, other):
+            assert await worker.line() == " [*] Waiting for tasks. To exit press CTRL+C"
+        async with run(program, "task", *words) as task:
+            await one.line()  # it is at work, and dies of it
+            one.process.kill()
+            assert await task.ended() == (0, " [x] 12 done\n", "")
+        done = [await other.line()]
+        other.process.terminate()
+        _, out, _ = await other.ended()
+        for line in [*done, *out.splitlines()]:
+            word, key = line.removeprefix(" [x] ").split(": ")
+            wanted = hashlib.scrypt(word.encode(), salt=b"tutorial", n=2**14, r=8, p=1).hex()
+            assert (word in words, key) == (True, wanted)
+
+
+async def test_tutorial_publish_subscribe() -> None:
+    program = f"{TUTORIALS}/publish_subscribe.py"
+    async with run(program, "receive") as one, run(program, "receive") as other:
+        for receiver in (one, other):
+            assert await receiver.line() == " [*] Waiting for logs. To exit press CTRL+C"
+        async with run(program, "emit", "hello", "--receivers", "2") as emitter:
+            assert await emitter.ended() == (0, " [x] Sent 'hello' to 2\n", "")
+        for receiver in (one, other):
+            assert await receiver.line() == " [x] hello"
+
+
+async def test_tutorial_routing() -> None:
+    program = f"{TUTORIALS}/routing.py"
+    async with (
+        run(program, "receive", "info", "error") as screen,
+        run(program, "receive", "error") as disk,
+    ):
+        for receiver in (screen, disk):
+            assert await receiver.line() == " [*] Waiting for logs. To exit press CTRL+C"
+        await emitted(program, "info", "Run.", screen)
+        await emitted(program, "error", "Or it will explode.", screen, disk)
+
+
+async def test_tutorial_topics() -> None:
+    program = f"{TUTORIALS}/topics.py"
+    async with (
+        run(program, "receive", "kern.*", "*.critical") as one,
+        run(program, "receive", "kern.#.critical") as other,
+    ):
+        for receiver in (one, other):
+            assert await receiver.line() == " [*] Waiting for logs. To exit press CTRL+C"
+        await emitted(program, "kern.info", "All is well", one)
+        await emitted(program, "cron.critical", "Nobody came", one)
+        await emitted(program, "kern.critical", "A critical kernel error", one, other)
+        await emitted(program, "kern.disk.critical", "Full", other)
+
+
+async def emitted(program: str, key: str, text: str, *receivers: Child) -> None:
+    """Emit a message, and see that it came to all who want it, and was the next there."""
+    count = str(len(receivers))
+    async with run(program, "emit", key, text, "--receivers", count) as emitter:
+        assert await emitter.ended() == (0, f" [x] Sent {key}: {text} to {count}\n", "")
+    for receiver in receivers:
+        assert await receiver.line() == f" [x] {key}: {text}"
+
+
+async def test_tutorial_rpc() -> None:
+    program = f"{TUTORIALS}/rpc.py"
+    async with run(program, "serve") as server:
+        assert await server.line() == " [x] Awaiting RPC requests"
+        async with run(program, "call", "20") as caller:
+            assert await caller.ended() == (0, " [.] Got 6765\n", "")
+        assert await server.line() == " [.] fib(20)"
+
+
+async def test_tutorial_publisher_confirms() -> None:
+    program = f"{TUTORIALS}/publisher_confirms.py"
+    async with run(program, "consume") as consumer, run(program, "publish") as publisher:
+        assert await consumer.line() == "consuming"
+        status, out, error = await publisher.ended(60)
+        assert (status, error) == (0, "")
+        lines = ["50 one by one", "5000 in batches", "5000 on the way at once"]
+        assert [line.split(":")[0] for line in out.splitlines()] == lines
+
+
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [
+        ("rabbitmq_tutorials/hello_world.py", []),
+        ("rabbitmq_tutorials/work_queues.py", ["play"]),
+        ("rabbitmq_tutorials/publish_subscribe.py", ["emit", "hello", "--receivers", "two"]),
+        ("rabbitmq_tutorials/routing.py", ["receive", "fatal"]),
+        ("rabbitmq_tutorials/topics.py", ["receive"]),
+        ("rabbitmq_tutorials/rpc.py", ["call", "nine"]),
+        ("rabbitmq_tutorials/publisher_confirms.py", ["confirm"]),
         ("hedged_call.py", ["serve"]),
         ("fan_out.py", ["send"]),
         ("hello.py", []),
@@ -181,6 +319,7 @@ async def test_work_queue(tmp_path: Path) -> None:
         ("stream.py", ["find"]),
         ("shared_state.py", ["observe"]),
         ("work_queue.py", ["push"]),
+        ("presence.py", ["watch"]),
         ("request_reply.py", []),
         ("request_reply.py", ["call", "nine"]),
     ],
@@ -189,5 +328,5 @@ async def test_wrong_arguments_are_answered_by_the_usage(path: str, arguments: l
     async with run(f"examples/{path}", *arguments) as program:
         status, out, error = await program.ended()
         assert (status, out) == (2, "")
-        assert error.startswith(f"usage: {path} ")
+        assert error.startswith(f"usage: {Path(path).name} ")
         assert "Traceback" not in error

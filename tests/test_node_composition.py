@@ -1,5 +1,6 @@
 """Middleware around handlers, and bodies of the application's own types, between real nodes."""
 
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,15 @@ from typing import Any
 import pytest
 
 from tests.nodes import nodes
-from zmesh import InvalidBody, InvalidOption, Message, Rejected, RemoteError
+from zmesh import (
+    InvalidBody,
+    InvalidOption,
+    Message,
+    MissingPackage,
+    Node,
+    Rejected,
+    RemoteError,
+)
 
 Next = Callable[[Message], Awaitable[Any]]
 
@@ -88,3 +97,26 @@ async def test_middleware_must_be_awaitable() -> None:
     async with nodes("a") as (a,):
         with pytest.raises(InvalidOption):
             a.middleware(lambda message, call_next: call_next(message))
+
+
+async def takes_either(numbers: list[int] | set[int]) -> None:
+    """Take what no array can tell apart."""
+
+
+async def takes_numbers(numbers: list[int]) -> None:
+    """Take what needs msgspec."""
+
+
+def test_type_no_body_becomes_is_refused_where_the_handler_is_registered() -> None:
+    with pytest.raises(InvalidOption, match="one that msgspec converts to"):
+        Node("a", mdns=False).service("work")(takes_either)
+
+
+def test_missing_library_is_named_where_the_handler_is_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node("a", mdns=False)
+    node.service("before")(takes_numbers)
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    with pytest.raises(MissingPackage, match=r"zmesh\[typed\]"):
+        node.service("work")(takes_numbers)

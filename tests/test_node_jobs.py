@@ -371,7 +371,7 @@ async def test_what_cannot_work_is_refused_at_once() -> None:
                 pass
 
 
-async def test_an_error_in_the_middle_of_many_leaves_those_before() -> None:
+async def test_an_error_in_the_middle_of_many_pushes_none_of_its_piece() -> None:
     async with nodes("a", "b") as (a, b):
         with pytest.raises(zmesh.BodyNotEncodable):
             await a.push_many("work", [1, 2, object(), 4])

@@ -6,7 +6,14 @@ import pytest
 
 import zmesh
 from tests.nodes import QUICK, nodes, read
-from zmesh import InvalidOption, MissingPackage, NodeOptions, PeersMissing, SlowSubscriber
+from zmesh import (
+    InvalidOption,
+    LinkOptions,
+    MissingPackage,
+    NodeOptions,
+    PeersMissing,
+    SlowSubscriber,
+)
 from zmesh.patterns import filters
 from zmesh.terms import Policy
 
@@ -85,6 +92,8 @@ async def test_terms_that_cannot_work_are_refused_by_name(
         ({"timeout": 1.0}, "timeout"),
         ({"timeout": "soon", "min_receivers": 1}, "timeout"),
         ({"headers": {1: "x"}}, "headers"),
+        ({"guarantee": "exactly_once"}, "guarantee"),
+        ({"guarantee": ["at_most_once"]}, "guarantee"),
     ],
 )
 async def test_publication_that_cannot_work_is_refused_by_name(
@@ -102,6 +111,47 @@ async def test_content_without_jmespath_says_what_to_install(
     async with nodes("a") as (a,):
         with pytest.raises(MissingPackage, match=r"zmesh\[content\]"):
             a.subscribe("t", content="value")
+
+
+# What is guaranteed
+
+
+@pytest.mark.parametrize("when_full", ["block", "drop_oldest"])
+async def test_at_most_once_does_not_come_again_whatever_its_handling_met(
+    when_full: Policy,
+) -> None:
+    async with nodes("a", "b") as (a, b):
+        async with b.subscribe("t", settle="manual", when_full=when_full) as subscription:
+            receipt = await a.publish("t", 1, guarantee="at_most_once", min_receivers=1, timeout=5)
+            assert await asyncio.wait_for(asyncio.ensure_future(receipt), 1) == 0
+            await (await asyncio.wait_for(anext(subscription), 5)).fail("cannot do it")
+            await a.publish("t", 2)
+            second = await asyncio.wait_for(anext(subscription), 5)
+            assert second.body == 2
+            await second.fail("cannot do it")
+            again = await asyncio.wait_for(anext(subscription), 5)
+            assert (again.body, again.attempt) == (2, 2)
+            await again.accept()
+        assert a.statistics().engine.redelivered == 1
+
+
+async def test_at_most_once_waits_for_no_room_and_counts_what_found_none() -> None:
+    options = NodeOptions(link=LinkOptions(queued_messages_max=10))
+    async with (
+        nodes("a", "b", options=options) as (a, b),
+        b.subscribe("t", settle="manual") as subscription,
+    ):
+        await a.publish("t", 0, min_receivers=1, timeout=5)
+        async with asyncio.timeout(1):
+            for number in range(1, 100):
+                await a.publish("t", number, guarantee="at_most_once")
+        came = [await asyncio.wait_for(anext(subscription), 5) for _ in range(10)]
+        assert [message.body for message in came] == list(range(10))
+        assert a.statistics().engine.missed == 90
+        for message in came:
+            await message.accept()
+        await a.publish("t", "next")  # there is room again
+        assert (await asyncio.wait_for(anext(subscription), 5)).body == "next"
 
 
 # What is kept

@@ -33,7 +33,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
         for name in ("send", "post", "post_nowait", "post_many", "call", "stream", "publish",
                      "subscribe", "inbox", "service", "shared", "join", "fan_out", "survey",
                      "push", "push_nowait", "push_many", "pull", "send_file",
-                     "receive_files", "close")
+                     "receive_files", "exchange", "close")
     },
     "wait_for": Peers.wait_for,
     "peers.watch": Peers.watch,
@@ -41,6 +41,11 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "release": Message.release,
     "watch": SharedMap.watch,
     "batch": zmesh.Jobs.batch,
+    "exchange.bind": zmesh.Exchange.bind,
+    "exchange.unbind": zmesh.Exchange.unbind,
+    "exchange.subscribe": zmesh.Exchange.subscribe,
+    "exchange.publish": zmesh.Exchange.publish,
+    "exchange.wait_for": zmesh.Exchange.wait_for,
 }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from zmesh.errors import (
     DeliveryError,
     DeliveryTimeout,
     DuplicateIdentity,
+    ExchangeConflict,
+    ExchangeUnknown,
     Expired,
     FileChanged,
     FileCorrupted,
@@ -42,11 +44,13 @@ from zmesh.errors import (
     SlowSubscriber,
     StorageError,
     StreamBroken,
+    Unroutable,
     UsageError,
     WrongThread,
     ZmeshError,
 )
 from zmesh.face.assembly import DrainReport, NodeStatistics
+from zmesh.face.exchange import Exchange
 from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
 from zmesh.face.file_terms import FileOffer
 from zmesh.face.groups import Group
@@ -81,6 +85,7 @@ from zmesh.options import (
     TransportOptions,
     WireLimits,
 )
+from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.redelivery import DeadLetter
 
 __version__ = "0.1.0"
@@ -90,6 +95,7 @@ __all__ = [
     "AlreadySettled",
     "AmbiguousPeer",
     "Backpressure",
+    "Binding",
     "BodyNotEncodable",
     "BodyTooLarge",
     "Change",
@@ -98,9 +104,14 @@ __all__ = [
     "DeadLettered",
     "DeliveryError",
     "DeliveryTimeout",
+    "Destination",
+    "DestinationKind",
     "DiscoveryOptions",
     "DrainReport",
     "DuplicateIdentity",
+    "Exchange",
+    "ExchangeConflict",
+    "ExchangeUnknown",
     "Expired",
     "Failure",
     "FailureKind",
@@ -167,6 +178,7 @@ __all__ = [
     "SurveyFailure",
     "Suspected",
     "TransportOptions",
+    "Unroutable",
     "Updated",
     "UsageError",
     "WireLimits",

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 _Entry = tuple[float, int, K]
-_Listing = tuple[float, int, "Deadlines[Any]"]
+_Listing = tuple[float, int, "Deadlines[Any] | None"]
 
 _STALE_MIN = 64
 """Stale entries kept before it is worth rebuilding a small heap."""
@@ -47,7 +47,8 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, when: float | None) -> None:
         """Let `key` be due at `when`, instead of whenever it was; None: never."""
-        old = self._entries.get(key)
+        entries, heap = self._entries, self._heap
+        old = entries.get(key)
         if when is None:
             if old is not None:
                 self.discard(key)
@@ -55,29 +56,18 @@ class Deadlines(Generic[K]):
         if old is not None and old[0] == when:
             return
         self._pushed += 1  # equal times fire in the order they were set, and keys are not compared
-        entry = (when, self._pushed, key)
-        self._entries[key] = entry
-        heappush(self._heap, entry)
-        if self._agenda is not None and (self.listing is None or when < self.listing[0]):
+        entries[key] = entry = (when, self._pushed, key)
+        heappush(heap, entry)
+        listing = self.listing
+        if (listing is None or when < listing[0]) and self._agenda is not None:
             self._agenda.add(when, self)
-        if len(self._heap) > 2 * len(self._entries) + _STALE_MIN:
+        if len(heap) > 2 * len(entries) + _STALE_MIN:
             self._tidy()
-
-    def hasten(self, key: K, when: float | None) -> None:
-        """Let `key` be due at `when` at the latest; one that is due sooner looks too early.
-
-        Cheaper than `set` for what is put off again and again.
-        """
-        old = self._entries.get(key)
-        if old is None or (when is not None and when < old[0]):
-            self.set(key, when)
 
     def discard(self, key: K) -> None:
         """Forget the deadline of `key`, if it has one."""
-        if (
-            self._entries.pop(key, None) is not None
-            and len(self._heap) > 2 * len(self._entries) + _STALE_MIN
-        ):
+        entries = self._entries
+        if entries.pop(key, None) and len(self._heap) > 2 * len(entries) + _STALE_MIN:
             self._tidy()
 
     @property
@@ -118,6 +108,11 @@ class Agenda:
         self._heap: list[_Listing] = []
         self._added = 0
 
+    def look_at(self, when: float) -> None:
+        """Look once at `when`, for who keeps a deadline of its own and tells of each it has."""
+        self._added += 1
+        heappush(self._heap, (when, self._added, None))
+
     def add(self, when: float, deadlines: "Deadlines[Any]") -> None:
         """Look at `deadlines` at `when`, which is earlier than before."""
         self._added += 1
@@ -128,14 +123,19 @@ class Agenda:
     def next(self) -> float | None:
         """No deadline is before this; None where there is none."""
         heap = self._heap
-        while heap and heap[0][2].listing is not heap[0]:
+        while heap:
+            first = heap[0]
+            if first[2] is None or first[2].listing is first:
+                return first[0]
             heappop(heap)
-        return heap[0][0] if heap else None
+        return None
 
     def put_off(self, now: float) -> None:
         """Look at those whose time has come, and list each under the next deadline it has."""
         while (when := self.next) is not None and when <= now:
             deadlines = heappop(self._heap)[2]
+            if deadlines is None:
+                continue
             deadlines.listing = None
             first = deadlines.next
             if first is not None:

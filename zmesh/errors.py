@@ -128,6 +128,32 @@ class MapFull(UsageError):
         )
 
 
+class ExchangeUnknown(UsageError):
+    """No exchange of this name is declared, as far as this node has heard."""
+
+    def __init__(self, name: str, known: Sequence[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(known)
+        seen = ", ".join(sorted(known)[:8]) or "none"
+        super().__init__(
+            f"no exchange {name!r} is declared (known: {seen}): declare it first, with "
+            f"`await node.exchange({name!r}, kind=...)`"
+        )
+
+
+class ExchangeConflict(UsageError):
+    """An exchange was declared in two ways; all nodes must agree on one."""
+
+    def __init__(self, name: str, wanted: str, declared: str) -> None:
+        self.name = name
+        self.wanted = wanted
+        self.declared = declared
+        super().__init__(
+            f"exchange {name!r} is declared with {declared}, not with {wanted}: declare it alike "
+            "everywhere, or take another name"
+        )
+
+
 class AlreadySettled(UsageError):
     """A message was accepted, rejected or released a second time."""
 
@@ -225,6 +251,19 @@ class NoMembers(DeliveryError):
         super().__init__(
             f"nobody is in the group {group!r} (groups in sight: {seen}): let somebody join it, "
             f"or `await node.peers.wait_for(group={group!r})` first"
+        )
+
+
+class Unroutable(DeliveryError):
+    """Nothing that could take the message is bound to the exchange; it was not sent."""
+
+    def __init__(self, exchange: str, routing_key: str) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        super().__init__(
+            f"exchange {exchange!r} has nobody for a message with the routing key "
+            f"{routing_key!r}: bind a queue, or a subject that somebody subscribes to, give the "
+            "exchange an alternate, or `await exchange.wait_for(...)` first"
         )
 
 

@@ -130,10 +130,11 @@ class Publish:
 
     record: Record  # target is the topic
     lane: int
-    ticket: Ticket  # `expected` is set by the engine to the number of receivers
+    ticket: Ticket  # its one in `expected` becomes the number of receivers
     key: str | None = None
     ttl: float | None = None
     keep: int | None = None  # so many of the topic, this included, are kept; 0 ends that
+    at_most_once: bool = False  # to those with room, and forgotten: the ticket expects nothing
 
 
 @dataclass(slots=True)

@@ -3,11 +3,12 @@
 A *record* is a message as the link carries it: a plain tuple, because one is made per message.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from operator import itemgetter
-from typing import Final
+from typing import Final, cast
 
 LANES: Final = 10
 """Priorities 0 (lowest) to 9 (highest); each is a lane with its own sequence numbers."""
@@ -125,6 +126,7 @@ class Tag(IntEnum):
     MISSED = 12  # (subscription, count, ...): publications that were not sent to it
     STREAM = 13  # (stream, ...): which stream and what of it; see `patterns.stream_records`
     COMPRESSED = 14  # (algorithm, size): of a body that is compressed, and what it was before
+    ROUTING_KEY = 15  # str: what it was published to an exchange with
 
 
 Fragments = tuple[int, int, bytes]
@@ -144,6 +146,8 @@ RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 
 
+_INTEGERS: Final = {int}
+_KIND: Final = 0b1111  # where the head of a record has its kind
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
 
@@ -160,22 +164,42 @@ def encoding_of(record: Record) -> int:
 
 def extra(record: Record, tag: Tag) -> ExtraValue | None:
     """Return the value of `tag` in the record's extras, or None where it has none."""
-    if len(record) == 3:
+    if len(record) == 3 or not record[3]:
         return None
     extras = record[3]
+    if extras[0] == tag:
+        return extras[1]
     tags = extras[::2]
     return extras[2 * tags.index(tag) + 1] if tag in tags else None
 
 
+def extras_of(record: Record) -> dict[ExtraValue, ExtraValue]:
+    """Return the values in the record's extras by their tags, for who wants several."""
+    if len(record) == 3:
+        return {}
+    return dict(zip(record[3][::2], record[3][1::2], strict=True))
+
+
 def with_extra(record: Record, tag: Tag, value: ExtraValue) -> Record:
     """Return the record with `tag` set to `value`, tags kept ascending."""
-    extras: Extras = record[3] if len(record) == 4 else ()
-    pairs = {extras[index]: extras[index + 1] for index in range(0, len(extras), 2)}
-    pairs[int(tag)] = value
-    flat: list[ExtraValue] = []
-    for key in sorted(pairs, key=int):  # type: ignore[arg-type]  # keys are tags
-        flat += (key, pairs[key])
-    return (record[0], record[1], record[2], tuple(flat))
+    if len(record) == 3:
+        return (*record, (int(tag), value))
+    extras = record[3]
+    if extras and cast("int", extras[0]) > tag:
+        return (record[0], record[1], record[2], (int(tag), value, *extras))
+    tags = cast("tuple[int, ...]", extras[::2])
+    index = bisect_left(tags, tag)
+    after = 2 * index + 2 if tag in tags else 2 * index
+    changed = (*extras[: 2 * index], int(tag), value, *extras[after:])
+    return (record[0], record[1], record[2], changed)
+
+
+def with_target(record: Record, kind: Kind, target: str) -> Record:
+    """Return the record as one of another kind, for another target; its body is not copied."""
+    told = record[0] & ~_KIND | kind
+    if len(record) == 3:
+        return (told, target, record[2])
+    return (told, target, record[2], record[3])
 
 
 def with_body(record: Record, body: bytes | memoryview) -> Record:
@@ -203,15 +227,15 @@ def size_of(record: Record) -> int:
     Both ends compute it from the record alone, so their sums agree.
     """
     size = len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
-    if len(record) == 4:
-        for value in record[3][1::2]:
-            if type(value) is str or type(value) is bytes:
-                size += len(value)
-    return size
+    if len(record) == 3 or set(map(type, record[3])) == _INTEGERS:  # as nearly all are
+        return size
+    return size + sum(len(value) for value in record[3][1::2] if isinstance(value, str | bytes))
 
 
 def sizes_of(records: Sequence[Record]) -> list[int]:
     """Return `size_of` of each record."""
+    if len(records) == 1:
+        return [size_of(records[0])]
     if not records or max(map(len, records)) > 3:
         return [size_of(record) for record in records]
     targets = set(map(_TARGET, records))

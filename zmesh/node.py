@@ -19,6 +19,7 @@ from zmesh.errors import (
     ZmeshError,
 )
 from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics
+from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
 from zmesh.face.messaging import Messaging
@@ -33,7 +34,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging, Grouping, Queueing, Filing):
+class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
     """One member of a mesh.
 
     ```python

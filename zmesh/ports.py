@@ -13,6 +13,8 @@ from zmesh.storage import Batch, JournalStatistics, Question
 class Carrier(Protocol):
     """Carries records to one node: a `reliable.link.Link`, or the `loopback.Loopback`."""
 
+    events: list[LinkEvent]  # what `take_events` returns next
+
     @property
     def session(self) -> SessionId | None:
         """The session that the numbers of records belong to; None where there is none."""

@@ -11,6 +11,12 @@ Policy = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
 Compression = Literal["zstd", "lz4", "none"]
 """How bodies are compressed; "none" for messages that are not, where others of the node are."""
 
+Guarantee = Literal["at_most_once", "at_least_once"]
+"""What a publisher wants to be sure of."""
+
+ExchangeKind = Literal["direct", "topic", "fanout", "headers"]
+"""What an exchange looks at: a key, a key by a pattern, nothing, or headers."""
+
 Scalar = str | int | float | bool | None
 
 LIMIT_DEFAULT: Final = 1000

@@ -159,10 +159,12 @@ class Transfer:
         """Start a sender."""
         return run(PROGRAM, "file", known, str(self.source), *self.rate)
 
-    async def reached(self, share: float) -> None:
+    async def reached(self, share: float, sending: Child) -> None:
         """Wait until so much of the file has come."""
         async with asyncio.timeout(120):
-            while await asyncio.to_thread(self._came) < share * self.mib * MIB:  # noqa: ASYNC110
+            while await asyncio.to_thread(self._came) < share * self.mib * MIB:
+                if sending.process.returncode is not None:
+                    raise Failed((await sending.ended())[2])
                 await asyncio.sleep(0.005)
 
     def _came(self) -> int:
@@ -224,7 +226,7 @@ async def receiver_ended(transfer: Transfer, how: signal.Signals) -> Figures:
         known = await first.line()
         async with transfer.send(known) as sending:
             back = (await sending.line()).removeprefix("ready ")
-            await transfer.reached(0.5)
+            await transfer.reached(0.5, sending)
             first.process.send_signal(how)
             await first.process.wait()
             async with transfer.receive(back) as second:
@@ -241,7 +243,7 @@ async def sender_killed(transfer: Transfer) -> Figures:
     async with transfer.receive() as receiving:
         known = await receiving.line()
         async with transfer.send(known) as sending:
-            await transfer.reached(0.5)
+            await transfer.reached(0.5, sending)
             sending.process.kill()
             await sending.process.wait()
         async with transfer.send(known) as sending:
@@ -260,7 +262,7 @@ async def connections_cut(transfer: Transfer) -> Figures:
         transfer.send(await receiving.line()) as sending,
     ):
         for share in (0.2, 0.4, 0.6, 0.8):
-            await transfer.reached(share)
+            await transfer.reached(share, sending)
             sending.process.send_signal(signal.SIGUSR1)
             while not (line := await sending.line()).startswith("cut"):
                 pass

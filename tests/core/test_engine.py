@@ -328,14 +328,14 @@ def test_a_turn_costs_no_more_with_a_thousand_peers_known() -> None:
 
     for peer in a.engine._peers:
         if peer.id != b.id:
-            take_events = peer.link.take_events
+            packets = peer.link.packets
 
-            def counted(take_events=take_events):  # type: ignore[no-untyped-def]
+            def counted(now, packets=packets):  # type: ignore[no-untyped-def]
                 nonlocal looked_at
                 looked_at += 1
-                return take_events()
+                return packets(now)
 
-            peer.link.take_events = counted  # type: ignore[method-assign]
+            peer.link.packets = counted  # type: ignore[method-assign]
     ticket = a.post(b, "one")
     world.run_until(lambda: a.finished(ticket))
     assert looked_at == 0

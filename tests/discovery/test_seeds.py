@@ -1,4 +1,5 @@
 from tests.discovery.entropy import FixedEntropy
+from zmesh.deadlines import Agenda
 from zmesh.discovery.seeds import AskSchedule
 from zmesh.ids import NodeId
 from zmesh.options import NodeOptions
@@ -7,7 +8,7 @@ A, B = NodeId(b"a" * 16), NodeId(b"b" * 16)
 
 
 def schedule(place: float = 0.5) -> AskSchedule:
-    return AskSchedule(NodeOptions(), FixedEntropy(place))
+    return AskSchedule(NodeOptions(), FixedEntropy(place), Agenda())
 
 
 def test_without_a_linked_seed_nobody_is_asked() -> None:

@@ -136,6 +136,6 @@ def test_new_incarnation_is_synced_whatever_is_asked_of_commits(place: Path) -> 
         speaking.write(batches(rounds=1)[1][1])  # a watermark: not synced
         disk.cut()
         speaking.close()
-        for path, content in disk.durable.items():
-            Path(path).write_bytes(content)  # nothing else came to the disk
+        for name, content in disk.durable.items():
+            Path(name).write_bytes(content)  # nothing else came to the disk
         disk.close()

@@ -6,7 +6,7 @@ import pytest
 
 from zmesh.discovery.interfaces import Interface
 from zmesh.errors import InvalidOption
-from zmesh.face.listening import Listening, check_interfaces, common_port, plan
+from zmesh.face.listening import Listening, check_interfaces, common_port, plan, replan
 
 LO = Interface("lo", ("127.0.0.1", "::1"))
 ETH = Interface("eth0", ("192.0.2.7", "2001:db8::7", "fe80::7%eth0"))
@@ -56,6 +56,21 @@ def test_everywhere_is_the_wildcard_and_tells_real_addresses() -> None:
     assert plan(["*"], (LAN,), insecure=True).hosts == ("0.0.0.0",)  # noqa: S104
     told = listening.endpoints(("tcp://[::]:5000",), (LO, LAN))
     assert told == ("tcp://127.0.0.1:5000", "tcp://[::1]:5000", "tcp://198.51.100.7:5000")
+
+
+def test_named_interfaces_are_followed_to_their_addresses() -> None:
+    moved = Interface("eth0", ("192.0.2.8",))
+    assert replan(["eth0"], (LO, moved), insecure=True).hosts == ("192.0.2.8",)
+    assert replan(["eth0", "lo"], (LO, moved), insecure=True).hosts == (
+        "127.0.0.1", "::1", "192.0.2.8",
+    )  # fmt: skip
+    assert replan(["192.0.2.7"], (LO, moved), insecure=True).hosts == ()
+    assert replan(["eth0"], (LO,), insecure=True) == Listening(())
+
+
+def test_nobody_is_followed_off_loopback_without_the_word() -> None:
+    grown = Interface("lo", ("127.0.0.1", "127.0.0.2", "192.0.2.9"))
+    assert replan(["lo"], (grown,), insecure=False).hosts == ("127.0.0.1", "127.0.0.2")
 
 
 def test_named_addresses_are_told_as_they_were_bound() -> None:

@@ -144,6 +144,12 @@ def test_failure_with_a_text_nobody_can_send_is_still_told() -> None:
     assert len(text) == 4096
 
 
+def test_failure_of_a_type_with_a_long_name_is_told_in_short() -> None:
+    odd = type("X" * 10_000, (Exception,), {})
+    type_name, text, _ = failure_of(Outgoing(NodeOptions()).failure(odd("why")))
+    assert (type_name, text) == ("X" * 4096, "why")
+
+
 def test_failure_whose_text_cannot_be_told_is_still_told() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:

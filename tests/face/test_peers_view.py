@@ -20,6 +20,7 @@ from zmesh.face.peers_view import (
     Watcher,
 )
 from zmesh.ids import NodeId
+from zmesh.wire.attributes import Scalar
 
 
 def view(
@@ -28,7 +29,7 @@ def view(
     services: tuple[str, ...] = (),
     topics: tuple[str, ...] = (),
     groups: tuple[str, ...] = (),
-    **attributes: str,
+    **attributes: Scalar,
 ) -> PeerView:
     node = NodeId(name.encode().ljust(16, b"-"))
     return PeerView(
@@ -231,6 +232,16 @@ def test_peers_can_be_selected_by_service_group_and_attributes() -> None:
     assert [peer.name for peer in select(where={"room": "kitchen"})] == ["a"]
     assert [peer.name for peer in select(where={"room": "kitchen", "floor": 1})] == []
     assert [peer.name for peer in select(group="cameras", service="resize")] == ["b"]
+
+
+def test_a_boolean_is_no_number_where_attributes_are_compared() -> None:
+    bench = Bench(view("a", heated=True, floor=1), view("b", heated=False, floor=0))
+    select = bench.peers.select
+    assert [peer.name for peer in select(where={"heated": True})] == ["a"]
+    assert [peer.name for peer in select(where={"heated": 1})] == []
+    assert [peer.name for peer in select(where={"floor": 1})] == ["a"]
+    assert [peer.name for peer in select(where={"floor": 1.0})] == ["a"]
+    assert [peer.name for peer in select(where={"floor": False})] == []
 
 
 async def test_waiting_for_a_group_ends_when_there_are_enough() -> None:

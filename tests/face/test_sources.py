@@ -3,6 +3,7 @@
 import asyncio
 import os
 import uuid
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,7 +17,7 @@ from zmesh.face.settings import Settings, settle
 from zmesh.face.sources import Sources
 from zmesh.face.system import SystemEntropy
 from zmesh.ids import NodeId
-from zmesh.options import NodeOptions
+from zmesh.options import DiscoveryOptions, NodeOptions
 
 LO = Interface("lo", ("127.0.0.1",))
 LATER = Interface("lo", ("127.0.0.1", "127.0.0.2"))
@@ -84,6 +85,49 @@ async def test_changed_interfaces_are_told_where_the_node_listens_everywhere() -
     bench.sources._on_change((LATER,))
     assert bench.sources.endpoints == ("tcp://127.0.0.1:5000", "tcp://127.0.0.2:5000")
     assert bench.events[1] == EndpointsChanged(bench.sources.endpoints)
+    await bench.sources.stop()
+
+
+async def test_named_interfaces_are_listened_on_where_they_are_now() -> None:
+    bench = Bench(settings(interfaces=["lo"]))
+    asked: list[tuple[str, ...]] = []
+
+    def listen(hosts: Sequence[str]) -> tuple[str, ...]:
+        asked.append(tuple(hosts))
+        return tuple(f"tcp://{host}:5000" for host in hosts)
+
+    await bench.sources.start(Listening(("127.0.0.1",)), BOUND, (LO,), listen)
+    bench.sources._on_change((LATER,))
+    bench.sources._on_change(())
+    bench.sources._on_change((LO,))
+    both = ("tcp://127.0.0.1:5000", "tcp://127.0.0.2:5000")
+    assert bench.events[1:] == [EndpointsChanged(told) for told in (both, (), BOUND)]
+    assert bench.sources.endpoints == BOUND
+    assert asked == [("127.0.0.1", "127.0.0.2"), (), ("127.0.0.1",)]
+    await bench.sources.stop()
+
+
+async def test_what_could_not_be_listened_on_is_tried_again() -> None:
+    discovery = DiscoveryOptions(interfaces_every=0.01)
+    bench = Bench(settings(interfaces=["lo"], options=NodeOptions(discovery=discovery)))
+    tries = 0
+    is_free = asyncio.Event()
+
+    def listen(hosts: Sequence[str]) -> tuple[str, ...]:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            is_free.set()
+        return tuple(f"tcp://{host}:5000" for host in hosts if tries >= 3 or host != "127.0.0.2")
+
+    await bench.sources.start(Listening(("127.0.0.1",)), BOUND, (LO,), listen)
+    bench.sources._on_change((LATER,))
+    await asyncio.wait_for(is_free.wait(), 5)
+    await asyncio.sleep(0.05)
+    assert tries == 3, "then it is content"
+    both = (*BOUND, "tcp://127.0.0.2:5000")
+    told = [event.endpoints for event in bench.events if isinstance(event, EndpointsChanged)]
+    assert told == [BOUND, BOUND, BOUND, both]
     await bench.sources.stop()
 
 

@@ -35,6 +35,17 @@ def test_one_of_each_line_begins_and_others_pass_those_behind_it() -> None:
     assert begin_all(turns) == []
 
 
+def test_one_begins_at_once_only_where_there_is_room_and_nobody_waits() -> None:
+    turns: Turns[int, str] = Turns(2)
+    assert turns.begin_at_once()
+    assert turns.begin_at_once()
+    assert not turns.begin_at_once()
+    turns.add(1, None)
+    turns.end(None)
+    assert not turns.begin_at_once()  # who waits goes first
+    assert begin_all(turns) == [1]
+
+
 def test_what_is_removed_holds_up_nobody() -> None:
     turns: Turns[int, str] = Turns(1)
     for request, line in enumerate([None, "a", "a", "a"]):

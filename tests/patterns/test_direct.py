@@ -462,7 +462,7 @@ def test_what_comes_back_unsent_goes_before_what_is_posted_in_the_same_turn() ->
         on_packet(path, packet, now)
         if link.session != session and not posted:
             posted.append(Post(b.id, 4, [direct("3")], Ticket()))
-            a.engine._on_event(posted[0])  # as the next event of the same turn
+            a.engine._news.direct.on_post(posted[0])  # as the next event of the same turn
 
     posted: list[Post] = []
     link.on_packet = spy  # type: ignore[method-assign]

@@ -1,16 +1,18 @@
 """Work queues between nodes on a simulated network: late binding, outcomes, keys, failover."""
 
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 
 from tests.engines import Host, World
 from zmesh.actions import Drained, QueueRoomChanged
 from zmesh.errors import UsageError
-from zmesh.events import CloseNode, DrainNode, Pull, Unpull
-from zmesh.message import FailureKind, Outcome
+from zmesh.events import CloseNode, DrainNode, Pull, TimerFired, Unpull
+from zmesh.message import Extras, FailureKind, Kind, Outcome, Record, Tag, Ticket, extra
 from zmesh.options import NodeOptions
+from zmesh.patterns.job_control import Offer, encode
+from zmesh.patterns.job_queue import Job, JobQueue
 
 OPTIONS = NodeOptions(attempts_max=3)
 
@@ -240,6 +242,36 @@ def test_a_stopped_producer_with_grants_holds_up_no_other() -> None:
     ticket = b.push("work", "two")
     world.run(2.0)
     assert ticket.accepted == 1
+
+
+def test_a_producer_that_keeps_its_grants_holds_up_no_other_for_long() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    c.job_outcome = Outcome.ACCEPTED
+    c.pull("work", 1)
+    world.run(1.0)
+    receivers = a.engine._news._receivers
+    receivers[Kind.JOB_CONTROL] = lambda _, source, first, last, __: a.engine._turn.settle(
+        source, first, last, Outcome.ACCEPTED
+    )
+    consumer = a.engine._turn.peers.find(c.id)
+    assert consumer is not None
+    a.engine._turn.submit(consumer, 9, [encode(Offer("work", 1, 0, 0, 5))], Ticket())
+    a.do(TimerFired())
+    world.run(1.0)
+    ticket = b.push("work", "one", "two")
+    world.run(OPTIONS.recall_patience - 0.5)
+    assert ticket.accepted == 0, "it waits for what was recalled"
+    world.run(1.0)
+    assert (ticket.accepted, bodies(c)) == (2, ["one", "two"])
+    [greedy, _] = c.engine.queues.taken._queues["work"].producers.values()
+    assert (greedy.peer.id, greedy.out, greedy.counts) == (a.id, 1, False)
+    # It uses at last what it was granted, and has its share again.
+    a.engine._turn.submit(consumer, 9, [encode(Offer("work", 1, 1, 1, 5))], Ticket())
+    a.do(TimerFired())
+    world.run(1.0)
+    assert greedy.counts
+    assert greedy.out == 1
 
 
 def test_a_grant_used_late_gives_nobody_more_than_the_prefetch() -> None:
@@ -845,3 +877,31 @@ def test_a_consumer_that_drains_gets_nothing_new() -> None:
     world.run(1.0)
     assert ticket.accepted == 20
     assert b.jobs == []
+
+
+@pytest.mark.parametrize("has_ttl", [False, True])
+@pytest.mark.parametrize("attempts", [0, 3])
+@pytest.mark.parametrize(
+    "told",
+    [
+        (),
+        (Tag.KEY, "k"),
+        (Tag.COMPRESSED, (1, 9)),
+        (Tag.ROUTING_KEY, "a.b"),
+        (Tag.HEADERS, b"h", Tag.KEY, "k", Tag.COMPRESSED, (1, 9), Tag.ROUTING_KEY, "a.b"),
+    ],
+)
+def test_a_job_leaves_with_its_tags_ascending(
+    told: Extras, attempts: int, *, has_ttl: bool
+) -> None:
+    record: Record = (6, "work", b"body", told) if told else (6, "work", b"body")
+    job = Job(7, JobQueue("work"), 4, record, Ticket(), 20, 10.0 if has_ttl else None)
+    job.attempts = attempts
+    left = job.on_the_way(5, now=8.0)
+    assert len(left) == 4
+    tags = left[3][::2]
+    assert all(one < other for one, other in pairwise(tags))  # type: ignore[operator]
+    assert len(tags) == len(told) // 2 + 2 + has_ttl + bool(attempts)
+    pairs = list(zip(left[3][::2], left[3][1::2], strict=True))
+    assert all(pair in pairs for pair in zip(told[::2], told[1::2], strict=True))
+    assert extra(left, Tag.TTL_MS) == (2000 if has_ttl else None)

@@ -138,7 +138,7 @@ def assert_bounded(link: Link) -> None:
         assert len(incoming.received.above) <= SMALL.ranges_max
     assert len(session.control_in.early) <= SMALL.control_window
     assert len(session.control_out.items) <= SMALL.control_queued_max + LIMITS.ranges_max
-    assert not link._events
+    assert not link.events
     assert not link._outbox
 
 

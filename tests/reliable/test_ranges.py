@@ -145,6 +145,16 @@ def test_an_empty_set_has_no_first_last_or_pop() -> None:
     assert repr(ranges) == "RangeSet(())"
 
 
+def test_a_watermark_advances_over_what_it_holds_and_never_goes_back() -> None:
+    watermark = Watermark(8)
+    assert watermark.advance(3) == [(1, 3)]
+    assert watermark.advance(3) == []
+    assert watermark.advance(1) == []
+    watermark.add(6, 7)
+    assert watermark.advance(5) == [(4, 5)]
+    assert (watermark.cum, watermark.above.count) == (7, 0)
+
+
 def test_a_fully_held_range_is_all_duplicates() -> None:
     watermark = Watermark(ranges_max=8, cum=5)
     watermark.add(8, 9)

@@ -1,4 +1,5 @@
 from itertools import pairwise
+from math import inf
 
 import pytest
 
@@ -46,8 +47,8 @@ class Bench:
         return self.recovery.bytes_in_flight // SIZE
 
     @property
-    def deadline(self) -> float | None:
-        return self.recovery.deadline
+    def due(self) -> float:
+        return self.recovery.due
 
 
 def lost(pieces: list[Piece]) -> list[int]:
@@ -74,7 +75,7 @@ def test_what_is_acknowledged_is_no_more_under_way() -> None:
     assert bench.under_way == 1
     bench.ack(RTT, 3, cum=3)
     assert bench.under_way == 0
-    assert bench.deadline is None
+    assert bench.due == inf
 
 
 def test_a_packet_counts_as_arrived_when_all_it_carried_did() -> None:
@@ -141,12 +142,12 @@ def test_a_packet_is_lost_nine_eighths_of_a_round_trip_after_it_was_sent() -> No
     bench.send(1.0)
     bench.send(1.0)
     assert bench.ack(1.0 + RTT, 3, 3, cum=1) == []
-    assert bench.deadline == pytest.approx(1.0 + RTT * 9 / 8)
+    assert bench.due == pytest.approx(1.0 + RTT * 9 / 8)
     assert bench.recovery.on_timer(1.112) == ([], False)
     pieces, probe = bench.recovery.on_timer(1.0 + RTT * 9 / 8)
     assert lost(pieces) == [2]
     assert not probe
-    assert bench.deadline is None
+    assert bench.due == inf
 
 
 def test_nothing_is_lost_that_no_later_packet_overtook() -> None:
@@ -160,9 +161,9 @@ def test_an_old_ack_that_comes_late_forgets_no_loss() -> None:
     bench = warm()
     bench.send(1.0, 3)  # 2, 3, 4
     bench.ack(1.1, 4, 3, 4, cum=1)
-    deadline = bench.deadline
+    deadline = bench.due
     assert bench.ack(1.101, 3, 3, cum=1) == []
-    assert bench.deadline == deadline
+    assert bench.due == deadline
     assert lost(bench.recovery.on_timer(1.2)[0]) == [2]
 
 
@@ -185,11 +186,10 @@ def test_a_probe_is_due_one_timeout_after_the_last_packet_and_then_with_back_off
     bench.send(1.2)
     times = []
     for _ in range(4):
-        deadline = bench.deadline
-        assert deadline is not None
-        assert bench.recovery.on_timer(deadline - 0.001) == ([], False)
-        assert bench.recovery.on_timer(deadline) == ([], True)
-        times.append(deadline)
+        due = bench.due
+        assert bench.recovery.on_timer(due - 0.001) == ([], False)
+        assert bench.recovery.on_timer(due) == ([], True)
+        times.append(due)
     assert times[0] == pytest.approx(1.2 + 0.325)
     waits = [later - earlier for earlier, later in pairwise(times)]
     assert waits == pytest.approx([0.65, 1.3, 2.6])
@@ -199,7 +199,7 @@ def test_a_probe_is_due_one_timeout_after_the_last_packet_and_then_with_back_off
 def test_before_the_first_round_trip_a_probe_waits_a_second() -> None:
     bench = Bench()
     bench.send(1.0)
-    assert bench.deadline == 2.0
+    assert bench.due == 2.0
 
 
 def test_an_answer_ends_the_back_off() -> None:
@@ -223,10 +223,10 @@ def test_an_ack_of_nothing_new_does_not_end_it() -> None:
 
 def test_where_nothing_is_under_way_no_timer_runs() -> None:
     bench = warm()
-    assert bench.deadline is None
+    assert bench.due == inf
     bench.send(1.0, 4)
     bench.ack(1.01, 5, 3, 4, 5, cum=1)  # 2 is lost: it goes with a packet of its own
-    assert bench.deadline is None
+    assert bench.due == inf
 
 
 # Links
@@ -238,7 +238,7 @@ def test_a_new_link_starts_at_packet_one_and_knows_no_round_trip() -> None:
     bench.ack(1.1, 4, 4, cum=1)
     bench.recovery.stop()
     assert bench.under_way == 0
-    assert bench.deadline is None
+    assert bench.due == inf
     bench.recovery.start()
     assert bench.recovery.round_trip.smoothed is None
     assert bench.recovery.next_number() == 1

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, extra
 from zmesh.options import KIB, LinkOptions
 from zmesh.reliable.credit import CreditPool
+from zmesh.reliable.fragments import split
 from zmesh.reliable.link_events import (
     Accepted,
     Arrived,
@@ -18,7 +20,7 @@ from zmesh.reliable.link_events import (
     Returned,
     Room,
 )
-from zmesh.reliable.session import Session
+from zmesh.reliable.session import ACKED_TOGETHER, SETTLED_TOGETHER, Session
 from zmesh.wire.frames import Data, Drain, Gap, Interest, LaneState, Settle
 
 OPTIONS = LinkOptions(window_messages=20, fragment_bytes=1000, body_bytes_max=10_000)
@@ -72,7 +74,7 @@ class Side:
     def told(self, kind: type[Arrived]) -> list[Arrived]:
         return [event for event in self.events if isinstance(event, kind)]
 
-    def next_expiry(self) -> float | None:
+    def next_expiry(self) -> float:
         return self.session.expiry
 
     @property
@@ -97,7 +99,7 @@ def bodies(events: Sequence[LinkEvent]) -> list[bytes]:
 def controls(source: Side, target: Side, now: float = 0.0) -> None:
     """Move control records."""
     source.session.gather_gaps()
-    source.session.gather_control()
+    source.session.gather_control(now)
     while source.session.control_out.ready:
         first, items, _ = source.session.control_out.take(10**9, 10**9)
         target.session.on_control(first, items, now)
@@ -211,10 +213,16 @@ def test_room_is_told_once_when_a_full_queue_has_some_again() -> None:
         flow(b, a)
         assert a.rooms == (0 if seq < 2 else 1)
     a.post(numbered(5))
+    assert a.session.room_messages == 0
     flow(a, b)
     b.settle_all()
     flow(b, a)
     assert a.rooms == 2
+    a.post(numbered(5))
+    flow(a, b)
+    b.settle_all()
+    flow(b, a)
+    assert a.rooms == 2  # nobody had found it full
 
 
 def test_bytes_fill_the_queue_as_well() -> None:
@@ -229,6 +237,7 @@ def test_bytes_fill_the_queue_as_well() -> None:
 def test_room_is_told_however_a_full_queue_empties(how: str) -> None:
     a, _ = opened(replace(OPTIONS, queued_messages_max=5))
     ticket = a.post(numbered(5), ttl=1.0)
+    assert a.session.room_messages == 0
     if how == "expires":
         a.session.expire(1.0)
     elif how == "is withdrawn":
@@ -325,6 +334,46 @@ def test_every_outcome_comes_back_with_its_reason_and_delay(outcome: Outcome) ->
         assert a.events == [returned]
 
 
+def test_packets_that_follow_each_other_closely_do_not_all_carry_an_ack() -> None:
+    a, b = opened(LinkOptions())
+    a.post(numbered(1))
+    b.give(*a.take(), now=10.0)
+    assert b.session.is_ack_due(10.0)
+    b.session.take_acks(10.0, None)
+    assert not b.session.is_ack_due(10.0)
+    a.post(numbered(1))
+    b.give(*a.take(), now=10.001)
+    assert not b.session.is_ack_due(10.001)
+    assert b.session.is_ack_due(10.0 + LinkOptions().ack_delay_max / 2)
+
+
+@pytest.mark.parametrize(("count", "size"), [(ACKED_TOGETHER, 1), (2, 16 * 1024)])
+def test_many_records_are_acknowledged_with_the_next_packet(count: int, size: int) -> None:
+    a, b = opened(LinkOptions())
+    b.session.take_acks(10.0, None)
+    a.post([record(b"x" * size)] * count)
+    *frames, last = a.take()
+    b.give(*frames, now=10.001)
+    assert not b.session.is_ack_due(10.001)
+    b.give(last, now=10.001)
+    assert b.session.is_ack_due(10.001)
+    assert not b.session.must_speak(10.001)
+
+
+def test_what_must_be_acknowledged_at_once_waits_for_no_company() -> None:
+    a, b = opened(LinkOptions())
+    a.post(numbered(1))
+    frames = a.take()
+    b.give(*frames, now=10.0)
+    b.session.take_acks(10.0, None)
+    b.give(*frames, now=10.001)  # again
+    assert b.session.must_speak(10.001)
+    assert b.session.is_ack_due(10.001)
+    b.session.take_acks(10.001, None)
+    b.session.tell_all()
+    assert b.session.is_ack_due(10.001)
+
+
 def test_a_lazy_settlement_waits_for_company_another_does_not() -> None:
     a, b = opened()
     a.post(numbered(2))
@@ -332,9 +381,53 @@ def test_a_lazy_settlement_waits_for_company_another_does_not() -> None:
     b.session.take_acks(0.0, None)
     b.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
     assert not b.session.must_speak(5.0)
-    assert b.session.ack_at == 5.0 + OPTIONS.ack_delay_max
+    assert b.session.settle_at == 5.0 + OPTIONS.ack_delay_max
+    b.session.gather_control(5.0)
+    assert not b.session.control_out.ready
     b.session.settle(4, 2, 2, Outcome.ACCEPTED, "", 0.0, lazy=False, now=5.0)
     assert b.session.must_speak(5.0)
+    b.session.gather_control(5.0)
+    assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, 2),))}
+
+
+def test_a_lazy_settlement_waits_no_longer_than_an_ack() -> None:
+    a, b = opened()
+    a.post(numbered(1))
+    b.give(*a.take())
+    b.session.take_acks(0.0, None)
+    b.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+    due = 5.0 + OPTIONS.ack_delay_max
+    assert b.session.must_speak(due)
+    b.session.gather_control(due)
+    assert b.session.control_out.ready
+    assert b.session.settle_at == inf
+
+
+@pytest.mark.parametrize(("count", "size"), [(SETTLED_TOGETHER, 1), (2, 32 * 1024)])
+def test_many_lazy_settlements_go_with_the_next_packet(count: int, size: int) -> None:
+    a, b = opened(LinkOptions())
+    a.post([record(b"x" * size)] * count)
+    b.give(*a.take())
+    b.session.take_acks(0.0, None)
+    for seq in range(1, count + 1):
+        b.session.gather_control(5.0)
+        assert not b.session.control_out.ready
+        b.session.settle(4, seq, seq, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+    assert not b.session.must_speak(5.0)
+    b.session.gather_control(5.0)
+    assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, count),))}
+
+
+def test_the_verdict_on_a_body_that_lacks_a_piece_is_told_in_time() -> None:
+    _, b = opened()
+    first, *_ = split(record(b"x" * 2500), 1000)
+    b.give(Data(4, 1, (first,)), now=1.0)
+    b.session.take_acks(1.0, None)
+    b.session.on_control(1, [Gap(4, ((2, 3, 0),))], 1.0)
+    due = 1.0 + OPTIONS.ack_delay_max
+    assert b.session.settle_at == due
+    b.session.gather_control(due)
+    assert b.session.control_out.items == {1: Settle(4, ((Outcome.EXPIRED, 1, 1),))}
 
 
 def test_what_is_not_open_cannot_be_settled() -> None:
@@ -381,7 +474,7 @@ def test_a_lost_grant_is_repeated_when_all_is_told() -> None:
     flow(a, b)
     b.session.settle(4, 1, 20, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
     b.session.gather_gaps()
-    b.session.gather_control()
+    b.session.gather_control(0.0)
     b.session.take_acks(0.0, ROUND_TRIP)  # lost
     assert a.take() == []
     b.session.tell_all()
@@ -416,7 +509,7 @@ def test_what_expires_before_it_was_sent_comes_back_and_leaves_a_hole() -> None:
     assert not a.events
     a.session.expire(1.0)
     assert a.returned == [(b"0", Outcome.EXPIRED)]
-    assert a.next_expiry() is None
+    assert a.next_expiry() == inf
     assert b.give(*a.take(now=1.0)) == []
     controls(a, b)
     assert bodies(b.events) == [b"1"]
@@ -462,7 +555,7 @@ def test_deadlines_of_what_was_settled_long_before_them_do_not_pile_up() -> None
     assert a.next_expiry() == 3600.0
     a.session.expire(3600.0)
     assert len(a.returned) == 0  # the peer has them
-    assert a.next_expiry() is None
+    assert a.next_expiry() == inf
 
 
 def test_records_expire_each_in_its_time_after_others_were_forgotten() -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,7 +116,7 @@ def test_an_ack_alone_waits_for_its_time_and_is_not_acked_itself() -> None:
     (packet,) = bench.packets(NOW + 0.026)
     assert packet.frames == (Ack(1, 26_000, ((4, 1, ()),), ((4, 1024, 256 * KIB),)),)
     assert bench.recovery.bytes_in_flight == 0
-    assert bench.recovery.deadline is None
+    assert bench.recovery.due == inf
     assert bench.packets(NOW + 99.0) == []
 
 

@@ -7,6 +7,7 @@ them once, and the simulator found them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from math import inf
 from typing import Any
 
 import pytest
@@ -112,7 +113,7 @@ def the_probe_timer_is_never_armed_again(patch: pytest.MonkeyPatch) -> None:
         if not self.probes_unanswered:
             real(self, now)
         else:
-            self._probe_at = None
+            self._probe_at = inf
 
     patch.setattr(Recovery, "_arm", arm)
     patch.setattr("zmesh.reliable.detector.FailureDetector.ping_due", lambda *_: False)
@@ -330,7 +331,7 @@ def gaps_are_not_told(patch: pytest.MonkeyPatch) -> None:
 @bug("link", Rule.LATE)
 def the_sender_forgets_to_expire(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "expire", lambda *_: None)
-    patch.setattr(Session, "expiry", None)
+    patch.setattr(Session, "expiry", inf)
 
 
 @bug("link", Rule.LATE)

@@ -12,12 +12,12 @@ import pytest
 
 from tests.engines import Host, World
 from tests.patterns.gathering import GROUP, Report, fan_out, join
+from tests.simulation.schedule import Schedule
 from zmesh.actions import DeliverGroup, MemberState
 from zmesh.events import SettleDeliveries
 from zmesh.message import FailureKind, Outcome
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.groups import Groups
-from zmesh.testing.network import Weather
 
 SEEDS = 100
 ACTIVE = 20.0  # seconds in which things happen
@@ -72,6 +72,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = Random(f"fan-out {seed}")
         self.world = World(OPTIONS)
+        self.schedule = Schedule(self.world, self.random)
         names = "abcde"[: self.random.randint(3, 5)]
         self.origin, *hosts = self.world.mesh(*names)
         self.members: list[Member] = []
@@ -99,7 +100,9 @@ class Run:
         self._pass(0.2)
         queue, random = self.world.queue, self.random
         begun = queue.now
-        faults = (self._partition, self._partition, self._weather, self._crash, self._crash)
+        faults = (
+            self._partition, self._partition, self._strike, self._strike, self._crash, self._crash,
+        )  # fmt: skip
         for number in range(random.randint(1, 6)):
             at = random.uniform(0.0, ACTIVE)
             queue.after(at, self._fan_out, f"m{number}", begun + END)
@@ -146,13 +149,8 @@ class Run:
             network.cut(*pair)
             self.world.queue.after(seconds, network.heal, *pair)
 
-    def _weather(self) -> None:
-        one, other = self._pair()
-        network, seconds = self.world.network, self.random.uniform(0.5, 8.0)
-        weather = Weather(loss=0.3, duplication=0.1, reordering=0.2)
-        for pair in ((one, other), (other, one)):
-            network.set_weather(*pair, weather)
-            self.world.queue.after(seconds, network.set_weather, *pair, None)
+    def _strike(self) -> None:
+        self.schedule.strike(25.0)
 
     def _crash(self) -> None:
         host = self.random.choice([*self.living.values()])

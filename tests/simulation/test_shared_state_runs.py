@@ -12,6 +12,7 @@ import pytest
 
 from tests.engines import Host, World
 from tests.patterns.test_shared_state import DAY, Sharer
+from tests.simulation.schedule import Schedule
 from zmesh.events import CloseState
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.hybrid_clock import LOGICAL_BITS
@@ -67,6 +68,7 @@ class Run:
         self.random = Random(f"shared {seed}")
         self.world = World(OPTIONS)
         self.world.random.seed(seed)
+        self.schedule = Schedule(self.world, self.random)
         self.names = ["a", "b", "c", "d"][: self.random.randint(2, 4)]
         self.sharers: dict[str, Life] = {}
         self.cuts: set[tuple[str, str]] = set()
@@ -95,7 +97,10 @@ class Run:
         if self.random.random() < 0.4:
             held = (sharer.shown() or {}).get(key)
             if held is not None:
-                self.deleted.append((sharer, key, held))
+                # Two clocks that are wrong alike take all others for wrong, and stamp what they
+                # delete below what those hold.
+                if abs(sharer.skew) <= OPTIONS.shared_drift_max * 1000:
+                    self.deleted.append((sharer, key, held))
                 sharer.delete(key)
         else:
             self.written += 1
@@ -110,7 +115,19 @@ class Run:
 
     def befall(self) -> None:
         fault = self.random.choice(
-            ["cut", "cut", "heal", "kill", "start", "storm", "calm", "clock", "reset", "reopen"]
+            [
+                "cut",
+                "cut",
+                "heal",
+                "kill",
+                "start",
+                "storm",
+                "calm",
+                "clock",
+                "reset",
+                "reopen",
+                "strike",
+            ]
         )
         one, other = self.random.sample(self.names, 2)
         first, second = self.sharers[one], self.sharers[other]
@@ -125,6 +142,8 @@ class Run:
                 first.host.kill()
             case "start" if not first.host.alive:
                 self.start(one)
+            case "strike":
+                self.schedule.strike(5.0)
             case "storm" | "calm":
                 weather = STORM if fault == "storm" else None
                 network.set_weather(first.host.index, second.host.index, weather)

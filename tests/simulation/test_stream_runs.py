@@ -13,6 +13,7 @@ import pytest
 
 from tests.engines import Host, World
 from tests.patterns.streaming import Application, Stream
+from tests.simulation.schedule import Schedule
 from zmesh.actions import CallFailure
 from zmesh.message import size_of
 from zmesh.options import NodeOptions
@@ -52,6 +53,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.world = World(OPTIONS)
+        self.faults = Schedule(self.world, self.random)
         self.hosts: list[Host] = self.world.mesh("reader", "one", "two")
         self.reader = Application(self.hosts[0], takes=False)
         self.providers = [Application(host, takes=False) for host in self.hosts[1:]]
@@ -100,13 +102,13 @@ class Run:
         random = self.random
         one, other = random.sample(range(3), 2)
         network = self.world.network
-        match random.randrange(6):
+        match random.randrange(7):
             case 0:
                 network.set_weather(one, other, Weather(loss=0.2, duplication=0.1))
             case 1:
                 network.set_weather(one, other, Weather(reordering=0.3, jitter=0.05))
-            case 2:
-                network.reset(one, other)
+            case 2 | 6:
+                self.faults.strike(30.0)
             case 3:
                 self._cut(one, other, random.uniform(1.0, 40.0))
             case 4:

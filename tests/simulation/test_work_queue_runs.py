@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from tests.engines import Host, World, body, job
+from tests.simulation.schedule import Schedule
 from zmesh.actions import Action, DeliverJobs, GiveBackJobs, TicketsDone
 from zmesh.events import Pull, Push, SettleDeliveries, Source, Unpull
 from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
@@ -147,6 +148,7 @@ class Run:
         self.random = Random(f"work {seed}")
         self.world = World(OPTIONS)
         self.world.random.seed(seed)
+        self.schedule = Schedule(self.world, self.random)
         self.step = 0
         self.jobs: dict[str, Job] = {}
         self.last_of_key: dict[tuple[Host, str], Job] = {}
@@ -189,6 +191,7 @@ class Run:
             queue.after(random.uniform(0.0, ACTIVE), self._push)
         faults = [
             self._cut, self._cut, self._weather, self._reset, self._kill, self._kill, self._pause,
+            self._strike, self._strike,
         ]  # fmt: skip
         for _ in range(random.randint(0, 6)):
             queue.after(random.uniform(0.0, ACTIVE), random.choice(faults))
@@ -285,6 +288,10 @@ class Run:
     def _weather(self) -> None:
         one, other = self._pair()
         self.world.network.set_weather(one.index, other.index, STORM)
+
+    def _strike(self) -> None:
+        self.was_parted = True
+        self.schedule.strike(9.0)
 
     def _reset(self) -> None:
         one, other = self._pair()
@@ -403,7 +410,7 @@ def test_every_job_ends_once_and_in_order(block: int) -> None:
 
 
 def test_the_runs_are_not_idle() -> None:
-    runs = [run(seed) for seed in range(1000, 1020)]
+    runs = [run(seed) for seed in range(1000, 1030)]
     ended = [one for through in runs for one in through.jobs.values() if one.ended is not None]
     kinds = Counter(failure.kind for one in ended for failure in one.ticket.failures)
     accepted = sum(one.ticket.accepted for one in ended)
@@ -411,4 +418,6 @@ def test_the_runs_are_not_idle() -> None:
         FailureKind.REJECTED, FailureKind.EXPIRED, FailureKind.DEAD_LETTERED,
     }  # fmt: skip
     assert accepted > 200
-    assert sum(through.uncertain for through in runs) > 0
+    living = [host for each in runs for host in each.world.hosts.values() if host.alive]
+    uncertain = sum(through.uncertain for through in runs)
+    assert uncertain + sum(host.engine.statistics().jobs_uncertain for host in living) > 0

@@ -6,7 +6,14 @@ import pytest
 from tests.transport.conftest import DialRaw, MakePeer
 from tests.transport.peer import Peer, options, unused_endpoint
 from zmesh.errors import InvalidOption
-from zmesh.events import InboundClosed, PathCause, PathFull, PathWritable, ProbeAnswered
+from zmesh.events import (
+    InboundClosed,
+    PathCause,
+    PathFull,
+    PathUp,
+    PathWritable,
+    ProbeAnswered,
+)
 from zmesh.ids import Path
 from zmesh.options import WireLimits
 
@@ -33,6 +40,59 @@ async def test_listens_on_the_port_it_is_given(peer: MakePeer) -> None:
     endpoint = unused_endpoint()
     bob = peer(port=int(endpoint.rpartition(":")[2]))
     assert bob.endpoints == (endpoint,)
+
+
+async def refused(dialing: Peer, endpoint: str) -> None:
+    """Wait until nobody listens there any more: libzmq unbinds in a thread of its own."""
+    async with asyncio.timeout(5):
+        for path in range(100, 1000):
+            dialing.dial(path, endpoint)
+            if await dialing.down(path) is PathCause.REFUSED:
+                return
+
+
+async def test_listens_on_other_hosts_when_told_and_keeps_those_that_stay(peer: MakePeer) -> None:
+    bob = peer(hosts=["127.0.0.1", "127.0.0.2"], port=int(unused_endpoint().rpartition(":")[2]))
+    first, second = bob.endpoints
+    stays, goes, comes = peer(), peer(), peer()
+    inbound = await stays.linked(bob)
+    goes.dial(1, second)
+    await goes.next(PathUp)
+    port = first.rpartition(":")[2]
+    third = f"tcp://127.0.0.3:{port}"
+    assert bob.transport.listen(["127.0.0.1", "127.0.0.3"]) == (first, third)
+    await goes.down(1)
+    await bob.next(InboundClosed)
+    comes.dial(1, third)
+    await comes.next(PathUp)
+    await refused(comes, second)
+    bob.send(inbound, [b"still here"])
+    assert await stays.packets(1) == [(1, [b"still here"])]
+
+
+async def test_host_that_cannot_be_listened_on_is_told_and_tried_again(peer: MakePeer) -> None:
+    bob = peer()
+    port = bob.endpoint.rpartition(":")[2]
+    with socket.create_server(("127.0.0.2", int(port))):
+        assert bob.transport.listen(["127.0.0.1", "127.0.0.2"]) == (bob.endpoint,)
+    [trace] = bob.traces
+    assert trace.name == "listening_failed"
+    assert trace.fields["endpoint"] == f"tcp://127.0.0.2:{port}"
+    both = (bob.endpoint, f"tcp://127.0.0.2:{port}")
+    assert bob.transport.listen(["127.0.0.1", "127.0.0.2"]) == both
+
+
+async def test_nowhere_is_a_place_to_listen_that_others_can_be_dialed_from(peer: MakePeer) -> None:
+    alice, bob = peer(), peer()
+    there = bob.endpoint
+    assert bob.transport.listen([]) == ()
+    await refused(alice, there)
+    bob.dial(1, alice.endpoint)
+    await bob.next(PathUp)
+    assert bob.transport.listen(["127.0.0.1"]) == (there,)
+    alice.dial(1000, there)
+    while (await alice.next(PathUp)).path != 1000:
+        pass
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nonsense", "::2"])

@@ -185,6 +185,9 @@ def data_packets() -> dict[str, Packet]:
         "extras of publications": with_extras(
             Tag.TYPE, "reading", Tag.KEPT, 0, Tag.RETAINED, 3, Tag.MISSED, (3, 1, 4, 70000)
         ),
+        "a job of an exchange": data(
+            (0x16, "invoices", b"\x07", (int(Tag.ROUTING_KEY), "order.eu.paid"))
+        ),
         "a stream is opened, written and ended": data(
             (10, "tail", b"x.log", (int(Tag.STREAM), (1, 0, 2, 1024, 1048576))),
             (9, "", b"a line", (int(Tag.STREAM), (1, 1))),

@@ -5,8 +5,8 @@ packets; acknowledgements, settlements and data share them. Its cost grows with 
 not with the peers known. `deadline` says when the next turn is due without any event.
 """
 
-from collections.abc import Iterable
-from typing import assert_never
+from collections.abc import Callable, Iterable
+from typing import Any, assert_never
 
 from zmesh.actions import Action, Drained, HangUp, PeerView
 from zmesh.core.defects import Defects
@@ -17,7 +17,6 @@ from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers, RemotePeer
 from zmesh.core.residents import Residents
 from zmesh.core.turn import Turn
-from zmesh.deadlines import earliest
 from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
 from zmesh.errors import PeerUnknown, UsageError
@@ -110,7 +109,7 @@ class Engine:
         self._peers.local.decompresses = frozenset(local.decompresses)
         self._turn = Turn(self._peers, options.link, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
-        self._membership = Membership(local.node, options, entropy)
+        self._membership = Membership(local.node, options, entropy, self._turn.agenda)
         self._news = LinkNews(
             options, self._turn, entropy, self._membership, self._defects, self._reach
         )
@@ -118,7 +117,16 @@ class Engine:
         self._introductions = Introductions(
             local, options, self._turn, self._membership, self._defects, self._residents.admit
         )
-        self._deadline: float | None = None
+        self._frequent: dict[type[Event], Callable[[Any], None]] = {  # found without a search
+            PacketsReceived: self._on_packets,
+            SettleDeliveries: self._on_settled,
+            Reply: self._news.serving.on_reply,
+            Call: self._news.calls.on_call,
+            Post: self._news.direct.on_post,
+            Publish: self._news.publish_subscribe.on_publish,
+            Push: self._news.queues.on_command,
+        }
+        self.deadline: float | None = None  # when `handle` is due, whatever happens
         self._drain_until: float | None = None
         self._drained = False
         self._closed = False
@@ -134,29 +142,20 @@ class Engine:
         for event in events:
             if self._closed:
                 break
-            self._on_event(event)
+            on_event = self._frequent.get(type(event))
+            if on_event is not None:
+                on_event(event)
+            else:
+                self._on_event(event)
         if not self._closed:
-            if self._deadline is not None and self._deadline <= now:
+            if self.deadline is not None and self.deadline <= now:
                 self._do_what_is_due()
                 self._turn.agenda.put_off(now)
             self._settle_down()
             if self._drain_until is not None:
                 self._check_drained()
-        self._deadline = None if self._closed else self._next_deadline()
+        self.deadline = None if self._closed else self._turn.agenda.next
         return self._turn.end()
-
-    @property
-    def deadline(self) -> float | None:
-        """When `handle` is due, whatever happens; None: when something does."""
-        return self._deadline
-
-    def _next_deadline(self) -> float | None:
-        return earliest(
-            self._turn.agenda.next,
-            self._membership.deadline,
-            self._introductions.deadline,
-            self._drain_until,
-        )
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
@@ -177,20 +176,16 @@ class Engine:
 
     def _settle_down(self) -> None:
         """Pass events and orders on until all is quiet; then let links write their packets."""
-        turn, residents, news = self._turn, self._residents, self._news
+        turn, residents = self._turn, self._residents
         unsent: dict[Peer, None] = {}
         while True:
             while turn.touched:
                 touched, turn.touched = turn.touched, {}
-                unsent.update(touched)
-                for peer in touched:
-                    residents.take_events(peer)
-            news.publish_subscribe.flush()
-            news.shared_state.flush()
-            news.interest.flush()
-            news.redelivery.flush()
-            news.queues.flush()
-            self._perform_orders()
+                unsent |= touched
+                residents.take_events_of(touched)
+            self._news.flush()
+            if self._membership.orders:
+                self._perform_orders()
             if turn.touched:
                 continue
             batch, unsent = unsent, {}
@@ -198,7 +193,8 @@ class Engine:
             for peer in batch:
                 if isinstance(peer, RemotePeer):
                     has_news |= residents.write(peer)
-                turn.tell_of_room(peer)
+                if peer.is_full:
+                    turn.tell_of_room(peer)
             if not (has_news or turn.touched):
                 return
 
@@ -209,36 +205,30 @@ class Engine:
             if isinstance(order, HangUp):
                 self._introductions.on_hung_up(order.path)
 
-    # Events, the frequent ones first
+    # Events
 
-    def _on_event(self, event: Event) -> None:  # noqa: C901  # one case a kind of event
+    def _on_packets(self, received: PacketsReceived) -> None:
+        for path, parts in received.packets:
+            self._introductions.on_parts(path, parts)
+
+    def _on_settled(self, settled: SettleDeliveries) -> None:
         news = self._news
+        news.serving.on_settled(settled)
+        news.queues.taken.on_settled(settled)
+        news.gatherings.groups.on_settled(settled)
+        self._turn.settle(
+            settled.source,
+            settled.first_seq,
+            settled.last_seq,
+            settled.outcome,
+            settled.reason,
+            settled.delay,
+        )
+
+    def _on_event(self, event: Event) -> None:
         match event:
-            case PacketsReceived(packets):
-                for path, parts in packets:
-                    self._introductions.on_parts(path, parts)
-            case SettleDeliveries():
-                news.serving.on_settled(event)
-                news.queues.taken.on_settled(event)
-                news.gatherings.groups.on_settled(event)
-                self._turn.settle(
-                    event.source,
-                    event.first_seq,
-                    event.last_seq,
-                    event.outcome,
-                    event.reason,
-                    event.delay,
-                )
-            case Reply():
-                news.serving.on_reply(event)
-            case Call():
-                news.calls.on_call(event)
-            case Post():
-                news.direct.on_post(event)
-            case Publish():
-                news.publish_subscribe.on_publish(event)
-            case Push() | Pull() | Unpull():
-                news.queues.on_command(event)
+            case Pull() | Unpull():
+                self._news.queues.on_command(event)
             case (
                 CancelCall() | Serve() | Withdraw() | Subscribe() | Unsubscribe() | OpenInbox()
                 | DrainNode() | CloseNode()
@@ -252,6 +242,11 @@ class Engine:
                 | BeginStream() | RefuseStream()
             ):  # fmt: skip
                 self._on_pattern_command(event)
+            case (
+                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
+                | Push()
+            ):  # fmt: skip
+                raise AssertionError("these are taken before")
             case _:
                 self._on_news(event)
 
@@ -378,6 +373,7 @@ class Engine:
 
     def _drain(self, deadline: float) -> None:
         self._drain_until = deadline
+        self._turn.agenda.look_at(deadline)
         self._news.draining = True
         self._news.direct.on_drain()
         for peer in self._peers:

@@ -36,6 +36,8 @@ from zmesh.wire.frames import (
 _ANSWERED = {"version": ErrorCode.UNSUPPORTED_VERSION, "unknown frame": ErrorCode.UNKNOWN_FRAME}
 """Kinds of broken packets that are answered; the others are dropped."""
 
+_BEFORE_A_LINK = frozenset((Who, Iam, Hello))
+
 _TEXT_MAX = 200
 
 _TEXT_OVERHEAD = 32
@@ -86,20 +88,25 @@ class Introductions:
         except ProtocolError as error:
             self._on_broken(path, error)
             return
-        frame = packet.frames[0]
-        if type(frame) is Who:
-            self._on_who(path, frame)
-        elif type(frame) is Iam:
-            self._on_iam(path, frame)
+        frame, turn = packet.frames[0], self._turn
+        if type(frame) in _BEFORE_A_LINK and not self._may_pass(path, packet.link, frame):
+            return
+        peer = turn.peers.on_path(path)
+        if peer is None:
+            self._on_unknown(path, packet.link, frame)
         else:
-            if type(frame) is Hello and not self._on_hello(path, packet.link, frame):
-                return
-            peer = self._turn.peers.on_path(path)
-            if peer is None:
-                self._on_unknown(path, packet.link, frame)
-            else:
-                peer.link.on_packet(path, packet, self._turn.now)
-                self._turn.touched[peer] = None
+            peer.link.on_packet(path, packet, turn.now)
+            turn.touched[peer] = None
+
+    def _may_pass(self, path: Path, link: LinkId, frame: Frame) -> bool:
+        """Take what is said before a link; return whether it goes to a peer's link as well."""
+        if isinstance(frame, Hello):
+            return self._on_hello(path, link, frame)
+        if isinstance(frame, Who):
+            self._on_who(path, frame)
+        elif isinstance(frame, Iam):
+            self._on_iam(path, frame)
+        return False
 
     def _on_broken(self, path: Path, error: ProtocolError) -> None:
         self._defects.note(self._whose(path), error.kind, error.detail)
@@ -275,6 +282,7 @@ class Introductions:
         self._doubts = 2
         if self._doubt_at is None:
             self._doubt_at = max(self._turn.now, self._calm_until)
+            self._turn.agenda.look_at(self._doubt_at)
         self.on_timer()
 
     @property
@@ -294,7 +302,10 @@ class Introductions:
         pause = max(_DOUBT_INTERVAL_S, len(inbound) / self._options.doubts_per_second)
         self._calm_until = now + pause
         self._doubts -= 1
-        self._doubt_at = self._calm_until if self._doubts else None
+        self._doubt_at = None
+        if self._doubts:
+            self._doubt_at = self._calm_until
+            self._turn.agenda.look_at(self._doubt_at)
 
     def ask(self, peer: RemotePeer) -> None:
         """Ask a linked peer who it is, and whom it knows."""

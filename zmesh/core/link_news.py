@@ -1,7 +1,8 @@
 """What links tell, brought to the patterns and to the application."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import assert_never
 
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
@@ -20,17 +21,21 @@ from zmesh.message import (
     Outcome,
     Record,
     Tag,
+    Ticket,
     without_extra,
 )
 from zmesh.options import NodeOptions
 from zmesh.patterns.direct import Direct
+from zmesh.patterns.fan_out import FanOutTicket
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
+from zmesh.patterns.job_queue import Attempt
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.request_reply import RequestReply
-from zmesh.patterns.serving import Serving
+from zmesh.patterns.serving import ReplyTicket, Serving
+from zmesh.patterns.shared_parts import AnswerTicket, DeltaTicket
 from zmesh.patterns.shared_state import SharedState
 from zmesh.patterns.streams import Streams
 from zmesh.reliable.link_events import (
@@ -54,6 +59,8 @@ from zmesh.reliable.link_events import (
 from zmesh.wire.compression import flaw_of
 from zmesh.wire.frames import Drain, Interest
 
+_HEAD = itemgetter(0)
+
 _FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED)
 """Ends after which nothing waits for the peer any longer."""
 
@@ -76,6 +83,9 @@ _GONE = {
 
 _Receiver = Callable[[Peer, Source, int, int, list[Record]], None]
 """Takes consecutive records of one kind from a peer, with their first and last number."""
+
+_Acceptor = Callable[[Peer, Sequence[Ticket]], None]
+"""Takes note of tickets of which a peer accepted something."""
 
 
 class LinkNews:
@@ -107,6 +117,18 @@ class LinkNews:
         self.queues = Queues(turn, self.interest, options, self.redelivery)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
+        # Of all that is flushed, the containers themselves: a turn looks at them without a call.
+        self._gathered = (
+            *self.publish_subscribe.gathered, *self.shared_state.gathered,
+            *self.interest.gathered, *self.redelivery.gathered, *self.queues.gathered,
+        )  # fmt: skip
+        self._acceptors: dict[type[Ticket], _Acceptor] = {
+            ReplyTicket: self.serving.on_accepted,
+            FanOutTicket: self.gatherings.on_accepted,
+            Attempt: self.queues.pushed.on_accepted,
+            DeltaTicket: self.shared_state.on_accepted,
+            AnswerTicket: self.shared_state.on_accepted,
+        }
         self._receivers: dict[int, _Receiver] = {
             Kind.DIRECT: self.direct.on_records,
             Kind.PUBLICATION: self.publish_subscribe.on_records,
@@ -128,6 +150,15 @@ class LinkNews:
         """How many bodies were made plain again, for peers that cannot decompress."""
         return self._turn.decompressed
 
+    def flush(self) -> None:
+        """Let patterns pass on what they gathered in this turn, if any did."""
+        if any(self._gathered):
+            self.publish_subscribe.flush()
+            self.shared_state.flush()
+            self.interest.flush()
+            self.redelivery.flush()
+            self.queues.flush()
+
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
         match event:
@@ -135,10 +166,10 @@ class LinkNews:
                 self._on_arrived(peer, event)
             case Accepted(tickets):
                 self._turn.note_accepted(tickets)
-                self.serving.on_accepted(peer, tickets)
-                self.gatherings.on_accepted(tickets)
-                self.queues.pushed.on_accepted(peer, tickets)
-                self.shared_state.on_accepted(peer, tickets)
+                for ticket in tickets:
+                    on_accepted = self._acceptors.get(type(ticket))
+                    if on_accepted is not None:
+                        on_accepted(peer, (ticket,))
             case Returned():
                 self._on_returned(peer, event)
             case Room():
@@ -189,10 +220,15 @@ class LinkNews:
         # Not the carrier's: its session may have ended since, and another have begun.
         session = peer.session
         assert session is not None, "nothing arrives outside a session"  # noqa: S101
-        source = Source(peer.id, session, event.lane)
+        source = peer.sources.get(event.lane)
+        if source is None or source.session != session:
+            source = peer.sources[event.lane] = Source(peer.id, session, event.lane)
         first, last, records = event.first_seq, event.last_seq, event.records
         peer.open_in += last - first + 1
-        heads = {record[0] for record in records}
+        if len(records) == 1 and records[0][0] < COMPRESSED:  # as in requests and replies
+            self._on_run(records[0][0] & 15, peer, source, first, last, records)
+            return
+        heads = set(map(_HEAD, records))
         if max(heads) >= COMPRESSED:
             self._on_compressed(peer, source, first, last, records)
         elif len(heads) == 1:

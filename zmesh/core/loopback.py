@@ -25,7 +25,7 @@ class Loopback:
         self._numbers = count(1)  # shared by all lanes: contiguity is a matter of wires
         self._queued_bytes = 0
         self._was_full = False
-        self._events: list[LinkEvent] = []
+        self.events: list[LinkEvent] = []
 
     @property
     def session(self) -> SessionId | None:
@@ -74,7 +74,7 @@ class Loopback:
             first = first or last
             self._open[lane, last] = (record, ticket)
             self._queued_bytes += size_of(record)
-        self._events.append(Arrived(lane, first, last, list(records)))
+        self.events.append(Arrived(lane, first, last, list(records)))
         self._was_full = self._was_full or self.room_messages <= 0
         return first, last
 
@@ -107,14 +107,14 @@ class Loopback:
                 ticket.accepted += 1
                 accepted.append(ticket)
             else:
-                self._events.append(
+                self.events.append(
                     Returned(record, ticket, lane, outcome, reason, delay, transmitted=True)
                 )
         if accepted:
-            self._events.append(Accepted(accepted))
+            self.events.append(Accepted(accepted))
         if self._was_full and self.room_messages > 0:
             self._was_full = False
-            self._events.append(Room())
+            self.events.append(Room())
         return settled
 
     def withdraw(self, ticket: Ticket) -> bool:  # noqa: ARG002
@@ -123,7 +123,7 @@ class Loopback:
 
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def close(self) -> list[tuple[Record, Ticket]]:

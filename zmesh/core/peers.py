@@ -1,9 +1,11 @@
 """The peers a node knows: by id, by name, by path, and what patterns need to know of each."""
 
 from collections.abc import Iterator
+from math import inf
 
 from zmesh.actions import PeerState, PeerView
 from zmesh.errors import AmbiguousPeer, PeerUnknown
+from zmesh.events import Source
 from zmesh.ids import NODE_ID_BYTES, NodeId, Path, SessionId, short
 from zmesh.message import InterestKind, Ticket
 from zmesh.options import NodeOptions
@@ -19,6 +21,12 @@ _STATES = {liveness: PeerState(liveness.value) for liveness in Liveness}
 
 class InternalTicket(Ticket):
     """The ticket of records a pattern sends on its own account: no caller hears of it."""
+
+    __slots__ = ()
+
+
+class OnceTicket(InternalTicket):
+    """The ticket of records that are sent at most once: none comes again, whatever it met."""
 
     __slots__ = ()
 
@@ -39,6 +47,7 @@ class Peer:
             kind: {} for kind in InterestKind
         }
         self.selected: dict[str, int] = {}  # patterns it wants some of, with their subscriptions
+        self.sources: dict[int, Source] = {}  # of what comes from it, by lane
         self.calls = 0  # our calls it has not answered
         self.open_in = 0  # numbers delivered from it and not yet settled
         self.stale_in = 0  # the same of sessions that are over
@@ -118,6 +127,9 @@ class RemotePeer(Peer):
         self.announced = False  # it has been told in this session what this node is interested in
         self.paths: dict[Path, None] = {}
         self.supplanted: dict[str, None] = {}  # endpoints of it where another node answered since
+        self.is_missed = False  # not present, and how long we have patience is settled
+        self.is_forgotten = False  # no longer in the table
+        self.look_at = inf  # when its link is looked at; early, where that has changed its mind
         self.elsewhere = False  # listens on the loopback of another machine: probes find our own
 
     @property
@@ -291,6 +303,8 @@ class Peers:
         if isinstance(to, bytes):
             return self._resolve_id(to)
         named = list(self._by_name.get(to, {}).values())
+        if len(named) == 1 and named[0].present and to != self.local.name:  # as mostly
+            return named[0].id
         if to == self.local.name:
             found = [self.local.id, *(peer.id for peer in named if peer.present)]
         else:

@@ -1,6 +1,8 @@
 """The peers' links: made when a peer is met, looked at when due, given up when it stays away."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from math import inf
 
 from zmesh.actions import SendPackets
 from zmesh.core.link_news import LinkNews
@@ -42,6 +44,8 @@ class Residents:
         self._patience: Deadlines[NodeId] = Deadlines(
             turn.agenda
         )  # with peers that are not present
+        self._limits = options.wire
+        self._inline_bytes_max = options.link.inline_bytes_max
         self._endpoints: tuple[str, ...] = ()
 
     def on_endpoints(self, endpoints: tuple[str, ...]) -> None:
@@ -78,6 +82,7 @@ class Residents:
     def _forget(self, peer: RemotePeer) -> None:
         self.end(peer, SessionEnd.LINGER_OVER, ByeCode.CLOSED)
         self._peers.remove(peer)
+        peer.is_forgotten = True
         if peer.incarnation:  # what was heard of one that was here says nothing of its return
             self._peers.hints.forget(peer.id)
         self._timers.discard(peer.id)
@@ -105,11 +110,15 @@ class Residents:
         for node in self._timers.due(now):
             peer = self._peers.get(node)
             if peer is not None:
+                peer.look_at = inf
                 peer.link.on_timer(now)
                 touched[peer] = None
         for node in self._patience.due(now):
             peer = self._peers.get(node)
-            if peer is None or peer.present:
+            if peer is None:
+                continue
+            peer.is_missed = False
+            if peer.present:
                 continue
             if peer.link.session is None:
                 self._forget(peer)
@@ -123,27 +132,44 @@ class Residents:
             self._news.on_event(peer, event)
         return bool(events)
 
+    def take_events_of(self, peers: Iterable[Peer]) -> None:
+        """Do so for all of these."""
+        for peer in peers:
+            if peer.carrier.events:
+                self.take_events(peer)
+
     def write(self, peer: RemotePeer) -> bool:
         """Send what a link has to send, and note when it wants to be looked at again.
 
         Returns whether there were news: a link may be given up over what it should have sent.
         """
-        if self._peers.get(peer.id) is not peer:
-            return False  # forgotten meanwhile
+        if peer.is_forgotten:
+            return False
+        link = peer.link
         self._send(peer)
-        has_news = self.take_events(peer)
-        self._timers.hasten(peer.id, peer.link.deadline)
-        if peer.present:
-            self._patience.discard(peer.id)
-        elif peer.id not in self._patience:
-            self._patience.set(peer.id, self._turn.now + self._options.link.session_linger)
+        has_news = bool(link.events) and self.take_events(peer)
+        due = link.due_by(peer.look_at)
+        if due < peer.look_at:  # what is put off again and again is looked at early, rather
+            peer.look_at = due
+            self._timers.set(peer.id, due)
+        if peer.present is peer.is_missed:
+            self._miss(peer)
         return has_news
 
+    def _miss(self, peer: RemotePeer) -> None:
+        """Begin to have patience with a peer that is not there, or end it: it is."""
+        peer.is_missed = not peer.present
+        patience = self._options.link.session_linger
+        self._patience.set(peer.id, self._turn.now + patience if peer.is_missed else None)
+
     def _send(self, peer: RemotePeer) -> None:
+        packets = peer.link.packets(self._turn.now)
+        if not packets:
+            return
         actions = self._turn.actions
-        for path, packet in peer.link.packets(self._turn.now):
+        for path, packet in packets:
             try:
-                parts = self._encode(packet)
+                parts = encode(packet, self._limits, self._inline_bytes_max)
             except ProtocolError as error:
                 parts = self._encode_some(peer, packet, error)
             if not parts:
@@ -155,7 +181,7 @@ class Residents:
                 actions.append(SendPackets(path, [parts]))
 
     def _encode(self, packet: Packet) -> Parts:
-        return encode(packet, self._options.wire, self._options.link.inline_bytes_max)
+        return encode(packet, self._limits, self._inline_bytes_max)
 
     def _encode_some(self, peer: RemotePeer, packet: Packet, error: ProtocolError) -> Parts:
         """Return the parts of what can be sent of a packet; none where that is nothing.

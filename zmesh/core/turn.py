@@ -207,7 +207,8 @@ class Turn:
         """Report those of the tickets that are done now, unless a pattern's own."""
         done = self._done
         for ticket in tickets:
-            if ticket.done and not isinstance(ticket, InternalTicket):
+            is_done = ticket.accepted + len(ticket.failures) >= ticket.expected
+            if is_done and not isinstance(ticket, InternalTicket):
                 done[ticket] = None
 
     def fail(self, ticket: Ticket, failure: Failure) -> None:

@@ -24,7 +24,7 @@ from enum import Enum
 from math import inf
 
 from zmesh.actions import Dial, HangUp
-from zmesh.deadlines import Deadlines
+from zmesh.deadlines import Agenda, Deadlines, earliest
 from zmesh.discovery.candidates import (
     ITSELF,
     MDNS,
@@ -85,19 +85,27 @@ class Membership:
         local_id: this node, which is never dialed.
         options: bounds and times; see `NodeOptions`.
         entropy: for jitter; the same entropy and calls give the same dials.
+        agenda: told when to look at `deadline`, for who does not ask after each call.
     """
 
-    def __init__(self, local_id: NodeId, options: NodeOptions, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        local_id: NodeId,
+        options: NodeOptions,
+        entropy: Entropy,
+        agenda: Agenda | None = None,
+    ) -> None:
+        agenda = agenda or Agenda()
         self._local_id = local_id
         self._options = options
         self._entropy = entropy
         self._table = CandidateTable(options.candidates_max, options.wire.endpoints_max)
         self._pursuits: dict[int, Pursuit] = {}  # by the candidate's serial
         self._paths: dict[int, Pursuit] = {}
-        self._agenda: Deadlines[int] = Deadlines()
+        self._times: Deadlines[int] = Deadlines(agenda)
         self._queue = DialQueue()
-        self._asks = AskSchedule(options, entropy)
-        self._orders: list[Dial | HangUp] = []
+        self._asks = AskSchedule(options, entropy, agenda)
+        self.orders: list[Dial | HangUp] = []  # to be had by `take_dials`
         self._here: tuple[str, ...] = ()  # our addresses
         self._own: dict[str, None] = {}  # our endpoints, told and found out
         self._confined = True  # to this machine
@@ -235,12 +243,11 @@ class Membership:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due, in seconds; None: when something changes."""
-        times = (self._agenda.next, self._asks.deadline)
-        return min((time for time in times if time is not None), default=None)
+        return earliest(self._times.next, self._asks.deadline)
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""
-        for serial in self._agenda.due(now):
+        for serial in self._times.due(now):
             pursuit = self._pursuits.get(serial)
             if pursuit is not None:
                 self._settle(pursuit, now)
@@ -248,7 +255,7 @@ class Membership:
 
     def take_dials(self) -> list[Dial | HangUp]:
         """Return the orders for the transport since the last call, to be performed in order."""
-        orders, self._orders = self._orders, []
+        orders, self.orders = self.orders, []
         return orders
 
     def take_asks(self, now: float) -> list[NodeId]:
@@ -346,7 +353,7 @@ class Membership:
     ) -> Verdict:
         attempt = pursuit.attempts[path]
         if path == pursuit.winner:  # was somebody else a moment ago
-            self._orders.append(HangUp(path))
+            self.orders.append(HangUp(path))
             self._fail(pursuit, path, PathCause.CLOSED, now)
             self._settle(pursuit, now)
             return Verdict.WRONG_NODE
@@ -396,7 +403,7 @@ class Membership:
         """Bring a pursuit up to the time, and note when to look at it again."""
         for path, attempt in list(pursuit.attempts.items()):
             if attempt.deadline <= now:
-                self._orders.append(HangUp(path))
+                self.orders.append(HangUp(path))
                 self._fail(pursuit, path, PathCause.UNREACHABLE, now)
         if pursuit.is_over:
             self._round_failed(pursuit, now)
@@ -412,7 +419,7 @@ class Membership:
                 pursuit.begin(endpoints, now)
         if pursuit.phase is Phase.DIALING and pursuit.untried and pursuit.next_dial <= now:
             self._queue.add(pursuit)
-        self._agenda.set(pursuit.candidate.serial, pursuit.next_wake())
+        self._times.set(pursuit.candidate.serial, pursuit.next_wake())
 
     def _is_sought(self, pursuit: Pursuit, now: float) -> bool:
         """Tell whether a candidate without link or dials is to be kept."""
@@ -438,7 +445,7 @@ class Membership:
             self._paths[self._last_path] = pursuit
             self._dialing += 1
             self._counts["dials"] += 1
-            self._orders.append(Dial(self._last_path, endpoint))
+            self.orders.append(Dial(self._last_path, endpoint))
             self._settle(pursuit, now)
 
     def _fail(self, pursuit: Pursuit, path: int, cause: PathCause, now: float) -> None:
@@ -474,7 +481,7 @@ class Membership:
                 self._hang_up(pursuit, path)
 
     def _hang_up(self, pursuit: Pursuit, path: int) -> None:
-        self._orders.append(HangUp(path))
+        self.orders.append(HangUp(path))
         self._release(pursuit, path)
 
     def _release(self, pursuit: Pursuit, path: int) -> Attempt:
@@ -488,7 +495,7 @@ class Membership:
     def _drop(self, pursuit: Pursuit) -> None:
         """Stop caring about a candidate that left the table."""
         self._hang_up_others(pursuit, keep=None)
-        self._agenda.discard(pursuit.candidate.serial)
+        self._times.discard(pursuit.candidate.serial)
         del self._pursuits[pursuit.candidate.serial]
 
     def _linked_seeds(self) -> list[NodeId]:

@@ -7,6 +7,7 @@ other in a partition which did not part them from the seed.
 
 from collections.abc import Sequence
 
+from zmesh.deadlines import Agenda
 from zmesh.ids import Entropy, NodeId
 from zmesh.options import NodeOptions
 
@@ -14,7 +15,8 @@ from zmesh.options import NodeOptions
 class AskSchedule:
     """Linked seeds are asked in turns, one at a time, ever less often while nothing changes."""
 
-    def __init__(self, options: NodeOptions, entropy: Entropy) -> None:
+    def __init__(self, options: NodeOptions, entropy: Entropy, agenda: Agenda) -> None:
+        self._agenda = agenda
         self._options = options
         self._entropy = entropy
         self._seeds: list[NodeId] = []
@@ -43,3 +45,4 @@ class AskSchedule:
     def _plan(self, now: float) -> None:
         # A quarter of jitter: the nodes of a mesh that started together do not ask together.
         self.deadline = now + self._interval * self._entropy.uniform(0.75, 1.25)
+        self._agenda.look_at(self.deadline)

@@ -43,6 +43,7 @@ from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
+from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.files import Files
 from zmesh.face.gatherings import GatheringAction, Gatherings
@@ -62,9 +63,10 @@ from zmesh.face.sources import Sources
 from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
-from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, JournalId, NodeId
+from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, Entropy, JournalId, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
+from zmesh.options import NodeOptions
 from zmesh.ports import TransportStatistics
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_statistics import LinkStatistics
@@ -105,6 +107,9 @@ class NodeStatistics:
     open_surveys: int
     unread: int  # messages in the inbox
     subscriptions: int
+    exchanges: int  # declared, here or elsewhere
+    unroutable: int  # messages that exchanges dropped
+    declarations_refused: int  # in the table of exchanges, and none
     compressed: int  # bodies sent
     compression_saved_bytes: int
 
@@ -156,6 +161,7 @@ class Assembly:
         self.shared = SharedMaps(
             loop, command, self.runner.flush, self.engine.shared_state, options
         )
+        self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = Gatherings(
             loop,
             command,
@@ -178,6 +184,20 @@ class Assembly:
         self._is_over = False
         self._ending: asyncio.Task[DrainReport] | None = None
 
+    def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:
+        return Exchanges(
+            self._loop,
+            self.shared,
+            self.posting,
+            self.pushing,
+            self.outgoing,
+            options,
+            node=self.id,
+            entropy=entropy,
+            is_there=lambda node: any(view.id.hex() == node for view in self.engine.peers()),
+            subscribing=self.subscription,
+        )
+
     # Beginning
 
     async def start(self) -> None:
@@ -197,7 +217,7 @@ class Assembly:
                     "everybody there can read and send messages",
                     self._settings.name,
                 )
-            await self._sources.start(listening, bound, interfaces)
+            await self._sources.start(listening, bound, interfaces, self._transport.listen)
         except BaseException:
             self.runner.stop()
             await self._release()
@@ -272,6 +292,9 @@ class Assembly:
             open_surveys=len(self.gatherings.surveys),
             unread=len(self.inbox),
             subscriptions=len(self.subscriptions),
+            exchanges=len(self.exchanges.declarations.table.exchanges()),
+            unroutable=self.exchanges.unroutable,
+            declarations_refused=self.exchanges.declarations.refused,
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
         )
@@ -382,16 +405,16 @@ class Assembly:
     def perform(self, action: ApplicationAction) -> None:  # one case a kind of action
         """Hand the engine's news to whoever waits for it."""
         match action:
+            case CallAnswered():
+                self.calls.answered(action)
+            case DeliverRequests(deliveries):
+                self.services.deliver(deliveries)
+            case TicketsDone(tickets):
+                self.posting.done(tickets)
             case DeliverInbox(deliveries):
                 settlements = self.runner.settlements
                 for delivery in deliveries:
                     self.inbox.put(settlements, delivery, 0, len(delivery.records))
-            case TicketsDone(tickets):
-                self.posting.done(tickets)
-            case DeliverRequests(deliveries):
-                self.services.deliver(deliveries)
-            case CallAnswered():
-                self.calls.answered(action)
             case DeliverPublications(deliveries):
                 self.subscriptions.deliver(deliveries)
             case PartsArrived() | PartsEnded() | StreamRoom():
@@ -477,6 +500,7 @@ class Assembly:
     def _on_peer_changed(self, news: PeerChanged) -> None:
         if news.change is PeerChange.LEFT:
             self.posting.peer_rooms.gone(news.peer.id)
+            self.exchanges.left(news.peer.id)
         self.posting.topic_rooms.passed_all()
         self.posting.receivers_changed()
         self.peers.changed(news)

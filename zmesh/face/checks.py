@@ -1,18 +1,19 @@
 """What comes from the application, checked before it can reach the engine."""
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, get_args
 
 from zmesh.errors import InvalidOption
 from zmesh.message import LANES
 from zmesh.options import NodeOptions, WireLimits
-from zmesh.terms import WhenFull
+from zmesh.terms import Guarantee, WhenFull
 from zmesh.wire.bodies import check_text
 
 SECONDS_MAX: Final = 1e9
 """Thirty years: what is longer means "no limit", and is to be said so."""
 
 RESERVED: Final = "zmesh."
-"""What names of zmesh's own services begin with."""
+"""What names of zmesh's own services and shared maps begin with."""
 
 LIMIT_MAX: Final = 1_000_000
 """Messages that may wait for a subscription: some 100 MB of small ones."""
@@ -81,11 +82,43 @@ def check_service(name: object, concurrency: int, options: NodeOptions) -> None:
     """
     if not isinstance(name, str) or not name:
         raise InvalidOption("service", name, 'a name, as in @node.service("resize")')
-    if name.startswith(RESERVED):
-        raise InvalidOption("service", name, f"a name that does not begin with {RESERVED!r}")
+    check_unreserved("service", name)
     check_text("service", name, options.wire)
-    if concurrency < 1:
-        raise InvalidOption("concurrency", concurrency, "1 or more")
+    check_concurrency(concurrency)
+
+
+def check_concurrency(value: object) -> None:
+    """Check how many are to be handled at a time.
+
+    Raises:
+        InvalidOption: it is no such number.
+    """
+    if not is_count(value, 1):
+        raise InvalidOption("concurrency", value, "a whole number, 1 or more")
+
+
+def check_bodies(bodies: object) -> None:
+    """Check the bodies of many messages.
+
+    Raises:
+        InvalidOption: they are one body, or nothing that can be iterated.
+    """
+    # A text would be taken apart, and each of its characters sent.
+    if isinstance(bodies, str | bytes | bytearray | memoryview) or not isinstance(
+        bodies, Iterable
+    ):
+        expected = "an iterable of bodies, such as a list or generator"
+        raise InvalidOption("bodies", bodies, expected)
+
+
+def check_unreserved(option: str, name: object) -> None:
+    """Check that a name is not one of zmesh's own.
+
+    Raises:
+        InvalidOption: it is.
+    """
+    if isinstance(name, str) and name.startswith(RESERVED):
+        raise InvalidOption(option, name, f"a name that does not begin with {RESERVED!r}")
 
 
 def check_receivers(count: int, timeout: float | None) -> None:
@@ -99,6 +132,17 @@ def check_receivers(count: int, timeout: float | None) -> None:
     check_timeout(timeout)
     if timeout is not None and not count:
         raise InvalidOption("timeout", timeout, "None, where min_receivers does not say for what")
+
+
+def check_guarantee(guarantee: object) -> None:
+    """Check what a publisher wants to be sure of.
+
+    Raises:
+        InvalidOption: nobody promises that.
+    """
+    if guarantee not in get_args(Guarantee):
+        choices = " or ".join(f'"{each}"' for each in get_args(Guarantee))
+        raise InvalidOption("guarantee", guarantee, choices)
 
 
 def kept_of(

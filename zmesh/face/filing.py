@@ -7,7 +7,13 @@ from typing import Final
 
 from zmesh.errors import InvalidOption
 from zmesh.face.assembly import Assembly
-from zmesh.face.checks import check_message_options, check_timeout, is_count, is_seconds
+from zmesh.face.checks import (
+    check_concurrency,
+    check_message_options,
+    check_timeout,
+    is_count,
+    is_seconds,
+)
 from zmesh.face.file_terms import check_name
 from zmesh.face.incoming import ReceiveProgress
 from zmesh.face.outgoing import Headers
@@ -125,6 +131,5 @@ class Filing(ABC):
                 raise InvalidOption("where", where, expected) from None
         if bytes_max is not None and not is_count(bytes_max, 0):
             raise InvalidOption("bytes_max", bytes_max, "a number of bytes, or None for no limit")
-        if not is_count(concurrency, 1):
-            raise InvalidOption("concurrency", concurrency, "1 or more")
+        check_concurrency(concurrency)
         return assembly.files.receiver(where, bytes_max, concurrency, progress)

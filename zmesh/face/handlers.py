@@ -9,9 +9,10 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, Self
 
+from zmesh.errors import InvalidOption
 from zmesh.face.received import Message
 from zmesh.face.threads import ThreadPool
-from zmesh.face.typed import body_type
+from zmesh.face.typed import body_type, check_type
 
 Handler = Callable[[Any], Any]
 """What answers a request: a coroutine function, or a plain one, which runs in a thread.
@@ -24,6 +25,25 @@ Middleware = Callable[[Message, Callable[[Message], Awaitable[Any]]], Awaitable[
 
 BLOCKING: Final = 0.1
 """Seconds a coroutine may hold up the event loop before somebody should know."""
+
+
+def check_handler(handler: object) -> None:
+    """Check that a handler can be called with what it is to handle.
+
+    Raises:
+        InvalidOption: it cannot.
+    """
+    expected = "a function of one argument, the message or its body"
+    if not callable(handler):
+        raise InvalidOption("handler", handler, expected)
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # built in: it says nothing of its parameters
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise InvalidOption("handler", handler, f"{expected} ({error})") from error
 
 
 def is_async(handler: Handler) -> bool:
@@ -45,9 +65,12 @@ def adapted(handler: Handler) -> Handler:
     """Return the handler as one that takes the message, whatever it is annotated with.
 
     Raises:
-        InvalidOption: an annotation that cannot be read.
+        InvalidOption: an annotation that cannot be read, or a type nothing can be made into.
+        MissingPackage: the type needs msgspec, which is not installed.
     """
     wanted = body_type(handler, Message)
+    if wanted is not None:
+        check_type(wanted)
     return handler if wanted is None else lambda message: handler(message.as_(wanted))
 
 

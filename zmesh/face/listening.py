@@ -67,16 +67,34 @@ def plan(wanted: Sequence[str], interfaces: Interfaces, *, insecure: bool) -> Li
     if ALL in wanted:
         has_version_6 = any(":" in each for one in interfaces for each in one.addresses)
         return Listening(("::" if has_version_6 else "0.0.0.0",), is_everywhere=True)  # noqa: S104
-    addresses = [each for one in select(interfaces, wanted) for each in one.addresses]
-    # Written as others will dial it; link-local IPv6 needs the interface, which is ours.
-    hosts = [Endpoint(ip_address(address), 1).host for address in addresses]
-    if not hosts:
+    listening = Listening(_hosts(wanted, interfaces))
+    if not listening.hosts:
         here = ", ".join(one.name for one in interfaces) or "none"
         raise InvalidOption("interfaces", list(wanted), f"at least one that is up (here: {here})")
-    listening = Listening(tuple(dict.fromkeys(hosts)))
     if not (insecure or listening.is_loopback):
         raise InvalidOption("interfaces", list(wanted), INSECURE_NEEDED)
     return listening
+
+
+def replan(wanted: Sequence[str], interfaces: Interfaces, *, insecure: bool) -> Listening:
+    """Return where to listen once the interfaces that were named have changed; maybe nowhere.
+
+    Without `insecure` an interface is not followed to an address that is not loopback: it had none
+    when the node opened, and else would have been refused.
+    """
+    hosts = _hosts(wanted, interfaces)
+    if not insecure:
+        hosts = tuple(host for host in hosts if ip_address(host).is_loopback)
+    return Listening(hosts)
+
+
+def _hosts(wanted: Sequence[str], interfaces: Interfaces) -> tuple[str, ...]:
+    """Return the addresses of the interfaces that are wanted, as others will dial them.
+
+    Link-local IPv6 needs the interface, which is ours.
+    """
+    addresses = [each for one in select(interfaces, wanted) for each in one.addresses]
+    return tuple(dict.fromkeys(Endpoint(ip_address(each), 1).host for each in addresses))
 
 
 def common_port(hosts: Sequence[str]) -> int:

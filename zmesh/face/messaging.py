@@ -10,15 +10,17 @@ from zmesh.errors import BodyTooLarge, DeliveryTimeout, InvalidOption, UsageErro
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
     check_call_options,
+    check_guarantee,
     check_is_text,
     check_message_options,
     check_receivers,
     check_service,
     check_timeout,
+    check_unreserved,
     check_when_full,
     kept_of,
 )
-from zmesh.face.handlers import Handler, Middleware, adapted, is_async
+from zmesh.face.handlers import Handler, Middleware, adapted, check_handler
 from zmesh.face.inbox import Inbox, Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
@@ -29,7 +31,7 @@ from zmesh.face.subscriptions import Subscription
 from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
-from zmesh.terms import LIMIT_DEFAULT, Compression, Match, Policy, Scalar, Terms
+from zmesh.terms import LIMIT_DEFAULT, Compression, Guarantee, Match, Policy, Scalar, Terms
 
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Middleware)
@@ -172,7 +174,11 @@ class Messaging(ABC):
     ) -> Receipt:
         """Post many messages to one peer, as fast as there is room, under one receipt.
 
-        It is by far the cheapest way to send many. Arguments are those of `post`.
+        It is by far the cheapest way to send many. They go in pieces; one that cannot be sent
+        raises with its piece not posted. Arguments are those of `post`.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `post`.
         """
         assembly = self._at_work()
         check_message_options(self._options.wire, priority, key, ttl)
@@ -220,11 +226,12 @@ class Messaging(ABC):
 
         Raises:
             InvalidOption, UsageError: it cannot be provided.
+            MissingPackage: the type of its parameter needs `zmesh[typed]`.
         """
         check_service(name, concurrency, self._options)
 
         def register(handler: H) -> H:
-            is_async(handler)
+            check_handler(handler)
             adapted(handler)  # raises now, and not at the first call
             if name in self._services:
                 raise UsageError(f"service {name!r} is provided already: withdraw it first")
@@ -332,7 +339,8 @@ class Messaging(ABC):
             return await assembly.streams.call(request, timeout)
         first = None if prefer is None else assembly.engine.preferred(_address(prefer, "prefer"))
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
-        record = await compressing.soon(record, compressor)
+        if compressor is not None:
+            record = await compressing.soon(record, compressor)
         return await assembly.calls.call(
             record,
             priority,
@@ -408,6 +416,7 @@ class Messaging(ABC):
         history: int | None = None,
         min_receivers: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
+        guarantee: Guarantee = "at_least_once",
         compression: Compression | None = None,
     ) -> Receipt:
         """Publish a message to every node that subscribes to its topic now, this one included.
@@ -425,6 +434,9 @@ class Messaging(ABC):
             history: how many of the topic are kept, this one included.
             min_receivers: how many nodes must be there to receive it; it is waited for them.
             timeout: seconds to wait for them; None waits for ever.
+            guarantee: "at_least_once" until each subscriber has accepted it; "at_most_once" goes
+                to those that have room now, and is forgotten: nothing is waited for, nothing
+                comes again, and the receipt is done at once, with 0.
             compression: as for `send`; it is done once, however many receive it.
 
         Raises:
@@ -436,6 +448,7 @@ class Messaging(ABC):
         assembly.engine.check_publish(topic)
         check_message_options(self._options.wire, priority, key, ttl)
         check_receivers(min_receivers, timeout)
+        check_guarantee(guarantee)
         keep = kept_of(self._options, body, retain=retain, history=history)
         record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
@@ -449,7 +462,8 @@ class Messaging(ABC):
         posting = assembly.posting
         if min_receivers:
             await posting.wait_for_receivers(record, min_receivers, timeout)
-        return await posting.publish(record, priority, key, ttl, keep)
+        is_once = guarantee == "at_most_once"
+        return await posting.publish(record, priority, key, ttl, keep, at_most_once=is_once)
 
     def subscribe(
         self,
@@ -525,7 +539,9 @@ class Messaging(ABC):
         Raises:
             InvalidOption, UsageError: the name cannot work, or there are too many.
         """
-        return await self._at_work().shared.open(name, timeout, self._at_work)
+        assembly = self._at_work()
+        check_unreserved("name", name)
+        return await assembly.shared.open(name, timeout, self._at_work)
 
 
 def _address(to: str | Peer, option: str = "to") -> str:

@@ -7,7 +7,7 @@ from traceback import format_exception
 from typing import Final, NamedTuple, cast
 
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.face.checks import sendable_text
+from zmesh.face.checks import check_bodies, sendable_text
 from zmesh.face.compressing import THREADED_BYTES, Compressing
 from zmesh.message import RECORD_OVERHEAD_BYTES, Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
@@ -17,7 +17,7 @@ from zmesh.wire.compression import Compressor, plain_size
 
 Headers = Mapping[str, HeaderValue]
 
-_FAILURE_TEXT_MAX: Final = 4096  # characters of a handler's exception that travel
+_FAILURE_TEXT_MAX: Final = 4096  # characters of a handler's exception, or its type, that travel
 _TRACEBACK_TEXT_MAX: Final = 16_384  # and of its traceback, the last ones: they tell the place
 
 
@@ -62,7 +62,12 @@ class Outgoing:
         target: str = "",
         compressor: Compressor | None = None,
     ) -> "Batch":
-        """Return many messages, whose records are made when there is room for them."""
+        """Return many messages, whose records are made when there is room for them.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated.
+        """
+        check_bodies(bodies)
         if compressor is not None:
             return CompressedBatch(
                 self, self._body_bytes_max, bodies, headers, kind, target, compressor
@@ -80,7 +85,9 @@ class Outgoing:
 
     def failure(self, error: BaseException) -> Record:
         """Return the answer that tells of a handler's exception."""
-        told = [type(error).__qualname__, sendable_text(error)[:_FAILURE_TEXT_MAX]]
+        told = [
+            sendable_text(text)[:_FAILURE_TEXT_MAX] for text in (type(error).__qualname__, error)
+        ]
         if self._tells_tracebacks:
             traceback = sendable_text("".join(format_exception(error)))
             told.append(traceback[-_TRACEBACK_TEXT_MAX:])
@@ -168,6 +175,7 @@ class ListBatch(Batch):
     def take(self, messages_max: int, bytes_max: int) -> list[Record]:
         """Return the next records, as `Batch.take`."""
         some = self._all[self._taken : self._taken + messages_max]
+        records: list[Record]
         if self._headers or set(map(type, some)) != {bytes}:
             records = self._take_each(some, bytes_max)
         else:

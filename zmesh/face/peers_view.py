@@ -9,7 +9,8 @@ from weakref import WeakSet
 
 from zmesh.actions import PeerChange, PeerChanged, PeerState, PeerView
 from zmesh.errors import Closed, InvalidOption, PeersMissing, UsageError
-from zmesh.face.checks import check_is_text, check_timeout
+from zmesh.face.checks import check_is_text, check_timeout, is_count
+from zmesh.patterns.filters import is_same
 from zmesh.patterns.routing import TopicTable
 from zmesh.wire.attributes import Scalar
 
@@ -151,7 +152,7 @@ class Wanted:
             and (self.topic is None or peer.hears(self.topic))
             and (self.group is None or self.group in peer.groups)
             and all(
-                key in peer.attributes and peer.attributes[key] == value
+                key in peer.attributes and is_same(peer.attributes[key], value)
                 for key, value in (self.where or {}).items()
             )
         )
@@ -300,8 +301,8 @@ class Peers:
             PeersMissing: they did not appear in time. It is a `TimeoutError`.
             Closed: the node was closed meanwhile.
         """
-        if count < 1:
-            raise InvalidOption("count", count, "1 or more")
+        if not is_count(count, 1):
+            raise InvalidOption("count", count, "a whole number, 1 or more")
         check_timeout(timeout)
         wanted = Wanted(name, service, topic, group, where)
         try:

@@ -106,7 +106,8 @@ class Posting:
                 receipt = self._post(node, [record], lane, key, ttl, Receipt())
             finally:
                 self.peer_rooms.passed(node)
-        await self._let_others_run(record)
+        if self._is_turn_of_others(record):
+            await asyncio.sleep(0)
         return receipt
 
     def post_nowait(
@@ -180,18 +181,26 @@ class Posting:
         key: str | None,
         ttl: float | None,
         keep: int | None = None,
+        receipt: Receipt | None = None,
+        *,
+        at_most_once: bool = False,
     ) -> Receipt:
-        """Publish one message once there is room in every subscriber's queue."""
-        topic, receipt = record[1], Receipt()
-        must_wait = not self.topic_rooms.is_free(topic)
+        """Publish one message: once there is room in every queue, or to those that have some.
+
+        A receipt that is given expects one more of it.
+        """
+        topic, receipt = record[1], receipt or Receipt()
+        must_wait = not (at_most_once or self.topic_rooms.is_free(topic))
         if must_wait:
             await self.topic_rooms.wait(topic)
-        self._command(receipt, Publish(record, lane, receipt, key, ttl, keep))
+        self.track(receipt)
+        self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
         if must_wait:
             self.topic_rooms.passed(topic)
-        await self._let_others_run(record)
+        if self._is_turn_of_others(record):
+            await asyncio.sleep(0)
         return receipt
 
     async def wait_for_receivers(
@@ -208,23 +217,35 @@ class Posting:
         """
         try:
             async with asyncio.timeout(timeout):
-                while len(self._receivers(record)) < count:
-                    waiter = self._loop.create_future()
-                    self._watchers[waiter] = None
-                    try:
-                        await waiter
-                    finally:
-                        self._watchers.pop(waiter, None)
-                    self._check_open()
+                while len(self.receivers(record)) < count:
+                    await self.receivers_change()
         except TimeoutError:
             wanted = f"{count} receivers of {record[1]!r}"
-            seen = self._receivers(record)
-            raise PeersMissing(wanted, seen, timeout or 0.0, self._why_alone()) from None
+            raise self.missing(wanted, self.receivers(record), timeout) from None
 
-    def _receivers(self, record: Record) -> list[str]:
+    def missing(self, wanted: str, seen: list[str], seconds: float | None) -> PeersMissing:
+        """Return the error that tells what did not appear in time."""
+        return PeersMissing(wanted, seen, seconds or 0.0, self._why_alone())
+
+    def receivers(self, record: Record) -> list[str]:
+        """Return what the nodes are called that would get a publication now."""
         if self._runner.backlog:
             self._runner.flush()  # own subscriptions may be among what waits
         return self._engine.receivers(record)
+
+    async def receivers_change(self) -> None:
+        """Wait until there may be others than now.
+
+        Raises:
+            Closed: the node was closed meanwhile.
+        """
+        waiter = self._loop.create_future()
+        self._watchers[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._watchers.pop(waiter, None)
+        self._check_open()
 
     def receivers_changed(self) -> None:
         """Let those who wait for receivers look again."""
@@ -264,10 +285,9 @@ class Posting:
         self.topic_rooms.close()
         self.receivers_changed()
 
-    async def _let_others_run(self, record: Record) -> None:
-        """Keep a loop that does nothing but post from stopping all others."""
-        if self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES:
-            await asyncio.sleep(0)
+    def _is_turn_of_others(self, record: Record) -> bool:
+        """Return whether to wait a moment: a loop that only posts must not stop all others."""
+        return self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES
 
     def _resolve(self, to: str) -> NodeId:
         try:
@@ -293,7 +313,10 @@ class Posting:
         ttl: float | None,
         receipt: Receipt,
     ) -> Receipt:
-        self._command(receipt, Post(node, lane, records, receipt, key, ttl))
+        if self._closed is not None:
+            raise Closed(self._closed)
+        self._open[receipt] = None
+        self._runner.command(Post(node, lane, records, receipt, key, ttl))
         if len(records[0][2]) >= LARGE_BYTES:
             self._runner.flush()
             self._allowed = (None, 0)
@@ -307,10 +330,6 @@ class Posting:
         """
         self._check_open()
         self._open[receipt] = None
-
-    def _command(self, receipt: Receipt, command: Post | Publish) -> None:
-        self.track(receipt)
-        self._runner.command(command)
 
     def _has_room(self, node: NodeId) -> bool:
         peer, allowed = self._allowed

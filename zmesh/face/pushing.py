@@ -51,15 +51,17 @@ class Pushing:
         self._posting = posting
         self._queued_bytes_max = queued_bytes_max
 
-    async def push(self, record: Record, terms: JobTerms) -> Receipt:
-        """Push one job once there is room."""
-        queue = record[1]
+    async def push(
+        self, record: Record, terms: JobTerms, receipt: Receipt | None = None
+    ) -> Receipt:
+        """Push one job once there is room; a receipt that is given expects it."""
+        queue, receipt = record[1], receipt or Receipt()
         if self.rooms.is_free(queue):
-            receipt = self._push([record], terms, Receipt())
+            self._push([record], terms, receipt)
         else:
             await self.rooms.wait(queue)
             try:
-                receipt = self._push([record], terms, Receipt())
+                self._push([record], terms, receipt)
             finally:
                 self.rooms.passed(queue)
         if self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES:
@@ -99,6 +101,10 @@ class Pushing:
             if receipt.done:
                 self._posting.done([receipt])
         return receipt
+
+    def check(self, queue: str) -> None:
+        """Raise UsageError where jobs wait in too many other queues."""
+        self._queues.check_push(queue)
 
     def close(self) -> None:
         """Let go who waits for room: the node closes."""

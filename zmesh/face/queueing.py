@@ -115,7 +115,11 @@ class Queueing(ABC):
     ) -> Receipt:
         """Push many jobs, as fast as there is room, under one receipt.
 
-        Arguments are those of `push`.
+        They go in pieces. One that cannot be sent raises with its piece not pushed; those of the
+        pieces before it are. Arguments are those of `push`.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `push`.
         """
         assembly = self._at_work()
         terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts)

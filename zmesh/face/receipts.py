@@ -90,7 +90,9 @@ class Receipt(Ticket):
 
     def finish(self) -> bool:
         """Wake those who wait: every message has its outcome. Return whether anybody does."""
-        waiters, self._waiters = self._waiters or (), None
+        waiters, self._waiters = self._waiters, None
+        if waiters is None:
+            return False
         is_awaited = False
         for waiter in waiters:
             if not waiter.done():

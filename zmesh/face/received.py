@@ -295,6 +295,12 @@ class Message:
         return kind if isinstance(kind, str) else None
 
     @property
+    def routing_key(self) -> str | None:
+        """What it was published to an exchange with; None where it was not."""
+        key = extra(self._record, Tag.ROUTING_KEY)
+        return key if isinstance(key, str) else None
+
+    @property
     def retained(self) -> bool:
         """Whether it was published before the subscription began, and kept for late joiners."""
         return extra(self._record, Tag.RETAINED) is not None
@@ -415,10 +421,12 @@ class Settlements:
         self._verdicts: list[SettleDeliveries] = []
         self._accepted = 0
         self._read_on: list[Chunk] = []
+        self.pending = False  # whether there is something to take
 
     def note(self, chunk: Chunk) -> None:
         """Remember that the chunk is being read: what was read is accepted with the next turn."""
         chunk.noted = True
+        self.pending = True
         self._read_on.append(chunk)
         self._later()
 
@@ -455,6 +463,7 @@ class Settlements:
             self._verdicts.append(
                 SettleDeliveries(delivery.source, first_seq, last_seq, outcome, reason, delay)
             )
+        self.pending = True
         self._accepted += last - first + 1
         if is_accepted and self._accepted < ACCEPTED_TOGETHER:
             self._later()
@@ -472,12 +481,8 @@ class Settlements:
             chunk.accept_read()
         verdicts, self._verdicts = self._verdicts, []
         self._accepted = 0
+        self.pending = False
         return verdicts
-
-    @property
-    def pending(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._verdicts or self._read_on)
 
 
 class ClosableSettler:

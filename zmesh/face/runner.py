@@ -7,7 +7,7 @@ command goes at once, because somebody waits for its effect.
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from zmesh.actions import (
     Action,
@@ -213,7 +213,8 @@ class Runner:
             self._events.insert(0, LoopLate(lag))
             self._wake_at = now  # told once
         events, self._events = self._events, []
-        events += self.settlements.take()
+        if self.settlements.pending:
+            events += self.settlements.take()
         if events:
             self._is_in_turn = True
             try:
@@ -236,6 +237,8 @@ class Runner:
     def _plan_timer(self, now: float) -> None:
         """Leave the timer where it comes early enough: a spare wake-up is the cheaper way."""
         deadline = self._engine.deadline
+        if self._timer is not None and (deadline is None or self._wake_at <= deadline):
+            return  # it never comes later than a tick from now
         wake_at = now + TICK if deadline is None else max(now, min(deadline, now + TICK))
         if self._timer is not None:
             if self._wake_at <= wake_at:
@@ -245,16 +248,21 @@ class Runner:
         self._timer = self._loop.call_at(wake_at, self._on_timer)
 
     def _perform(self, actions: list[Action]) -> None:
-        transport = self._transport
         for action in actions:
-            match action:
-                case SendPackets():
-                    transport.send(action.path, action.packets)
-                case Dial():
-                    transport.dial(action.path, action.endpoint)
-                case HangUp():
-                    transport.hang_up(action.path)
-                case Probe():
-                    transport.probe(action.endpoint, action.timeout)
-                case _:
-                    self._application.perform(action)
+            if isinstance(action, SendPackets):
+                self._transport.send(action.path, action.packets)
+            elif isinstance(action, Dial | HangUp | Probe):
+                self._order(action)
+            else:
+                self._application.perform(action)
+
+    def _order(self, order: Dial | HangUp | Probe) -> None:
+        match order:
+            case Dial(path, endpoint):
+                self._transport.dial(path, endpoint)
+            case HangUp(path):
+                self._transport.hang_up(path)
+            case Probe(endpoint, timeout):
+                self._transport.probe(endpoint, timeout)
+            case _:
+                assert_never(order)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from zmesh.face.streams import Channel
 from zmesh.face.threads import ThreadPool
 from zmesh.face.turns import Turns
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Record, Tag, Ways, extra
+from zmesh.message import Outcome, Record, Tag, Ways, extras_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class RequestSettler:
 _END: Final = object()
 
 Line = tuple[NodeId, str]
+Place = tuple[bytes, int, int]
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +70,7 @@ class Service:
     is_async: bool
     in_parts: bool
     turns: "Turns[Request, Line]"
+    task_name: str
     warned_at: float = float("-inf")
 
 
@@ -82,18 +84,14 @@ class Request:
     first_seq: int
     last_seq: int
     correlation: int
+    line: Line | None  # with whom it is handled one at a time
     channel: Channel | None = None  # of a stream
     task: "asyncio.Task[None] | None" = None  # None: it waits
-    line: "Line | None" = field(init=False)  # with whom it is handled one at a time
-
-    def __post_init__(self) -> None:
-        key = self.message.key
-        self.line = None if key is None else (self.source.node, key)
 
     @property
-    def place(self) -> tuple[Source, int]:
+    def place(self) -> Place:
         """What `CancelRequest` names it by."""
-        return (self.source, self.first_seq)
+        return (self.source.session, self.source.lane, self.first_seq)
 
 
 class Services:
@@ -111,7 +109,7 @@ class Services:
         self._outgoing = outgoing
         self._command = command
         self._services: dict[str, Service] = {}
-        self._requests: dict[tuple[Source, int], Request] = {}
+        self._requests: dict[Place, Request] = {}
         self._threads = ThreadPool("zmesh-handler")
         self._settler = RequestSettler()
         self._is_draining = False
@@ -127,6 +125,7 @@ class Services:
             is_async(handler),
             answers_in_parts(handler),
             Turns(concurrency),
+            f"zmesh handler of {name!r}",
         )
         self._command(Serve(name))
 
@@ -164,15 +163,17 @@ class Services:
             for index, record in enumerate(delivery.records):
                 message = RequestMessage(chunk, record, index, self._loop.time)
                 source, seqs = delivery.source, numbers(delivery, index, index)
-                correlation = extra(record, Tag.CORRELATION)
-                service = self._services.get(message.topic)
+                extras = extras_of(record)
+                correlation = extras.get(Tag.CORRELATION)
+                service = self._services.get(record[1])
                 if service is None or self._is_draining:
                     self._command(SettleDeliveries(source, *seqs, Outcome.RELEASED))
                 elif not isinstance(correlation, int):
                     reason = "a request without correlation"
                     self._command(SettleDeliveries(source, *seqs, Outcome.REJECTED, reason))
                 else:
-                    self._take(Request(service, message, source, *seqs, correlation))
+                    line = _line(source, extras.get(Tag.KEY))
+                    self._take(Request(service, message, source, *seqs, correlation, line))
 
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
@@ -186,11 +187,13 @@ class Services:
             channel.refuse(Outcome.REJECTED, refusal)
         else:
             seqs = delivery.first_seq, delivery.last_seq
-            self._take(Request(service, message, delivery.source, *seqs, 0, channel))
+            line = _line(delivery.source, message.key)
+            self._take(Request(service, message, delivery.source, *seqs, 0, line, channel))
 
     def cancel(self, order: CancelRequest) -> None:
         """Stop what nobody waits for; what runs in a thread is told so, and cannot be stopped."""
-        request = self._requests.get((order.source, order.first_seq))
+        place = (order.source.session, order.source.lane, order.first_seq)
+        request = self._requests.get(place)
         if request is None:
             return
         request.message.is_cancelled = True
@@ -202,23 +205,28 @@ class Services:
 
     def _take(self, request: Request) -> None:
         self._requests[request.place] = request
-        request.service.turns.add(request, request.line)
+        turns = request.service.turns
+        if request.line is None and turns.begin_at_once():
+            self._start_in_time(request)
+            return
+        turns.add(request, request.line)
         self._begin(request.service)
 
     def _begin(self, service: Service) -> None:
-        """Start the handlers whose turn it is; what nobody waits for any more is not handled."""
+        """Start the handlers whose turn it is."""
         while (request := service.turns.begin()) is not None:
-            if request.message.remaining == 0.0:
-                service.turns.end(request.line)
-                self._release(request)
-            else:
-                self._start(request)
+            self._start_in_time(request)
 
-    def _start(self, request: Request) -> None:
-        name = f"zmesh handler of {request.service.name!r}"
-        request.task = self._loop.create_task(self._handle(request), name=name)
+    def _start_in_time(self, request: Request) -> None:
+        """Start a handler; what nobody waits for any more is not handled."""
+        service = request.service
+        if request.message.remaining == 0.0:
+            service.turns.end(request.line)
+            self._release(request)
+            return
+        request.task = self._loop.create_task(self._handle(request), name=service.task_name)
         # A task that is cancelled before its first step runs none of its code.
-        request.task.add_done_callback(lambda _: self._on_ended(request))
+        request.task.add_done_callback(partial(self._on_ended, request))
 
     async def _handle(self, request: Request) -> None:
         service, channel = request.service, request.channel
@@ -300,10 +308,10 @@ class Services:
             return await in_thread(self._threads, self._loop, service.handler, message)
         return await watched(service.handler(message), partial(self._warn_of_blocking, service))
 
-    def _on_ended(self, request: Request) -> None:
+    def _on_ended(self, request: Request, task: "asyncio.Task[None]") -> None:
         service = request.service
         service.turns.end(request.line)
-        if request.task is not None and request.task.cancelled():
+        if task.cancelled():
             self._release(request)
         else:
             del self._requests[request.place]
@@ -338,6 +346,10 @@ class Services:
             service.name,
             seconds * 1000,
         )
+
+
+def _line(source: Source, key: object) -> Line | None:
+    return (source.node, key) if isinstance(key, str) else None
 
 
 def _refusal(service: Service, ways: Ways) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from weakref import WeakSet
 
 from zmesh.actions import KeyChange
@@ -284,12 +284,24 @@ class SharedMap:
         return self._maps.entries(self.name)
 
 
+class Listener(Protocol):
+    """Who is told of all changes of a map."""
+
+    def add(self, change: KeyChange) -> None:
+        """Take in a change."""
+        ...
+
+    def close(self, failure: str | None) -> None:
+        """Take note that there will be no more; a failure is the reason."""
+        ...
+
+
 class _Opened:
     """A map of this node, and who uses it."""
 
     def __init__(self) -> None:
         self.handles = 0
-        self.watchers: WeakSet[MapWatcher] = WeakSet()
+        self.listeners: WeakSet[Listener] = WeakSet()
         self.waiters: list[asyncio.Future[None]] = []
 
 
@@ -423,8 +435,12 @@ class SharedMaps:
     def watch(self, name: str, prefix: str, present: list[KeyChange]) -> MapWatcher:
         """Return a watcher that gets all changes of a map from now on."""
         watcher = MapWatcher(prefix, present)
-        self._open[name].watchers.add(watcher)
+        self.follow(name, watcher)
         return watcher
+
+    def follow(self, name: str, listener: Listener) -> None:
+        """Tell a listener of all changes of a map from now on, for as long as it exists."""
+        self._open[name].listeners.add(listener)
 
     def _tell(self, command: Event) -> None:
         self._command(command)
@@ -437,9 +453,9 @@ class SharedMaps:
         opened = self._open.get(name)
         if opened is None:
             return
-        for watcher in list(opened.watchers):
+        for listener in list(opened.listeners):
             for change in changes:
-                watcher.add(change)
+                listener.add(change)
 
     def ready(self, name: str) -> None:
         """Let those go on who wait for a map's snapshot."""
@@ -467,8 +483,8 @@ def _wake(opened: _Opened) -> None:
 
 
 def _end(opened: _Opened, failure: str | None) -> None:
-    for watcher in list(opened.watchers):
-        watcher.close(failure)
+    for listener in list(opened.listeners):
+        listener.close(failure)
     _wake(opened)
 
 

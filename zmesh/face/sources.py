@@ -1,7 +1,7 @@
 """All sources of candidates of one node: started, kept up to date and stopped together."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from zmesh.actions import Trace
 from zmesh.discovery.alone import Surroundings, why_alone
@@ -12,9 +12,12 @@ from zmesh.discovery.membership import MembershipStatistics
 from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.discovery.static import StaticSource
 from zmesh.events import EndpointsChanged, Event, PathCause
-from zmesh.face.listening import Listening
+from zmesh.face.listening import Listening, replan
 from zmesh.face.settings import Settings
 from zmesh.ids import NodeId
+
+Listen = Callable[[Sequence[str]], tuple[str, ...]]
+"""Listens on these hosts from now on, and returns the endpoints."""
 
 
 class Sources:
@@ -57,6 +60,8 @@ class Sources:
         """Where this node is reached."""
         self._listening = Listening(())
         self._bound: tuple[str, ...] = ()
+        self._listen: Listen | None = None
+        self._again: asyncio.TimerHandle | None = None  # to try what could not be listened on
         self._mdns_on: tuple[str, ...] = LOOPBACK
         self._updates: set[asyncio.Task[None]] = set()
 
@@ -65,14 +70,24 @@ class Sources:
         return await self._monitor.start()
 
     async def start(
-        self, listening: Listening, bound: tuple[str, ...], interfaces: Interfaces
+        self,
+        listening: Listening,
+        bound: tuple[str, ...],
+        interfaces: Interfaces,
+        listen: Listen | None = None,
     ) -> None:
         """Begin: tell where this node is reached, and listen for others.
+
+        Args:
+            listening: where the node listens,
+            bound: on which endpoints,
+            interfaces: and of which the machine has.
+            listen: makes it listen elsewhere, where the interfaces change.
 
         Raises:
             InvalidOption: the node cannot be announced, because of its name.
         """
-        self._listening, self._bound = listening, bound
+        self._listening, self._bound, self._listen = listening, bound, listen
         self._look_at(interfaces)
         for source in self._written:
             source.start()
@@ -82,6 +97,7 @@ class Sources:
     async def stop(self) -> None:
         """Say goodbye, and follow nothing any more."""
         await self._monitor.stop()
+        self._forget_retry()
         for task in self._updates:
             task.cancel()
         await asyncio.gather(*self._updates, return_exceptions=True)
@@ -125,7 +141,27 @@ class Sources:
         self._mdns_on = LOOPBACK if self._listening.is_loopback else mdns_addresses(chosen)
         self._on_events([EndpointsChanged(self.endpoints)])
 
+    def _follow(self, interfaces: Interfaces) -> None:
+        """Listen where the interfaces that were named are reached now."""
+        if self._listen is None or self._listening.is_everywhere:
+            return
+        wanted, insecure = self._settings.interfaces or (), self._settings.insecure
+        self._listening = replan(wanted, interfaces, insecure=insecure)
+        self._bound = self._listen(self._listening.hosts)
+        if len(self._bound) < len(self._listening.hosts):
+            # A port may be taken for a while, and be it by what listened there until just now.
+            every = self._settings.options.discovery.interfaces_every
+            loop = asyncio.get_running_loop()
+            self._again = loop.call_later(every, self._on_change, interfaces)
+
+    def _forget_retry(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
     def _on_change(self, interfaces: Interfaces) -> None:
+        self._forget_retry()
+        self._follow(interfaces)
         self._look_at(interfaces)
         if self._mdns is not None:
             task = asyncio.create_task(self._mdns.update(self.endpoints, self._mdns_on))

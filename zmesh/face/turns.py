@@ -29,6 +29,13 @@ class Turns(Generic[R, L]):
             self._behind[line] = {}
         self._ready[request] = line
 
+    def begin_at_once(self) -> bool:
+        """Return whether a request without line may be handled now, and has not to wait."""
+        if self._ready or self._running >= self._at_once:
+            return False
+        self._running += 1
+        return True
+
     def begin(self) -> R | None:
         """Return the request to be handled now, if there is one; `end` says when it was."""
         if self._running >= self._at_once or not self._ready:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast, get_type_hints
 
 from zmesh.errors import InvalidBody, InvalidOption, MissingPackage
@@ -46,6 +47,18 @@ def _validated(body: object, wanted: type, validate: Callable[[object], object])
             for found in error.errors(include_input=False, include_url=False)
         ]
         raise InvalidBody(_name(wanted), "; ".join(details)) from error
+
+
+def check_type(wanted: Any) -> None:
+    """Check that bodies can become a type, before there is one.
+
+    Raises:
+        InvalidOption: none can.
+        MissingPackage: msgspec is not installed.
+    """
+    if getattr(wanted, "model_validate", None) is None:
+        with suppress(InvalidBody):  # so it knows the type
+            convert(None, wanted)
 
 
 def _name(wanted: Any) -> str:

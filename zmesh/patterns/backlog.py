@@ -9,7 +9,7 @@ is content with least being dropped, and what that misses they all do.
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
-from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.peers import InternalTicket, OnceTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.message import Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
@@ -32,6 +32,7 @@ class Waiting:
     expires: float | None  # on the node's clock
     wanted: list[Wanted]
     size: int
+    at_most_once: bool = False
     number: int = 0
     holder: Wanted | None = None  # in whose queue it waits
     before: dict[Wanted, int] = field(default_factory=dict)  # missed since the one before
@@ -206,7 +207,7 @@ class Backlog:
                 untold[each] += self._untold.pop(each)
         if untold:
             self._tell(waiting.lane, untold)
-        ticket = InternalTicket()
+        ticket = OnceTicket() if waiting.at_most_once else InternalTicket()
         ticket.expires = waiting.expires
         self._in_flight.append((ticket, waiting.size))
         self._in_flight_bytes += waiting.size

@@ -31,6 +31,9 @@ class Wish(NamedTuple):
     prefer: NodeId | None = None
 
 
+NO_WISH: Final = Wish()
+
+
 class _Latency(NamedTuple):
     seconds: float
     at: float

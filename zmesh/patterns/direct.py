@@ -42,15 +42,17 @@ class Direct:
         if not post.records:
             self._turn.note_accepted((post.ticket,))
             return
-        if peer.is_gone:
+        if not peer.present and peer.is_gone:
             why = "it is gone and has not come back: this was not sent"
             self._fail(post, Failure(FailureKind.PEER_LOST, peer.label, why))
             return
         self._posts += 1
-        post.ticket.order = post.ticket.order or self._posts
-        if post.ttl is not None:
-            post.ticket.expires = self._turn.now + post.ttl
-        self._turn.submit(peer, post.lane, post.records, post.ticket, key=post.key, ttl=post.ttl)
+        ticket, ttl = post.ticket, post.ttl
+        if not ticket.order:
+            ticket.order = self._posts
+        if ttl is not None:
+            ticket.expires = self._turn.now + ttl
+        self._turn.submit(peer, post.lane, post.records, ticket, key=post.key, ttl=ttl)
 
     def _failure(self, addressee: str | NodeId, error: PeerUnknown | AmbiguousPeer) -> Failure:
         to = addressee if isinstance(addressee, str) else addressee.hex()

@@ -186,7 +186,9 @@ class Filters:
         answer = sight.answers.get(sieve.text)
         if answer is None:
             wanted = sieve.filter
-            answer = _meets_type(wanted, sight) and _meets_headers(wanted, sight)
+            answer = _meets_type(wanted, sight) and (
+                not wanted.where or meets_headers(wanted, sight.headers)
+            )
             if answer and wanted.content is not None:
                 if not HAS_CONTENT or (allowance is not None and not allowance.is_left(now)):
                     self.passed_over += 1
@@ -219,14 +221,12 @@ def _meets_type(wanted: Filter, sight: Sight) -> bool:
     return wanted.type is None or extra(sight.record, Tag.TYPE) == wanted.type
 
 
-def _meets_headers(wanted: Filter, sight: Sight) -> bool:
-    if not wanted.where:
-        return True
-    headers = sight.headers
-    found = (_is_same(headers.get(name, _NOTHING), value) for name, value in wanted.where)
+def meets_headers(wanted: Filter, headers: Mapping[str, HeaderValue]) -> bool:
+    """Return whether headers are what a filter that looks at headers wants."""
+    found = (is_same(headers.get(name, _NOTHING), value) for name, value in wanted.where)
     return any(found) if wanted.match == "any" else all(found)
 
 
-def _is_same(header: object, value: Scalar) -> bool:
-    # To Python 1 is True, and to nobody else.
+def is_same(header: object, value: Scalar) -> bool:
+    """Return whether a header, or attribute, has a value: to Python 1 is True, to nobody else."""
     return header == value and isinstance(header, bool) is isinstance(value, bool)

@@ -95,8 +95,8 @@ class Gatherings:
         self.fan_out.on_away(peer, reason)
         self.survey.on_away(peer, reason)
 
-    def on_accepted(self, tickets: Iterable[Ticket]) -> None:
-        """Note what peers accepted."""
+    def on_accepted(self, _: Peer, tickets: Iterable[Ticket]) -> None:
+        """Note what a peer accepted."""
         self.fan_out.on_accepted(tickets)
 
     def on_returned(self, peer: Peer, returned: Returned) -> None:

@@ -53,6 +53,7 @@ class InterestTable:
         self._subscriptions: dict[int, Subscription] = {}
         self._pattern_uses: dict[str, int] = {}
         self._changes: dict[Entry, bool] = {}  # since peers were told: added, or else removed
+        self.gathered = (self._changes,)  # empty: nothing to flush
         self._tokens: TopicTable[int] = TopicTable(options.topics_cached_max)
         self._receivers: TopicTable[Peer] = TopicTable(options.topics_cached_max)
         self._members: dict[Entry, dict[NodeId, Peer]] = {}
@@ -158,7 +159,8 @@ class InterestTable:
         """Tell all peers what changed in this turn."""
         if not self._changes:
             return
-        changes, self._changes = self._changes, {}
+        changes = dict(self._changes)
+        self._changes.clear()
         added = [entry for entry, is_added in changes.items() if is_added]
         removed = [entry for entry, is_added in changes.items() if not is_added]
         for peer in self._turn.peers:

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from zmesh.message import LANES, Kind, Record, head
-
-CONTROL_PRIORITY: Final = LANES - 1
-"""The lane these travel on: what they set free should not wait behind jobs."""
+from zmesh.message import Kind, Record, head
 
 _HEAD: Final = head(Kind.JOB_CONTROL)
 _OFFER: Final = Struct(">BQQQQ")

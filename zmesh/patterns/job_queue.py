@@ -12,8 +12,11 @@ from typing import Final
 
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.ids import NodeId
-from zmesh.message import COMPRESSED, ExtraValue, Record, Tag, Ticket, size_of
+from zmesh.message import ExtraValue, Record, Tag, Ticket, size_of
 from zmesh.patterns.choosing import weight
+
+_HIGHER: Final = frozenset({int(Tag.COMPRESSED), int(Tag.ROUTING_KEY)})
+"""Tags a pushed job may have, above those that are written when it leaves."""
 
 _STALE_MIN: Final = 64
 """Stale entries kept before it is worth rebuilding a small heap."""
@@ -54,8 +57,9 @@ class Job:
         """Return its record as it travels: with its id, its attempt, and whose grant it uses."""
         kind, target, body = self.record[:3]
         extras: Sequence[ExtraValue] = self.record[3] if len(self.record) == 4 else ()
-        # Headers and key have the lowest tags, and how the body is compressed has the highest.
-        above = len(extras) - 2 if kind >= COMPRESSED else len(extras)
+        above = len(extras)  # where higher tags begin; those of headers and key are lower
+        while above and extras[above - 2] in _HIGHER:
+            above -= 2
         written = [*extras[:above]]
         if self.expires is not None:
             written += (int(Tag.TTL_MS), max(1, round((self.expires - now) * 1000)))

@@ -12,14 +12,16 @@ from heapq import heapify, heapreplace
 
 from zmesh.actions import Delivery, GiveBackJobs, PeerState
 from zmesh.batches import runs
-from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
+from zmesh.deadlines import Deadlines
 from zmesh.events import Pull, SettleDeliveries, Source, Unpull
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import InterestKind, Outcome, Record, Tag, extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable
-from zmesh.patterns.job_control import CONTROL_PRIORITY, Grant, Offer, encode
+from zmesh.patterns.job_control import Grant, Offer, encode
+from zmesh.patterns.telling import Telling
 from zmesh.reliable.seen import PENDING, MessageId, SeenTable
 
 Place = tuple[Source, int, int]
@@ -64,6 +66,7 @@ class _Producer:
     arrived: int = 0
     returned: int = 0  # grants it gave back
     recalled: int = 0  # up to this limit it knows that we want back what it does not use
+    is_overdue: bool = False  # and it kept it, without using it
 
     @property
     def out(self) -> int:
@@ -76,9 +79,15 @@ class _Producer:
         return max(0, self.wanted - self.limit)
 
     @property
-    def is_silent(self) -> bool:
-        """Whether it could not use a grant: then those it has hold up nobody."""
-        return not self.peer.present or self.peer.state in _SILENT
+    def counts(self) -> bool:
+        """Whether it uses its grants, or gives them back: else those it has hold up nobody."""
+        is_silent = not self.peer.present or self.peer.state in _SILENT
+        return not (is_silent or self.is_overdue)
+
+    def settle_up(self) -> None:
+        """Trust it again where it has used or given back what was recalled."""
+        if self.arrived + self.returned >= self.recalled:
+            self.is_overdue = False
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +102,7 @@ class _Queue:
     def room(self) -> int:
         """How many more jobs could be granted."""
         free = sum(pull.room for pull in self.pulls.values())
-        return free - sum(each.out for each in self.producers.values() if not each.is_silent)
+        return free - sum(each.out for each in self.producers.values() if each.counts)
 
 
 class JobsTaken:
@@ -108,7 +117,10 @@ class JobsTaken:
         self._held: dict[MessageId, _Held] = {}
         self._places: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
         self._touched: dict[_Queue, None] = {}  # where something may be granted
-        self._control = InternalTicket(0)
+        self._options = options
+        self._recalls: Deadlines[tuple[str, NodeId]] = Deadlines(turn.agenda)
+        self._telling = Telling(turn, self._standing, options.answers_max, options.pulls_max)
+        self.gathered = (self._touched, *self._telling.gathered)  # all empty: nothing to flush
         self.duplicates = 0
 
     def __len__(self) -> int:
@@ -174,6 +186,7 @@ class JobsTaken:
         producer = queue.producers.get(peer.id)
         if producer is not None and producer.relation == extra(record, Tag.CORRELATION):
             producer.arrived += 1
+            producer.settle_up()
         number = extra(record, Tag.MESSAGE_ID)
         if not isinstance(number, int):
             self._settle(place, Outcome.REJECTED, "a job without an id")
@@ -262,6 +275,7 @@ class JobsTaken:
         producer.returned = offer.returned
         producer.wanted = offer.limit + offer.waiting
         producer.is_active = offer.waiting > 0
+        producer.settle_up()
         self._touched[queue] = None
 
     def on_peer_changed(self, peer: Peer) -> None:
@@ -277,6 +291,7 @@ class JobsTaken:
 
     def on_session_ended(self, peer: Peer) -> None:
         """Forget what was agreed with a producer."""
+        self._telling.forget(peer)
         for queue in self._queues.values():
             if queue.producers.pop(peer.id, None) is not None:
                 self._touched[queue] = None
@@ -285,9 +300,9 @@ class JobsTaken:
 
     def flush(self) -> None:
         """Grant what room there is."""
-        if not self._touched:
-            return
-        touched, self._touched = self._touched, {}
+        self._telling.flush()
+        touched = list(self._touched)
+        self._touched.clear()
         for queue in touched:
             if queue.pulls:
                 self._grant(queue)
@@ -296,7 +311,7 @@ class JobsTaken:
 
     def _grant(self, queue: _Queue) -> None:
         room = queue.room
-        spoken = [producer for producer in queue.producers.values() if not producer.is_silent]
+        spoken = [producer for producer in queue.producers.values() if producer.counts]
         wanting = [producer for producer in spoken if producer.wants]
         granted: dict[NodeId, _Producer] = {}
         for producer, share in _shares(wanting, room):
@@ -309,16 +324,38 @@ class JobsTaken:
             producer.limit += 1
             granted[producer.peer.id] = producer
         for producer in granted.values():
-            self._tell(queue, producer)
+            self._telling.tell(producer.peer, queue.name)
         if any(producer.wants and not producer.out for producer in wanting):
             for producer in spoken:
                 if producer.out and producer.recalled < producer.limit:
                     producer.recalled = producer.limit
-                    self._tell(queue, producer, recalls=True)
+                    patience = self._turn.now + self._options.recall_patience
+                    self._recalls.set((queue.name, producer.peer.id), patience)
+                    self._telling.tell(producer.peer, queue.name)
 
-    def _tell(self, queue: _Queue, producer: _Producer, *, recalls: bool = False) -> None:
-        grant = Grant(queue.name, producer.relation, producer.limit, recalls)
-        self._turn.submit(producer.peer, CONTROL_PRIORITY, [encode(grant)], self._control)
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._recalls.next
+
+    def on_timer(self) -> None:
+        """Give to others what somebody keeps who neither uses it nor gives it back."""
+        for name, node in self._recalls.due(self._turn.now):
+            queue = self._queues.get(name)
+            producer = None if queue is None else queue.producers.get(node)
+            if queue is not None and producer is not None:
+                producer.is_overdue = True
+                producer.settle_up()
+                self._touched[queue] = None
+
+    def _standing(self, peer: Peer, name: str) -> Record | None:
+        """Return what a producer is granted, None where nothing is agreed with it any more."""
+        queue = self._queues.get(name)
+        producer = None if queue is None else queue.producers.get(peer.id)
+        if producer is None:
+            return None
+        recalls = 0 < producer.limit == producer.recalled
+        return encode(Grant(name, producer.relation, producer.limit, recalls))
 
 
 def _shares(wanting: list[_Producer], room: int) -> Iterator[tuple[_Producer, int]]:

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from zmesh.actions import Delivery, PeerState
 from zmesh.batches import runs
-from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.peers import InternalTicket, OnceTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.events import Publish, Source
 from zmesh.ids import NodeId
@@ -48,11 +48,12 @@ class PublishSubscribe:
         self._options = options
         self._subscribers: dict[NodeId, _Subscriber] = {}
         self._eager: dict[Peer, _Subscriber] = {}  # for whom something waits here
+        self.gathered = (self._eager, interest.wanted.news)  # all empty: nothing to flush
         self.filters = Filters(options)
         self.retained = Retained(options.retained_max, options.retained_bytes_max)
         self.unwanted = 0  # arrived though no subscription wants them (any more)
         self.replayed = 0
-        self._missed = 0  # by subscriptions that have ended
+        self._missed = 0  # by subscriptions that have ended, and where there was no room
 
     @property
     def waiting(self) -> int:
@@ -61,7 +62,7 @@ class PublishSubscribe:
 
     @property
     def missed(self) -> int:
-        """How many were not sent to such a peer."""
+        """How many were not sent to such a peer, or to one without room for what it may miss."""
         return self._missed + sum(each.backlog.missed for each in self._subscribers.values())
 
     # Who receives
@@ -125,27 +126,44 @@ class PublishSubscribe:
     # Publishing
 
     def on_publish(self, publish: Publish) -> None:
-        """Submit a publication to all receivers; its ticket counts the outcomes of the sure."""
+        """Submit a publication to all receivers; its ticket counts the outcomes of the sure.
+
+        The one that the ticket expects of it becomes as many as there are. What is to come at most
+        once is handed to those with room, and nobody counts anything.
+        """
         turn, ticket, record = self._turn, publish.ticket, publish.record
         expires = None if publish.ttl is None else turn.now + publish.ttl
         sure, casual = self.audience(record)
-        ticket.expected = len(sure)
+        ticket.expected += (0 if publish.at_most_once else len(sure)) - 1
         ticket.expires = expires
         is_kept = self._keep(publish, expires)
-        if not sure:
+        if publish.at_most_once or not sure:
             turn.note_accepted((ticket,))
         records = [record]
         for peer in sure:
             if is_kept:
                 records = [self._as_kept(record, peer)]
-            if self._is_stuck(peer):
+            if publish.at_most_once:
+                self._submit_once(peer, publish, records)
+            elif self._is_stuck(peer):
                 why = "it is silent and its queue is full: this was not sent"
                 turn.fail(ticket, Failure(FailureKind.PEER_LOST, peer.label, why))
             else:
                 turn.submit(peer, publish.lane, records, ticket, key=publish.key, ttl=publish.ttl)
         for peer, wanted in casual.items():
             copy = self._as_kept(record, peer) if is_kept else record
-            self._wait(peer, waiting_of(copy, publish.lane, publish.key, expires, wanted))
+            waiting = waiting_of(copy, publish.lane, publish.key, expires, wanted)
+            waiting.at_most_once = publish.at_most_once
+            self._wait(peer, waiting)
+
+    def _submit_once(self, peer: Peer, publish: Publish, records: list[Record]) -> None:
+        if self._turn.room(peer) > 0:
+            ticket = OnceTicket()
+            self._turn.submit(
+                peer, publish.lane, records, ticket, key=publish.key, ttl=publish.ttl
+            )
+        else:
+            self._missed += 1
 
     def _keep(self, publish: Publish, expires: float | None) -> bool:
         """Keep a publication that is to be kept; return whether it is."""
@@ -176,8 +194,6 @@ class PublishSubscribe:
 
     def flush(self) -> None:
         """Note which subscriptions came or went, and send what waits where there is room."""
-        if not (self._eager or self._interest.wanted.has_news):
-            return
         for wanted, has_begun in self._interest.wanted.take_news():
             if has_begun:
                 self._on_begun(wanted)

@@ -2,6 +2,7 @@
 
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
+from zmesh.deadlines import earliest
 from zmesh.events import Pull, Push, Source, Unpull
 from zmesh.message import Outcome, Record
 from zmesh.options import NodeOptions
@@ -21,15 +22,17 @@ class Queues:
         self._turn = turn
         self.pushed = WorkQueue(turn, options, redelivery)
         self.taken = JobsTaken(turn, interest, options)
+        self.gathered = (*self.pushed.gathered, *self.taken.gathered)
 
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        return self.pushed.deadline
+        return earliest(self.pushed.deadline, self.taken.deadline)
 
     def on_timer(self) -> None:
         """Do what is due."""
         self.pushed.on_timer()
+        self.taken.on_timer()
 
     def on_command(self, command: Push | Pull | Unpull) -> None:
         """Take a command of the application."""
@@ -76,7 +79,7 @@ class Queues:
 
     def on_session_ended(self, peer: Peer) -> None:
         """Forget what was agreed with a peer."""
-        self.pushed.on_peer_changed(peer)
+        self.pushed.on_session_ended(peer)
         self.taken.on_session_ended(peer)
 
     def flush(self) -> None:

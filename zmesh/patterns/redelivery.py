@@ -7,7 +7,7 @@ by handlers that failed; what was given back unhandled comes again as it was.
 from collections import deque
 from dataclasses import dataclass
 
-from zmesh.core.peers import Peer
+from zmesh.core.peers import OnceTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
 from zmesh.ids import Entropy, NodeId
@@ -68,6 +68,7 @@ class Redelivery:
         self._retries: dict[int, _Retry] = {}
         self._due: Deadlines[int] = Deadlines(turn.agenda)
         self._unsent: list[_Retry] = []  # back from a session that ended, safe to send again
+        self.gathered = (self._unsent,)  # empty: nothing to flush
         self._numbered = 0
         self.dead_letters: deque[DeadLetter] = deque()  # oldest first
         self._dead_bytes = 0
@@ -85,6 +86,8 @@ class Redelivery:
 
     def on_returned(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
         """Decide on a record that was not accepted; `ended` tells why its session did."""
+        if isinstance(returned.ticket, OnceTicket):
+            return
         match returned.outcome:
             case Outcome.REJECTED:
                 self._fail(peer, returned, FailureKind.REJECTED, returned.reason)
@@ -165,9 +168,8 @@ class Redelivery:
 
         It came back lane by lane; messages of one key must not overtake each other for that.
         """
-        if not self._unsent:
-            return
-        unsent, self._unsent = self._unsent, []
+        unsent = self._unsent[:]
+        self._unsent.clear()
         for retry in sorted(unsent, key=lambda retry: retry.ticket.order):
             self._resubmit(retry)
 
@@ -207,7 +209,7 @@ class Redelivery:
         """Fail what waits for a peer that will not come back."""
         gone = [retry for retry in self._unsent if retry.peer is peer]
         if gone:
-            self._unsent = [retry for retry in self._unsent if retry.peer is not peer]
+            self._unsent[:] = [retry for retry in self._unsent if retry.peer is not peer]
         self._fail_retries(gone + self._take_all(peer), kind, reason)
 
     def on_restarted(self, peer: Peer, reason: str) -> None:

@@ -18,7 +18,7 @@ from zmesh.events import Call, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head, with_extra
 from zmesh.options import NodeOptions
-from zmesh.patterns.choosing import Choosing, Wish
+from zmesh.patterns.choosing import NO_WISH, Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.retry_budget import RetryBudget
 from zmesh.reliable.link_events import Returned
@@ -106,7 +106,7 @@ class RequestReply:
             call.lane,
             call.deadline,
             message_id,
-            Wish(call.key, call.prefer),
+            NO_WISH if call.key is None and call.prefer is None else Wish(call.key, call.prefer),
             call.hedge_after,
             call.retries,
         )
@@ -153,9 +153,10 @@ class RequestReply:
         )
 
     def _ask(self, call: _OpenCall, provider: Peer) -> None:
-        self._leave_waiting(call)
         now = self._turn.now
         record = call.record
+        if call.attempts:
+            self._leave_waiting(call)
         call.attempts += 1
         if call.attempts > 1:
             record = with_extra(record, Tag.ATTEMPT, call.attempts)
@@ -344,7 +345,8 @@ class RequestReply:
             self._release(call, ticket)
         self._leave_waiting(call)
         self._deadlines.discard(call.number)
-        self._hedges.discard(call.number)
+        if call.hedge_after is not None:
+            self._hedges.discard(call.number)
         del self._calls[call.number]
 
     def _recall(self, call: _OpenCall, ticket: CallTicket) -> None:

@@ -2,6 +2,9 @@
 
 A topic is tokens separated by dots: `sensors.kitchen.temp`. In a pattern the token `*` stands for
 exactly one token, and `>` as the last token for one or more: `sensors.*.temp`, `sensors.>`.
+
+Keys of exchanges are RabbitMQ's, and so is their spelling: `*` stands for one word, `#` anywhere
+for none or more. An empty key has no word, and words may be empty.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -17,6 +20,7 @@ TOKENS_MAX = 32
 SEPARATOR = "."
 ONE = "*"
 REST = ">"
+ANY = "#"
 
 
 def check_topic(topic: str, bytes_max: int) -> None:
@@ -51,6 +55,23 @@ def is_pattern(pattern: str, bytes_max: int) -> bool:
     return all(token == ONE or ONE not in token for token in (*before, last))
 
 
+def check_binding_key(key: str, bytes_max: int) -> None:
+    """Raise InvalidOption unless a topic exchange can look for `key`."""
+    words = key.split(SEPARATOR)
+    if (
+        not _is_short(key, bytes_max)
+        or len(words) > TOKENS_MAX
+        or any(word not in (ONE, ANY) and (ONE in word or ANY in word) for word in words)
+        or REST in words
+    ):
+        raise InvalidOption(
+            "routing_key",
+            key,
+            f"at most {TOKENS_MAX} words separated by dots, '*' (one word) and '#' (none or more) "
+            f"only as whole words, no '>' (it is '#' here), {bytes_max} bytes at most",
+        )
+
+
 def is_pattern_of_many(pattern: str) -> bool:
     """Return whether a valid pattern stands for more than the one topic it spells."""
     return ONE in pattern or REST in pattern
@@ -70,12 +91,15 @@ def matches(pattern: Sequence[str], topic: str) -> bool:
 
 
 def _is_well_formed(text: str, bytes_max: int) -> bool:
+    tokens = text.split(SEPARATOR)
+    return _is_short(text, bytes_max) and len(tokens) <= TOKENS_MAX and all(tokens)
+
+
+def _is_short(text: str, bytes_max: int) -> bool:
     try:
-        size = len(text.encode())
+        return len(text.encode()) <= bytes_max
     except UnicodeEncodeError:  # a lone surrogate, which no wire carries
         return False
-    tokens = text.split(SEPARATOR)
-    return size <= bytes_max and len(tokens) <= TOKENS_MAX and all(tokens)
 
 
 class _Branch(Generic[V]):
@@ -164,3 +188,36 @@ class TopicTable(Generic[V]):
             level = following
         for branch in level:
             yield from branch.values
+
+
+class KeyTable(TopicTable[V]):
+    """Binding keys of a topic exchange, each with the values to find by a routing key."""
+
+    __slots__ = ()
+
+    def _find(self, topic: str) -> Iterator[V]:
+        level = _with_rest({self._root: False})
+        for word in topic.split(SEPARATOR) if topic else ():
+            following: dict[_Branch[V], bool] = {}
+            for branch, is_rest in level.items():
+                if is_rest:  # it takes one word more
+                    following[branch] = True
+                for token in (word, ONE):
+                    if token in branch.branches and token != ANY:
+                        following[branch.branches[token]] = False
+            level = _with_rest(following)
+        if not topic and "" in self._root.branches:  # no word at all, which `*` does not take
+            yield from self._root.branches[""].values
+        for branch in level:
+            yield from branch.values
+
+
+def _with_rest(level: dict[_Branch[V], bool]) -> dict[_Branch[V], bool]:
+    """Add the branches that are reached by no word more; True tells those of a `#`."""
+    ahead = list(level)
+    while ahead:
+        rest = ahead.pop().branches.get(ANY)
+        if rest is not None and rest not in level:
+            level[rest] = True
+            ahead.append(rest)
+    return level

@@ -101,9 +101,12 @@ class Serving:
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         """Hand requests over, but for copies and those for services not provided here."""
-        single = len(records) == 1
+        if len(records) == 1:
+            if self._admit(peer, records[0], (source, first, last)):
+                self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))
+            return
         fresh = [
-            self._admit(peer, record, (source, seq, last if single else seq))
+            self._admit(peer, record, (source, seq, seq))
             for seq, record in enumerate(records, first)
         ]
         for is_fresh, low, high, run in runs(first, last, records, fresh):
@@ -248,7 +251,9 @@ class Serving:
 
     def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> bool:
         """Send a reply; False where its caller has far too much to take already."""
-        owed = self._owed.setdefault(peer.id, _Owed())
+        owed = self._owed.get(peer.id)
+        if owed is None:
+            owed = self._owed[peer.id] = _Owed()
         if owed.size >= REFUSED_FROM * self._options.link.queued_bytes_max:
             self.refused_replies += 1
             return False
@@ -307,8 +312,7 @@ class Serving:
 
     def _settle(self, place: Place, outcome: Outcome, reason: str = "") -> None:
         source, first, last = place
-        lazy = outcome is Outcome.ACCEPTED  # a reply goes with it, or has gone
-        self._turn.settle(source, first, last, outcome, reason, lazy=lazy)
+        self._turn.settle(source, first, last, outcome, reason)  # with the reply, if there is one
 
 
 def _journal(incarnation: int) -> JournalId:

@@ -62,6 +62,7 @@ class SharedState:
         self.pulls = Pulls(turn, options, entropy, defects, self._clock)
         self._maps: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}  # maps that may have something to do
+        self.gathered = (self._dirty,)  # empty: nothing to flush
         self._due: Deadlines[str] = Deadlines(turn.agenda)
         self._joined_at = float("-inf")  # when the latest session began
 
@@ -228,9 +229,8 @@ class SharedState:
 
     def flush(self) -> None:
         """Tell peers what was written in this turn, begin pulls, and tell the application."""
-        if not self._dirty:
-            return
-        dirty, self._dirty = self._dirty, {}
+        dirty = list(self._dirty)
+        self._dirty.clear()
         for name in dirty:
             shared = self._maps.get(name)
             if shared is None:

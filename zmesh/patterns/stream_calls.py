@@ -79,6 +79,7 @@ class StreamCalls:
         self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
         self._numbered = 0
         self._stops = InternalTicket(0)
+        self._turned_away: dict[NodeId, InternalTicket] = {}  # of all words to stop, by peer
         self.late = 0  # records of streams that are over
 
     def __len__(self) -> int:
@@ -263,8 +264,14 @@ class StreamCalls:
         return opened
 
     def _turn_away(self, peer: Peer, lane: int, wire: int) -> None:
-        """Stop a provider that begins what nobody waits for; it may have missed the word."""
-        self._turn.submit(peer, lane, [stream_records.stop("", wire)], self._stops)
+        """Stop a provider that begins what nobody waits for; it may have missed the word.
+
+        One that begins so many and takes no answer is left to its own devices.
+        """
+        ticket = self._turned_away.setdefault(peer.id, InternalTicket(0))
+        if ticket.expected - ticket.accepted < self._options.answers_max:
+            ticket.expected += 1
+            self._turn.submit(peer, lane, [stream_records.stop("", wire)], ticket)
 
     def on_returned(self, peer: Peer, returned: Returned) -> None:
         """Decide on what was not accepted, unless the stream has moved on."""
@@ -297,6 +304,7 @@ class StreamCalls:
 
     def on_session_ended(self, peer: Peer, reason: str) -> None:
         """End what had begun with a provider, and move the rest."""
+        self._turned_away.pop(peer.id, None)
         for stream in list(self._with.get(peer.id, ())):
             opened = self._opened[stream]
             opened.ticket = None  # what comes back of it tells nothing new

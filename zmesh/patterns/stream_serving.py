@@ -74,8 +74,7 @@ class StreamServing:
             reason = "the service is not provided here"
             self._turn.settle(source, *seqs, Outcome.RELEASED, reason)
             return
-        streams = self._of_peer.setdefault(peer.id, {})
-        if wire in streams or not 0 < ways <= Ways.BODY | Ways.ANSWER:
+        if wire in self._of_peer.get(peer.id, {}) or not 0 < ways <= Ways.BODY | Ways.ANSWER:
             self._defects.note(peer.id, "stream", f"opened number {wire} in ways {ways}")
             self._turn.settle(source, *seqs, Outcome.REJECTED, "this opens no stream")
             return
@@ -84,7 +83,8 @@ class StreamServing:
         ticket = StreamTicket(self._numbered)
         served = _Served(self._numbered, peer, wire, source, *seqs, ticket, inflow)
         served.outflow.raise_limits(parts, size)
-        self._served[served.number] = streams[wire] = served
+        self._served[served.number] = served
+        self._of_peer.setdefault(peer.id, {})[wire] = served
         delivery = Delivery(source, peer.label, *seqs, [record])
         self._turn.actions.append(StreamOffered(served.number, Ways(ways), delivery))
 

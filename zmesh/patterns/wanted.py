@@ -52,7 +52,7 @@ class WantedTable:
         self._wanted: dict[tuple[NodeId, str], Wanted] = {}
         self._table: TopicTable[Wanted] = TopicTable(options.topics_cached_max)
         self._demanding: Counter[NodeId] = Counter()  # those that ask for more than a replay
-        self._news: list[tuple[Wanted, bool]] = []
+        self.news: list[tuple[Wanted, bool]] = []  # what `take_news` returns next
 
     def match(self, topic: str) -> tuple[Wanted, ...]:
         """Return those a publication on a topic may be for, by their pattern."""
@@ -70,14 +70,14 @@ class WantedTable:
             peer.selected[wanted.pattern] = peer.selected.get(wanted.pattern, 0) + 1
             self._table.add(wanted.pattern, wanted)
         self._wanted[peer.id, text] = wanted
-        self._news.append((wanted, True))
+        self.news.append((wanted, True))
         return True
 
     def remove(self, peer: Peer, text: str) -> None:
         """Forget what was taken in."""
         wanted = self._wanted.pop((peer.id, text))
         wanted.ended = True
-        self._news.append((wanted, False))
+        self.news.append((wanted, False))
         if wanted.only_replay:
             return
         self._table.remove(wanted.pattern, wanted)
@@ -92,14 +92,10 @@ class WantedTable:
         """Return whether a peer may have another that asks for more than a replay."""
         return self._demanding[peer.id] < self._options.filters_max
 
-    @property
-    def has_news(self) -> bool:
-        """Whether some began or ended since `take_news`."""
-        return bool(self._news)
-
     def take_news(self) -> list[tuple[Wanted, bool]]:
         """Return those that began (True) or ended since the last call, in order."""
-        news, self._news = self._news, []
+        news = self.news[:]
+        self.news.clear()
         return news
 
 

@@ -6,11 +6,12 @@ a time, with the consumer the key weighs most at: so its jobs keep their order w
 consumers, and stay with one as long as the consumers do. `jobs_taken` is the other side.
 """
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Final
 
 from zmesh.actions import PeerState, QueueRoomChanged
-from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import UsageError
@@ -21,14 +22,16 @@ from zmesh.message import (
     FailureKind,
     InterestKind,
     Outcome,
+    Record,
     Tag,
     Ticket,
     with_extra,
 )
 from zmesh.options import NodeOptions
-from zmesh.patterns.job_control import CONTROL_PRIORITY, Grant, Offer, encode
+from zmesh.patterns.job_control import Grant, Offer, encode
 from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
 from zmesh.patterns.redelivery import Redelivery
+from zmesh.patterns.telling import Telling
 from zmesh.reliable.link_events import Returned
 
 _LOST: Final = "its consumer was lost while it had it"
@@ -49,7 +52,8 @@ class WorkQueue:
         self._expiry: Deadlines[Job] = Deadlines(turn.agenda)
         self._numbers = count(1)
         self._relations = count(1)
-        self._control = InternalTicket(0)
+        self._telling = Telling(turn, self._standing, options.answers_max, options.queues_max)
+        self.gathered = (self._touched, *self._telling.gathered)  # all empty: nothing to flush
         self.redelivered = 0  # left a second time, or more often
         self.uncertain = 0  # delivered again though they may have been handled before
 
@@ -167,6 +171,11 @@ class WorkQueue:
             if queue is not None:
                 self._look_at(queue, peer)
 
+    def on_session_ended(self, peer: Peer) -> None:
+        """Forget what was to be told to a peer, and what it pulled."""
+        self._telling.forget(peer)
+        self.on_peer_changed(peer)
+
     def _look_at(self, queue: JobQueue, peer: Peer) -> None:
         outlet = queue.outlets.get(peer.id)
         if queue.name not in peer.interests[InterestKind.QUEUE] or not peer.present:
@@ -188,10 +197,8 @@ class WorkQueue:
         """Take the room a consumer has; one of an earlier relation is told that it is over."""
         queue = self._queues.get(grant.queue)
         outlet = None if queue is None else queue.outlets.get(peer.id)
-        if queue is None or outlet is None:
-            self._tell(peer, Offer(grant.queue, next(self._relations), 0, 0, 0))
-        elif grant.relation != outlet.relation:
-            self._offer(queue, outlet)
+        if queue is None or outlet is None or grant.relation != outlet.relation:
+            self._telling.tell(peer, grant.queue)
         else:
             outlet.limit = max(outlet.limit, grant.limit)
             outlet.is_recalled = outlet.is_recalled or grant.recalls
@@ -223,8 +230,10 @@ class WorkQueue:
 
     def flush(self) -> None:
         """Bind what can be bound, and tell of what cannot."""
+        self._telling.flush()
         while self._touched:
-            touched, self._touched = self._touched, {}
+            touched = list(self._touched)
+            self._touched.clear()
             for queue in touched:
                 self._bind(queue)
                 self._offer_all(queue)
@@ -248,24 +257,25 @@ class WorkQueue:
         for outlet in queue.outlets.values():
             if outlet.is_fit and queue.waiting_for(outlet):
                 if outlet.told <= outlet.limit:
-                    self._offer(queue, outlet)
+                    self._telling.tell(outlet.peer, queue.name)
             elif outlet.is_recalled and outlet.credit:
                 outlet.returned += outlet.credit
-                self._offer(queue, outlet)
+                self._telling.tell(outlet.peer, queue.name)
             outlet.is_recalled = False
 
-    def _offer(self, queue: JobQueue, outlet: Outlet) -> None:
+    def _standing(self, peer: Peer, name: str) -> Record:
+        """Return how a queue stands with a consumer: one that is none here has no jobs for it."""
+        queue = self._queues.get(name)
+        outlet = None if queue is None else queue.outlets.get(peer.id)
+        if queue is None or outlet is None:
+            return encode(Offer(name, next(self._relations), 0, 0, 0))
         waiting = queue.waiting_for(outlet)
         outlet.told = outlet.limit + waiting
-        told = Offer(queue.name, outlet.relation, outlet.limit, outlet.returned, waiting)
-        self._tell(outlet.peer, told)
-
-    def _tell(self, peer: Peer, offer: Offer) -> None:
-        self._turn.submit(peer, CONTROL_PRIORITY, [encode(offer)], self._control)
+        return encode(Offer(name, outlet.relation, outlet.limit, outlet.returned, waiting))
 
     # Outcomes
 
-    def on_accepted(self, peer: Peer, tickets: list[Ticket]) -> None:
+    def on_accepted(self, peer: Peer, tickets: Sequence[Ticket]) -> None:
         """Note which of a peer's tickets are of jobs."""
         if peer.id not in self._with:
             return

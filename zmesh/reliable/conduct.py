@@ -14,12 +14,12 @@ class Conduct:
     def __init__(self, options: LinkOptions, now: float) -> None:
         self._options = options
         self._violations: deque[float] = deque(maxlen=max(1, options.violations_max))
-        self._refused_until = now
+        self.refused_until = now
         self._complained_at = now - COMPLAINT_INTERVAL_S
 
     def refused(self, now: float) -> bool:
         """Whether the peer was cut off and is not listened to."""
-        return now < self._refused_until
+        return now < self.refused_until
 
     def on_violation(self, now: float) -> bool:
         """Count a broken rule; True where it was one too many: cut the peer off."""
@@ -28,7 +28,7 @@ class Conduct:
         if len(violations) != violations.maxlen or now - violations[0] > options.violations_within:
             return False
         violations.clear()
-        self._refused_until = now + options.refusal
+        self.refused_until = now + options.refusal
         return True
 
     def may_complain(self, now: float) -> bool:

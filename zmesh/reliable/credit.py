@@ -73,18 +73,22 @@ class LaneCredit:
 
     def grant(self, now: float, round_trip: float | None) -> tuple[int, int]:
         """Return the limits to tell the sender now: `(seq_limit, bytes_limit)`."""
-        self._tune(now, round_trip or self._options.granularity)
-        self.seq_limit = max(self.seq_limit, self.consumed_messages + self.window_messages)
-        self.bytes_limit = max(self.bytes_limit, self.consumed_bytes + self.window_bytes)
+        if (
+            self.consumed_messages - self._epoch_messages >= self.window_messages
+            or self.consumed_bytes - self._epoch_bytes >= self.window_bytes
+        ):
+            self._tune(now, round_trip or self._options.granularity)
+        seq_limit = self.consumed_messages + self.window_messages
+        self.seq_limit = max(self.seq_limit, seq_limit)
+        bytes_limit = self.consumed_bytes + self.window_bytes
+        self.bytes_limit = max(self.bytes_limit, bytes_limit)
         return self.seq_limit, self.bytes_limit
 
     def _tune(self, now: float, round_trip: float) -> None:
-        """Double a window that was used up within four round trips."""
+        """Double a window that was used up, if that took no more than four round trips."""
         options = self._options
         messages = self.consumed_messages - self._epoch_messages
         size = self.consumed_bytes - self._epoch_bytes
-        if messages < self.window_messages and size < self.window_bytes:
-            return
         if now - self._epoch_start < 4 * max(round_trip, options.granularity):
             if messages >= self.window_messages:
                 self.window_messages = min(2 * self.window_messages, options.window_messages_max)

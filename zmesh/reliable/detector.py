@@ -53,8 +53,9 @@ class FailureDetector:
     """
 
     __slots__ = (
-        "_asked_at", "_close_frames", "_heard_at", "_idle_after", "_late_at", "_options",
-        "_pinged_at", "_retry_after", "_round_trip", "_square_sum", "_sum", "_waits", "multiplier",
+        "_asked_at", "_calm", "_close_frames", "_heard_at", "_idle_after", "_late_at", "_options",
+        "_pinged_at", "_retry_after", "_round_trip", "_square_sum", "_sum", "_waits", "calm_until",
+        "multiplier",
     )  # fmt: skip
 
     def __init__(self, options: LinkOptions, round_trip: RoundTrip) -> None:
@@ -74,7 +75,9 @@ class FailureDetector:
         # Microseconds as integers: the sums stay exact however long the window slides.
         self._sum = guess_us * options.samples_min
         self._square_sum = guess_us**2 * options.samples_min
+        self._calm = min(options.ping_after_min, options.ping_after_max)
         self._heard_at = now
+        self.calm_until = now + self._calm  # no PING is due before, nor suspicion
         self._asked_at: float | None = None
         self._pinged_at = now
         self._retry_after = options.ping_after_max
@@ -91,6 +94,7 @@ class FailureDetector:
             if self._close_frames >= TRAFFIC_FRAMES:
                 self._idle_after = self._options.ping_after_max
         self._heard_at = now
+        self.calm_until = now + self._calm
 
     def on_ping_sent(self, now: float) -> None:
         """Note a PING; one that is due and cannot be sent, the path being full, is noted as well.
@@ -105,6 +109,7 @@ class FailureDetector:
                 grown = self._idle_after * IDLE_GROWTH
                 self._idle_after = min(grown, self._options.ping_idle_max)
             self._asked_at = now
+            self.calm_until = -inf
             self._retry_after = self._quick_after()
             self._close_frames = 0
         self._pinged_at = now

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from math import inf
 from typing import assert_never
 
-from zmesh.deadlines import earliest
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
 from zmesh.ids import LINK_ID_BYTES, NO_LINK, Entropy, LinkId, NodeId, Path, SessionId
@@ -77,9 +76,9 @@ class Link:
         self._limits = limits
         self._entropy = entropy
         self._pool = pool
-        self._events: list[LinkEvent] = []
+        self.events: list[LinkEvent] = []
         self._handshake = Handshake(local, peer, entropy)
-        self._session = Session(options, limits, pool, self._events)
+        self._session = Session(options, limits, pool, self.events)
         self._recovery = Recovery(options, entropy)
         self._verdict = LivenessVerdict(options, self._recovery.round_trip)
         self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
@@ -187,10 +186,10 @@ class Link:
     ) -> bool:
         """Tell the peer what became of `first..last` of a lane.
 
-        With `lazy` it may wait for other traffic, at most `ack_delay_max`. Returns False where
+        With `lazy` it may wait for other verdicts, at most `ack_delay_max`. Returns False where
         the session is over or the numbers were settled before.
         """
-        if session != self.session:
+        if session != self._handshake.session:
             return False
         return self._session.settle(lane, first, last, outcome, reason, delay, lazy=lazy, now=now)
 
@@ -220,34 +219,31 @@ class Link:
         self._move(Trigger.LEAVE)
         self._leave_path()
         self._verdict.on_left()
-        self._events += self._verdict.take_events()
+        self.events += self._verdict.take_events()
         self._end_session(SessionEnd.CLOSED)
 
     # Inputs
 
     def on_packet(self, path: Path, packet: Packet, now: float) -> None:
         """Take a packet from this peer; whatever it holds, nothing is raised."""
-        if self.state is LinkState.CLOSED or self._conduct.refused(now):
+        if self.state is LinkState.CLOSED or now < self._conduct.refused_until:
             return
-        try:
-            self._route(path, packet, now)
-        except ProtocolError as error:
-            self._on_violation(error, now)
-        self._drain_verdict(now)
-
-    def _route(self, path: Path, packet: Packet, now: float) -> None:
         frame = packet.frames[0]
-        if isinstance(frame, Hello):
-            self._on_hello(path, packet.link, frame, now)
-        elif isinstance(frame, Welcome):
-            self._on_welcome(path, packet.link, frame, now)
-        elif packet.link == self._link_id and path == self.path:
-            if self.state is LinkState.CALLING:
+        try:
+            if type(frame) is Hello:
+                self._on_hello(path, packet.link, frame, now)
+            elif type(frame) is Welcome:
+                self._on_welcome(path, packet.link, frame, now)
+            elif packet.link != self._link_id or path != self.path:
+                self._on_stale(path, packet, now)
+            elif self.state is LinkState.CALLING:
                 self._on_refusal(frame, now)
             else:
                 self._on_link_packet(packet, now)
-        else:
-            self._on_stale(path, packet, now)
+        except ProtocolError as error:
+            self._on_violation(error, now)
+        if self._verdict.events:
+            self._drain_verdict(now)
 
     def _on_stale(self, path: Path, packet: Packet, now: float) -> None:
         """Drop a packet of another link; a peer that still uses it is told, once a second."""
@@ -261,7 +257,7 @@ class Link:
         if isinstance(frame, Fenced):
             self._on_fenced(frame)
         elif isinstance(frame, Error) and frame.code is ErrorCode.DUPLICATE_IDENTITY:
-            self._events.append(happened.Clash(fenced=False))
+            self.events.append(happened.Clash(fenced=False))
         if isinstance(frame, Error | Fenced):
             self._give_up("HELLO was refused", now)
 
@@ -272,20 +268,25 @@ class Link:
         self._counters.packets_received += 1
         self._writer.on_packet(packet.number, now)
         self._verdict.on_heard(now)
-        self._drain_verdict(now)
-        for frame in packet.frames:
-            self._on_frame(frame, now)
-            if self.state is not LinkState.OPEN:
-                return
+        if self._verdict.events:
+            self._drain_verdict(now)
+        for frame in packet.frames:  # these three are in nearly every packet, and end no link
+            if type(frame) is Ack:
+                self._session.on_ack(frame.lanes, frame.credit)
+                lost = self._recovery.on_ack(frame.largest, frame.delay_us / 1_000_000, now)
+                if lost:
+                    self._resend(lost)
+            elif type(frame) is Data:
+                self._session.on_data(frame.lane, frame.first_seq, frame.records, now)
+            elif type(frame) is ControlData:
+                self._session.on_control(frame.first_seq, frame.records, now)
+            else:
+                self._on_rare_frame(frame, now)
+                if self.state is not LinkState.OPEN:
+                    return
 
-    def _on_frame(self, frame: Frame, now: float) -> None:
+    def _on_rare_frame(self, frame: Frame, now: float) -> None:
         match frame:
-            case Data(lane, first_seq, records):
-                self._session.on_data(lane, first_seq, records, now)
-            case Ack():
-                self._on_ack(frame, now)
-            case ControlData(first_seq, records):
-                self._session.on_control(first_seq, records, now)
             case Ping(nonce):
                 self._writer.pong = nonce
                 self._session.tell_all()
@@ -298,22 +299,16 @@ class Link:
                 self._give_up("fenced", now)
             case Error(code, text):
                 self._on_error(code, text, now)
-            case Who() | Iam() | Hello() | Welcome():
+            case Who() | Iam() | Hello() | Welcome() | Ack() | Data() | ControlData():
                 raise ProtocolError("misplaced", f"{type(frame).__name__} inside a link")
             case _:
                 assert_never(frame)
 
     def _on_fenced(self, fenced: Fenced) -> None:
         if fenced.incarnation <= self.local.incarnation:
-            raise ProtocolError(
-                "fenced", f"by incarnation {fenced.incarnation}, which is not newer"
-            )
-        self._events.append(happened.Clash(fenced=True))
-
-    def _on_ack(self, ack: Ack, now: float) -> None:
-        self._session.on_ack(ack.lanes, ack.credit)
-        lost = self._recovery.on_ack(ack.largest, ack.delay_us / 1_000_000, now)
-        self._resend(lost)
+            detail = f"by incarnation {fenced.incarnation}, which is not newer"
+            raise ProtocolError("fenced", detail)
+        self.events.append(happened.Clash(fenced=True))
 
     def _resend(self, lost: Sequence[Piece]) -> None:
         count = sum(window.on_lost(first, last) for window, first, last in lost)
@@ -323,7 +318,7 @@ class Link:
     def _on_bye(self, code: ByeCode, text: str) -> None:
         self._move(Trigger.BYE)
         self._leave_path()
-        self._events.append(happened.LeftBehind(code, text))
+        self.events.append(happened.LeftBehind(code, text))
         self._verdict.on_left()
         self._end_session(SessionEnd.PEER_LEFT)
 
@@ -405,22 +400,23 @@ class Link:
             return inf
         return self._down_until
 
+    def due_by(self, latest: float) -> float:
+        """Return when `on_timer` is due, or `latest` where that is before: it looks no further."""
+        session, verdict = self._session, self._verdict
+        if self.state is not LinkState.OPEN:
+            waits = (session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
+            return min(latest, *waits)
+        due = min(latest, session.expiry, self._recovery.due)
+        if not self._path_full:
+            due = min(due, session.ack_at, session.settle_at)
+        if due <= verdict.detector.calm_until:
+            return due
+        return min(due, verdict.due, verdict.detector.ping_deadline(session.data_pending))
+
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due; None where nothing is."""
-        session, verdict = self._session, self._verdict
-        if self.state is LinkState.OPEN:
-            due = earliest(
-                session.expiry,
-                verdict.deadline,
-                verdict.detector.ping_deadline(session.data_pending),
-                self._recovery.deadline,
-                None if self._path_full else session.ack_at,
-            )
-        else:
-            due = earliest(
-                session.expiry, verdict.deadline, self._lingers_until, self._hello_timer.at
-            )
+        due = self.due_by(inf)
         return None if due == inf else due
 
     # Handshake
@@ -520,7 +516,7 @@ class Link:
         self._writer.start(now)
         self._path_full = False
         self._verdict.on_open(now)
-        self._events.append(self._handshake.announce())
+        self.events.append(self._handshake.announce())
         self._drain_verdict(now)
 
     # Ends
@@ -534,7 +530,7 @@ class Link:
         if self._down_until is None and self.session is not None:
             self._down_until = now + self._options.session_linger
         self._verdict.on_link_down(why, now)
-        self._events.append(happened.PathWanted())
+        self.events.append(happened.PathWanted())
         self._drain_verdict(now)
 
     def _leave_path(self) -> None:
@@ -546,14 +542,12 @@ class Link:
 
     def _replace_session(self, reason: SessionEnd) -> None:
         """Return everything without outcome, and begin anew with empty lanes."""
-        ended, self._session = (
-            self._session,
-            Session(self._options, self._limits, self._pool, self._events),
-        )
+        ended = self._session
+        self._session = Session(self._options, self._limits, self._pool, self.events)
         self._counters.duplicates += ended.duplicates
         announced, self._handshake.announced = self._handshake.announced, None
         if announced is not None:
-            self._events.append(happened.SessionEnded(announced, reason))
+            self.events.append(happened.SessionEnded(announced, reason))
         ended.abandon()
 
     def _end_session(self, reason: SessionEnd) -> None:
@@ -565,12 +559,12 @@ class Link:
 
     def _defect(self, kind: str, detail: str) -> None:
         self._counters.defects += 1
-        self._events.append(happened.Defect(kind, detail))
+        self.events.append(happened.Defect(kind, detail))
 
     def _drain_verdict(self, now: float) -> None:
         """Pass on what the verdict says, and act on a peer found lost."""
         events = self._verdict.take_events()
-        self._events += events
+        self.events += events
         for event in events:
             if not isinstance(event, happened.LivenessChanged) or event.new is not Liveness.LOST:
                 continue
@@ -582,15 +576,14 @@ class Link:
 
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
-        if not self._events:
-            return []
-        events = list(self._events)
-        self._events.clear()  # the session appends to this very list
+        events = self.events[:]
+        self.events.clear()  # the session appends to this very list
         return events
 
     def packets(self, now: float) -> list[tuple[Path, Packet]]:
         """Return what is to be sent now, in order; all of a turn shares few packets."""
-        out, self._outbox = self._outbox, []
+        out = self._outbox
+        self._outbox = []
         if self.state is LinkState.OPEN and self.path is not None and not self._path_full:
             if len(self._session.control_out.items) > self._options.control_queued_max:
                 self._give_up("it does not take control records", now)

@@ -131,7 +131,7 @@ class Clash:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The queue was full, and has room again."""
+    """The queue was full to somebody who asked for its room, and has some again."""
 
 
 @dataclass(frozen=True, slots=True)

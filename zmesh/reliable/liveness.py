@@ -6,6 +6,8 @@ which is known within milliseconds of a kill. A host that does not answer at all
 detector is sure as well.
 """
 
+from math import inf
+
 from zmesh.events import PathCause
 from zmesh.options import LinkOptions
 from zmesh.reliable.detector import FailureDetector
@@ -24,13 +26,13 @@ class LivenessVerdict:
         self._probing: set[str] = set()
         self._causes: list[PathCause | None] = []
         self._unreachable = False
-        self._probe_at: float | None = None
+        self._probe_at = inf
         self._link_open = False
-        self._events: list[LivenessChanged | ProbeWanted] = []
+        self.events: list[LivenessChanged | ProbeWanted] = []  # what `take_events` returns next
 
     def take_events(self) -> list[LivenessChanged | ProbeWanted]:
         """Return what happened since the last call, in order."""
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def on_heard(self, now: float) -> None:
@@ -74,7 +76,7 @@ class LivenessVerdict:
         self._probing.clear()
         self._causes.clear()
         self._unreachable = False
-        self._probe_at = None
+        self._probe_at = inf
 
     def on_probe(self, endpoint: str, cause: PathCause | None, now: float) -> None:
         """Take the result of one probed endpoint; the last one of a round decides."""
@@ -108,18 +110,18 @@ class LivenessVerdict:
     def on_timer(self, endpoints: tuple[str, ...], now: float) -> None:
         """Look at the silence, and begin a round of probes where one is due."""
         self._check_silence(now)
-        if self._probe_at is None or self._probe_at > now:
+        if self._probe_at > now:
             return
         if self._probing:  # a probe that was never answered counts as one that failed
             self._probing.clear()
             self._causes.append(PathCause.UNREACHABLE)
             self._conclude(now)
         elif self.state not in (Liveness.SUSPECT, Liveness.BUSY):
-            self._probe_at = None
+            self._probe_at = inf
         elif endpoints:
             self._probing = set(endpoints)
             self._probe_at = now + self._options.probe_interval
-            self._events.append(ProbeWanted(endpoints))
+            self.events.append(ProbeWanted(endpoints))
         else:
             self._conclude(now)
 
@@ -132,18 +134,17 @@ class LivenessVerdict:
             self._become(Liveness.LOST, "silent, and its host cannot be reached")
 
     @property
-    def deadline(self) -> float | None:
-        """When `on_timer` wants to be called."""
+    def due(self) -> float:
+        """When `on_timer` wants to be called; infinity: not before something happens."""
         if self.state is Liveness.ALIVE:
             return self.detector.deadline(self._options.suspect_phi)
         if self.state not in (Liveness.SUSPECT, Liveness.BUSY):
-            return None
+            return inf
         if self.state is Liveness.SUSPECT and self._unreachable:
-            sure = self.detector.deadline(self._options.lost_phi)
-            return sure if self._probe_at is None else min(sure, self._probe_at)
+            return min(self._probe_at, self.detector.deadline(self._options.lost_phi))
         return self._probe_at
 
     def _become(self, state: Liveness, why: str, *, is_gone: bool = False) -> None:
         if state is not self.state:
-            self._events.append(LivenessChanged(self.state, state, why, is_gone))
+            self.events.append(LivenessChanged(self.state, state, why, is_gone))
             self.state = state

@@ -178,6 +178,16 @@ class Watermark:
         """The highest number received; 0 where there is none."""
         return self.above.last if self.above else self.cum
 
+    def advance(self, cum: int) -> list[tuple[int, int]]:
+        """Note all of `1..cum` as received; return the parts that are new, ascending."""
+        first = self.cum + 1
+        if cum < first:
+            return []
+        if self.above.count:
+            return self.add(first, cum) or []
+        self.cum = cum
+        return [(first, cum)]
+
     def add(self, first: int, last: int) -> list[tuple[int, int]] | None:
         """Note `first..last` (`first >= 1`) as received.
 
@@ -186,7 +196,7 @@ class Watermark:
         way there is nothing to keep of what came with them.
         """
         cum, above = self.cum, self.above
-        if first == cum + 1 and not above and last > cum:
+        if first == cum + 1 and not above.count and last > cum:
             self.cum = last
             return [(first, last)]
         if first <= cum:

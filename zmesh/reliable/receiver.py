@@ -36,6 +36,7 @@ REASON_CHARACTERS_MAX = 200
 """Longer reasons are cut: a settlement must stay a small control record."""
 
 _HEAD = itemgetter(0)
+_TAGS = itemgetter(slice(None, None, 2))
 _FRAGMENT_HEAD = head(Kind.FRAGMENT)
 _NOT_PLAIN = frozenset((Tag.PREDECESSORS, Tag.FRAGMENTS))
 
@@ -57,8 +58,12 @@ class ControlInbox:
     def on_data(self, first: int, records: Sequence[Control]) -> list[Control]:
         """Return the records that are next in order; ProtocolError for numbers far ahead."""
         last = first + len(records) - 1
-        if last > self.received.cum + self._window:
+        received = self.received
+        if last > received.cum + self._window:
             raise ProtocolError("credit", f"control record {last} is too far ahead")
+        if first == received.cum + 1 and not self.early:  # in order, as nearly all are
+            self._released = received.cum = last
+            return list(records)
         for start, end in self.received.add(first, last) or []:
             for seq in range(start, end + 1):
                 self.early[seq] = records[seq - first]
@@ -98,7 +103,6 @@ class IncomingLane:
         "_outcomes",
         "_rooms",
         "_skipping",
-        "_transfer",
         "_transfers",
         "_voided",
         "credit",
@@ -108,6 +112,7 @@ class IncomingLane:
         "received",
         "received_bytes",
         "released",
+        "transfer",
     )
 
     def __init__(
@@ -125,7 +130,7 @@ class IncomingLane:
         self._voided = RangeSet()  # will never come, not yet passed by `released`
         self._deadlines: dict[int, float] = {}
         self._held: dict[int, int] = {}  # released, not yet settled: number -> bytes of credit
-        self._transfer: Transfer | None = None  # the one being put together
+        self.transfer: Transfer | None = None  # the one being put together
         self._transfers: dict[int, Transfer] = {}  # put together, not yet settled, by first number
         self._skipping: tuple[int, Outcome, str] | None = None  # fragments of a failed transfer
         self._outcomes: list[tuple[Outcome, int, int]] = []
@@ -153,17 +158,23 @@ class IncomingLane:
         last = first + len(records) - 1
         sizes = sizes_of(records)
         size = sum(sizes)
-        self._check_credit(first, last, size, records)
-        new = self.received.add(first, last)
+        if last > self.credit.seq_limit or self.received_bytes + size > self.credit.bytes_limit:
+            self._check_credit(first, last, records)
+        received = self.received
+        if first == received.cum + 1 == self.released + 1 and self._is_plain(records):
+            received.cum = self.released = last
+            self.received_bytes += size
+            if first == last:
+                self._held[first] = size
+            else:
+                self._held.update(zip(range(first, last + 1), sizes, strict=True))
+            return [Arrived(self.lane, first, last, list(records))]
+        new = received.add(first, last)
         if not new:
             self.duplicates += len(records)
             return []
         if new == [(first, last)]:
             self.received_bytes += size
-            if first == self.released + 1 and self._is_plain(records):
-                self.released = last
-                self._held.update(zip(range(first, last + 1), sizes, strict=True))
-                return [Arrived(self.lane, first, last, list(records))]
         else:
             self.duplicates += len(records)
             for start, end in new:
@@ -174,11 +185,10 @@ class IncomingLane:
                 self._keep(seq, records[seq - first], now)
         return self.release(now, is_released)
 
-    def _check_credit(self, first: int, last: int, size: int, records: Sequence[Record]) -> None:
+    def _check_credit(self, first: int, last: int, records: Sequence[Record]) -> None:
+        """Refuse what is over credit; what came before was counted then."""
         if last > self.credit.seq_limit:
             raise ProtocolError("credit", f"number {last} is over {self.credit.seq_limit}")
-        if self.received_bytes + size <= self.credit.bytes_limit:
-            return
         fresh = sum(
             size_of(record)
             for seq, record in enumerate(records, first)
@@ -188,15 +198,21 @@ class IncomingLane:
             raise ProtocolError("credit", f"{fresh} bytes are over {self.credit.bytes_limit}")
 
     def _is_plain(self, records: Sequence[Record]) -> bool:
-        """Whether the records can be released as they are: whole, and waiting for nothing."""
-        if self.early or self._voided or self._transfer or self._skipping:
+        """Whether the next records can be released as they are: whole, and waiting for nothing."""
+        if self.early or self._voided.count or self.transfer or self._skipping:
             return False
+        if len(records) == 1:
+            record = records[0]
+            return record[0] != _FRAGMENT_HEAD and (
+                len(record) == 3 or _NOT_PLAIN.isdisjoint(record[3][::2])
+            )
         if _FRAGMENT_HEAD in set(map(_HEAD, records)):
             return False
         if max(map(len, records)) == 3:
             return True
         # A time to live cannot be over yet.
-        return all(_NOT_PLAIN.isdisjoint(record[3][::2]) for record in records if len(record) == 4)
+        extras = [record[3] for record in records if len(record) == 4]
+        return all(map(_NOT_PLAIN.isdisjoint, map(_TAGS, extras)))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record
@@ -233,7 +249,7 @@ class IncomingLane:
         run: list[Record] = []
         while True:
             seq = self.released + 1
-            if self._voided and self._voided.first == seq:
+            if self._voided.count and self._voided.first == seq:
                 self._close_run(run, arrived)
                 run = []
                 self._fail_transfer(self.released, Outcome.EXPIRED, "")
@@ -303,12 +319,12 @@ class IncomingLane:
             self._skipping = (last, Outcome.REJECTED, error.detail)
             return
         reserved = self._rooms.draw(assembly.total_bytes)
-        self._transfer = Transfer(seq, last, deadline, assembly, reserved)
-        self._charge(self._transfer, record)
+        self.transfer = Transfer(seq, last, deadline, assembly, reserved)
+        self._charge(self.transfer, record)
 
     def _on_fragment(self, seq: int, record: Record, now: float) -> list[Arrived]:
         """Add a fragment to the transfer under way; return the body when it is whole."""
-        transfer = self._transfer
+        transfer = self.transfer
         if transfer is None:
             outcome, reason = Outcome.REJECTED, "a fragment of no transfer"
             if self._skipping is not None and seq <= self._skipping[0]:
@@ -326,7 +342,7 @@ class IncomingLane:
         if transfer.deadline < now:
             self._fail_transfer(seq, Outcome.EXPIRED, "")
             return []
-        self._transfer = None
+        self.transfer = None
         self._transfers[transfer.first] = transfer
         return [Arrived(self.lane, transfer.first, seq, [whole])]
 
@@ -343,7 +359,7 @@ class IncomingLane:
 
         What is still to come of it gets the same outcome.
         """
-        transfer, self._transfer = self._transfer, None
+        transfer, self.transfer = self.transfer, None
         if transfer is None:
             return
         self._skipping = (transfer.last, outcome, reason)
@@ -357,7 +373,7 @@ class IncomingLane:
 
     def find_room(self) -> bool:
         """Reserve room for the transfer under way, if now there is some; True if credit rose."""
-        transfer = self._transfer
+        transfer = self.transfer
         if (
             transfer is None
             or transfer.reserved
@@ -378,6 +394,8 @@ class IncomingLane:
 
         The numbers may be of records and of whole bodies, in any succession.
         """
+        if not self._transfers:
+            return self._settle_held(first, last, outcome, reason, delay)
         was_open = False
         for start in sorted(seq for seq in self._transfers if first <= seq <= last):
             if first < start:
@@ -394,6 +412,13 @@ class IncomingLane:
     def _settle_held(
         self, first: int, last: int, outcome: Outcome, reason: str, delay: float
     ) -> bool:
+        if first == last:
+            size = self._held.pop(first, -1)
+            if size < 0:
+                return False
+            self.credit.consume(1, size)
+            self._outcome(outcome, first, first, reason, delay)
+            return True
         numbers = range(first, last + 1)
         sizes = list(map(self._held.pop, numbers, repeat(-1)))
         if min(sizes) >= 0 and not (reason or delay):
@@ -427,6 +452,9 @@ class IncomingLane:
     def take_settlements(self, ranges_max: int) -> list[Settle]:
         """Return the verdicts since the last call, in records of at most `ranges_max` ranges."""
         plain, detailed = self._outcomes, self._detailed
+        if not detailed and len(plain) <= ranges_max:  # as in most turns
+            self._outcomes = []
+            return [Settle(self.lane, tuple(plain))]
         settlements = [
             Settle(self.lane, tuple(plain[index : index + ranges_max]))
             for index in range(0, len(plain), ranges_max)
@@ -441,8 +469,8 @@ class IncomingLane:
     def close(self) -> None:
         """Give back what the lane drew from the pools: the session is over."""
         self.credit.close()
-        for transfer in (self._transfer, *self._transfers.values()):
+        for transfer in (self.transfer, *self._transfers.values()):
             if transfer is not None and transfer.reserved:
                 self._rooms.put_back(transfer.assembly.total_bytes)
-        self._transfer = None
+        self.transfer = None
         self._transfers.clear()

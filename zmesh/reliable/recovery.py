@@ -5,6 +5,7 @@ probe is a PING, whose answer tells exactly what the peer lacks.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from zmesh.errors import ProtocolError
@@ -33,8 +34,8 @@ class SentPacket:
 
     def is_covered(self) -> bool:
         """Return whether the peer has everything that was in it."""
-        for window, first, last in self.pieces:  # noqa: SIM110  # one or two: no generator
-            if not window.covers(first, last):
+        for window, first, last in self.pieces:  # one or two: no generator
+            if last > window.acked.cum and not window.covers(first, last):
                 return False
         return True
 
@@ -49,12 +50,13 @@ class Recovery:
         self._rate = DeliveryRate()
         self._sent: dict[int, SentPacket] = {}
         self._next_number = 1
-        self._loss_at: float | None = None
-        self._probe_at: float | None = None
+        self._loss_at = inf
+        self._probe_at = inf
         self._largest = 0  # packet the peer has acknowledged
         self._jitter = 1.0  # of the probe timer: another with every link and probe
         self.probes_unanswered = 0
         self.packets_lost = 0
+        self._time_out()
 
     def start(self) -> None:
         """Begin a new link: its packets are numbered from 1, its path is another one."""
@@ -62,11 +64,12 @@ class Recovery:
         self._next_number = 1
         self._jitter = self._draw_jitter()
         self.stop()
+        self._time_out()
 
     def stop(self) -> None:
         """Forget what is under way: the link was given up."""
         self._sent.clear()
-        self._loss_at = self._probe_at = None
+        self._loss_at = self._probe_at = inf
         self._largest = 0
         self.probes_unanswered = 0
         self._rate = DeliveryRate()
@@ -88,10 +91,8 @@ class Recovery:
         return self._rate.in_flight_max(self.round_trip, self._options.in_flight_bytes_min)
 
     @property
-    def deadline(self) -> float | None:
-        """When `on_timer` wants to be called; None where nothing is under way."""
-        if self._loss_at is None or self._probe_at is None:
-            return self._probe_at if self._loss_at is None else self._loss_at
+    def due(self) -> float:
+        """When `on_timer` wants to be called; infinity where nothing is under way."""
         return min(self._loss_at, self._probe_at)
 
     def next_number(self) -> int:
@@ -112,33 +113,36 @@ class Recovery:
         """
         if largest >= self._next_number:
             raise ProtocolError("unsent", f"peer acknowledges packet {largest}, never sent")
+        sent = self._sent
         arrived: list[int] = []
         size = 0
-        for number, packet in self._sent.items():
+        for number, packet in sent.items():
             if number > largest:
                 break
             if packet.is_covered():
                 arrived.append(number)
                 size += packet.size
         if arrived:
-            for number in arrived[:-1]:
-                del self._sent[number]
-            newest = self._sent.pop(arrived[-1])
+            number = arrived.pop()
+            newest = sent.pop(number)
+            for earlier in arrived:
+                del sent[earlier]
             self._rate.on_acked(newest.snapshot, size, now)
-            if arrived[-1] == largest:
+            if number == largest:
                 self.round_trip.on_sample(now - newest.sent_at, delay)
             self.probes_unanswered = 0
+            self._time_out()
             self._arm(now)
         self._largest = max(self._largest, largest)
-        if not self._sent:
-            self._loss_at = None
+        if not sent:
+            self._loss_at = inf
             return []
         return self._find_lost(now)
 
     def _find_lost(self, now: float) -> list[Piece]:
         """Give up packets that later ones overtook, by count or by time (section 6.1)."""
         largest = self._largest
-        self._loss_at = None
+        self._loss_at = inf
         delay = self.round_trip.loss_delay()
         lost: list[int] = []
         for number, packet in self._sent.items():
@@ -146,7 +150,7 @@ class Recovery:
                 break
             if number <= largest - self._options.packet_threshold or packet.sent_at + delay <= now:
                 lost.append(number)
-            elif self._loss_at is None:
+            elif self._loss_at == inf:
                 self._loss_at = packet.sent_at + delay
         pieces: list[Piece] = []
         for number in lost:
@@ -155,27 +159,28 @@ class Recovery:
             self.packets_lost += 1
             pieces += packet.pieces
         if not self._sent:
-            self._probe_at = None
+            self._probe_at = inf
         return pieces
 
     def on_timer(self, now: float) -> tuple[list[Piece], bool]:
         """Return what is lost by now, and whether a PING is due as a probe."""
         lost: list[Piece] = []
-        if self._loss_at is not None and self._loss_at <= now:
+        if self._loss_at <= now:
             lost = self._find_lost(now)
-        probe = self._probe_at is not None and self._probe_at <= now
+        probe = self._probe_at <= now
         if probe:
             self.probes_unanswered += 1
             self._jitter = self._draw_jitter()
+            self._time_out()
             self._arm(now)
         return lost, probe
 
     def _arm(self, now: float) -> None:
-        if not self._sent:
-            self._probe_at = None
-            return
-        timeout = self.round_trip.probe_timeout(self.probes_unanswered, self._jitter)
-        self._probe_at = now + timeout
+        self._probe_at = now + self._timeout if self._sent else inf
+
+    def _time_out(self) -> None:
+        """Find out anew how long an ACK may take: what that depends on has changed."""
+        self._timeout = self.round_trip.probe_timeout(self.probes_unanswered, self._jitter)
 
     def _draw_jitter(self) -> float:
         return self._entropy.uniform(0.8, 1.2)

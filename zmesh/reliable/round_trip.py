@@ -55,8 +55,9 @@ class RoundTrip:
         else:
             spread = max(4 * self.deviation, options.granularity)
             base = max(self.smoothed + spread + options.ack_delay_max, options.probe_timeout_min)
-        doubled = base * 2.0 ** min(backoff_count, 32)  # beyond any ceiling, short of overflow
-        return min(max(doubled * jitter, options.probe_timeout_min), options.probe_timeout_max)
+        if backoff_count:
+            base *= 2.0 ** min(backoff_count, 32)  # beyond any ceiling, short of overflow
+        return min(max(base * jitter, options.probe_timeout_min), options.probe_timeout_max)
 
     def loss_delay(self) -> float:
         """Return how long after a packet a later one must be acked to call it lost.

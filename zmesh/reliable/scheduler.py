@@ -42,12 +42,17 @@ class LaneScheduler:
         """
         if len(ready) == 1:
             lane = ready[0][0]
-            if self._left[lane] <= 0:
-                self._begin_round((lane,))
-        else:
-            lane = self._choose(ready, now)
+            self.serve_alone(lane, now)
+            return lane
+        lane = self._choose(ready, now)
         self._served_at[lane] = now
         return lane
+
+    def serve_alone(self, lane: int, now: float) -> None:
+        """Note that the only lane that could send is served. Call `spent` next."""
+        if self._left[lane] <= 0:
+            self._begin_round((lane,))
+        self._served_at[lane] = now
 
     def spent(self, lane: int, size: int) -> None:
         """Note that the lane sent `size` bytes."""

@@ -99,7 +99,10 @@ class SeenTable:
         if len(self._pending) >= self._capacity:
             return False
         self._finished.pop(message_id, None)
-        self._evict(now)
+        stamps = self._stamps_in_order
+        is_full = len(self._pending) + len(stamps) >= self._capacity
+        if stamps and (is_full or self._is_expired(stamps[0], now)):
+            self._evict(now)
         self._pending.add(message_id)
         return True
 
@@ -124,17 +127,14 @@ class SeenTable:
         )
 
     def _stamp(self, outcome: Outcome, now: float) -> _Stamp:
-        tick = self._tick(now)
+        tick = int(now / self._horizon_s * TICKS)
         stamp = self._stamps.get(outcome)
         if stamp is None or stamp.tick != tick:
             stamp = self._stamps[outcome] = _Stamp(outcome, tick)
         return stamp
 
-    def _tick(self, now: float) -> int:
-        return int(now / self._horizon_s * TICKS)
-
     def _is_expired(self, stamp: _Stamp, now: float) -> bool:
-        return self._tick(now) - stamp.tick > TICKS
+        return int(now / self._horizon_s * TICKS) - stamp.tick > TICKS
 
     def _evict(self, now: float) -> None:
         """Forget a few entries that are too old, and then as many as make room for one more."""

@@ -9,11 +9,11 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, repeat
+from itertools import accumulate, islice, repeat
 from typing import Generic, TypeVar, assert_never, cast
 
 from zmesh.errors import ProtocolError
-from zmesh.message import Outcome, Record, Tag, Ticket, sizes_of, with_extra
+from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
@@ -30,6 +30,8 @@ Chunk = tuple[int, list[T], int]
 def control_size(record: Control) -> int:
     """Return about how many bytes a control record takes on the wire."""
     match record:
+        case Settle(_, outcomes, ()):
+            return 20 * len(outcomes)
         case Settle(_, outcomes, details):
             return 20 * len(outcomes) + sum(30 + 4 * len(reason) for _, reason, _ in details)
         case Gap(_, ranges):
@@ -57,6 +59,10 @@ class SendWindow(Generic[T]):
     def enqueue(self, items: Sequence[T]) -> tuple[int, int]:
         """Give each item its number; return the first and the last."""
         first = self.next_seq
+        if len(items) == 1:
+            self.items[first] = items[0]
+            self.next_seq = first + 1
+            return first, first
         self.next_seq = first + len(items)
         self.items.update(zip(range(first, self.next_seq), items, strict=True))
         return first, self.next_seq - 1
@@ -66,12 +72,12 @@ class SendWindow(Generic[T]):
 
         Raises ProtocolError where the peer acknowledges what was never sent.
         """
-        self._check_sent(ranges[-1][1] if ranges else cum)
         acked = self.acked
-        new = (acked.add(acked.cum + 1, cum) or []) if cum > acked.cum else []
+        self._check_sent(ranges[-1][1] if ranges else cum)
+        new = acked.advance(cum)
         for first, last in ranges:
             new += acked.add(first, last) or []
-        if self.resend:
+        if self.resend.count:
             for first, last in new:
                 self.resend.remove(first, last)
         return new
@@ -124,7 +130,10 @@ class ControlQueue(SendWindow[Control]):
     @property
     def ready(self) -> bool:
         """Whether something can be (re)transmitted now."""
-        return self.next_transmit <= self._last or bool(self.resend)
+        return (
+            self.next_transmit < self.next_seq
+            and (self.next_transmit <= self.acked.cum + self._window)
+        ) or self.resend.count > 0
 
     def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
         """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
@@ -134,8 +143,13 @@ class ControlQueue(SendWindow[Control]):
 
     def take(self, budget: int, count_max: int) -> Chunk[Control]:
         """Return the next records, about `budget` bytes and at least one; only when `ready`."""
-        resending = bool(self.resend)
+        resending = self.resend.count > 0
         first, last = self.resend.pop_first() if resending else (self.next_transmit, self._last)
+        if first == last:  # as mostly: what one turn settled
+            record = self.items[first]
+            if not resending:
+                self.next_transmit = first + 1
+            return first, [record], control_size(record)
         size, records = 0, list[Control]()
         for seq in range(first, min(last, first + count_max - 1) + 1):
             record = self.items[seq]
@@ -208,7 +222,10 @@ class OutgoingLane(SendWindow[Record]):
 
     def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
         """Number the records; each ends on its own."""
-        first, last = self._enqueue(records, now)
+        if len(records) == 1:
+            first = last = self._enqueue_single(records[0], now)
+        else:
+            first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
 
@@ -221,14 +238,22 @@ class OutgoingLane(SendWindow[Record]):
         return first, last
 
     def _append(self, span: Span) -> None:
-        """Add a span, and forget those that ended behind one that lasts, if they are many."""
-        if len(self._spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
-            self._spans = deque(old for old in self._spans if old.remaining)
-            self._by_ticket.clear()
-            for old in self._spans:
-                self._by_ticket.setdefault(old.ticket, []).append(old)
         self._spans.append(span)
-        self._by_ticket.setdefault(span.ticket, []).append(span)
+        siblings = self._by_ticket.get(span.ticket)
+        if siblings is None:
+            self._by_ticket[span.ticket] = [span]
+        else:
+            siblings.append(span)
+
+    def _enqueue_single(self, record: Record, now: float) -> int:
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        return seq
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -259,24 +284,24 @@ class OutgoingLane(SendWindow[Record]):
     @property
     def waiting(self) -> bool:
         """Whether something is not yet transmitted, with or without credit for it."""
-        return self.next_transmit < self.next_seq or bool(self.resend)
+        return self.next_transmit < self.next_seq or self.resend.count > 0
 
     @property
     def ready(self) -> bool:
         """Whether something can be transmitted now."""
-        if self.resend:
-            return True
         seq = self.next_transmit
-        if seq >= self.next_seq or seq > self.seq_limit:
-            return False
-        return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit
+        if seq < self.next_seq and seq <= self.seq_limit:
+            return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit or (
+                self.resend.count > 0
+            )
+        return self.resend.count > 0
 
     def take(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
         """Return the next records to transmit, about `budget` bytes of them and at least one.
 
         None where what was ready has meanwhile been settled or become a hole.
         """
-        chunk = self._take_lost(budget, count_max) if self.resend else None
+        chunk = self._take_lost(budget, count_max) if self.resend.count else None
         if chunk is None:
             chunk = self._take_new(budget, count_max)
         if chunk is None:
@@ -288,7 +313,7 @@ class OutgoingLane(SendWindow[Record]):
 
     def _take_lost(self, budget: int, count_max: int) -> Chunk[Record] | None:
         items, gone = self.items, self._gone
-        while self.resend:
+        while self.resend.count:
             seq, last = self.resend.pop_first()
             while seq <= last and (seq not in items or seq in gone):
                 seq += 1
@@ -308,6 +333,8 @@ class OutgoingLane(SendWindow[Record]):
     def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
         items, seq = self.items, self.next_transmit
         last = min(self.next_seq - 1, self.seq_limit)
+        if seq == last and seq in items:  # one record, as when somebody waits for each
+            return self._take_single(seq)
         while seq <= last and seq not in items:
             seq += 1
         if seq > self.next_transmit:
@@ -320,6 +347,14 @@ class OutgoingLane(SendWindow[Record]):
         self.next_transmit = seq + len(records)
         self.sent_bytes += size
         return (seq, records, size) if records else None
+
+    def _take_single(self, seq: int) -> Chunk[Record] | None:
+        size = self._sizes[seq]
+        if self.sent_bytes + size > self.bytes_limit:
+            return None
+        self.next_transmit = seq + 1
+        self.sent_bytes += size
+        return seq, [self.items[seq]], size
 
     def _run(self, first: int, last: int, budget: int) -> list[Record]:
         """Return records from `first` on without a hole, as many as may fill the budget."""
@@ -356,9 +391,17 @@ class OutgoingLane(SendWindow[Record]):
         self._check_sent(last)
         tickets: list[Ticket] = []
         returned: list[Returned] = []
+        is_accepted = outcome is Outcome.ACCEPTED
+        left = 0  # to be dropped
         for span in self._between(first, last):
+            if is_accepted and span.first == span.last and span.whole is None:
+                span.remaining = 0  # posted one by one: dropped below, many at once
+                left += 1
+                span.ticket.accepted += 1
+                tickets.append(span.ticket)
+                continue
             low, high = max(first, span.first), min(last, span.last)
-            if outcome is not Outcome.ACCEPTED or span.whole is not None:
+            if not is_accepted or span.whole is not None:
                 accepted = self._end(span, low, high, outcome, details, returned)
             else:
                 accepted = len(self._drop(low, high))
@@ -366,6 +409,8 @@ class OutgoingLane(SendWindow[Record]):
             if accepted:
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
+        if left:
+            self._drop(first, last)
         return tickets, returned
 
     def _end(
@@ -405,29 +450,53 @@ class OutgoingLane(SendWindow[Record]):
 
     def _drop(self, first: int, last: int) -> list[Record]:
         """Forget the numbers and return the records that were still kept for them."""
-        popped = map(self.items.pop, range(first, last + 1), repeat(None))
-        dropped = [record for record in popped if record is not None]
+        if first == last:
+            return self._drop_single(first)
+        dropped = list(map(self.items.pop, range(first, last + 1), repeat(None)))
+        if None in dropped:
+            dropped = [record for record in dropped if record is not None]
         self.queued_bytes -= sum(map(self._sizes.pop, range(first, last + 1), repeat(0)))
         if self.deadlines:
             for seq in range(first, last + 1):
                 self.deadlines.pop(seq, None)
         if self._gone:
             self._gone.difference_update(range(first, last + 1))
-        return dropped
+        return cast("list[Record]", dropped)
+
+    def _drop_single(self, seq: int) -> list[Record]:
+        record = self.items.pop(seq, None)
+        if record is None:
+            return []
+        self.queued_bytes -= self._sizes.pop(seq)
+        self.deadlines.pop(seq, None)
+        self._gone.discard(seq)
+        return [record]
 
     def _forget_ended(self) -> None:
         spans = self._spans
         while spans and spans[0].remaining == 0:
             span = spans.popleft()
             siblings = self._by_ticket[span.ticket]
-            siblings.remove(span)
-            if not siblings:
+            if len(siblings) == 1:
                 del self._by_ticket[span.ticket]
+            else:
+                siblings.remove(span)
+
+    def _forget_behind(self) -> deque[Span]:
+        """Forget spans that ended behind one that lasts; return those that are left."""
+        self._spans = deque(span for span in self._spans if span.remaining)
+        self._by_ticket.clear()
+        for span in self._spans:
+            self._by_ticket.setdefault(span.ticket, []).append(span)
+        return self._spans
 
     def _between(self, first: int, last: int) -> list[Span]:
         """Return the live spans that overlap `first..last`, ascending."""
-        self._forget_ended()
         spans = self._spans
+        if spans and not spans[0].remaining:
+            self._forget_ended()
+        elif len(spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
+            spans = self._forget_behind()
         low, high = 0, len(spans)
         if spans and spans[0].last >= first:  # settled in the order sent, as most are
             high = 0
@@ -438,10 +507,11 @@ class OutgoingLane(SendWindow[Record]):
             else:
                 high = middle
         found = []
-        while low < len(spans) and spans[low].first <= last:
-            if spans[low].remaining:
-                found.append(spans[low])
-            low += 1
+        for span in islice(spans, low, None):
+            if span.first > last:
+                break
+            if span.remaining:
+                found.append(span)
         return found
 
     # Giving up

@@ -6,8 +6,9 @@ paths or liveness; the link moves its records and acknowledgements.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 from operator import itemgetter
-from typing import assert_never
+from typing import Final, assert_never
 
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
@@ -27,7 +28,15 @@ from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, 
 DEADLINES_MIN = 1024
 """Fewer are not worth being looked through."""
 
+ACKED_TOGETHER = 16
+"""So many records are acknowledged by the next packet; an ACK of fewer waits for company."""
+
+SETTLED_TOGETHER = 64
+"""So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
+
 _BODY = itemgetter(2)
+
+_NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
 
 KEYS_MIN = 1024
 """So many keys are remembered before those that are done are looked for."""
@@ -60,11 +69,17 @@ class Session:
         self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
         self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
         self._keys_max = KEYS_MIN  # when to look for keys that are done
-        self._was_full = False
+        self._was_full = False  # and somebody was told so
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
-        self.ack_at: float | None = None  # when it is to be told at the latest
-        self._ack_messages = 0
+        self.ack_at = inf  # when it is to be told at the latest
+        self._ack_messages = 0  # that came and are not acknowledged
+        self._ack_bytes = 0
+        self._ack_after = -inf  # from when on every packet carries an ACK
+        self._ack_together = min(ACKED_TOGETHER, options.ack_every_messages)
         self._settle_now = False
+        self.settle_at = inf  # when verdicts that may wait are to be told at the latest
+        self._lazy_messages = 0  # whose verdicts wait for company
+        self._lazy_bytes = 0
 
     # What waits
 
@@ -80,27 +95,28 @@ class Session:
 
     @property
     def room_messages(self) -> int:
-        """How many more records `submit` is meant to get now; at most 0 where it is full."""
+        """How many more records `submit` is meant to get now; at most 0 where it is full.
+
+        Whoever found it so hears by `Room` when it no longer is.
+        """
         messages = size = 0
         for lane in self.outgoing.values():
             messages += len(lane.items)
             size += lane.queued_bytes
+        room = self._options.queued_messages_max - messages
         if size >= self._options.queued_bytes_max:
-            return 0
-        return self._options.queued_messages_max - messages
+            room = min(room, 0)
+        self._was_full = self._was_full or room <= 0
+        return room
 
     @property
     def duplicates(self) -> int:
         """Records that came more than once."""
         return sum(lane.duplicates for lane in self.incoming.values())
 
-    @property
-    def has_ready_lane(self) -> bool:
-        """Whether a lane could transmit now, as far as credit goes."""
-        for lane in self.outgoing.values():  # noqa: SIM110  # one or two: no generator
-            if lane.ready:
-                return True
-        return False
+    def ready_lanes(self) -> list[OutgoingLane]:
+        """Return the lanes that could transmit now, as far as credit goes."""
+        return [lane for lane in self.outgoing.values() if lane.ready]
 
     @property
     def data_pending(self) -> bool:
@@ -124,8 +140,10 @@ class Session:
         ttl: float | None,
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
-        out = self._outgoing(lane)
-        largest = max(map(len, map(_BODY, records)))
+        out = self.outgoing.get(lane) or self._outgoing(lane)
+        largest = len(records[0][2])
+        if len(records) > 1:
+            largest = max(map(len, map(_BODY, records)))
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
@@ -141,7 +159,6 @@ class Session:
                 last = self._submit_one(out, record, ticket, now, ttl)
         if key is not None:
             self._note_key(key, lane, last)
-        self._was_full = self._was_full or self.room_messages <= 0
         return first, last
 
     def _submit_one(
@@ -217,15 +234,24 @@ class Session:
     ) -> bool:
         """Note the application's verdict; see `Link.settle`."""
         incoming = self.incoming.get(lane)
-        if incoming is None or not incoming.settle(first, last, outcome, reason, delay):
+        if incoming is None:
+            return False
+        bytes_before = incoming.credit.consumed_bytes
+        if not incoming.settle(first, last, outcome, reason, delay):
             return False
         self.ack_lanes.add(lane)
         self._offer_room()
         if lazy:
-            self._ack_within(now)
+            self._lazy_messages += last - first + 1
+            self._lazy_bytes += incoming.credit.consumed_bytes - bytes_before
+            self._settle_within(now)
         else:
             self._settle_now = True
         return True
+
+    def _settle_within(self, now: float) -> None:
+        if self.settle_at == inf:
+            self.settle_at = now + self._options.ack_delay_max
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Give up what was submitted with the ticket; see `Link.withdraw`."""
@@ -249,15 +275,15 @@ class Session:
         self._note_room()
 
     def _note_room(self) -> None:
-        """Tell once that a queue which was full has room again."""
+        """Tell once that a queue which was found full has room again."""
         if self._was_full and self.room_messages > 0:
             self._was_full = False
             self._events.append(Room())
 
     @property
-    def expiry(self) -> float | None:
-        """When `expire` has something to do."""
-        return self._deadlines[0][0] if self._deadlines else None
+    def expiry(self) -> float:
+        """When `expire` has something to do; infinity: never."""
+        return self._deadlines[0][0] if self._deadlines else inf
 
     def abandon(self) -> None:
         """End the session, and return every record without outcome. Use another from now on."""
@@ -271,25 +297,30 @@ class Session:
 
     def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> None:
         """Take in DATA; ProtocolError where it is over credit."""
-        incoming = self._incoming(lane)
+        incoming = self.incoming.get(lane) or self._incoming(lane)
         self.ack_lanes.add(lane)
-        duplicates = incoming.duplicates
+        duplicates, bytes_before = incoming.duplicates, incoming.received_bytes
         before, rooms_used = incoming.released, self._rooms.used
         self._events += incoming.on_data(first, records, now, self._is_released)
         self._ack_messages += len(records)
-        if incoming.duplicates > duplicates or incoming.received.above:
+        self._ack_bytes += incoming.received_bytes - bytes_before
+        if incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
-        else:
-            self._ack_within(now)
+        elif self.ack_at == inf:
+            self.ack_at = now + self._options.ack_delay_max
+        if incoming.unsettled:  # what is refused, or came too late
+            self._settle_within(now)
         if incoming.released > before:
-            self._release_successors(now)
+            if len(self.incoming) > 1:
+                self._release_successors(now)
             if self._rooms.used < rooms_used:
                 self._offer_room()
 
     def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
         """Take in control records, each once and in order."""
         self.ack_lanes.add(CONTROL_LANE)
-        self._ack_within(now)
+        if self.ack_at == inf:
+            self.ack_at = now + self._options.ack_delay_max
         news: list[Interest | Drain] = []
         for record in self.control_in.on_data(first, records):
             match record:
@@ -306,23 +337,32 @@ class Session:
 
     def on_ack(self, lanes: LaneAcks, credit: LaneCredits) -> None:
         """Note what the peer has, and what more it allows; ProtocolError where it lies."""
+        outgoing = self.outgoing
         for number, cum, ranges in lanes:
             if number == CONTROL_LANE:
                 self.control_out.acknowledge(cum, ranges)
-            elif cum or ranges or number in self.outgoing:
+            elif number in outgoing:
+                outgoing[number].on_ack(cum, ranges)
+            elif cum or ranges:
                 self._outgoing(number).on_ack(cum, ranges)
         for number, seq_limit, bytes_limit in credit:
-            self._grant(number, seq_limit, bytes_limit)
+            if number in outgoing:
+                outgoing[number].grant(seq_limit, bytes_limit)
+            else:
+                self._grant(number, seq_limit, bytes_limit)
 
     def _on_settle(self, record: Settle) -> None:
-        lane = self._outgoing(record.lane)
-        details = {seq: (reason, delay / 1000) for seq, reason, delay in record.details}
+        lane = self.outgoing.get(record.lane) or self._outgoing(record.lane)
+        details = _NO_DETAILS
+        if record.details:
+            details = {seq: (reason, delay / 1000) for seq, reason, delay in record.details}
         for outcome, first, last in record.outcomes:
             tickets, returned = lane.on_settled(outcome, first, last, details)
             if tickets:
                 self._events.append(Accepted(tickets))
             self._events += returned
-        self._note_room()
+        if self._was_full:
+            self._note_room()
 
     def _on_gap(self, record: Gap, now: float) -> None:
         incoming = self._incoming(record.lane)
@@ -331,12 +371,17 @@ class Session:
             incoming.on_gap(first, last, size)
         self._settle_now = self._settle_now or incoming.unsettled
         self._events += incoming.release(now, self._is_released)
+        if incoming.unsettled:  # a body that lacks a piece now
+            self._settle_within(now)
         self._release_successors(now)
         self._offer_room()
 
     def _offer_room(self) -> None:
         """Let transfers that wait for room have what was freed; they hold credit until then."""
-        self.ack_lanes.update(n for n, lane in self.incoming.items() if lane.find_room())
+        for number, lane in self.incoming.items():
+            if lane.transfer is not None and lane.find_room():
+                self.ack_lanes.add(number)
+                self._ack_after = -inf
 
     def _is_released(self, lane: int, seq: int) -> bool:
         incoming = self.incoming.get(lane)
@@ -351,20 +396,33 @@ class Session:
                 if lane.early:
                     before = lane.released
                     self._events += lane.release(now, self._is_released)
+                    if lane.unsettled:
+                        self._settle_within(now)
                     progress = progress or lane.released > before
 
     # For packets
 
     def must_speak(self, now: float) -> bool:
         """Whether an acknowledgement or a settlement is due by itself."""
-        return self._settle_now or (
-            self.ack_at is not None
-            and (self.ack_at <= now or self._ack_messages >= self._options.ack_every_messages)
+        return (
+            self._settle_now
+            or self.ack_at <= now
+            or self.settle_at <= now
+            or self._ack_messages >= self._options.ack_every_messages
         )
 
-    def gather_control(self) -> None:
-        """Turn verdicts and gaps into control records: a packet is about to go."""
+    def gather_control(self, now: float) -> None:
+        """Turn verdicts into control records, unless they may wait: a packet is about to go."""
+        if not (
+            self._settle_now
+            or self.settle_at <= now
+            or self._lazy_messages >= SETTLED_TOGETHER
+            or self._lazy_bytes >= self._options.packet_bytes
+        ):
+            return
         self._settle_now = False
+        self.settle_at = inf
+        self._lazy_messages = self._lazy_bytes = 0
         for incoming in self.incoming.values():
             if incoming.unsettled:
                 self.ack_lanes.add(incoming.lane)
@@ -373,7 +431,10 @@ class Session:
     @property
     def has_gaps(self) -> bool:
         """Whether a lane has passed numbers that will not come, and nobody was told."""
-        return any(lane.gaps for lane in self.outgoing.values())
+        for lane in self.outgoing.values():  # noqa: SIM110  # one or two: no generator
+            if lane.gaps:
+                return True
+        return False
 
     def gather_gaps(self) -> None:
         """Turn the gaps of all lanes into control records."""
@@ -385,6 +446,20 @@ class Session:
                     self.control_out.enqueue([Gap(lane.lane, some)])
                 lane.gaps.clear()
 
+    def is_ack_due(self, now: float) -> bool:
+        """Whether a packet that goes now is to carry an ACK.
+
+        Where one went a moment ago, few more records wait for company: packets that follow each
+        other closely need not all tell of the one before. At their end the last goes alone.
+        """
+        return bool(self.ack_lanes) and (
+            now >= self._ack_after
+            or self.ack_at <= now
+            or self.ack_at == inf
+            or self._ack_messages >= self._ack_together
+            or self._ack_bytes >= self._options.packet_bytes // 2
+        )
+
     def take_acks(self, now: float, round_trip: float | None) -> tuple[LaneAcks, LaneCredits]:
         """Return the state of the lanes the peer must be told of, and their credit."""
         acks: list[tuple[int, int, Ranges]] = []
@@ -393,23 +468,28 @@ class Session:
             if number == CONTROL_LANE:
                 received = self.control_in.received
             else:
-                incoming = self._incoming(number)
+                incoming = self.incoming.get(number) or self._incoming(number)
                 received = incoming.received
                 granted.append((number, *incoming.credit.grant(now, round_trip)))
-            acks.append((number, received.cum, received.above.as_tuple(self._limits.ranges_max)))
+            above = received.above
+            ranges = above.as_tuple(self._limits.ranges_max) if above.count else ()
+            acks.append((number, received.cum, ranges))
         self.ack_lanes.clear()
-        self.ack_at = None
-        self._ack_messages = 0
+        self.ack_at = inf
+        self._ack_messages = self._ack_bytes = 0
+        self._ack_after = now + self._options.ack_delay_max / 2
         return tuple(acks), tuple(granted)
 
     def tell_all(self) -> None:
-        """Let the next acknowledgement name every lane: a grant or an ACK may have been lost."""
+        """Let the next packet acknowledge every lane: a grant or an ACK may have been lost."""
         self.ack_lanes.update(self.incoming, (CONTROL_LANE,))
+        self._ack_after = -inf
         self._offer_room()  # another peer may have freed some; a sender that waits asks by PING
 
     def grant_all(self) -> None:
-        """Let the next acknowledgement grant every lane its first window: no HELLO did."""
+        """Let the next packet grant every lane its first window: no HELLO did."""
         self.ack_lanes.update(range(LANES))
+        self._ack_after = -inf
 
     def forget_credit(self) -> None:
         """Begin anew with another peer's word, where nothing was transmitted yet."""
@@ -459,11 +539,8 @@ class Session:
             if state is not None:
                 self._grant(number, state.seq_limit, state.bytes_limit)
         self.ack_lanes.clear()  # the handshake has just told everything
-        self.ack_at = None
-
-    def _ack_within(self, now: float) -> None:
-        if self.ack_at is None:
-            self.ack_at = now + self._options.ack_delay_max
+        self.ack_at = inf
+        self._ack_messages = self._ack_bytes = 0
 
     def _grant(self, lane: int, seq_limit: int, bytes_limit: int) -> None:
         """Note credit; a lane that was never used is not made for it."""

@@ -8,6 +8,7 @@ from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.detector import FailureDetector
 from zmesh.reliable.recovery import Piece, Recovery
 from zmesh.reliable.scheduler import LaneScheduler
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.reliable.session import Session
 from zmesh.wire.frames import Ack, ControlData, Data, Frame, Packet, Ping, Pong
 
@@ -52,45 +53,43 @@ class PacketWriter:
     def packets(self, link: LinkId, session: Session, now: float) -> list[Packet]:
         """Return what is to be sent now, as far as there is something and room for it."""
         packets: list[Packet] = []
-        session.gather_gaps()
-        while self._is_wanted(session, now):
-            packet, is_full = self._next_packet(link, session, now)
+        while True:
+            # Where what was ready had become holes: if anything, the peer is to be told of those.
+            session.gather_gaps()
+            ready = session.ready_lanes()
+            if ready and not self._recovery.has_room:
+                ready = []
+            if not (
+                ready
+                or session.control_out.ready
+                or self.ping_wanted
+                or self.pong is not None
+                or session.must_speak(now)
+            ):
+                return packets
+            packet, is_full = self._next_packet(link, session, ready, now)
             if packet is not None:
                 packets.append(packet)
-            elif not session.has_gaps:
-                break
-            # What was ready had become holes: if anything, the peer is to be told of those.
-            session.gather_gaps()
-            if not (is_full or session.control_out.ready):
-                break
-        return packets
-
-    def _is_wanted(self, session: Session, now: float) -> bool:
-        return (
-            session.must_speak(now)
-            or self.ping_wanted
-            or self.pong is not None
-            or session.control_out.ready
-            or (self._recovery.has_room and session.has_ready_lane)
-        )
+            if not (is_full or session.control_out.ready or session.has_gaps):
+                return packets
 
     def _next_packet(
-        self, link: LinkId, session: Session, now: float
+        self, link: LinkId, session: Session, ready: list[OutgoingLane], now: float
     ) -> tuple[Packet | None, bool]:
         """Return the next packet, if it turns out to hold something, and whether it is full."""
         recovery = self._recovery
-        session.gather_control()
+        session.gather_control(now)
         frames: list[Frame] = []
         pieces: list[Piece] = []
         number = recovery.next_number()
         eliciting = self.ping_wanted
         if eliciting or self.pong is not None:
             self._add_signs_of_life(frames, number, now)
-        size = self._add_control(session, frames, pieces)
+        size = self._add_control(session, frames, pieces) if session.control_out.ready else 0
         is_full = False
-        if recovery.has_room:
-            size, is_full = self._add_data(session, frames, pieces, size, now)
-        if session.ack_lanes:
+        if ready:
+            size, is_full = self._add_data(ready, frames, pieces, size, now)
+        if session.is_ack_due(now):
             lanes, credit = session.take_acks(now, recovery.round_trip.smoothed)
             delay_us = max(0, round((now - self._largest_at) * 1_000_000))
             frames.insert(0, Ack(self._largest, delay_us, lanes, credit))
@@ -111,16 +110,22 @@ class PacketWriter:
 
     def _add_control(self, session: Session, frames: list[Frame], pieces: list[Piece]) -> int:
         queue = session.control_out
-        if not queue.ready:
-            return 0
         first, records, size = queue.take(self._options.packet_bytes, self._limits.records_max)
         frames.append(ControlData(first, tuple(records)))
         pieces.append((queue, first, first + len(records) - 1))
         return size
 
+    def _next_lane(self, ready: list[OutgoingLane], now: float) -> OutgoingLane:
+        if len(ready) == 1:
+            self._scheduler.serve_alone(ready[0].lane, now)
+            return ready[0]
+        waits = [(lane.lane, lane.waiting_since) for lane in ready]
+        number = self._scheduler.next_lane(waits, now)
+        return next(lane for lane in ready if lane.lane == number)
+
     def _add_data(
         self,
-        session: Session,
+        ready: list[OutgoingLane],
         frames: list[Frame],
         pieces: list[Piece],
         size: int,
@@ -130,23 +135,22 @@ class PacketWriter:
 
         Returns its bytes, and whether more is ready.
         """
-        while True:
-            ready = [
-                (lane.lane, lane.waiting_since) for lane in session.outgoing.values() if lane.ready
-            ]
+        while ready:
             budget = self._options.packet_bytes - size
-            if not ready or budget <= 0 or len(frames) >= self._limits.frames_max - 1:
-                return size, bool(ready)
-            number = self._scheduler.next_lane(ready, now)
-            lane = session.outgoing[number]
+            if budget <= 0 or len(frames) >= self._limits.frames_max - 1:
+                return size, True
+            lane = self._next_lane(ready, now)
             fresh_from = lane.next_transmit
             chunk = lane.take(budget, self._limits.records_max, now)
+            if not lane.ready:
+                ready.remove(lane)
             if chunk is None:
                 continue
             first, records, chunk_bytes = chunk
             if first < fresh_from:
                 self.retransmitted += len(records)
-            frames.append(Data(number, first, tuple(records)))
+            frames.append(Data(lane.lane, first, tuple(records)))
             pieces.append((lane, first, first + len(records) - 1))
-            self._scheduler.spent(number, chunk_bytes)
+            self._scheduler.spent(lane.lane, chunk_bytes)
             size += chunk_bytes
+        return size, False

@@ -24,9 +24,10 @@ def strike(world: "World[Any]", fault: Fault) -> None:
 
 def _is_long_stop(world: "World[Any]", fault: Fault) -> bool:
     """Whether a host is silent for so long that its nodes' sessions end, if it has no link."""
-    stops = fault.kind in (FaultKind.STALL, FaultKind.SUSPEND)
-    long = fault.seconds > world.scenario.link.session_linger / 2
-    return stops and long and world.scenario.level == "node"
+    if fault.kind not in (FaultKind.STALL, FaultKind.SUSPEND):
+        return False
+    scenario = world.scenario
+    return scenario.level == "node" and fault.seconds > scenario.link.session_linger / 2
 
 
 def _note_parting(world: "World[Any]", fault: Fault) -> None:

@@ -37,7 +37,7 @@ class Listener:
         self._options = options
         self._news = news
         self._counters = counters
-        self._endpoints: list[str] = []
+        self._bound: dict[str, str] = {}  # endpoints, by host
         self._suspended: list[str] = []  # endpoints not listened on until `resume`
         self._has_handshake_failed = False
         self._full: dict[bytes, asyncio.TimerHandle] = {}
@@ -58,13 +58,43 @@ class Listener:
             InvalidOption: the address is not of this machine, or the port is taken.
         """
         for host in hosts:
-            text = f"[{host}]" if ":" in host else host
-            try:
-                self._endpoints.append(self._bind(f"tcp://{text}:{port}"))
-            except zmq.ZMQError as error:
-                expected = f"an address of this machine with that port free ({error})"
-                raise InvalidOption("endpoint", f"tcp://{text}:{port}", expected) from error
-        return tuple(self._endpoints)
+            self._listen(host, port)
+        return tuple(self._bound.values())
+
+    def rebind(self, hosts: Sequence[str], port: int) -> list[InvalidOption]:
+        """Listen on these hosts, and on no others any more; return why not on some of them.
+
+        Where nothing changes for a host, its connections stay. While it is suspended nothing
+        changes at all.
+        """
+        if self._suspended:
+            return []
+        gone = [host for host in self._bound if host not in hosts]
+        for host in gone:
+            self._socket.unbind(self._bound.pop(host))
+        if gone:
+            self._news.later(InboundClosed())
+        failures = []
+        for host in hosts:
+            if host not in self._bound:
+                try:
+                    self._listen(host, port)
+                except InvalidOption as error:
+                    failures.append(error)
+        return failures
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where it listens, or will when it resumes."""
+        return tuple(self._bound.values())
+
+    def _listen(self, host: str, port: int) -> None:
+        endpoint = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        try:
+            self._bound[host] = self._bind(endpoint)
+        except zmq.ZMQError as error:
+            expected = f"an address of this machine with that port free ({error})"
+            raise InvalidOption("endpoint", endpoint, expected) from error
 
     def send(self, path: bytes, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         """Send to the peer behind a path."""
@@ -95,7 +125,7 @@ class Listener:
     def suspend(self) -> None:
         """Stop listening. It ends the inbound connections too; their links survive that."""
         if not self._suspended:
-            self._suspended = self._endpoints[:]
+            self._suspended = list(self._bound.values())
             for endpoint in self._suspended:
                 self._socket.unbind(endpoint)
             self._news.later(InboundClosed())

@@ -35,8 +35,11 @@ class News:
         """Tell these and all that wait. Only for callbacks of the loop, see the class."""
         if self._is_closed:
             return
-        self._events += events
-        self._tell()
+        if self._events:
+            self._events += events
+            self._tell()
+        elif events:
+            self._on_events(list(events))
 
     def close(self) -> None:
         """Tell nothing any more."""

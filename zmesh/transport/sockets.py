@@ -11,6 +11,7 @@ from typing import Final
 import zmq
 
 from zmesh.options import TransportOptions, WireLimits
+from zmesh.transport.process import ThisProcess
 
 LIBZMQ_MIN: Final = (4, 3, 5)
 """Older ones overflow their stack under CURVE, and what we rely on was measured with this one."""
@@ -55,7 +56,7 @@ class Sockets:
     """
 
     def __init__(self, options: TransportOptions, limits: WireLimits) -> None:
-        self._pid = os.getpid()
+        self._pid = ThisProcess.pid
         self._options = options
         self._limits = limits
         self._context: zmq.Context[Socket] = zmq.Context()
@@ -71,7 +72,7 @@ class Sockets:
     @property
     def is_open(self) -> bool:
         """Whether there is something to close, and this process may do it."""
-        return os.getpid() == self._pid and not self._context.closed
+        return ThisProcess.pid == self._pid and not self._context.closed
 
     def router(self) -> tuple[Socket, bytes]:
         """Make the socket peers dial, and return it with its key at the ear.

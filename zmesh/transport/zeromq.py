@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from zmesh.transport.dialer import Dialer
 from zmesh.transport.listener import Listener
 from zmesh.transport.news import News
 from zmesh.transport.probes import Probes
+from zmesh.transport.process import ThisProcess
 from zmesh.transport.pump import Intake, Packets
 from zmesh.transport.sockets import Sockets, read_monitor
 
@@ -74,7 +74,7 @@ class ZmqTransport:
         dial_timeout: float = 2.0,
         on_trace: Callable[[Trace], None] = log_trace,
     ) -> None:
-        self._pid = os.getpid()
+        self._pid = ThisProcess.pid
         self._loop = loop
         self._limits = limits
         self._options = options
@@ -97,8 +97,8 @@ class ZmqTransport:
             UsageError: the loop cannot watch descriptors.
             ForkedProcess: this process did not make the transport.
         """
-        if os.getpid() != self._pid:
-            raise ForkedProcess(self._pid, os.getpid())
+        if ThisProcess.pid != self._pid:
+            raise ForkedProcess(self._pid, ThisProcess.pid)
         if self._is_open or self._is_closed:
             raise UsageError("a transport is opened once: make a new one")
         spare = self._options.descriptors_spare
@@ -134,10 +134,23 @@ class ZmqTransport:
         self._watchdog = self._loop.call_later(self._options.watchdog_interval, self._on_watchdog)
         self._is_open = True
         try:
-            return self._listener.bind(self._hosts, self._port)
+            endpoints = self._listener.bind(self._hosts, self._port)
         except InvalidOption:
             self.close()
             raise
+        self._port = self._port or int(endpoints[0].rpartition(":")[2])
+        return endpoints
+
+    def listen(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """Listen on these hosts from now on, on the port of before; return the endpoints.
+
+        A host that cannot be listened on is told and left out.
+        """
+        self._check_usable()
+        for error in self._listener.rebind(hosts, self._port):
+            fields = {"endpoint": error.value, "why": str(error)}
+            self._on_trace(Trace("listening_failed", WARNING, fields))
+        return self._listener.endpoints
 
     def send(self, path: Path, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         """Send packets, each a list of parts, in order; refusals come as events."""
@@ -177,7 +190,7 @@ class ZmqTransport:
         child nothing is done, as everything is the parent's.
         """
         was_open, self._is_open, self._is_closed = self._is_open, False, True
-        if not was_open or os.getpid() != self._pid:
+        if not was_open or ThisProcess.pid != self._pid:
             return
         self._watchdog.cancel()
         self._ear.close()
@@ -192,8 +205,8 @@ class ZmqTransport:
         return self._counters.frozen()
 
     def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
-            raise ForkedProcess(self._pid, os.getpid())
+        if ThisProcess.pid != self._pid:
+            raise ForkedProcess(self._pid, ThisProcess.pid)
         if not self._is_open:
             raise Closed("transport")
 

@@ -28,7 +28,8 @@ def attribute_text(key: str, value: Scalar, limits: WireLimits) -> str:
         text = f"{key}{_SEPARATOR}{json.dumps(value, ensure_ascii=False, allow_nan=False)}"
     except ValueError as error:  # not a number, infinite, or with more digits than Python writes
         expected = "a finite number of a length that can be written"
-        raise InvalidOption(f"attribute {key!r}", type(value).__name__, expected) from error
+        shown = value if isinstance(value, float) else f"an {type(value).__name__}"
+        raise InvalidOption(f"attribute {key!r}", shown, expected) from error
     check_text(f"attribute {key!r}", text, limits)
     return text
 

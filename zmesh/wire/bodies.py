@@ -89,6 +89,8 @@ def body_of(record: Record, limits: WireLimits = _LIMITS) -> object:
     Raises:
         ProtocolError: of kind "body", or "compression".
     """
+    if not record[0] >> 4:  # raw, and not compressed
+        return bytes(record[2])
     body = decompressed(record, limits) if record[0] >= COMPRESSED else record[2]
     return decode_body(encoding_of(record), body)
 
@@ -134,8 +136,11 @@ def encode_headers(headers: Mapping[str, HeaderValue], limits: WireLimits = _LIM
     """Return the headers as a msgpack map.
 
     Raises:
-        InvalidOption: too many or too large, a key that is no text, a value that is no scalar.
+        InvalidOption: no mapping, too many or too large, a key that is no text, a value that is
+            no scalar.
     """
+    if not isinstance(headers, Mapping):
+        raise InvalidOption("headers", headers, 'a dict, as in {"unit": "C"}')
     if len(headers) > limits.headers_max:
         raise InvalidOption("len(headers)", len(headers), f"at most {limits.headers_max}")
     for key, value in headers.items():

@@ -5,7 +5,7 @@ checks the sizes that bound a packet. `decode` trusts nothing.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from msgpack import Packer, unpackb
 
@@ -14,9 +14,10 @@ from zmesh.ids import LINK_ID_BYTES, LinkId
 from zmesh.message import CONTROL_LANE
 from zmesh.options import WireLimits
 from zmesh.wire.control import check_control, control_to_wire
-from zmesh.wire.fields import COUNT_MAX, Fields, integer, malformed, oversized, token
+from zmesh.wire.fields import COUNT_MAX, Fields, integer, malformed, oversized
 from zmesh.wire.frames import (
     VERSION,
+    Ack,
     ControlData,
     Data,
     Frame,
@@ -28,6 +29,9 @@ from zmesh.wire.records import check_records, split_bodies
 from zmesh.wire.scan import scan
 
 _DATA: Final = int(FrameType.DATA)
+_ACK: Final = int(FrameType.ACK)
+_USUAL_BEGINNINGS: Final = frozenset(bytes((0x90 | length, VERSION)) for length in range(3, 16))
+"""Of a head: a short array, and the version."""
 
 # One for all: a call runs no Python code in between, so threads cannot mix their packets.
 _pack = Packer().pack
@@ -46,18 +50,24 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     """
     parts: list[bytes | memoryview] = [b""]
     wire: list[object] = [VERSION, packet.link, packet.number]
+    if len(packet.frames) > limits.frames_max:
+        raise oversized("frames", len(packet.frames), limits.frames_max)
     for frame in packet.frames:
-        if type(frame) is Data:
-            _check_length("records", frame.records, limits.records_max)
-            records = split_bodies(frame.records, inline_bytes_max, parts)
-            wire.append((_DATA, frame.lane, frame.first_seq, records))
+        if type(frame) is Ack:
+            wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
+        elif type(frame) is Data:
+            records = frame.records
+            if len(records) > limits.records_max:
+                raise oversized("records", len(records), limits.records_max)
+            bodies = split_bodies(records, inline_bytes_max, parts)
+            wire.append((_DATA, frame.lane, frame.first_seq, bodies))
         elif type(frame) is ControlData:
-            _check_length("records", frame.records, limits.records_max)
-            control = [control_to_wire(record) for record in frame.records]
+            if len(frame.records) > limits.records_max:
+                raise oversized("records", len(frame.records), limits.records_max)
+            control = list(map(control_to_wire, frame.records))
             wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
         else:
             wire.append(TO_WIRE[type(frame)](frame))
-    _check_length("frames", packet.frames, limits.frames_max)
     try:
         head = _pack(wire)
     except (TypeError, ValueError, OverflowError, BufferError) as error:
@@ -66,11 +76,6 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     if len(parts) > 1 or len(head) > limits.head_bytes_max:
         _check_sizes(parts, limits)
     return parts
-
-
-def _check_length(what: str, items: Sequence[object], limit: int) -> None:
-    if len(items) > limit:
-        raise oversized(what, len(items), limit)
 
 
 def _check_sizes(parts: Sequence[bytes | memoryview], limits: WireLimits) -> None:
@@ -98,20 +103,15 @@ def decode(parts: Sequence[bytes], limits: WireLimits) -> Packet:
     head = parts[0]
     if len(parts) > 1 or len(head) > limits.head_bytes_max:
         _check_sizes(parts, limits)
-    _check_version(head)
+    if head[:2] not in _USUAL_BEGINNINGS:
+        _check_version(head)
     scan(head)
     link, number, wire_frames = _unpack(head, limits)
     if len(wire_frames) > limits.frames_max:
         raise oversized("frames", len(wire_frames), limits.frames_max)
     if not wire_frames:
         raise malformed("a packet without frames")
-    taken: list[int] = []
-    frames = tuple([_decode_frame(fields, parts, taken, limits) for fields in wire_frames])
-    if len(parts) > 1 or taken:
-        taken.sort()
-        if taken != list(range(1, len(parts))):
-            raise malformed("a part is not the body of exactly one record")
-    return Packet(link, number, frames)
+    return Packet(link, number, _decode_frames(wire_frames, parts, limits))
 
 
 def _check_version(head: bytes) -> None:
@@ -124,7 +124,7 @@ def _check_version(head: bytes) -> None:
         raise ProtocolError("version", f"version {head[at]}, and {VERSION} is spoken here")
 
 
-def _unpack(head: bytes, limits: WireLimits) -> tuple[LinkId, int, Fields]:
+def _unpack(head: bytes, limits: WireLimits) -> tuple[LinkId, int, list[object]]:
     try:
         wire = unpackb(
             head,
@@ -142,8 +142,12 @@ def _unpack(head: bytes, limits: WireLimits) -> tuple[LinkId, int, Fields]:
         raise ProtocolError("oversized", str(error)) from None
     if len(wire) < 3:
         raise malformed("a packet is not [version, link, number, frame, ...]")
-    link = LinkId(token(wire[1], "the link id", LINK_ID_BYTES))
-    return link, integer(wire[2], "the packet number"), wire[3:]
+    _, link, number, *frames = wire
+    if type(link) is not bytes or len(link) != LINK_ID_BYTES:
+        raise malformed(f"the link id is not {LINK_ID_BYTES} bytes")
+    if type(number) is not int or not 0 <= number <= COUNT_MAX:
+        raise malformed(f"the packet number is not an integer in 0..{COUNT_MAX}")
+    return LinkId(link), number, frames
 
 
 def _refuse_map(_: object) -> object:
@@ -154,26 +158,38 @@ def _refuse_ext(_code: int, _data: bytes) -> object:
     raise malformed("an extension in a packet")
 
 
-def _decode_frame(
-    fields: object, parts: Sequence[bytes], taken: list[int], limits: WireLimits
-) -> Frame:
-    if type(fields) is not tuple or not fields:
-        raise malformed("a frame is not an array")
-    frame_type = fields[0]
-    if type(frame_type) is not int:
-        raise malformed("the type of a frame is not an integer")
-    if frame_type == _DATA:
-        return _decode_data(fields, parts, taken, limits)
-    decoder = FROM_WIRE.get(integer(frame_type, "the type of a frame"))
-    if decoder is None:
-        raise ProtocolError("unknown frame", f"frame of type {frame_type}")
-    return decoder(fields[1:], limits)
+def _decode_frames(
+    wire_frames: list[object], parts: Sequence[bytes], limits: WireLimits
+) -> tuple[Frame, ...]:
+    taken: list[int] = []
+    frames: list[Frame] = []
+    for fields in wire_frames:
+        if type(fields) is not tuple or not fields:
+            raise malformed("a frame is not an array")
+        frame_type = fields[0]
+        if type(frame_type) is not int:
+            raise malformed("the type of a frame is not an integer")
+        if frame_type == _DATA:
+            frames.append(_decode_data(fields, parts, taken, limits))
+        else:
+            decoder = FROM_WIRE.get(frame_type) or _unknown(frame_type)
+            frames.append(decoder(fields[1:], limits))
+    if len(parts) > 1 or taken:
+        taken.sort()
+        if taken != list(range(1, len(parts))):
+            raise malformed("a part is not the body of exactly one record")
+    return tuple(frames)
+
+
+def _unknown(frame_type: int) -> NoReturn:
+    integer(frame_type, "the type of a frame")
+    raise ProtocolError("unknown frame", f"frame of type {frame_type}")
 
 
 def _decode_data(
     fields: Fields, parts: Sequence[bytes], taken: list[int], limits: WireLimits
 ) -> Data | ControlData:
-    # Written out, as ACK is: nearly every packet carries some.
+    # Written out, as ACK and SETTLE are: nearly every packet carries them.
     if len(fields) != 4:
         raise malformed("DATA is not an array of 4")
     _, lane, first_seq, records = fields

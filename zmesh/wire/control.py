@@ -9,6 +9,7 @@ from zmesh.wire.fields import COUNT_MAX, Fields, array, integer, malformed, row,
 from zmesh.wire.frames import Control, ControlType, Drain, Gap, Interest, Settle
 
 _OUTCOMES: Final = tuple(Outcome)
+_SETTLE: Final = int(ControlType.SETTLE)
 
 Entries = tuple[tuple[str, str], ...]
 
@@ -44,9 +45,9 @@ def check_control(value: object, limits: WireLimits) -> tuple[Control, ...]:
 def _control_from_wire(value: object, limits: WireLimits) -> Control:
     if type(value) is not tuple or not value:
         raise malformed("a control record is not an array")
+    if type(value[0]) is int and value[0] == _SETTLE:  # as nearly all are
+        return _settle(value, limits)
     match integer(value[0], "the type of a control record"):
-        case ControlType.SETTLE:
-            return _settle(value, limits)
         case ControlType.GAP:
             return _gap(value, limits)
         case ControlType.INTEREST:
@@ -61,27 +62,33 @@ def _control_from_wire(value: object, limits: WireLimits) -> Control:
 
 
 def _settle(value: Fields, limits: WireLimits) -> Settle:
-    _, lane, ranges, notes = row(value, "SETTLE", 4)
+    # Written out: there is one for every few messages.
+    if len(value) != 4:
+        raise malformed("SETTLE is not an array of 4")
+    _, lane, ranges, notes = value
+    if type(lane) is not int or not 0 <= lane < LANES:
+        raise malformed(f"the lane of SETTLE is not an integer in 0..{LANES - 1}")
     outcomes = []
     for item in array(ranges, "outcomes", limits.ranges_max):
-        # Written out: there is one for every few messages.
-        outcome, first, last = row(item, "an outcome", 3)
+        if type(item) is not tuple or len(item) != 3:
+            raise malformed("an outcome is not an array of 3")
+        outcome, first, last = item
         if type(outcome) is not int or type(first) is not int or type(last) is not int:
             raise malformed("an outcome is not an array of integers")
         if not 0 <= outcome < len(_OUTCOMES) or not 1 <= first <= last <= COUNT_MAX:
             raise malformed("an outcome is unknown, or its numbers are out of range")
         outcomes.append((_OUTCOMES[outcome], first, last))
-    details = array(notes, "details", limits.ranges_max)
+    return Settle(lane, tuple(outcomes), () if notes == () else _details(notes, limits))
+
+
+def _details(value: object, limits: WireLimits) -> tuple[tuple[int, str, int], ...]:
+    details = array(value, "details", limits.ranges_max)
     for item in details:
         seq, reason, delay_ms = row(item, "a detail", 3)
         integer(seq, "the number of a detail", 1)
         text(reason, "a reason")
         integer(delay_ms, "a delay")
-    return Settle(
-        integer(lane, "the lane of SETTLE", 0, LANES - 1),
-        tuple(outcomes),
-        cast("tuple[tuple[int, str, int], ...]", details),
-    )
+    return cast("tuple[tuple[int, str, int], ...]", details)
 
 
 def _gap(value: Fields, limits: WireLimits) -> Gap:

@@ -281,7 +281,7 @@ def _received(lanes: object, limits: WireLimits) -> tuple[tuple[int, int, Ranges
         if not previous < lane < ALL_LANES or not 0 <= cum <= COUNT_MAX:
             raise malformed("acknowledgements are not of ascending lanes, or out of range")
         previous = lane
-        if type(ranges) is not tuple or ranges:
+        if ranges != ():
             ranges_above(ranges, cum, "the ranges of an acknowledgement", limits.ranges_max)
     return cast("tuple[tuple[int, int, Ranges], ...]", lanes)
 

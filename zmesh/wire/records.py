@@ -4,8 +4,9 @@ Where there are many, checks run over whole columns of a DATA frame at C speed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from operator import itemgetter
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from zmesh.message import LANES, Record, Tag
 from zmesh.options import WireLimits
@@ -44,6 +45,15 @@ _INTEGER_TAGS: Final = frozenset(
         (Tag.TTL_MS, Tag.MESSAGE_ID, Tag.ATTEMPT, Tag.CORRELATION, Tag.KEPT, Tag.RETAINED),
     )
 )
+_INTEGER_TAGS_TOGETHER: Final = frozenset(
+    tags
+    for count in range(1, len(_INTEGER_TAGS) + 1)
+    for tags in combinations(sorted(_INTEGER_TAGS), count)
+)
+"""All ascending tags that an integer follows each."""
+
+_INTEGERS: Final = {int}
+_BYTES: Final = {bytes}
 _BODY = itemgetter(2)
 
 
@@ -54,7 +64,10 @@ def split_bodies(
     records: tuple[Record, ...], inline_bytes_max: int, parts: list[bytes | memoryview]
 ) -> Sequence[object]:
     """Append bodies over `inline_bytes_max` to `parts`, and put their index in their place."""
-    if max(map(len, map(_BODY, records))) <= inline_bytes_max:
+    largest = len(records[0][2])
+    if len(records) > 1:
+        largest = max(map(len, map(_BODY, records)))
+    if largest <= inline_bytes_max:
         return records
     wire: list[object] = []
     for record in records:
@@ -100,7 +113,7 @@ def check_records(
     else:
         bodies = _check_all(records, limits)
     types = set(map(type, bodies))
-    if types == {bytes}:
+    if types == _BYTES:
         return cast("tuple[Record, ...]", records)
     if not types:
         raise malformed("a DATA frame without records")
@@ -109,21 +122,21 @@ def check_records(
     return _join_bodies(records, parts, taken)
 
 
-def _check_each(records: Fields, limits: WireLimits) -> Column:
+def _check_each(records: Fields, limits: WireLimits) -> Sequence[object]:
     """Check everything but the bodies, which are returned."""
     bodies = []
     for record in records:
         if type(record) is not tuple or not 3 <= len(record) <= 4:
             raise malformed("a record is not an array of 3 or 4")
-        head, target, body = record[:3]
+        head, target, body, *extras = record
         if type(head) is not int or not 0 <= head <= HEAD_MAX:
             raise malformed("the head of a record is not an integer in 0..255")
         if type(target) is not str:
             raise malformed("the target of a record is not a text")
-        if len(record) == 4:
-            _check_extras(record[3], limits)
+        if extras:
+            _check_extras(extras[0], limits)
         bodies.append(body)
-    return tuple(bodies)
+    return bodies
 
 
 def _check_all(records: Fields, limits: WireLimits) -> Column:
@@ -165,6 +178,11 @@ def _uneven_columns(records: Fields) -> tuple[Column, Column, Column, Column]:
 
 def _check_extras(extras: object, limits: WireLimits) -> None:
     fields = array(extras, "extras", limits.extras_max)
+    # Where all of it is integers, as in requests and replies, it is looked at as a whole.
+    if set(map(type, fields)) == _INTEGERS and fields[::2] in _INTEGER_TAGS_TOGETHER:
+        values: Any = fields[1::2]
+        if len(fields) % 2 == 0 and min(values) >= 0 and max(values) <= COUNT_MAX:
+            return
     if not fields or len(fields) % 2:
         raise malformed("extras are not pairs of tag and value")
     previous = 0
@@ -182,7 +200,7 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
 
 def _check_value(tag: int, value: object, limits: WireLimits) -> None:
     match tag:
-        case Tag.KEY | Tag.TYPE:
+        case Tag.KEY | Tag.TYPE | Tag.ROUTING_KEY:
             text(value, "a key or type")
         case Tag.HEADERS:
             if type(value) is not bytes:

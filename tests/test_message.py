@@ -1,0 +1,37 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.message import Record, Tag, extra, extras_of, size_of, with_extra
+
+VALUES = st.one_of(st.integers(0, 9), st.text(max_size=3), st.binary(max_size=3))
+EXTRAS = st.dictionaries(st.sampled_from(list(Tag)), VALUES)
+
+
+def made(extras: dict[Tag, int | str | bytes]) -> Record:
+    flat = [item for tag in sorted(extras) for item in (int(tag), extras[tag])]
+    return (0, "target", b"body", tuple(flat)) if flat else (0, "target", b"body")
+
+
+@given(EXTRAS, st.sampled_from(list(Tag)), VALUES)
+def test_an_extra_is_put_in_its_place_or_in_that_of_an_older_one(
+    extras: dict[Tag, int | str | bytes], tag: Tag, value: int | str | bytes
+) -> None:
+    assert with_extra(made(extras), tag, value) == made(extras | {tag: value})
+
+
+@given(EXTRAS)
+def test_extras_are_found_by_their_tags(extras: dict[Tag, int | str | bytes]) -> None:
+    record = made(extras)
+    assert {tag: extra(record, tag) for tag in Tag} == {tag: extras.get(tag) for tag in Tag}
+    assert extras_of(record) == extras
+
+
+@given(EXTRAS)
+def test_bytes_and_texts_in_extras_count(extras: dict[Tag, int | str | bytes]) -> None:
+    told = sum(len(value) for value in extras.values() if not isinstance(value, int))
+    assert size_of(made(extras)) == size_of((0, "target", b"body")) + told
+
+
+def test_extras_may_be_there_and_empty() -> None:
+    assert extra((0, "", b"", ()), Tag.KEY) is None
+    assert with_extra((0, "", b"", ()), Tag.KEY, "k") == (0, "", b"", (int(Tag.KEY), "k"))

@@ -94,7 +94,8 @@ def test_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_directory_in_its_place_is_told(tmp_path: Path) -> None:
-    assert isinstance(refusal(tmp_path), JournalBroken)
+    (tmp_path / "journal").mkdir()
+    assert isinstance(refusal(tmp_path / "journal"), JournalBroken)
 
 
 def test_path_with_strange_characters_is_a_path(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ IMPURE = {
 }  # fmt: skip
 PURE_PACKAGES = ("wire", "reliable", "patterns", "core")
 PURE_MODULES = (
-    "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options", "terms",
+    "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options",
+    "storage", "terms",
     "discovery.candidates", "discovery.membership",
 )  # fmt: skip
 

@@ -425,6 +425,95 @@ class InvalidBody(ZmeshError):
         super().__init__(f"the body is no valid {wanted}: {detail}")
 
 
+class StorageError(ZmeshError):
+    """What a node keeps on disk is in trouble; the operator must act."""
+
+
+class JournalFull(StorageError):
+    """There is no room in the journal, or on its disk; nothing that was accepted is lost.
+
+    Args:
+        path: the journal.
+        used: its bytes in use.
+        limit: what it may use; 0 where the disk is what is full.
+    """
+
+    def __init__(self, path: str, used: int, limit: int) -> None:
+        self.path = path
+        self.used = used
+        self.limit = limit
+        what = (
+            f"the journal {path} is full ({used} of {limit} bytes): wait until messages have "
+            "their outcome, remove dead letters, or raise journal_bytes_max"
+            if limit
+            else f"the disk of the journal {path} is full ({used} bytes are the journal's): free "
+            "space there; messages are taken again by themselves when there is some"
+        )
+        super().__init__(what)
+
+
+class JournalBroken(StorageError):
+    """The disk failed while the journal was written; it is read-only for good in this process.
+
+    Nothing is tried again: what a failed fsync left behind cannot be known (Rebello et al.,
+    "Can Applications Recover from fsync Failures?", ATC 2020).
+    """
+
+    def __init__(self, path: str, operation: str, reason: str) -> None:
+        self.path = path
+        self.operation = operation
+        self.reason = reason
+        super().__init__(
+            f"the journal {path} could not {operation} ({reason}) and writes nothing any more: "
+            "look at the disk and the permissions, then start the node again"
+        )
+
+
+class JournalLocked(StorageError):
+    """Another process has the journal open; one of two must use another."""
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        self.path = path
+        self.pid = pid
+        who = "another process" if pid is None else f"process {pid}"
+        super().__init__(
+            f"the journal {path} is in use by {who}: stop that, or give this node another path"
+        )
+
+
+class JournalCorrupted(StorageError):
+    """The file of a journal is damaged; what can be read is rescued when a node opens it."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        self.path = path
+        self.detail = detail
+        super().__init__(
+            f"the journal {path} is damaged ({detail}): look at the disk; a node that opens it "
+            "sets the file aside, and goes on with what can be read"
+        )
+
+
+class JournalTooNew(StorageError):
+    """The journal was written by a later version of zmesh."""
+
+    def __init__(self, path: str, version: int, known: int) -> None:
+        self.path = path
+        self.version = version
+        self.known = known
+        super().__init__(
+            f"the journal {path} has schema version {version}, this zmesh knows up to {known}: "
+            "use the zmesh that wrote it, or a later one"
+        )
+
+
+class NoJournal(UsageError):
+    """There is no journal at this path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(f"there is no journal at {path}: check the path")
+
+
 class Reject(ZmeshError):
     """Raise it in a handler to refuse the message for good: `raise zmesh.Reject("why")`."""
 

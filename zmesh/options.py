@@ -141,6 +141,21 @@ class DiscoveryOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalOptions:
+    """What bounds a journal. Times in seconds."""
+
+    journal_bytes_max: int = 1024 * MIB  # pages in use: two million small messages
+    group_batches_max: int = 128  # that share a commit: more gain little and delay the first
+    group_bytes_max: int = 1 * MIB  # of them: some milliseconds of any disk
+    wal_bytes_max: int = 4 * MIB  # then it is checkpointed: SQLite's own default
+    reserve_bytes_min: int = 8 * MIB  # beside a full disk; at least twice `wal_bytes_max`
+    cache_bytes: int = 8 * MIB  # pages in memory; the system has the others
+    vacuum_pages: int = 256  # given back at a time, when idle: a millisecond or so
+    vacuum_bytes_min: int = 4 * MIB  # free pages kept for what comes next
+    retry_full: float = 0.5  # between two looks whether a full disk has space again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
     """What bounds a whole node. Times in seconds."""
 

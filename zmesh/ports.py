@@ -7,6 +7,7 @@ from typing import Protocol
 from zmesh.ids import Path, SessionId
 from zmesh.message import Outcome, Record, Ticket
 from zmesh.reliable.link_events import LinkEvent
+from zmesh.storage import Batch, JournalStatistics, Question
 
 
 class Carrier(Protocol):
@@ -125,5 +126,51 @@ class Transport(Protocol):
         ...
 
     def statistics(self) -> TransportStatistics:
+        """Return the counters."""
+        ...
+
+
+class Journal(Protocol):
+    """Keeps what a node must not forget, for one event loop. No call waits.
+
+    What happens comes as a `storage.JournalEvent` to the callback the journal was made with, in
+    lists, in order, from a thread of its own. `Opened` or `Broken` is first, `Closed` last.
+    A command becomes durable with all of its batch; until `Written` says so, nothing that rests
+    on it may be told to anybody.
+    """
+
+    def open(self) -> None:
+        """Begin to open it."""
+        ...
+
+    @property
+    def room_bytes(self) -> int:
+        """How large a batch may be now, by its `size`; what has none is always taken.
+
+        It is for the caller to decide what to do without room: to wait for `Room`, to refuse, or
+        to make some with `DropOldest`.
+        """
+        ...
+
+    def write(self, batch: Batch) -> None:
+        """Hand over a batch: answered by `Written` or `Refused`, in the order handed over.
+
+        Raises JournalFull, the StorageError that broke the journal, or Closed; then the batch
+        was not taken, and there is no answer.
+        """
+        ...
+
+    def read(self, ticket: int, question: Question) -> None:
+        """Ask: `Answered` comes, after all that was handed over before is written.
+
+        Raises Closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what was handed over, then close the files. Idempotent."""
+        ...
+
+    def statistics(self) -> JournalStatistics:
         """Return the counters."""
         ...

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import zmesh
+from zmesh.cli.journal import add_journal
 from zmesh.errors import UsageError, ZmeshError
 
 
@@ -13,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0 well, 1 not well, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     try:
-        return _demo(options)
+        return int(options.run(options))
     except UsageError as error:
         print(f"zmesh: {error}", file=sys.stderr)
         return 2
@@ -42,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tree", type=Path, help="the directory (default: Python's standard library)"
     )
     demo.add_argument("--json", action="store_true", help="print one line of JSON and no more")
+    demo.set_defaults(run=_demo)
+    add_journal(commands)
     return parser
 
 

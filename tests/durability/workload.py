@@ -1,0 +1,141 @@
+"""Work for a journal that uses everything it can, and what it may hold when it is stopped."""
+
+import queue
+import random
+from collections.abc import Sequence
+from copy import deepcopy
+
+from tests.durability.model import Content, Model
+from tests.journal.support import IN, OUT, Talk, row, store
+from zmesh.errors import JournalFull, StorageError
+from zmesh.message import Outcome
+from zmesh.storage import (
+    DEAD_LETTERS,
+    Broken,
+    Burial,
+    Command,
+    CountAttempts,
+    Entry,
+    EntryKind,
+    Forget,
+    JournalEvent,
+    Move,
+    Opened,
+    Refused,
+    RemoveEntries,
+    Room,
+    SetEntries,
+    SetWatermark,
+    Store,
+    StoredOutcome,
+    StoreOutcomes,
+    Written,
+)
+
+BURIAL = Burial("queue", "broken", ((17, "no such file"), (18, "no such file"))).as_note()
+
+
+def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Command, ...]]:
+    """Return batches that fill, forget, move and replace."""
+    chance = random.Random(seed)
+    work: list[tuple[Command, ...]] = []
+    for number in range(start, start + rounds):
+        first = number * 40 + 1
+        size = chance.choice((10, 500, 3000))
+        work += [
+            (store(first, first + 39, size=size),),
+            (
+                Store(IN, [row(each) for each in range(first, first + 40)]),
+                SetWatermark(IN, first + 39, ((first + 45, first + 46),)),
+            ),
+            (
+                CountAttempts(IN, ((first, first + 30),), 1),
+                CountAttempts(IN, ((first, first),), 2),
+            ),
+            (
+                Move(IN, ((first, first),), DEAD_LETTERS, number + 1, BURIAL),
+                Forget(IN, ((first + 1, first + 35),)),
+                StoreOutcomes(IN, (
+                    StoredOutcome(first, first, Outcome.REJECTED, "broken"),
+                    StoredOutcome(first + 1, first + 35, Outcome.ACCEPTED),
+                )),
+            ),
+            (Forget(OUT, ((first, first + 20), (first + 30, first + 30))),),
+            (
+                SetEntries(tuple(
+                    Entry(EntryKind.SHARED, "map", bytes([each]), chance.randbytes(each * 9))
+                    for each in chance.sample(range(50), 10)
+                )),
+                SetEntries((Entry(EntryKind.RETAINED, f"topic-{number}", b"", b"v" * 50),)),
+                RemoveEntries(EntryKind.RETAINED, f"topic-{number - 1}"),
+            ),
+        ]  # fmt: skip
+    return work
+
+
+class Run:
+    """A journal at work until the end, or until its disk is gone; knows what it may hold then.
+
+    Args:
+        talk: the journal, not open yet.
+        work: what is handed over, one batch after the other.
+        model: what it holds.
+    """
+
+    def __init__(
+        self, talk: Talk, work: Sequence[tuple[Command, ...]], model: Model | None = None
+    ) -> None:
+        self.talk = talk
+        self.opened: Opened | None = None
+        self.models = [model or Model()]  # as acknowledged, and with what was under way
+        self.history = self.models[:]  # all that were acknowledged
+        self.refusal: StorageError | None = None
+        self._work = work
+
+    def go(self) -> None:
+        """Work."""
+        self.talk.journal.open()
+        first = self._next()
+        if not isinstance(first, Opened):
+            return
+        self.opened = first
+        for commands in self._work:
+            try:
+                self.talk.hand_over(*commands)
+            except StorageError as refusal:  # nothing of it may be there
+                self.refusal = refusal
+                return
+            after = deepcopy(self.models[0])
+            for command in commands:
+                after.apply(command)
+            match self._next():
+                case Written():
+                    self.models = [after]
+                    self.history.append(after)
+                case Refused(_, error):
+                    self.refusal = error
+                    if not isinstance(error, JournalFull):
+                        self.models.append(after)
+                    return
+                case Broken(error):  # after a commit that was acknowledged
+                    self.refusal = error
+                    self.models.append(after)
+                    return
+                case other:
+                    raise AssertionError(other)
+
+    def _next(self) -> JournalEvent:
+        while True:
+            try:
+                event = self.talk.news.get(timeout=20.0)
+            except queue.Empty:
+                raise AssertionError("the journal says nothing") from None
+            if not isinstance(event, Room):  # a checkpoint had none for a moment
+                return event
+
+    def held_by(self, content: Content) -> Model:
+        """Return which of the possible models a journal's content is."""
+        for model in self.models:
+            if model.content() == content:
+                return model
+        raise AssertionError(f"{content}\nis none of\n{[each.content() for each in self.models]}")

@@ -1,0 +1,114 @@
+"""Rows to columns and back; whatever changed is seen."""
+
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.journal import coding
+from zmesh.journal.coding import Columns, Table, Totals, Unsound
+from zmesh.message import Outcome
+from zmesh.storage import (
+    POSITION_MAX,
+    Entry,
+    EntryKind,
+    Row,
+    StoredOutcome,
+    Stream,
+    StreamKind,
+)
+
+TIMES = st.integers(0, (1 << 62))
+EXTRAS = st.sampled_from([(), ((2, "key"),), ((1, b"headers", 3, ((4, 7),)),)])
+ROWS = st.builds(
+    Row,
+    st.integers(1, POSITION_MAX),
+    st.builds(
+        lambda head, target, body, extras: (head, target, body, *extras),
+        st.integers(0, 255), st.text(max_size=20), st.binary(max_size=100), EXTRAS,
+    ),
+    TIMES, TIMES, TIMES, TIMES,
+    st.sampled_from([(), ("queue", "why", (1, "x")), (None, b"z")]),
+)  # fmt: skip
+
+
+@given(ROWS, st.integers(16, 1000))
+def test_row_comes_back_as_it_was(row: Row, number: int) -> None:
+    (columns,) = coding.message_columns(number, [row])
+    assert coding.row_of(columns) == row
+    assert coding.bounds_of(number)[0] < columns[0] <= coding.bounds_of(number)[1]  # type: ignore[operator]
+
+
+@given(ROWS, st.integers(0, 7), st.data())
+def test_row_with_any_column_changed_is_seen(row: Row, index: int, data: st.DataObject) -> None:
+    (columns,) = coding.message_columns(16, [row])
+    changed = list(columns)
+    old = changed[index]
+    changed[index] = data.draw(
+        st.one_of(st.integers(-(1 << 63), (1 << 63) - 1), st.binary(max_size=50), st.none())
+    )
+    if changed[index] == old:
+        return
+    with pytest.raises(Unsound):
+        coding.row_of(changed)
+
+
+SOUND: list[tuple[Callable[[Columns], bool], Columns]] = [
+    (coding.is_fact_sound, (17, b"value", coding.fact_checksum(17, b"value"))),
+    (
+        lambda columns: coding.is_mark_sound(Table.ATTEMPTS, columns),
+        (5, 9, b"value", coding.mark_checksum(Table.ATTEMPTS, 5, 9, b"value")),
+    ),
+    (coding.is_entry_sound, coding.entry_columns(Entry(EntryKind.SHARED, "map", b"k", b"v"))),
+]
+
+
+@pytest.mark.parametrize(("is_sound", "columns"), SOUND)
+def test_other_rows_with_any_column_changed_are_seen(
+    is_sound: Callable[[Columns], bool], columns: Columns
+) -> None:
+    assert is_sound(columns)
+    for index in range(len(columns)):
+        for other in (0, -1, 1 << 62, b"", b"other", None):
+            assert not is_sound([*columns[:index], other, *columns[index + 1 :]])
+
+
+def test_row_of_one_table_is_no_row_of_another() -> None:
+    mark = (5, 9, b"value", coding.mark_checksum(Table.ATTEMPTS, 5, 9, b"value"))
+    assert not coding.is_mark_sound(Table.OUTCOMES, mark)
+
+
+def test_key_and_value_do_not_run_into_each_other() -> None:
+    one = coding.entry_columns(Entry(EntryKind.SHARED, "map", b"ke", b"y"))
+    other = coding.entry_columns(Entry(EntryKind.SHARED, "map", b"k", b"ey"))
+    assert one[4] != other[4]
+
+
+@pytest.mark.parametrize("position", [0, -1, POSITION_MAX + 1])
+def test_there_is_no_such_position(position: int) -> None:
+    with pytest.raises(ValueError, match="position"):
+        coding.message_columns(16, [Row(position, (0, "", b""))])
+
+
+def test_small_values_come_back() -> None:
+    stream = Stream(StreamKind.TOPIC, b"a.b", 0)
+    assert coding.stream_of(coding.stream_value(stream, 8, 5, ((7, 9),))) == (
+        stream, 8, 5, ((7, 9),),
+    )  # fmt: skip
+    outcome = StoredOutcome(3, 4, Outcome.REJECTED, "why", 50)
+    assert coding.outcome_of(3, 4, coding.outcome_value(outcome)) == outcome
+    totals = Totals()
+    totals.commits, totals.size = 7, 900
+    totals.add(Table.ENTRIES, 3, 1 << 40)
+    again = Totals.of(totals.value())
+    assert again.value() == totals.value()
+    assert again.counts[Table.ENTRIES] == 3
+
+
+def test_sums_of_very_many_checksums_fit() -> None:
+    totals = Totals()
+    totals.add(Table.MESSAGES, 1 << 31, ((1 << 32) - 1) * ((1 << 31) - 1))
+    assert Totals.of(totals.value()).sums[Table.MESSAGES] < 1 << 63
+    sqlite3.connect(":memory:").execute("SELECT ?", (totals.sums[Table.MESSAGES],)).close()

@@ -1,0 +1,45 @@
+"""The orders to a journal: what room they take, and what is kept beside a dead letter."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmesh.storage import (
+    ROW_OVERHEAD_BYTES,
+    Batch,
+    Burial,
+    Entry,
+    EntryKind,
+    Forget,
+    Row,
+    SetEntries,
+    Store,
+    Stream,
+    StreamKind,
+)
+
+OUT = Stream(StreamKind.LANE_OUT, b"session", 4)
+
+
+def test_batch_takes_room_for_rows_and_entries_and_none_for_what_it_forgets() -> None:
+    rows = [Row(1, (0, "to", b"12345")), Row(2, (0, "to", memoryview(b"123")))]
+    entry = Entry(EntryKind.SHARED, "map", b"key", b"value")
+    assert Batch(1, (Store(OUT, rows),)).size == 7 + 5 + 2 * ROW_OVERHEAD_BYTES
+    assert Batch(1, (SetEntries((entry,)),)).size == 2 * 3 + 5 + ROW_OVERHEAD_BYTES
+    assert Batch(1, (Forget(OUT, ((1, 2),)),)).size == 0
+
+
+@given(
+    st.text(), st.text(), st.lists(st.tuples(st.integers(0, 1 << 60), st.text())).map(tuple)
+)  # fmt: skip
+def test_burial_comes_back_from_its_note(
+    destination: str, reason: str, history: tuple[tuple[int, str], ...]
+) -> None:
+    burial = Burial(destination, reason, history)
+    assert Burial.of(burial.as_note()) == burial
+
+
+@pytest.mark.parametrize("note", [(), ("a",), (1, "b"), ("a", "b", ("c", 1)), ("a", "b", 3)])
+def test_other_notes_are_no_burials(note: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError, match="dead letter"):
+        Burial.of(note)  # type: ignore[arg-type]

@@ -1,0 +1,49 @@
+"""A copy of a journal while it is written: a journal of its own, under another journal id."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from zmesh.errors import InvalidOption
+from zmesh.journal.files import Files
+from zmesh.journal.salvage import renewed
+from zmesh.journal.store import JournalStore
+
+
+def back_up(files: Files, target: Path) -> int:
+    """Copy a journal as it is at one moment to a new file, and return its size in bytes.
+
+    A node that opens the copy is the same node with another journal: peers know that what it
+    remembers of them may be old, and number their messages anew.
+
+    Raises:
+        InvalidOption: there is a file already.
+        OSError, sqlite3.Error: it cannot be written; nothing is left of it.
+    """
+    if target.exists():
+        raise InvalidOption("target", str(target), "a path where there is no file yet")
+    copy = Files(target)
+    partial = copy.beside(".part")
+    copy.remove(partial)
+    copy.create(partial)
+    try:
+        with (
+            closing(files.connect(read_only=True)) as source,
+            closing(copy.connect(partial)) as database,
+        ):
+            source.backup(database)
+            _renew(database)
+        copy.sync(partial)
+        copy.rename(partial, target)
+        copy.sync_names()
+    except BaseException:
+        copy.remove(partial)
+        raise
+    return target.stat().st_size
+
+
+def _renew(database: sqlite3.Connection) -> None:
+    store = JournalStore.load(database)
+    store.begin()
+    store.set_identity(renewed(store.identity))
+    store.commit()

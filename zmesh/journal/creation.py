@@ -1,0 +1,42 @@
+"""A new file for a journal, built whole under another name: there is never half of one."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from zmesh.journal.files import Files
+from zmesh.journal.schema import CREATION_PRAGMAS, migrate
+from zmesh.journal.store import JournalStore
+from zmesh.storage import Identity
+
+
+@contextmanager
+def building(files: Files, path: Path) -> Iterator[sqlite3.Connection]:
+    """Give a transaction in a new file with all tables; on disk at the end, if it is committed.
+
+    What is left of an earlier attempt is removed.
+    """
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        files.remove(path.with_name(path.name + suffix))
+    files.create(path)
+    with closing(files.connect(path)) as database:
+        for pragma in CREATION_PRAGMAS:
+            database.execute(pragma)
+        database.execute("BEGIN IMMEDIATE")
+        migrate(database, str(files.path))
+        yield database
+        # Here, where nobody sees a half of it; the change takes a journal of the other kind.
+        database.execute("PRAGMA journal_mode = WAL")
+    files.sync(path)
+
+
+def create(files: Files, identity: Identity) -> None:
+    """Create a journal with nothing in it."""
+    path = files.beside(".new")
+    with building(files, path) as database:
+        store = JournalStore(database, identity)
+        store.set_identity(identity)
+        store.commit()
+    files.rename(path, files.path)
+    files.sync_names()

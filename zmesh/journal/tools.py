@@ -1,0 +1,174 @@
+"""What can be done with a journal without the node that keeps it."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmesh.errors import JournalCorrupted, JournalTooNew, NoJournal
+from zmesh.journal.backup import back_up
+from zmesh.journal.checks import all_problems
+from zmesh.journal.coding import Unsound
+from zmesh.journal.faults import told
+from zmesh.journal.files import Files, claim_of, holder_of
+from zmesh.journal.schema import MIGRATIONS, version_of
+from zmesh.journal.store import JournalStore
+from zmesh.storage import DEAD_LETTERS, EntryKind
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatus:
+    """What is in a journal. Sizes in bytes."""
+
+    path: str
+    in_use: bool
+    in_use_by: int | None  # the process, where that is known
+    version: int  # of the schema
+    node: str
+    journal: str
+    incarnation: int
+    commits: int
+    file_bytes: int
+    log_bytes: int
+    used_bytes: int
+    free_bytes: int  # in the file, for what comes next
+    reserve_bytes: int
+    rows: dict[str, int]  # by kind of stream
+    entries: dict[str, int]  # by kind
+    streams: int
+    dead_letters: int
+    set_aside: list[str]  # damaged files of earlier times
+
+
+def status(path: Path) -> JournalStatus:
+    """Return what is in a journal, whether or not a node has it open.
+
+    Raises:
+        NoJournal: there is none.
+        StorageError: it cannot be read.
+    """
+    files = Files(path)
+    with _reading(files, "be read") as database:
+        database.execute("BEGIN")  # all as of one moment
+        store = JournalStore.load(database)
+        states = store.states()
+        rows: Counter[str] = Counter()
+        for state in states:
+            rows[state.stream.kind.name.lower()] += state.rows
+        entries = {
+            EntryKind(kind).name.lower(): count
+            for kind, count in database.execute("SELECT kind, count(*) FROM entries GROUP BY kind")
+        }
+        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        (free,) = database.execute("PRAGMA freelist_count").fetchone()
+        version = version_of(database)
+    in_use, pid = holder_of(path)
+    dead = [state.rows for state in states if state.stream == DEAD_LETTERS]
+    return JournalStatus(
+        path=str(path),
+        in_use=in_use,
+        in_use_by=pid,
+        version=version,
+        node=store.identity.node.hex(),
+        journal=store.identity.journal.hex(),
+        incarnation=store.identity.incarnation,
+        commits=store.totals.commits,
+        file_bytes=files.size_of(path),
+        log_bytes=files.size_of(files.beside("-wal")),
+        used_bytes=(pages - free) * page_bytes,
+        free_bytes=free * page_bytes,
+        reserve_bytes=files.size_of(files.beside(".reserve")),
+        rows=dict(rows),
+        entries=entries,
+        streams=len(states),
+        dead_letters=sum(dead),
+        set_aside=sorted(map(str, path.absolute().parent.glob(path.name + ".damaged-*[0-9]"))),
+    )
+
+
+def verify(path: Path) -> list[str]:
+    """Return what is wrong with a journal, every row looked at: nothing where all is well.
+
+    Raises:
+        NoJournal: there is none.
+        StorageError: it cannot be read at all.
+    """
+    claimed = claim_of(path)  # before the rest: a node may commit meanwhile
+    with _reading(Files(path), "be read") as database:
+        return all_problems(path, database, claimed)
+
+
+def backup(path: Path, target: Path) -> int:
+    """Copy a journal, whether or not a node has it open; return the size of the copy in bytes.
+
+    Raises:
+        NoJournal: there is none.
+        InvalidOption: there is something at the target.
+        StorageError: it cannot be read, or the copy not be written.
+    """
+    _check_there(files := Files(path))
+    try:
+        return back_up(files, target)
+    except (sqlite3.Error, OSError, Unsound) as error:
+        raise told(error, path, "be copied") from error
+
+
+def compact(path: Path) -> tuple[int, int]:
+    """Give all free space of a journal back; return its size before and after, in bytes.
+
+    It needs as much space again while it runs.
+
+    Raises:
+        NoJournal: there is none.
+        JournalLocked: a node has it open.
+        JournalCorrupted: it is damaged, and this would make that worse.
+        StorageError: it cannot be written.
+    """
+    files = Files(path)
+    _check_there(files)
+    files.lock()
+    try:
+        with closing(files.connect()) as database:
+            _check_version(database, path)
+            problems = all_problems(path, database, files.claimed())
+            if problems:
+                raise JournalCorrupted(str(path), problems[0])
+            database.execute("ROLLBACK")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            before = files.size_of(path)
+            database.execute("VACUUM")
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return before, files.size_of(path)
+    except (sqlite3.Error, OSError, Unsound) as error:
+        raise told(error, path, "be compacted") from error
+    finally:
+        files.unlock()
+
+
+@contextmanager
+def _reading(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
+    _check_there(files)
+    try:
+        with closing(files.connect(read_only=True)) as database:
+            _check_version(database, files.path)
+            yield database
+    except (sqlite3.Error, OSError, Unsound, ValueError, TypeError) as error:
+        raise told(error, files.path, operation) from error
+
+
+def _check_there(files: Files) -> None:
+    if not files.exists(files.path):
+        raise NoJournal(str(files.path))
+    if not files.size_of(files.path):  # SQLite would remove the log of an empty database
+        raise JournalCorrupted(str(files.path), "there is nothing in the file")
+
+
+def _check_version(database: sqlite3.Connection, path: Path) -> None:
+    version = version_of(database)
+    if version > len(MIGRATIONS):
+        raise JournalTooNew(str(path), version, len(MIGRATIONS))
+    if version < len(MIGRATIONS):
+        raise JournalCorrupted(str(path), f"its schema is of version {version}: open it once")

@@ -10,5 +10,5 @@ async def test_a_stopped_subscriber_fills_a_queue_of_its_own_and_costs_others_no
     assert figures["missed_by_others"] == 0
     assert figures["published"] == 800
     assert MIB < figures["queued_bytes"] < QUEUED_BYTES_MAX + MIB
-    # A run this short is mostly allocators that warm up to bodies of this size: they get to 18 MiB.
+    # A run this short is mostly allocators that warm up to such bodies: they get to 18 MiB.
     assert figures["growth"] < 2 * GROWTH_MAX

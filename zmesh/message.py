@@ -245,11 +245,6 @@ def sizes_of(records: Sequence[Record]) -> list[int]:
     return list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
 
 
-def total_size(records: Sequence[Record]) -> int:
-    """Return the sum of `size_of` over the records."""
-    return sum(sizes_of(records))
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The final outcome of one record that was not accepted: which error to raise, for whom."""

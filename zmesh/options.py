@@ -183,9 +183,7 @@ class NodeOptions:
     queued_jobs_max: int = 100_000  # without outcome, a queue: what `push` waits for
     queued_jobs_bytes_max: int = 256 * MIB
     pulls_max: int = 256
-    recall_patience: float = (
-        5.0  # for grants to be used or given back: a large job may be under way
-    )
+    recall_patience: float = 5.0  # for grants to be used or given back: large jobs take time
     answers_max: int = 256  # that peers make us send of queues and streams, and have not taken
     latencies_max: int = 4096  # services of providers whose answers are measured
     latency_decay: float = 10.0  # to a third: Finagle's default, some answers of a slow service

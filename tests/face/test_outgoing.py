@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sizes import total_size
 from zmesh.errors import BodyNotEncodable, BodyTooLarge
 from zmesh.face.outgoing import Outgoing, RemoteFailure, failure_of
-from zmesh.message import Encoding, Kind, Tag, extra, head, total_size
+from zmesh.message import Encoding, Kind, Tag, extra, head
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.wire.bodies import decode_body, decode_headers
 

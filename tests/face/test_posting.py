@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 
 from tests.face.test_runner import FakeApplication, FakeNetwork
+from tests.sizes import total_size
 from zmesh.actions import Action
 from zmesh.errors import (
     Backpressure,
@@ -22,7 +23,7 @@ from zmesh.face.posting import BACKLOG_MAX, BATCH_BYTES_MAX, BATCH_MAX, LARGE_BY
 from zmesh.face.receipts import Receipt
 from zmesh.face.runner import Runner
 from zmesh.ids import NodeId
-from zmesh.message import Failure, FailureKind, Kind, Record, Ticket, total_size
+from zmesh.message import Failure, FailureKind, Kind, Record, Ticket
 from zmesh.options import NodeOptions
 
 NODE = NodeId(b"printer-0123456!")

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from tests.reliable.pair import OPTIONS, End, Pair, Puppet, numbered, record
+from tests.sizes import total_size
 from zmesh.errors import BodyTooLarge
 from zmesh.events import PathCause
 from zmesh.ids import LinkId, SessionId
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Ticket, size_of, total_size
+from zmesh.message import CONTROL_LANE, LANES, Outcome, Ticket, size_of
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.link_events import (
     Accepted,

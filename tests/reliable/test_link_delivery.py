@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from tests.reliable.pair import DELAY, OPTIONS, End, Pair, Puppet, numbered, record, storm
-from zmesh.message import LANES, Outcome, Record, Ticket, total_size
+from tests.sizes import total_size
+from zmesh.message import LANES, Outcome, Record, Ticket
 from zmesh.options import MIB
 from zmesh.reliable.fragments import split
 from zmesh.wire.frames import Ack, ControlData, Data, Gap, Packet, Settle

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reliable.pair import numbered, record, records
+from tests.sizes import total_size
 from zmesh.errors import ProtocolError
-from zmesh.message import Kind, Outcome, Record, Tag, head, size_of, total_size, with_extra
+from zmesh.message import Kind, Outcome, Record, Tag, head, size_of, with_extra
 from zmesh.options import LinkOptions
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import split

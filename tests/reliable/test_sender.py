@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reliable.pair import numbered, record
+from tests.sizes import total_size
 from zmesh.errors import ProtocolError
-from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of, total_size
+from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of
 from zmesh.reliable.fragments import split
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.sender import ControlQueue, OutgoingLane, SendWindow, control_size

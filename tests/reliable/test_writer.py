@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from tests.discovery.entropy import FixedEntropy
 from tests.reliable.pair import LIMITS, numbered, record
+from tests.sizes import total_size
 from zmesh.ids import LinkId
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket, total_size
+from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket
 from zmesh.options import KIB, LinkOptions
 from zmesh.reliable.detector import FailureDetector
 from zmesh.reliable.recovery import Recovery

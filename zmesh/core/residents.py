@@ -41,9 +41,7 @@ class Residents:
         self._news = news
         self._pool = CreditPool(options.node_bytes_max)
         self._timers: Deadlines[NodeId] = Deadlines(turn.agenda)
-        self._patience: Deadlines[NodeId] = Deadlines(
-            turn.agenda
-        )  # with peers that are not present
+        self._patience: Deadlines[NodeId] = Deadlines(turn.agenda)  # with who is not present
         self._limits = options.wire
         self._inline_bytes_max = options.link.inline_bytes_max
         self._endpoints: tuple[str, ...] = ()

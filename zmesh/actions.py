@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from zmesh.errors import StorageError, ZmeshError
 from zmesh.events import Source
 from zmesh.ids import NodeId, Path
 from zmesh.message import FailureKind, Record, Ticket, Ways
+from zmesh.storage import Batch, Question
 
 
 class PeerState(Enum):
@@ -52,6 +54,24 @@ class Probe:
 
     endpoint: str
     timeout: float
+
+
+# Orders to the journal
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJournal:
+    """Write a batch; `JournalTold` answers with `Written` or `Refused`."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJournal:
+    """Ask the journal; `JournalTold` answers with `Answered`."""
+
+    ticket: int
+    question: Question
 
 
 # News for the application
@@ -133,6 +153,26 @@ class TicketsDone:
     """Every record of these tickets has its outcome."""
 
     tickets: list[Ticket]
+
+
+@dataclass(slots=True)
+class TicketsStored:
+    """What was given with these tickets is on disk, or why it is not: then it is not sent."""
+
+    tickets: list[Ticket]
+    error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRoom:
+    """A journal that was full has room again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What the journal keeps was read: the node may meet others now, as the one it was."""
+
+    error: ZmeshError | None = None  # why it cannot
 
 
 @dataclass(slots=True)
@@ -361,7 +401,8 @@ class Trace:
 
 
 Action = (
-    SendPackets | Dial | HangUp | Probe
+    SendPackets | Dial | HangUp | Probe | WriteJournal | ReadJournal
+    | TicketsStored | JournalRoom | Restored
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged

@@ -8,6 +8,7 @@ from enum import Enum
 
 from zmesh.ids import NodeId, Path
 from zmesh.message import Outcome, Record, StreamFault, Ticket, Ways
+from zmesh.storage import Entry, JournalEvent
 from zmesh.terms import PLAIN, Terms
 
 
@@ -97,6 +98,13 @@ class EndpointsChanged:
     endpoints: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class JournalTold:
+    """What the journal has to tell, in order; see `zmesh.storage`."""
+
+    events: list[JournalEvent]
+
+
 @dataclass(frozen=True, slots=True)
 class LoopLate:
     """Our own loop ran late by `lag` seconds: silence heard meanwhile is our fault."""
@@ -122,6 +130,11 @@ class Post:
     ticket: Ticket
     key: str | None = None
     ttl: float | None = None  # seconds
+    durable: bool = (
+        False  # stored first, which `TicketsStored` tells, and sent until it is settled
+    )
+    wall_ms: int = 0  # what the wall clock reads, for what is stored
+    entries: tuple[Entry, ...] = ()  # stored with it
 
 
 @dataclass(slots=True)
@@ -165,6 +178,7 @@ class Source:
     node: NodeId
     session: bytes  # a delivery of an ended session can no longer be settled
     lane: int
+    journal: bytes = b""  # of the node, when it came
 
 
 @dataclass(slots=True)
@@ -445,7 +459,7 @@ StreamCommand = (
 
 Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
-    | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired
+    | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
     | Post | Publish | Call | CancelCall | Reply | SettleDeliveries
     | GatheringCommand
     | OpenState | CloseState | WriteState | WallClockRead

@@ -32,8 +32,9 @@ class Kind(IntEnum):
     GROUP = 8  # for the members of a group; the target is its name
     STREAM = 9  # a part of a stream; the target tells its direction
     STREAM_CONTROL = 10  # opens a stream, grants credit, ends it, stops it
-    MISSED = 12  # publications that were not sent to a subscriber too slow for them
     STATE = 11  # what replicas of a shared map tell each other
+    MISSED = 12  # publications that were not sent to a subscriber too slow for them
+    DURABILITY = 13  # what nodes with a journal tell each other; see `patterns.durability`
     FRAGMENT = 15  # the second and later pieces of a body above `fragment_bytes`
 
 
@@ -127,6 +128,7 @@ class Tag(IntEnum):
     STREAM = 13  # (stream, ...): which stream and what of it; see `patterns.stream_records`
     COMPRESSED = 14  # (algorithm, size): of a body that is compressed, and what it was before
     ROUTING_KEY = 15  # str: what it was published to an exchange with
+    STORED = 16  # int: its number in the journal of its origin, which sends it until it is settled
 
 
 Fragments = tuple[int, int, bytes]

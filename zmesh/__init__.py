@@ -80,8 +80,10 @@ from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
 from zmesh.options import (
     DiscoveryOptions,
+    JournalOptions,
     LinkOptions,
     NodeOptions,
+    Storage,
     TransportOptions,
     WireLimits,
 )
@@ -135,6 +137,7 @@ __all__ = [
     "JournalCorrupted",
     "JournalFull",
     "JournalLocked",
+    "JournalOptions",
     "JournalTooNew",
     "Left",
     "LinkOptions",
@@ -170,6 +173,7 @@ __all__ = [
     "SentFile",
     "SharedMap",
     "SlowSubscriber",
+    "Storage",
     "StorageError",
     "Stream",
     "StreamBroken",

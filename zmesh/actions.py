@@ -164,11 +164,6 @@ class TicketsStored:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalRoom:
-    """A journal that was full has room again."""
-
-
-@dataclass(frozen=True, slots=True)
 class Restored:
     """What the journal keeps was read: the node may meet others now, as the one it was."""
 
@@ -402,7 +397,7 @@ class Trace:
 
 Action = (
     SendPackets | Dial | HangUp | Probe | WriteJournal | ReadJournal
-    | TicketsStored | JournalRoom | Restored
+    | TicketsStored | Restored
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged

@@ -18,7 +18,7 @@ from zmesh.errors import (
     WrongThread,
     ZmeshError,
 )
-from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics
+from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics, assemble
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
@@ -26,7 +26,7 @@ from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
 from zmesh.face.queueing import Queueing
 from zmesh.face.settings import settle
-from zmesh.options import NodeOptions
+from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.redelivery import DeadLetter
 from zmesh.terms import Compression
 
@@ -56,6 +56,7 @@ class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
         interfaces: Sequence[str] | None = None,
         port: int = 0,
         insecure: bool = False,
+        storage: str | os.PathLike[str] | Storage | None = None,
         compression: Compression | None = None,
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
@@ -73,6 +74,8 @@ class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
                 machine's loopback alone by default.
             port: to listen on; any free one by default.
             insecure: allows interfaces other than loopback, though nothing is encrypted yet.
+            storage: a file to keep what must outlive the process, which is made where there is
+                none: who the node is, and what it accepted. One node to a file.
             compression: "zstd" or "lz4" for all that is sent, unless a message says otherwise.
             options: limits and times.
             zeroconf: the application's own mDNS responder, to be used instead of one of ours.
@@ -92,6 +95,7 @@ class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
             port=port,
             insecure=insecure,
             compression=compression,
+            storage=storage,
             options=options,
             zeroconf=zeroconf,
             environment=os.environ,
@@ -108,12 +112,13 @@ class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
         Raises:
             InvalidOption: an interface or port that cannot be listened on.
             UsageError: it was opened before.
+            StorageError: its journal cannot be opened; the kind of it tells why.
         """
         if not isinstance(self._refusal, NotOpen) or self._thread:
             raise UsageError("a node is opened once: make a new one")
         self._thread = threading.get_ident()
-        assembly = Assembly(self._settings, self._on_failed)
         try:
+            assembly = await assemble(self._settings, self._on_failed)
             await assembly.start()
         except BaseException:
             self._refusal = Closed()

@@ -1,6 +1,8 @@
 """Every limit and time constant, with its reason. Nothing in zmesh is bounded elsewhere."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -153,6 +155,20 @@ class JournalOptions:
     vacuum_pages: int = 256  # given back at a time, when idle: a millisecond or so
     vacuum_bytes_min: int = 4 * MIB  # free pages kept for what comes next
     retry_full: float = 0.5  # between two looks whether a full disk has space again
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where a node keeps what must outlive its process, and how.
+
+    `synchronous="normal"` may lose the last commits in a power cut, never by the end of the
+    process. Where the journal is full, a caller gets `JournalFull`, or waits: `when_full`.
+    """
+
+    path: Path
+    synchronous: Literal["full", "normal"] = "full"
+    when_full: Literal["raise", "wait"] = "raise"
+    options: JournalOptions = JournalOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from zmesh.core.link_news import LinkNews
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers, RemotePeer
 from zmesh.core.residents import Residents
+from zmesh.core.restoring import Restoring
 from zmesh.core.turn import Turn
 from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
@@ -39,6 +40,7 @@ from zmesh.events import (
     GatheringCommand,
     InboundClosed,
     JoinGroup,
+    JournalTold,
     LeaveGroup,
     LoopLate,
     OpenInbox,
@@ -81,6 +83,7 @@ from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState, StateCommand
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_events import SessionEnd
+from zmesh.storage import Opened
 from zmesh.terms import PLAIN, Terms
 from zmesh.wire.frames import ByeCode, Drain
 
@@ -93,10 +96,20 @@ class Engine:
         options: bounds and times.
         entropy: for jitter, tokens and choices among equals.
         now: seconds on the clock that `handle` gets.
+        opened: what the node's journal says, where it has one; action `Restored` tells when all
+            it keeps was read, and nobody is to be met before.
+        wall_ms: what the wall clock reads, in milliseconds since 1970; needed with a journal.
     """
 
     def __init__(
-        self, local: LocalIdentity, options: NodeOptions, entropy: Entropy, now: float
+        self,
+        local: LocalIdentity,
+        options: NodeOptions,
+        entropy: Entropy,
+        now: float,
+        *,
+        opened: Opened | None = None,
+        wall_ms: int = 0,
     ) -> None:
         self._local = local
         self._options = options
@@ -105,9 +118,11 @@ class Engine:
         self._loopback = Loopback(session, options.link)
         self._peers = Peers(Peer(local.node, local.name, self._loopback), options)
         self._peers.local.session = session
+        self._peers.local.journal = local.journal
         self._peers.local.incarnation = local.incarnation
         self._peers.local.decompresses = frozenset(local.decompresses)
-        self._turn = Turn(self._peers, options.link, now)
+        self._turn = Turn(self._peers, options.link, now, opened)
+        self._turn.keeper.on_wall_clock(wall_ms, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
         self._membership = Membership(local.node, options, entropy, self._turn.agenda)
         self._news = LinkNews(
@@ -119,13 +134,17 @@ class Engine:
         )
         self._frequent: dict[type[Event], Callable[[Any], None]] = {  # found without a search
             PacketsReceived: self._on_packets,
+            JournalTold: self._on_journal,
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
             Call: self._news.calls.on_call,
-            Post: self._news.direct.on_post,
+            Post: self._on_post,
             Publish: self._news.publish_subscribe.on_publish,
             Push: self._news.queues.on_command,
         }
+        self._restoring = Restoring(self._turn, self._news)
+        if opened is not None:
+            self._restoring.begin()
         self.deadline: float | None = None  # when `handle` is due, whatever happens
         self._drain_until: float | None = None
         self._drained = False
@@ -162,7 +181,7 @@ class Engine:
         parts = (
             self._residents, self._introductions, news.redelivery, news.calls, news.serving,
             news.gatherings,
-            news.shared_state, news.queues, news.streams.calls,
+            news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
         )  # fmt: skip
         for part in parts:
             if part.deadline is not None and part.deadline <= now:
@@ -211,6 +230,16 @@ class Engine:
         for path, parts in received.packets:
             self._introductions.on_parts(path, parts)
 
+    def _on_journal(self, told: JournalTold) -> None:
+        for event in told.events:
+            self._turn.keeper.on_told(event)
+
+    def _on_post(self, post: Post) -> None:
+        if post.durable:
+            self._news.outbox.on_post(post)
+        else:
+            self._news.direct.on_post(post)
+
     def _on_settled(self, settled: SettleDeliveries) -> None:
         news = self._news
         news.serving.on_settled(settled)
@@ -244,7 +273,7 @@ class Engine:
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push()
+                | Push() | JournalTold()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:

@@ -23,7 +23,6 @@ from zmesh.storage import (
     Opened,
     Question,
     Refused,
-    Room,
     SetEntries,
     Written,
 )
@@ -46,15 +45,15 @@ class Keeper:
         self.opened = opened
         self.actions: list[Action] = []  # of this turn, in order
         self.error: StorageError | None = None  # why nothing is written any more
-        self.on_room: list[Callable[[], None]] = []  # called when a full journal has room again
         self._tickets = count(1)
         self._commands: list[Command] = []  # of the batch that is being gathered
         self._then: list[OnWritten] = []
         self._needs_room = False
         self._writing: dict[int, list[OnWritten]] = {}
         self._reading: dict[int, OnAnswer] = {}
-        self._next_number = 0
-        self._numbers_end = 0  # below it they are reserved
+        self._next_number = 1
+        self._numbers_end = 1  # below it they are reserved
+        self._wall = (0, 0.0)  # what the wall clock read in milliseconds, and when
 
     @property
     def is_there(self) -> bool:
@@ -103,6 +102,20 @@ class Keeper:
         if entry.name == _COUNTER:
             self._next_number = self._numbers_end = int.from_bytes(entry.value)
 
+    @property
+    def next_number(self) -> int:
+        """What `numbers` returns next."""
+        return self._next_number
+
+    def on_wall_clock(self, wall_ms: int, now: float) -> None:
+        """Learn what the wall clock reads: times that outlive a process are by it."""
+        self._wall = (wall_ms, now)
+
+    def wall_ms(self, now: float) -> int:
+        """Return what the wall clock reads, as far as is known, in milliseconds."""
+        wall_ms, at = self._wall
+        return wall_ms + round((now - at) * 1000)
+
     # The turn's end
 
     def take_actions(self) -> list[Action]:
@@ -133,11 +146,8 @@ class Keeper:
                 self._reading.pop(ticket)(answer)
             case Broken(error):
                 self.error = error
-            case Room():
-                for on_room in self.on_room:
-                    on_room()
             case _:
-                pass  # opening and closing are the runner's affair
+                pass  # the others are for who opened it
 
     def _written(self, tickets: tuple[int, ...], error: StorageError | None) -> None:
         for ticket in tickets:

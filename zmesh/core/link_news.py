@@ -8,7 +8,7 @@ from typing import assert_never
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
 from zmesh.batches import runs
 from zmesh.core.defects import Defects
-from zmesh.core.peers import Peer, RemotePeer
+from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.events import PathCause, Source
@@ -25,11 +25,14 @@ from zmesh.message import (
     without_extra,
 )
 from zmesh.options import NodeOptions
+from zmesh.patterns.confirming import Confirming
+from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.direct import Direct
 from zmesh.patterns.fan_out import FanOutTicket
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
+from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import Redelivery
@@ -56,6 +59,8 @@ from zmesh.reliable.link_events import (
     SessionEnd,
     SessionEnded,
 )
+from zmesh.storage import Entry as StoredEntry
+from zmesh.storage import EntryKind
 from zmesh.wire.compression import flaw_of
 from zmesh.wire.frames import Drain, Interest
 
@@ -69,6 +74,7 @@ _STALE_DELAY_S = 1.0
 
 _TAKEN_AT_ONCE = (
     Kind.REPLY, Kind.FAILURE, Kind.CANCEL, Kind.JOB_CONTROL, Kind.STREAM, Kind.STREAM_CONTROL,
+    Kind.DURABILITY,
 )  # fmt: skip
 """Kinds that keep nobody busy. Who sent them counts on it, and would not send them again."""
 
@@ -117,10 +123,15 @@ class LinkNews:
         self.queues = Queues(turn, self.interest, options, self.redelivery)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
+        self.confirming = Confirming(turn, self._floor)
+        self.dead_letters = DeadLetters(turn)
+        self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
+        self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {}
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered,
             *self.interest.gathered, *self.redelivery.gathered, *self.queues.gathered,
+            *self.outbox.gathered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
@@ -130,14 +141,15 @@ class LinkNews:
             AnswerTicket: self.shared_state.on_accepted,
         }
         self._receivers: dict[int, _Receiver] = {
-            Kind.DIRECT: self.direct.on_records,
+            Kind.DIRECT: self._on_direct,
+            Kind.DURABILITY: self.confirming.on_records,
             Kind.PUBLICATION: self.publish_subscribe.on_records,
             Kind.MISSED: self._on_missed,
             Kind.REQUEST: self.serving.on_requests,
             Kind.REPLY: self._on_replies,
             Kind.FAILURE: self._on_replies,
             Kind.CANCEL: self._on_cancels,
-            Kind.GROUP: self.gatherings.groups.on_records,
+            Kind.GROUP: self._on_group,
             Kind.STATE: self.shared_state.on_records,
             Kind.JOB: self.queues.taken.on_jobs,
             Kind.JOB_CONTROL: self.queues.on_control,
@@ -158,6 +170,11 @@ class LinkNews:
             self.interest.flush()
             self.redelivery.flush()
             self.queues.flush()
+            self.outbox.flush()
+
+    def _floor(self) -> int:
+        """Return the number below which no message of this node's journal is left."""
+        return self.outbox.floor
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
@@ -222,7 +239,8 @@ class LinkNews:
         assert session is not None, "nothing arrives outside a session"  # noqa: S101
         source = peer.sources.get(event.lane)
         if source is None or source.session != session:
-            source = peer.sources[event.lane] = Source(peer.id, session, event.lane)
+            source = Source(peer.id, session, event.lane, peer.journal)
+            peer.sources[event.lane] = source
         first, last, records = event.first_seq, event.last_seq, event.records
         peer.open_in += last - first + 1
         if len(records) == 1 and records[0][0] < COMPRESSED:  # as in requests and replies
@@ -281,6 +299,21 @@ class LinkNews:
             self._defects.note(peer.id, "unknown kind", f"records of kind {kind}")
             self._turn.settle(source, first, last, Outcome.REJECTED, "unknown kind of record")
 
+    def _on_direct(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        if max(map(len, records)) == 3:  # none is stored at its sender
+            self.direct.on_records(peer, source, first, last, records)
+            return
+        for low, high, run in self._turn.handled.admit(source, first, last, records):
+            self.direct.on_records(peer, source, low, high, run)
+
+    def _on_group(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        for low, high, run in self._turn.handled.admit(source, first, last, records):
+            self.gatherings.groups.on_records(peer, source, low, high, run)
+
     def _on_replies(
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
@@ -302,7 +335,9 @@ class LinkNews:
     def _on_returned(self, peer: Peer, returned: Returned) -> None:
         ended = peer.ended if isinstance(peer, RemotePeer) else None
         kind = returned.record[0] & 15
-        if kind in (Kind.DIRECT, Kind.PUBLICATION, Kind.MISSED):
+        if isinstance(returned.ticket, StoredTicket):
+            self.outbox.on_returned(peer, returned, ended)
+        elif kind in (Kind.DIRECT, Kind.PUBLICATION, Kind.MISSED):
             self.redelivery.on_returned(peer, returned, ended)
         elif kind == Kind.REQUEST:
             self.calls.on_returned(returned)
@@ -343,6 +378,7 @@ class LinkNews:
     def _on_opened(self, peer: RemotePeer, event: Opened) -> None:
         turn = self._turn
         peer.session = event.session
+        peer.journal = event.journal
         changed = turn.peers.rename(peer, event.name) or peer.endpoints != event.endpoints
         peer.incarnation = event.incarnation
         peer.endpoints = event.endpoints
@@ -354,17 +390,20 @@ class LinkNews:
             peer.draining = False
             self.interest.announce(peer)
             self.shared_state.on_session_begun()
+            self.confirming.on_opened(peer)
             if self.draining:
                 peer.link.send_control(Drain())
         self._membership.on_linked(
             peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
         )
         if peer.present:
+            self.outbox.on_peer(peer)
             if changed:
                 self._tell(peer, PeerChange.UPDATED)
             return
         peer.present = True
         self.queues.on_peer_changed(peer)
+        self.outbox.on_peer(peer)
         self._tell(peer, PeerChange.JOINED)
         self._on_services(list(peer.services))
         self.gatherings.on_here(peer, peer.groups)
@@ -423,6 +462,8 @@ class LinkNews:
         peer.open_in = 0
         self.interest.forget(peer)
         self.queues.on_session_ended(peer)
+        self.outbox.on_session_ended(peer)
+        self.confirming.on_session_ended(peer)
         self.shared_state.on_session_ended(peer)
         self.streams.on_session_ended(peer, reason.value)
         if reason in _FINAL:

@@ -31,6 +31,21 @@ class OnceTicket(InternalTicket):
     __slots__ = ()
 
 
+class StoredTicket(InternalTicket):
+    """The ticket of messages that are on disk until they have their outcome: see `outbox`.
+
+    `is_void`: what it was for is read and sent again, whatever becomes of this.
+    """
+
+    __slots__ = ("count", "first", "is_void")
+
+    def __init__(self, first: int, count: int) -> None:
+        super().__init__(count)
+        self.first = first
+        self.count = count
+        self.is_void = False
+
+
 class Peer:
     """A node as patterns see it; this node itself is one as well, reached by the loopback."""
 
@@ -41,6 +56,7 @@ class Peer:
         self.incarnation = 0  # this and what follows: as far as the carrier's events were taken
         self.endpoints: tuple[str, ...] = ()
         self.session: SessionId | None = None
+        self.journal = b""  # its id: another one knows nothing of what was before
         self.present = True  # joined, and neither lost nor left: gets new work
         self.draining = False  # asked for no new work
         self.interests: dict[InterestKind, dict[str, None]] = {  # ordered, so that runs repeat

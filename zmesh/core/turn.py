@@ -17,11 +17,14 @@ from zmesh.actions import (
     PublicationsMissed,
     RoomChanged,
     TicketsDone,
+    TicketsStored,
     Trace,
 )
-from zmesh.core.peers import InternalTicket, Peer, Peers
+from zmesh.core.handled import Handled
+from zmesh.core.keeper import Keeper
+from zmesh.core.peers import InternalTicket, Peer, Peers, StoredTicket
 from zmesh.deadlines import Agenda
-from zmesh.errors import BodyTooLarge
+from zmesh.errors import BodyTooLarge, StorageError
 from zmesh.events import Source
 from zmesh.ids import NodeId
 from zmesh.message import (
@@ -33,15 +36,22 @@ from zmesh.message import (
     Ticket,
 )
 from zmesh.options import LinkOptions
+from zmesh.storage import Opened
 from zmesh.wire.compression import algorithm_in, unpacked, with_plain
 
 
 class Turn:
     """The one place through which patterns reach links and the application."""
 
-    def __init__(self, peers: Peers, options: LinkOptions, now: float) -> None:
+    def __init__(
+        self, peers: Peers, options: LinkOptions, now: float, opened: Opened | None = None
+    ) -> None:
         self.peers = peers
         self.now = now
+        self.keeper = Keeper(opened)
+        self.handled = Handled(self.keeper)
+        self.handled.settle = self.settle_now
+        self.stored_done: dict[StoredTicket, None] = {}  # for the outbox to look at
         self.actions: list[Action] = []
         self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
@@ -63,6 +73,7 @@ class Turn:
             actions.append(TicketsDone(list(self._done)))
             self._done = {}
         self._plain = None
+        actions += self.keeper.take_actions()
         return actions
 
     # Towards peers
@@ -113,12 +124,28 @@ class Turn:
         *,
         lazy: bool = False,
     ) -> None:
-        """Give records that arrived from a peer their outcome."""
+        """Give records that arrived from a peer their outcome: now, or when it is on disk."""
+        if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
+            reason = reason.encode(errors="replace").decode()
+        handled = self.handled
+        if not (handled.open and handled.on_settle(source, first, last, outcome, reason, delay)):
+            self.settle_now(source, first, last, outcome, reason, delay, lazy=lazy)
+
+    def settle_now(
+        self,
+        source: Source,
+        first: int,
+        last: int,
+        outcome: Outcome,
+        reason: str = "",
+        delay: float = 0.0,
+        *,
+        lazy: bool = False,
+    ) -> None:
+        """Give records their outcome at once."""
         peer = self.peers.find(source.node)
         if peer is None:
             return
-        if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
-            reason = reason.encode(errors="replace").decode()
         carrier, session = peer.carrier, source.session
         count = last - first + 1
         settled = carrier.settle(
@@ -208,13 +235,25 @@ class Turn:
         done = self._done
         for ticket in tickets:
             is_done = ticket.accepted + len(ticket.failures) >= ticket.expected
-            if is_done and not isinstance(ticket, InternalTicket):
+            if not is_done:
+                continue
+            if not isinstance(ticket, InternalTicket):
                 done[ticket] = None
+            elif isinstance(ticket, StoredTicket):
+                self.stored_done[ticket] = None
 
     def fail(self, ticket: Ticket, failure: Failure) -> None:
         """Give one record of a ticket its final outcome other than accepted."""
         ticket.fail(failure)
         self.note_accepted((ticket,))
+
+    def stored(self, ticket: Ticket, error: StorageError | None) -> None:
+        """Tell that what came with a ticket is on disk, or why it is not."""
+        last = self.actions[-1] if self.actions else None
+        if type(last) is TicketsStored and last.error is error:
+            last.tickets.append(ticket)
+        else:
+            self.actions.append(TicketsStored([ticket], error))
 
     def room_changed(self, node: NodeId) -> None:
         """Tell that a full peer has room again."""

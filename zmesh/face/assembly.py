@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -26,6 +27,7 @@ from zmesh.actions import (
     PeerView,
     PublicationsMissed,
     QueueRoomChanged,
+    Restored,
     RoomChanged,
     StateChanged,
     StateReady,
@@ -34,13 +36,14 @@ from zmesh.actions import (
     SurveyAnswered,
     SurveyEnded,
     TicketsDone,
+    TicketsStored,
     Trace,
 )
 from zmesh.core.engine import Engine
 from zmesh.core.engine_statistics import EngineStatistics
 from zmesh.discovery.interfaces import Interfaces
 from zmesh.discovery.mesh_tag import mesh_tag
-from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
+from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, UsageError, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
 from zmesh.face.exchanges import Exchanges
@@ -60,6 +63,8 @@ from zmesh.face.services import Services
 from zmesh.face.settings import Settings
 from zmesh.face.shared import SharedMaps
 from zmesh.face.sources import Sources
+from zmesh.face.storing import CLOSE_WITHIN, Storing, wall_ms
+from zmesh.face.storing_posts import DurablePosting
 from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
@@ -70,6 +75,7 @@ from zmesh.options import NodeOptions
 from zmesh.ports import TransportStatistics
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_statistics import LinkStatistics
+from zmesh.storage import Identity, Opened
 from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
 from zmesh.wire.compression import AVAILABLE
@@ -120,20 +126,38 @@ class Assembly:
     Args:
         settings: what the node was told.
         failed: called once where the node stops by itself, with the error for later calls.
+        kept: its journal, where it has one, and what that said when it opened.
     """
 
-    def __init__(self, settings: Settings, failed: Callable[[ZmeshError], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        failed: Callable[[ZmeshError], None],
+        kept: tuple[Storing, Opened] | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         options, entropy = settings.options, SystemEntropy()
-        self.id = NodeId(entropy.token(NODE_ID_BYTES))
+        self._storing: Storing | None = None
+        opened: Opened | None = None
+        if kept is not None:
+            self._storing, opened = kept
+        identity = _new_identity(entropy) if opened is None else opened.identity
+        self.id = identity.node
         self._settings = settings
         self._failed = failed
         self._loop = loop
         self._log = TraceLog(settings.name)
-        journal = JournalId(entropy.token(TOKEN_BYTES))
-        tag = mesh_tag(settings.mesh)
-        local = LocalIdentity(tag, self.id, settings.name, 1, journal, AVAILABLE)
-        self.engine = Engine(local, options, entropy, loop.time())
+        local = LocalIdentity(
+            mesh_tag(settings.mesh),
+            identity.node,
+            settings.name,
+            identity.incarnation,
+            identity.journal,
+            AVAILABLE,
+        )
+        self.engine = Engine(
+            local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms()
+        )
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
         settlements, command = self.runner.settlements, self.runner.command
@@ -144,6 +168,11 @@ class Assembly:
             options.link.queued_bytes_max,
             self._tell_failure,
             self._why_alone,
+        )
+        self.durable = (
+            None
+            if self._storing is None
+            else DurablePosting(loop, self.runner, self.posting, self._storing)
         )
         queues = self.engine.queues.pushed
         self.pushing = Pushing(
@@ -179,6 +208,7 @@ class Assembly:
         self._is_inbox_open = False
         self._sources = Sources(settings, self.id, self.runner.news, self._log.write)
         self._transport: ZmqTransport | None = None
+        self._restored: asyncio.Future[None] = loop.create_future()
         self._drained: asyncio.Future[None] | None = None
         self._alone: asyncio.TimerHandle | None = None
         self._is_over = False
@@ -205,8 +235,11 @@ class Assembly:
 
         Raises:
             InvalidOption: an interface or a name that cannot work; nothing is left open.
+            StorageError: what the journal keeps cannot be read.
         """
         try:
+            if self._storing is not None:
+                await self._restore(self._storing)
             interfaces, listening = await self._look_around()
             self._transport = self._new_transport(listening)
             bound = self._transport.open()
@@ -223,6 +256,11 @@ class Assembly:
             await self._release()
             raise
         self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)
+
+    async def _restore(self, storing: Storing) -> None:
+        storing.start(self.runner.news)
+        self.runner.restore(storing)
+        await self._restored
 
     async def _look_around(self) -> tuple[Interfaces, Listening]:
         wanted = self._settings.interfaces
@@ -250,6 +288,16 @@ class Assembly:
     def endpoints(self) -> tuple[str, ...]:
         """Where this node is reached."""
         return self._sources.endpoints
+
+    def durably(self, wanted: bool | None) -> DurablePosting | None:
+        """Return what stores messages before they are sent, where that is wanted.
+
+        Raises:
+            UsageError: the node has no storage.
+        """
+        if wanted and self.durable is None:
+            raise UsageError("durable messages need a node with storage: Node(..., storage=PATH)")
+        return None if wanted is False else self.durable
 
     def open_inbox(self, settle: Settle) -> Inbox:
         """Have direct messages delivered, and return a way of its own to read them."""
@@ -338,6 +386,9 @@ class Assembly:
 
     async def _shut_down(self, failure: str | None) -> DrainReport:
         self.runner.flush()  # what was posted in this very turn counts
+        if self._storing is not None and failure is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._storing.quiet(), CLOSE_WITHIN)
         unsettled_out, unsettled_in = self.engine.open_work()
         jobs = self.engine.queues.pushed
         report = DrainReport(
@@ -350,6 +401,8 @@ class Assembly:
             self.runner.command(CloseNode())
             self.runner.flush()
             self.runner.stop()
+            if self.durable is not None:
+                self.durable.close(failure or "node")
             self.posting.close(failure or "node")
             self.pushing.close()
             self.calls.close(failure or "node")
@@ -382,6 +435,8 @@ class Assembly:
         finally:
             if self._transport is not None:
                 self._transport.close()
+            if self._storing is not None:
+                await self._storing.close()
 
     def broken(self, error: Exception) -> None:  # noqa: ARG002  # logged by the runner
         """Take note that the engine stopped for good: a bug of ours."""
@@ -393,6 +448,8 @@ class Assembly:
             return
         self._failed(error)
         self._let_go(why)
+        if self.durable is not None:
+            self.durable.close(why)
         self.posting.close(why)
         self.pushing.close()
         self.calls.close(why)
@@ -409,8 +466,8 @@ class Assembly:
                 self.calls.answered(action)
             case DeliverRequests(deliveries):
                 self.services.deliver(deliveries)
-            case TicketsDone(tickets):
-                self.posting.done(tickets)
+            case TicketsDone() | TicketsStored():
+                self._perform_tickets(action)
             case DeliverInbox(deliveries):
                 settlements = self.runner.settlements
                 for delivery in deliveries:
@@ -422,10 +479,19 @@ class Assembly:
             case RoomChanged(node):
                 self.posting.peer_rooms.passed(node)
                 self.posting.topic_rooms.passed_all()
-            case CancelRequest() | PeerChanged() | IdentityClash() | Drained() | Trace():
+            case (
+                CancelRequest() | PeerChanged() | IdentityClash() | Drained() | Trace()
+                | Restored()
+            ):  # fmt: skip
                 self._perform_rare(action)
             case _:
                 self._perform_pattern(action)
+
+    def _perform_tickets(self, action: TicketsDone | TicketsStored) -> None:
+        if isinstance(action, TicketsDone):
+            self.posting.done(action.tickets)
+        elif self.durable is not None:
+            self.durable.stored(action.tickets, action.error)
 
     def _perform_pattern(
         self,
@@ -462,9 +528,14 @@ class Assembly:
                 assert_never(action)
 
     def _perform_rare(
-        self, action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+        self, action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace | Restored
     ) -> None:
         match action:
+            case Restored(error):
+                if error is None:
+                    self._restored.set_result(None)
+                else:
+                    self._restored.set_exception(error)
             case CancelRequest():
                 self.services.cancel(action)
             case PeerChanged():
@@ -528,3 +599,21 @@ class Assembly:
             return ""
         membership = self.engine.statistics().membership
         return self._sources.why_alone(membership, self.engine.dial_failures())
+
+
+def _new_identity(entropy: Entropy) -> Identity:
+    """Return the identity of a node that keeps none: somebody new with each process."""
+    node = NodeId(entropy.token(NODE_ID_BYTES))
+    return Identity(node, b"", JournalId(entropy.token(TOKEN_BYTES)), 1)
+
+
+async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> Assembly:
+    """Open the journal of a node, where it has one, and join its parts.
+
+    Raises:
+        StorageError: the journal cannot be opened.
+    """
+    if settings.storage is None:
+        return Assembly(settings, failed)
+    storing = Storing(settings.storage, NodeId(SystemEntropy().token(NODE_ID_BYTES)))
+    return Assembly(settings, failed, (storing, await storing.open()))

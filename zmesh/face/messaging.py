@@ -78,6 +78,7 @@ class Messaging(ABC):
         key: str | None = None,
         ttl: float | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> None:
         """Send a message to one peer, and return once its application accepted it.
 
@@ -90,9 +91,13 @@ class Messaging(ABC):
             key: messages of one key keep their order, whatever their priority.
             ttl: seconds after which it is no longer worth handling.
             compression: "zstd" or "lz4", "none" for none; what the node does by default.
+            durable: whether it is stored first, and sent until it has its outcome, in whatever
+                life of this node or the other; by default where the node has `storage`. Then the
+                peer need not be there, nor be known.
 
         Raises:
-            PeerUnknown, AmbiguousPeer: there is no such peer, or several.
+            PeerUnknown, AmbiguousPeer: there is no such peer, or several; not for durable ones.
+            JournalFull, JournalBroken: it could not be stored, and is not sent.
             Rejected, Expired, DeadLettered, PeerLost, PeerRestarted: what became of it.
             DeliveryTimeout: nothing yet; it may still be handled.
             BodyNotEncodable, BodyTooLarge, InvalidOption, MissingPackage: it cannot be sent.
@@ -108,6 +113,7 @@ class Messaging(ABC):
                     key=key,
                     ttl=ttl,
                     compression=compression,
+                    durable=durable,
                 )
                 await receipt.outcome()
         except TimeoutError as error:
@@ -124,11 +130,13 @@ class Messaging(ABC):
         key: str | None = None,
         ttl: float | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Post a message to one peer, and return its receipt once there is room for it.
 
-        `await receipt` for the outcome, or leave it: `flush` waits for all.
-        Arguments and errors are those of `send`, but the outcome's are raised by the receipt.
+        A durable one is on disk when this returns. `await receipt` for the outcome, or leave it:
+        `flush` waits for all. Arguments and errors are those of `send`, but the outcome's are
+        raised by the receipt.
         """
         assembly = self._at_work()
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
@@ -136,6 +144,9 @@ class Messaging(ABC):
         compressor = assembly.outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await assembly.outgoing.compressing.soon(record, compressor)
+        stored = assembly.durably(durable)
+        if stored is not None:
+            return await stored.post(_address(to), record, priority, key, ttl)
         return await assembly.posting.post(_address(to), record, priority, key, ttl)
 
     def post_nowait(
@@ -149,7 +160,7 @@ class Messaging(ABC):
         ttl: float | None = None,
         compression: Compression | None = None,
     ) -> Receipt:
-        """Post a message now, as `post` does where there is room.
+        """Post a message now, as `post` does where there is room. It is not stored first.
 
         Raises:
             Backpressure: there is no room.
@@ -171,6 +182,7 @@ class Messaging(ABC):
         key: str | None = None,
         ttl: float | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Post many messages to one peer, as fast as there is room, under one receipt.
 
@@ -184,6 +196,9 @@ class Messaging(ABC):
         check_message_options(self._options.wire, priority, key, ttl)
         compressor = assembly.outgoing.compressing.compressor(compression)
         batch = assembly.outgoing.batch(bodies, headers, compressor=compressor)
+        stored = assembly.durably(durable)
+        if stored is not None:
+            return await stored.post_many(_address(to), batch, priority, key, ttl)
         return await assembly.posting.post_many(_address(to), batch, priority, key, ttl)
 
     async def flush(self) -> None:

@@ -272,7 +272,8 @@ class Posting:
                 del self._open[ticket]
                 if not ticket.finish() and ticket.failures:
                     for failure in set(ticket.failures):
-                        self._unheard(failure)
+                        if not (ticket.is_stored and failure.kind is FailureKind.CLOSED):
+                            self._unheard(failure)
 
     def close(self, why: str) -> None:
         """Fail all that is open, and let go who waits for room."""

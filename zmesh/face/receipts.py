@@ -49,10 +49,11 @@ class Receipt(Ticket):
     nobody awaits costs nothing.
     """
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("_waiters", "is_stored")
 
-    def __init__(self, expected: int = 1) -> None:
+    def __init__(self, expected: int = 1, *, is_stored: bool = False) -> None:
         super().__init__(expected)
+        self.is_stored = is_stored  # another life of the node goes on with what has no outcome
         self._waiters: list[asyncio.Future[None]] | None = None
 
     def __await__(self) -> Generator[object, None, int]:

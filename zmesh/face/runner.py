@@ -29,6 +29,8 @@ from zmesh.actions import (
     Probe,
     PublicationsMissed,
     QueueRoomChanged,
+    ReadJournal,
+    Restored,
     RoomChanged,
     SendPackets,
     StateChanged,
@@ -37,7 +39,9 @@ from zmesh.actions import (
     SurveyAnswered,
     SurveyEnded,
     TicketsDone,
+    TicketsStored,
     Trace,
+    WriteJournal,
 )
 from zmesh.events import Event, LoopLate, TimerFired
 from zmesh.face.received import Settlements
@@ -59,6 +63,7 @@ SETTLE_WITHIN: Final = 0.002
 
 ApplicationAction = (
     DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
+    | TicketsStored | Restored
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | StateChanged | StateReady
@@ -93,10 +98,18 @@ class Application(Protocol):
         ...
 
 
+class Storage(Protocol):
+    """Performs the engine's orders to the journal."""
+
+    def perform(self, order: WriteJournal | ReadJournal) -> None:
+        """Hand an order over; `JournalTold` answers."""
+        ...
+
+
 class Runner:
     """Runs one engine on one event loop; to be used from that loop's thread only.
 
-    Nothing happens before `start`; `stop` ends it for good.
+    Nothing happens before `start`, or with a journal `restore`; `stop` ends it for good.
     """
 
     def __init__(
@@ -119,6 +132,18 @@ class Runner:
     def start(self, transport: Transport) -> None:
         """Begin to take events; `transport` performs the orders to the network."""
         self._transport = transport
+        self._begin()
+
+    def restore(self, storage: Storage) -> None:
+        """Let the engine read what the journal keeps, which `Restored` tells the end of."""
+        self._storage = storage
+        self._begin()
+        self._events.append(TimerFired())
+        self._turn()
+
+    def _begin(self) -> None:
+        if self._is_running:
+            return
         self._is_running = True
         self._now = self._loop.time()
         self._wake_at = self._now + TICK
@@ -253,6 +278,8 @@ class Runner:
                 self._transport.send(action.path, action.packets)
             elif isinstance(action, Dial | HangUp | Probe):
                 self._order(action)
+            elif isinstance(action, WriteJournal | ReadJournal):
+                self._storage.perform(action)
             else:
                 self._application.perform(action)
 

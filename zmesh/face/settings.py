@@ -5,13 +5,14 @@ import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
 from zmesh.face.listening import check_interfaces
-from zmesh.options import NodeOptions
+from zmesh.options import NodeOptions, Storage
 from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
 from zmesh.wire.compression import algorithm_of
@@ -36,6 +37,7 @@ class Settings:
     options: NodeOptions
     zeroconf: AsyncZeroconf | None
     compression: Compression | None = None
+    storage: Storage | None = None
 
 
 def settle(
@@ -51,6 +53,7 @@ def settle(
     options: NodeOptions,
     zeroconf: AsyncZeroconf | None,
     compression: Compression | None = None,
+    storage: str | os.PathLike[str] | Storage | None = None,
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
@@ -87,4 +90,13 @@ def settle(
         options=options,
         zeroconf=zeroconf,
         compression=compression,
+        storage=_storage(storage),
     )
+
+
+def _storage(storage: object) -> Storage | None:
+    if storage is None or isinstance(storage, Storage):
+        return storage
+    if isinstance(storage, str | os.PathLike) and storage:
+        return Storage(Path(storage))
+    raise InvalidOption("storage", storage, "the path of a file, or a zmesh.Storage")

@@ -123,6 +123,7 @@ class Direct:
         dropped = 0
         for delivery, since in held:
             if delivery.source.node == peer.id:
+                self._turn.handled.drop(delivery.source, delivery.first_seq, delivery.last_seq)
                 dropped += delivery.last_seq - delivery.first_seq + 1
             else:
                 self._held.append((delivery, since))

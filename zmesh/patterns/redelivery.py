@@ -7,7 +7,7 @@ by handlers that failed; what was given back unhandled comes again as it was.
 from collections import deque
 from dataclasses import dataclass
 
-from zmesh.core.peers import OnceTicket, Peer
+from zmesh.core.peers import OnceTicket, Peer, StoredTicket
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
 from zmesh.ids import Entropy, NodeId
@@ -189,6 +189,8 @@ class Redelivery:
 
     def _resubmit(self, retry: _Retry) -> None:
         peer, ticket = retry.peer, retry.ticket
+        if isinstance(ticket, StoredTicket) and ticket.is_void:
+            return
         ttl = None if ticket.expires is None else ticket.expires - self._turn.now
         if ttl is not None and ttl <= 0:
             failure = Failure(FailureKind.EXPIRED, peer.label, "", _attempt(retry.record))

@@ -190,7 +190,13 @@ class Handshake:
         resumed = session == self.announced
         self.announced = session
         return Opened(
-            session, resumed, self.name, self.incarnation, self.endpoints, self.decompresses
+            session,
+            resumed,
+            self.name,
+            self.incarnation,
+            self.endpoints,
+            self.decompresses,
+            self.journal or b"",
         )
 
     def forget_session(self) -> None:

@@ -39,6 +39,7 @@ class Opened:
     incarnation: int
     endpoints: tuple[str, ...]
     decompresses: tuple[int, ...] = ()  # ways in which bodies for the peer may be compressed
+    journal: bytes = b""  # of the peer
 
 
 @dataclass(slots=True)

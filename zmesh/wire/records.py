@@ -42,7 +42,15 @@ _HEADS: Final = frozenset(range(HEAD_MAX + 1))
 _INTEGER_TAGS: Final = frozenset(
     map(
         int,
-        (Tag.TTL_MS, Tag.MESSAGE_ID, Tag.ATTEMPT, Tag.CORRELATION, Tag.KEPT, Tag.RETAINED),
+        (
+            Tag.TTL_MS,
+            Tag.MESSAGE_ID,
+            Tag.ATTEMPT,
+            Tag.CORRELATION,
+            Tag.KEPT,
+            Tag.RETAINED,
+            Tag.STORED,
+        ),
     )
 )
 _INTEGER_TAGS_TOGETHER: Final = frozenset(

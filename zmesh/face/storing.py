@@ -1,0 +1,180 @@
+"""The node's journal, as the event loop has it: opened, told what to do, and closed."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, assert_never
+
+from zmesh.actions import ReadJournal, WriteJournal
+from zmesh.errors import StorageError, ZmeshError
+from zmesh.events import Event, JournalTold
+from zmesh.ids import NodeId
+from zmesh.journal.journal import SqliteJournal
+from zmesh.options import Storage
+from zmesh.storage import (
+    Answered,
+    Broken,
+    Closed,
+    JournalEvent,
+    JournalStatistics,
+    Opened,
+    Refused,
+    Room,
+    Written,
+)
+
+logger = logging.getLogger("zmesh")
+
+CLOSE_WITHIN: Final = 5.0
+"""Seconds that what was handed over may take to be written when a node closes."""
+
+
+def wall_ms() -> int:
+    """Return what the wall clock reads, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Storing:
+    """One journal and one event loop; made in the loop."""
+
+    def __init__(self, storage: Storage, fresh: NodeId) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._news: Callable[[Sequence[Event]], None] | None = None
+        self._early: list[JournalEvent] = []  # before anybody takes news
+        self._opened: asyncio.Future[Opened] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self._outstanding = 0  # orders without answer
+        self._quiet: deque[asyncio.Future[None]] = deque()
+        self._room: deque[asyncio.Future[None]] = deque()
+        self.error: StorageError | None = None  # why nothing is written any more
+        self.storage = storage
+        self._journal = SqliteJournal(
+            storage.path,
+            self._deliver,
+            node=fresh,
+            options=storage.options,
+            synchronous=storage.synchronous,
+        )
+
+    async def open(self) -> Opened:
+        """Open the journal; the node's next incarnation is on disk then.
+
+        Raises:
+            StorageError: of the kind that tells what to do; nothing is left open.
+        """
+        self._journal.open()
+        try:
+            opened = await asyncio.shield(self._opened)
+        except BaseException:
+            await self.close()
+            raise
+        rescue = opened.rescue
+        if rescue is not None:
+            logger.error(
+                "the journal %s was damaged (%s): %d rows and %d entries were rescued, the "
+                "damaged file is %s",
+                self.storage.path,
+                rescue.detail,
+                rescue.rows,
+                rescue.entries,
+                rescue.set_aside,
+            )
+        return opened
+
+    def start(self, news: Callable[[Sequence[Event]], None]) -> None:
+        """Pass on what the journal tells, from now on."""
+        self._news = news
+
+    # Orders
+
+    def perform(self, order: WriteJournal | ReadJournal) -> None:
+        """Hand an order over; `JournalTold` answers."""
+        self._outstanding += 1
+        try:
+            if isinstance(order, WriteJournal):
+                self._journal.write(order.batch)
+            else:
+                self._journal.read(order.ticket, order.question)
+        except ZmeshError as error:
+            self._loop.call_soon(self._on_events, [_refusal(order, error)])
+
+    async def room(self) -> None:
+        """Wait until a journal that refused something for want of room has some."""
+        waiter = self._loop.create_future()
+        self._room.append(waiter)
+        await waiter
+
+    async def quiet(self) -> None:
+        """Wait until everything that was ordered is answered."""
+        while self._outstanding:
+            waiter = self._loop.create_future()
+            self._quiet.append(waiter)
+            await waiter
+
+    def statistics(self) -> JournalStatistics:
+        """Return the counters."""
+        return self._journal.statistics()
+
+    async def close(self) -> None:
+        """Have everything written and the files closed."""
+        self._journal.close()
+        _wake(self._room)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._closed), CLOSE_WITHIN)
+
+    # News, first in a thread of the journal's
+
+    def _deliver(self, events: list[JournalEvent]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(self._on_events, events)
+
+    def _on_events(self, events: list[JournalEvent]) -> None:
+        for event in events:
+            self._note(event)
+        if self._news is not None:
+            self._news([JournalTold(events)])
+        if not self._outstanding:
+            _wake(self._quiet)
+
+    def _note(self, event: JournalEvent) -> None:
+        match event:
+            case Written(tickets) | Refused(tickets):
+                self._outstanding -= len(tickets)
+            case Answered():
+                self._outstanding -= 1
+            case Opened():
+                self._opened.set_result(event)
+            case Broken(error):
+                self._broke(error)
+            case Room():
+                _wake(self._room)
+            case Closed():
+                self._closed.set_result(None)
+            case _:
+                assert_never(event)
+
+    def _broke(self, error: StorageError) -> None:
+        self.error = error
+        _wake(self._room)
+        if not self._opened.done():
+            self._opened.set_exception(error)
+        else:
+            logger.critical("%s", error)
+
+
+def _wake(waiters: "deque[asyncio.Future[None]]") -> None:
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+def _refusal(order: WriteJournal | ReadJournal, error: ZmeshError) -> JournalEvent:
+    if isinstance(order, ReadJournal):
+        return Answered(order.ticket, error)
+    if not isinstance(error, StorageError):
+        error = StorageError(str(error))  # it is closed
+    return Refused((order.batch.ticket,), error)

@@ -1,0 +1,155 @@
+"""Durable posts: on disk before the caller goes on."""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from zmesh.errors import Closed, JournalFull, ZmeshError
+from zmesh.events import Post
+from zmesh.face.outgoing import Batch
+from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
+from zmesh.face.receipts import Receipt
+from zmesh.face.runner import Runner
+from zmesh.face.storing import Storing, wall_ms
+from zmesh.message import Record, Ticket
+from zmesh.storage import Entry
+
+PIECES_MAX: Final = 4
+"""Pieces of `post_many` on their way to the disk: the next is made while one is written."""
+
+Stored = asyncio.Future[ZmeshError | None]
+
+
+class DurablePosting:
+    """Durable posts of one node, and who waits for the disk."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        runner: Runner,
+        posting: Posting,
+        storing: Storing,
+    ) -> None:
+        self._loop = loop
+        self._runner = runner
+        self._posting = posting
+        self._storing = storing
+        self._waiting: dict[Ticket, deque[Stored]] = {}
+        self._turnstile = asyncio.Lock()  # of those who wait for room, in order
+
+    async def post(
+        self,
+        to: str,
+        record: Record,
+        lane: int,
+        key: str | None,
+        ttl: float | None,
+        entries: tuple[Entry, ...] = (),
+    ) -> Receipt:
+        """Post one message, and return once it is on disk.
+
+        Raises:
+            JournalFull, JournalBroken, Closed: it is not.
+        """
+        receipt = Receipt(is_stored=True)
+        self._posting.track(receipt)
+        post = Post(to, lane, [record], receipt, key, ttl, durable=True, entries=entries)
+        try:
+            await self._store(post)
+        except BaseException:
+            receipt.expected = 0
+            self._posting.done([receipt])
+            raise
+        return receipt
+
+    async def post_many(
+        self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
+    ) -> Receipt:
+        """Post messages in pieces, and return once all are on disk.
+
+        Raises:
+            JournalFull, JournalBroken, Closed: some are not, from the first piece that failed on.
+        """
+        receipt = Receipt(
+            expected=1, is_stored=True
+        )  # one more than posted: not done before the last is
+        self._posting.track(receipt)
+        pieces: deque[tuple[Post, Stored]] = deque()
+        try:
+            while not batch.is_exhausted:
+                await batch.prepare()
+                records = batch.take(BATCH_MAX, BATCH_BYTES_MAX)
+                receipt.expected += len(records)
+                post = Post(to, lane, records, receipt, key, ttl, durable=True)
+                pieces.append((post, self._begin(post)))
+                self._runner.flush()
+                if len(pieces) >= PIECES_MAX:
+                    await self._finish(*pieces[0])
+                    pieces.popleft()
+                else:
+                    await asyncio.sleep(0)
+            while pieces:
+                await self._finish(*pieces[0])
+                pieces.popleft()
+        finally:
+            await self._give_up(pieces)
+            receipt.expected -= 1
+            if receipt.done:
+                self._posting.done([receipt])
+        return receipt
+
+    def stored(self, tickets: list[Ticket], error: ZmeshError | None) -> None:
+        """Let go those whose messages are on disk, or refused."""
+        for ticket in tickets:
+            waiting = self._waiting.get(ticket)
+            if waiting is None:
+                continue
+            stored = waiting.popleft()
+            if not waiting:
+                del self._waiting[ticket]
+            if not stored.done():
+                stored.set_result(error)
+
+    def close(self, why: str) -> None:
+        """Let all go: the node closes, and it is not known what is on disk."""
+        error = Closed(why)
+        for ticket in list(self._waiting):
+            while ticket in self._waiting:
+                self.stored([ticket], error)
+
+    def _begin(self, post: Post) -> Stored:
+        stored: Stored = self._loop.create_future()
+        self._waiting.setdefault(post.ticket, deque()).append(stored)
+        post.wall_ms = wall_ms()
+        self._runner.command(post)
+        return stored
+
+    async def _store(self, post: Post) -> None:
+        if self._turnstile.locked():  # others wait for room: behind them
+            await self._wait_for_room(post)
+        else:
+            await self._finish(post, self._begin(post))
+
+    async def _finish(self, post: Post, stored: Stored) -> None:
+        """Wait until a post is on disk; where there is no room do what the node was told to."""
+        error = await stored
+        if isinstance(error, JournalFull) and self._storing.storage.when_full == "wait":
+            await self._wait_for_room(post)
+        elif error is not None:
+            raise error
+
+    async def _wait_for_room(self, post: Post) -> None:
+        async with self._turnstile:
+            while True:
+                error = await self._begin(post)
+                if error is None:
+                    return
+                if not isinstance(error, JournalFull) or self._storing.error is not None:
+                    raise error
+                await self._storing.room()
+
+    async def _give_up(self, pieces: "deque[tuple[Post, Stored]]") -> None:
+        """Take off a receipt what turns out not to be on disk."""
+        for post, stored in pieces:
+            if await stored is not None:
+                post.ticket.expected -= len(post.records)

@@ -1,0 +1,98 @@
+"""Telling receivers which stored messages are forgotten here, so that they forget the outcomes.
+
+It is never urgent: what a receiver keeps until then is small. What was not told when a session
+ended is told by the floor, the number below which nothing is left: with it the next one begins.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from zmesh.core.peers import InternalTicket, Peer
+from zmesh.core.turn import Turn
+from zmesh.deadlines import Deadlines
+from zmesh.errors import ProtocolError
+from zmesh.events import Source
+from zmesh.ids import NodeId
+from zmesh.message import PRIORITY_DEFAULT, Kind, Outcome, Record, head
+from zmesh.reliable.ranges import RangeSet
+from zmesh.storage import Ranges
+from zmesh.wire.bodies import body_of, encode_body
+
+TELL_COUNT: Final = 4096
+"""Numbers gathered for a peer before it is told."""
+
+TELL_AFTER_S: Final = 0.5
+RANGES_TOLD_MAX: Final = 1024
+
+
+class Confirming:
+    """What each peer is to be told, and what peers tell."""
+
+    def __init__(self, turn: Turn, floor: Callable[[], int]) -> None:
+        self._turn = turn
+        self._floor = floor
+        self._untold: dict[NodeId, RangeSet] = {}
+        self._due: Deadlines[NodeId] = Deadlines(turn.agenda)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._due.next
+
+    def add(self, node: NodeId, first: int, last: int) -> None:
+        """Note that messages which a peer has settled are forgotten."""
+        untold = self._untold.get(node)
+        if untold is None:
+            untold = self._untold[node] = RangeSet()
+            self._due.set(node, self._turn.now + TELL_AFTER_S)
+        untold.add(first, last)
+        if untold.count >= TELL_COUNT:
+            self._tell(node)
+
+    def on_timer(self) -> None:
+        """Tell who was not told for a while."""
+        for node in self._due.due(self._turn.now):
+            self._tell(node)
+
+    def on_opened(self, peer: Peer) -> None:
+        """Tell a peer whose session begins what is no longer here."""
+        if self._turn.keeper.is_there:
+            self._submit(peer, ())
+
+    def on_session_ended(self, peer: Peer) -> None:
+        """Forget what a peer was to be told: the floor tells it."""
+        self._untold.pop(peer.id, None)
+        self._due.discard(peer.id)
+
+    def _tell(self, node: NodeId) -> None:
+        self._due.discard(node)
+        untold = self._untold.pop(node, None)
+        peer = self._turn.peers.find(node)
+        if untold and peer is not None and peer.session is not None:
+            self._submit(peer, untold.as_tuple(RANGES_TOLD_MAX))
+
+    def _submit(self, peer: Peer, ranges: Ranges) -> None:
+        flat = [number for pair in ranges for number in pair]
+        encoding, body = encode_body([self._floor(), *flat])
+        record = (head(Kind.DURABILITY, encoding), "known", body)
+        self._turn.submit(peer, PRIORITY_DEFAULT, [record], InternalTicket())
+
+    def on_records(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        """Forget outcomes that their sender no longer needs."""
+        self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
+        for record in records:
+            try:
+                told = body_of(record)
+            except ProtocolError as error:
+                self._turn.trace("confirmation_refused", 30, peer=peer.label, why=str(error))
+                continue
+            match told:
+                case [int(floor), *rest] if len(rest) % 2 == 0:
+                    numbers = [number for number in rest if isinstance(number, int)]
+                    if len(numbers) == len(rest):
+                        ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+                        self._turn.handled.on_known(peer.id, source.journal, floor, ranges)
+                case _:
+                    pass  # of a later version

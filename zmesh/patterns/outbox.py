@@ -1,0 +1,485 @@
+"""Messages that are on disk until they have their outcome, whatever becomes of either process.
+
+Each addressee has a *box*: a stream of rows in the journal, of which the link is given a window.
+The disk is the queue: when a session ends, the window is void, and what has no outcome is read and
+sent again, in order, to whoever bears the name then. The other side knows by its number what it
+handled already (`core.handled`), and is told what is forgotten here, so that it may forget too.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from zmesh.core.peers import Peer, StoredTicket
+from zmesh.core.turn import Turn
+from zmesh.deadlines import Deadlines
+from zmesh.errors import AmbiguousPeer, PeerUnknown, StorageError, ZmeshError
+from zmesh.events import Post
+from zmesh.ids import NodeId
+from zmesh.message import (
+    Failure,
+    FailureKind,
+    Outcome,
+    Record,
+    Tag,
+    Ticket,
+    extra,
+    size_of,
+    with_extra,
+)
+from zmesh.options import NodeOptions
+from zmesh.patterns.confirming import Confirming
+from zmesh.patterns.dead_letters import DeadLetters
+from zmesh.patterns.redelivery import Redelivery
+from zmesh.reliable.link_events import Returned, SessionEnd
+from zmesh.storage import (
+    Answer,
+    Command,
+    CountAttempts,
+    DropStream,
+    Forget,
+    ReadRows,
+    Row,
+    RowsRead,
+    SetEntries,
+    Store,
+    StoredRow,
+    Stream,
+    StreamKind,
+    StreamState,
+)
+
+WINDOW_RECORDS: Final = 4096
+WINDOW_BYTES: Final = 8 * 1024 * 1024
+"""What one addressee has on its way, or in memory to follow: enough for any link."""
+
+RUN_MAX: Final = 256
+"""Messages with one outcome for the journal: they are forgotten together."""
+
+PAGE_ROWS: Final = 1024
+PAGE_BYTES: Final = 1024 * 1024
+
+AGAIN_S: Final = 0.05
+"""Seconds until another look at a peer whose queue others have filled."""
+
+_FINAL: Final = (FailureKind.REJECTED, FailureKind.EXPIRED, FailureKind.DEAD_LETTERED)
+
+
+class Run(StoredTicket):
+    """Consecutive rows of a box that are with the link, of one caller."""
+
+    __slots__ = ("box", "dead", "number", "size", "told")
+
+    def __init__(self, box: "Box", rows: Sequence[Row], told: Ticket | None, size: int) -> None:
+        super().__init__(rows[0].position, len(rows))
+        self.box = box
+        self.number = self.order = rows[0].order
+        self.told = told
+        self.size = size
+        self.dead: dict[int, tuple[str, int]] = {}  # position -> why, after how many attempts
+
+    @property
+    def last(self) -> int:
+        """The position of the last row."""
+        return self.first + self.count - 1
+
+    def position_of(self, record: Record) -> int:
+        """Return where a record of this run is in its box."""
+        number = extra(record, Tag.STORED)
+        assert isinstance(number, int), "what is sent from a box has a number"  # noqa: S101
+        return self.first + number - self.number
+
+
+class Box:
+    """What is on its way to one addressee, a name or an id as hex."""
+
+    def __init__(self, to: str, following: int, last: int) -> None:
+        self.to = to
+        self.stream = Stream(StreamKind.WAITING, to.encode())
+        self.following = following  # the position of the next row
+        self.written = last  # rows up to here are on disk
+        self.cursor = last  # rows up to here are with the link, or have their outcome
+        self.ready: deque[StoredRow] = deque()  # the rows that follow, as far as in memory
+        self.ready_bytes = 0
+        self.runs: dict[Run, None] = {}  # with the link, in order
+        self.out = 0  # messages of them
+        self.out_bytes = 0
+        self.is_reading = False
+        self.epoch = 0  # what was asked for in an earlier one is void
+        self.low = 0  # all numbers below are forgotten, or of others
+        self._firsts: list[int] = []  # of what callers wait for
+        self._callers: list[tuple[int, Ticket]] = []  # with the last position
+
+    @property
+    def following_ready(self) -> int:
+        """The position of the row that may be added to those in memory."""
+        return (self.ready[-1].row.position if self.ready else self.cursor) + 1
+
+    @property
+    def has_space(self) -> bool:
+        """Whether more rows may be in memory."""
+        return (
+            self.out + len(self.ready) < WINDOW_RECORDS
+            and self.out_bytes + self.ready_bytes < WINDOW_BYTES
+        )
+
+    def add_ready(self, row: StoredRow) -> None:
+        """Add the row that follows those in memory."""
+        self.ready.append(row)
+        self.ready_bytes += size_of(row.row.record)
+
+    def add_caller(self, first: int, last: int, ticket: Ticket) -> None:
+        """Note who waits for the outcome of rows."""
+        self._firsts.append(first)
+        self._callers.append((last, ticket))
+
+    def caller_of(self, position: int) -> Ticket | None:
+        """Return who waits for the outcome of a row; None where that was in another life."""
+        index = bisect_right(self._firsts, position) - 1
+        if index < 0 or self._callers[index][0] < position:
+            return None
+        return self._callers[index][1]
+
+    def lowest_open(self) -> int:
+        """Return the lowest position that may be without outcome."""
+        return next(iter(self.runs)).first if self.runs else self.cursor + 1
+
+    def trim(self) -> None:
+        """Forget callers all of whose messages have their outcome."""
+        lowest = self.lowest_open()
+        done = 0
+        while done < len(self._callers) and self._callers[done][0] < lowest:
+            done += 1
+        if done == len(self._callers) or done > 64:
+            del self._firsts[:done], self._callers[:done]
+
+    def rewind(self) -> None:
+        """Take back what is with the link: it is read again."""
+        for run in self.runs:
+            run.is_void = True
+        self.cursor = self.lowest_open() - 1
+        self.runs.clear()
+        self.ready.clear()
+        self.out = self.out_bytes = self.ready_bytes = 0
+        self.is_reading = False
+        self.epoch += 1
+
+
+class Outbox:
+    """The boxes of one node. `reach` finds the peer of a name or id, as for `Direct`."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        options: NodeOptions,
+        redelivery: Redelivery,
+        confirming: Confirming,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._turn = turn
+        self._options = options
+        self._redelivery = redelivery
+        self._confirming = confirming
+        self._dead_letters = dead_letters
+        self._boxes: dict[str, Box] = {}
+        self._touched: dict[Box, None] = {}
+        self._later: Deadlines[Box] = Deadlines(turn.agenda)
+        self.gathered = (self._touched, turn.stored_done)  # empty: nothing to flush
+        self._unsure: dict[object, int] = {}  # lowest numbers of what is being stored or forgotten
+        self.reread = 0  # rows sent again after a session ended
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._later.next
+
+    @property
+    def waiting(self) -> int:
+        """How many messages are stored and not with a link."""
+        return sum(box.written - box.cursor for box in self._boxes.values())
+
+    @property
+    def floor(self) -> int:
+        """The number below which nothing is in any box, for good."""
+        busy = [box.low for box in self._boxes.values() if box.runs or box.cursor < box.written]
+        return min([*busy, *self._unsure.values()], default=self._turn.keeper.next_number)
+
+    # Storing
+
+    def on_post(self, post: Post) -> None:
+        """Store messages, and send them when they are on disk."""
+        keeper, ticket = self._turn.keeper, post.ticket
+        if not post.records:
+            self._turn.stored(ticket, None)
+            self._turn.note_accepted((ticket,))
+            return
+        keeper.on_wall_clock(post.wall_ms, self._turn.now)
+        to = post.to if isinstance(post.to, str) else post.to.hex()
+        box = self._boxes.get(to)
+        if box is None:
+            box = self._boxes[to] = Box(to, 1, 0)
+        count = len(post.records)
+        number, first = keeper.numbers(count), box.following
+        box.following += count
+        expires_ms = 0 if post.ttl is None else post.wall_ms + max(1, round(post.ttl * 1000))
+        note = (post.lane,) if post.key is None else (post.lane, post.key)
+        rows = [
+            Row(first + at, _numbered(record, number + at), post.wall_ms, expires_ms, 0,
+                number + at, note)
+            for at, record in enumerate(post.records)
+        ]  # fmt: skip
+        commands: list[Command] = [Store(box.stream, rows)]
+        if post.entries:
+            commands.append(SetEntries(post.entries))
+        self._unsure[ticket, number] = number
+        keeper.write(*commands, then=partial(self._on_stored, box, rows, ticket))
+
+    def _on_stored(
+        self, box: Box, rows: list[Row], ticket: Ticket, error: StorageError | None
+    ) -> None:
+        del self._unsure[ticket, rows[0].order]
+        self._turn.stored(ticket, error)
+        if error is not None:
+            return  # their positions stay unused
+        first, last = rows[0].position, rows[-1].position
+        if not box.runs and box.cursor == box.written:  # empty until now
+            box.low = rows[0].order
+            box.cursor = first - 1
+        box.written = last
+        box.add_caller(first, last, ticket)
+        if first == box.following_ready and box.has_space and not box.is_reading:
+            for row in rows:
+                box.add_ready(StoredRow(row, 0))
+        self._touched[box] = None
+
+    # Sending
+
+    def on_peer(self, peer: Peer) -> None:
+        """Take note that a peer is there, or called something else."""
+        for to in (peer.name, peer.id.hex()):
+            box = self._boxes.get(to)
+            if box is not None:
+                self._touched[box] = None
+
+    def flush(self) -> None:
+        """Note outcomes, and send what may leave."""
+        while self._turn.stored_done:
+            done = list(self._turn.stored_done)
+            self._turn.stored_done.clear()
+            for run in done:
+                if isinstance(run, Run) and not run.is_void:
+                    self._on_done(run)
+        while self._touched:
+            box, _ = self._touched.popitem()
+            self._send(box)
+
+    def on_timer(self) -> None:
+        """Look again at peers that had no room."""
+        for box in self._later.due(self._turn.now):
+            self._touched[box] = None
+
+    def _peer_of(self, box: Box) -> Peer | None:
+        peers = self._turn.peers
+        try:
+            peer = peers.find(peers.resolve(box.to))
+        except (PeerUnknown, AmbiguousPeer):
+            return None
+        return peer if peer is not None and peer.present and peer.session else None
+
+    def _send(self, box: Box) -> None:
+        peer = self._peer_of(box)
+        if peer is None:
+            return
+        while box.ready and box.out < WINDOW_RECORDS:
+            room = self._turn.room(peer)
+            if room <= 0:
+                self._later.set(box, self._turn.now + AGAIN_S)
+                return
+            self._send_run(box, peer, min(room, RUN_MAX))
+        if not box.ready and box.cursor < box.written and box.has_space:
+            self._read(box)
+
+    def _read(self, box: Box) -> None:
+        if not box.is_reading:
+            box.is_reading = True
+            question = ReadRows(box.stream, box.cursor, PAGE_ROWS, PAGE_BYTES)
+            self._turn.keeper.read(question, partial(self._on_read, box, box.epoch))
+
+    def _on_read(self, box: Box, epoch: int, answer: Answer | ZmeshError) -> None:
+        if epoch != box.epoch:
+            return
+        box.is_reading = False
+        if not isinstance(answer, RowsRead):
+            return  # the journal broke, and says so; another life may read it
+        for row in answer.rows:
+            box.add_ready(row)
+        if not answer.rows:
+            box.cursor = box.written  # what was there has its outcome
+        self._touched[box] = None
+
+    def _send_run(self, box: Box, peer: Peer, count_max: int) -> None:
+        """Give the link the rows that come next, as far as they are alike."""
+        now_ms = self._turn.keeper.wall_ms(self._turn.now)
+        head = box.ready[0].row
+        caller = box.caller_of(head.position)
+        rows: list[Row] = []
+        records: list[Record] = []
+        size = 0
+        while box.ready and len(rows) < count_max:
+            row, attempts = box.ready[0]
+            if rows and not (
+                row.position == rows[-1].position + 1
+                and row.order == rows[-1].order + 1
+                and (row.note, row.expires_ms) == (head.note, head.expires_ms)
+                and box.caller_of(row.position) is caller
+            ):
+                break
+            box.ready.popleft()
+            rows.append(row)
+            records.append(
+                row.record if not attempts else with_extra(row.record, Tag.ATTEMPT, attempts + 1)
+            )
+            size += size_of(row.record)
+        box.ready_bytes -= size
+        box.cursor = rows[-1].position
+        run = Run(box, rows, caller, size)
+        box.runs[run] = None
+        box.out += run.count
+        box.out_bytes += size
+        lane, key = _lane_and_key(head)
+        ttl = None
+        if head.expires_ms:
+            ttl = (head.expires_ms - now_ms) / 1000
+            if ttl <= 0:
+                for _ in rows:
+                    self._turn.fail(run, Failure(FailureKind.EXPIRED, peer.label))
+                return
+            run.expires = self._turn.now + ttl
+        self._turn.submit(peer, lane, records, run, key=key, ttl=ttl)
+
+    # Outcomes
+
+    def on_returned(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
+        """Decide on a message that was not accepted."""
+        run = returned.ticket
+        if not isinstance(run, Run) or run.is_void:
+            return
+        box, position = run.box, run.position_of(returned.record)
+        match returned.outcome:
+            case Outcome.MODIFIED:
+                attempts = _attempts(returned.record)
+                place = ((position, position),)
+                self._turn.keeper.write(CountAttempts(box.stream, place, attempts))
+                if attempts >= self._options.attempts_max:
+                    run.dead[position] = (returned.reason, attempts)
+            case Outcome.REJECTED:
+                run.dead[position] = (returned.reason, _attempts(returned.record))
+            case Outcome.RELEASED if returned.transmitted:
+                pass
+            case Outcome.EXPIRED:
+                pass
+            case _:  # its session ended without a verdict
+                self._rewind(box)
+                return
+        self._redelivery.on_returned(peer, returned, ended)
+
+    def on_session_ended(self, peer: Peer) -> None:
+        """Take back what a peer did not settle: the next session, or another, gets it."""
+        for to in (peer.name, peer.id.hex()):
+            box = self._boxes.get(to)
+            if box is not None and box.runs:
+                self._rewind(box)
+
+    def _rewind(self, box: Box) -> None:
+        self.reread += box.out
+        box.rewind()
+        self._touched[box] = None
+
+    def _on_done(self, run: Run) -> None:
+        """Forget messages that have their outcome, and tell who waits for it."""
+        box = run.box
+        if any(failure.kind not in _FINAL for failure in run.failures):
+            self._rewind(box)
+            return
+        peer = self._peer_of(box)
+        del box.runs[run]
+        box.out -= run.count
+        box.out_bytes -= run.size
+        self._forget(run, None if peer is None else peer.id)
+        if run.told is not None:
+            run.told.accepted += run.accepted
+            run.told.failures += run.failures
+            self._turn.note_accepted((run.told,))
+        box.low = next(iter(box.runs)).number if box.runs else run.number + run.count
+        box.trim()
+        self._touched[box] = None
+
+    def _forget(self, run: Run, node: NodeId | None) -> None:
+        box, keeper = run.box, self._turn.keeper
+        alive = [(run.first, run.last)]
+        for position, (reason, attempts) in sorted(run.dead.items()):
+            self._dead_letters.bury(box.stream, position, box.to, reason, attempts)
+            first, last = alive.pop()
+            alive += [(first, position - 1), (position + 1, last)]
+        ranges = tuple((low, high) for low, high in alive if low <= high)
+        self._unsure[run] = run.number
+        keeper.write(Forget(box.stream, ranges), then=partial(self._forgotten, run, node))
+
+    def _forgotten(self, run: Run, node: NodeId | None, error: StorageError | None) -> None:
+        if error is not None:
+            return  # they are there still, for another life
+        del self._unsure[run]
+        if node is not None:
+            self._confirming.add(node, run.number, run.number + run.count - 1)
+
+    # Another life
+
+    def restore(
+        self, states: Sequence[StreamState], then: Callable[[ZmeshError | None], None]
+    ) -> int:
+        """Take up the boxes of an earlier life; return how many times `then` will be called."""
+        waited = 0
+        for state in states:
+            if state.stream.kind is not StreamKind.WAITING:
+                continue
+            if not state.rows:
+                self._turn.keeper.write(DropStream(state.stream))
+                continue
+            to = state.stream.owner.decode()
+            box = self._boxes[to] = Box(to, state.next_position, state.last)
+            box.cursor = state.first - 1
+            question = ReadRows(box.stream, box.cursor, 1)
+            self._turn.keeper.read(question, partial(self._on_restored, box, then))
+            waited += 1
+        return waited
+
+    def _on_restored(
+        self, box: Box, then: Callable[[ZmeshError | None], None], answer: Answer | ZmeshError
+    ) -> None:
+        if isinstance(answer, RowsRead) and answer.rows:
+            box.low = answer.rows[0].row.order
+        then(answer if isinstance(answer, ZmeshError) else None)
+        self._touched[box] = None
+
+
+def _numbered(record: Record, number: int) -> Record:
+    if len(record) == 3:
+        return (*record, (int(Tag.STORED), number))
+    return with_extra(record, Tag.STORED, number)
+
+
+def _lane_and_key(row: Row) -> tuple[int, str | None]:
+    match row.note:
+        case (int(lane), str(key)):
+            return lane, key
+        case (int(lane), *_):
+            return lane, None
+        case _:
+            return 0, None
+
+
+def _attempts(record: Record) -> int:
+    attempt = extra(record, Tag.ATTEMPT)
+    return attempt if isinstance(attempt, int) else 1

@@ -49,7 +49,6 @@ from zmesh.errors import (
     WrongThread,
     ZmeshError,
 )
-from zmesh.face.assembly import DrainReport, NodeStatistics
 from zmesh.face.exchange import Exchange
 from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
 from zmesh.face.file_terms import FileOffer
@@ -71,6 +70,7 @@ from zmesh.face.peers_view import (
 from zmesh.face.receipts import Receipt
 from zmesh.face.received import Message
 from zmesh.face.receiving import FileReceiver, ReceivedFile
+from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.sending import SentFile
 from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
 from zmesh.face.streams import Stream

@@ -18,13 +18,14 @@ from zmesh.errors import (
     WrongThread,
     ZmeshError,
 )
-from zmesh.face.assembly import Assembly, DrainReport, NodeStatistics, assemble
+from zmesh.face.assembly import Assembly, assemble
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
 from zmesh.face.queueing import Queueing
+from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import settle
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.redelivery import DeadLetter

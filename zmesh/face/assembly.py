@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, assert_never
 
 from zmesh.actions import (
@@ -40,10 +39,9 @@ from zmesh.actions import (
     Trace,
 )
 from zmesh.core.engine import Engine
-from zmesh.core.engine_statistics import EngineStatistics
 from zmesh.discovery.interfaces import Interfaces
 from zmesh.discovery.mesh_tag import mesh_tag
-from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, UsageError, ZmeshError
+from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.calls import Calls
 from zmesh.face.exchanges import Exchanges
@@ -58,12 +56,13 @@ from zmesh.face.outgoing import Outgoing
 from zmesh.face.peers_view import Peers
 from zmesh.face.posting import Posting
 from zmesh.face.pushing import Pushing
+from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.runner import ApplicationAction, Runner
 from zmesh.face.services import Services
 from zmesh.face.settings import Settings
 from zmesh.face.shared import SharedMaps
 from zmesh.face.sources import Sources
-from zmesh.face.storing import CLOSE_WITHIN, Storing, wall_ms
+from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing, wall_ms
 from zmesh.face.storing_posts import DurablePosting
 from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
@@ -72,10 +71,8 @@ from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, Entropy, JournalId, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
-from zmesh.ports import TransportStatistics
 from zmesh.reliable.handshake import LocalIdentity
-from zmesh.reliable.link_statistics import LinkStatistics
-from zmesh.storage import Identity, Opened
+from zmesh.storage import Identity
 from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
 from zmesh.wire.compression import AVAILABLE
@@ -86,38 +83,6 @@ ALONE_AFTER: Final = 5.0
 """Seconds without any peer after which one log line says why."""
 
 _BROKEN: Final = "node (it stopped after an internal error, which its log tells)"
-
-
-@dataclass(frozen=True, slots=True)
-class DrainReport:
-    """What was still open when a node closed: nothing, where the drain had time enough."""
-
-    unsettled_out: (
-        int  # messages and calls of ours without outcome; a call and its request are two
-    )
-    unsettled_in: int  # messages we had not settled
-    jobs_waiting: int = 0  # of what is out: jobs of ours that were with nobody
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatistics:
-    """What a node counted since it opened, and what it holds now."""
-
-    engine: EngineStatistics
-    transport: TransportStatistics
-    links: dict[str, LinkStatistics]  # by the peer's id, as hex
-    open_receipts: int
-    open_calls: int
-    open_streams: int  # opened here
-    open_fan_outs: int
-    open_surveys: int
-    unread: int  # messages in the inbox
-    subscriptions: int
-    exchanges: int  # declared, here or elsewhere
-    unroutable: int  # messages that exchanges dropped
-    declarations_refused: int  # in the table of exchanges, and none
-    compressed: int  # bodies sent
-    compression_saved_bytes: int
 
 
 class Assembly:
@@ -133,28 +98,18 @@ class Assembly:
         self,
         settings: Settings,
         failed: Callable[[ZmeshError], None],
-        kept: tuple[Storing, Opened] | None = None,
+        kept: Kept = NOTHING_KEPT,
     ) -> None:
         loop = asyncio.get_running_loop()
         options, entropy = settings.options, SystemEntropy()
-        self._storing: Storing | None = None
-        opened: Opened | None = None
-        if kept is not None:
-            self._storing, opened = kept
+        self._storing, opened = kept
         identity = _new_identity(entropy) if opened is None else opened.identity
         self.id = identity.node
         self._settings = settings
         self._failed = failed
         self._loop = loop
         self._log = TraceLog(settings.name)
-        local = LocalIdentity(
-            mesh_tag(settings.mesh),
-            identity.node,
-            settings.name,
-            identity.incarnation,
-            identity.journal,
-            AVAILABLE,
-        )
+        local = _local_identity(settings, identity)
         self.engine = Engine(
             local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms()
         )
@@ -169,11 +124,7 @@ class Assembly:
             self._tell_failure,
             self._why_alone,
         )
-        self.durable = (
-            None
-            if self._storing is None
-            else DurablePosting(loop, self.runner, self.posting, self._storing)
-        )
+        self.durable = DurablePosting(loop, self.runner, self.posting, self._storing)
         queues = self.engine.queues.pushed
         self.pushing = Pushing(
             loop, queues, self.runner, self.posting, options.queued_jobs_bytes_max
@@ -289,16 +240,6 @@ class Assembly:
         """Where this node is reached."""
         return self._sources.endpoints
 
-    def durably(self, wanted: bool | None) -> DurablePosting | None:
-        """Return what stores messages before they are sent, where that is wanted.
-
-        Raises:
-            UsageError: the node has no storage.
-        """
-        if wanted and self.durable is None:
-            raise UsageError("durable messages need a node with storage: Node(..., storage=PATH)")
-        return None if wanted is False else self.durable
-
     def open_inbox(self, settle: Settle) -> Inbox:
         """Have direct messages delivered, and return a way of its own to read them."""
         if not self._is_inbox_open:
@@ -401,8 +342,7 @@ class Assembly:
             self.runner.command(CloseNode())
             self.runner.flush()
             self.runner.stop()
-            if self.durable is not None:
-                self.durable.close(failure or "node")
+            self.durable.close(failure or "node")
             self.posting.close(failure or "node")
             self.pushing.close()
             self.calls.close(failure or "node")
@@ -448,8 +388,7 @@ class Assembly:
             return
         self._failed(error)
         self._let_go(why)
-        if self.durable is not None:
-            self.durable.close(why)
+        self.durable.close(why)
         self.posting.close(why)
         self.pushing.close()
         self.calls.close(why)
@@ -490,7 +429,7 @@ class Assembly:
     def _perform_tickets(self, action: TicketsDone | TicketsStored) -> None:
         if isinstance(action, TicketsDone):
             self.posting.done(action.tickets)
-        elif self.durable is not None:
+        else:
             self.durable.stored(action.tickets, action.error)
 
     def _perform_pattern(
@@ -607,6 +546,17 @@ def _new_identity(entropy: Entropy) -> Identity:
     return Identity(node, b"", JournalId(entropy.token(TOKEN_BYTES)), 1)
 
 
+def _local_identity(settings: Settings, identity: Identity) -> LocalIdentity:
+    return LocalIdentity(
+        mesh_tag(settings.mesh),
+        identity.node,
+        settings.name,
+        identity.incarnation,
+        identity.journal,
+        AVAILABLE,
+    )
+
+
 async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> Assembly:
     """Open the journal of a node, where it has one, and join its parts.
 
@@ -616,4 +566,4 @@ async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> 
     if settings.storage is None:
         return Assembly(settings, failed)
     storing = Storing(settings.storage, NodeId(SystemEntropy().token(NODE_ID_BYTES)))
-    return Assembly(settings, failed, (storing, await storing.open()))
+    return Assembly(settings, failed, Kept(storing, await storing.open()))

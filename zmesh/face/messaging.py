@@ -144,9 +144,8 @@ class Messaging(ABC):
         compressor = assembly.outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await assembly.outgoing.compressing.soon(record, compressor)
-        stored = assembly.durably(durable)
-        if stored is not None:
-            return await stored.post(_address(to), record, priority, key, ttl)
+        if assembly.durable.is_wanted(durable):
+            return await assembly.durable.post(_address(to), record, priority, key, ttl)
         return await assembly.posting.post(_address(to), record, priority, key, ttl)
 
     def post_nowait(
@@ -196,9 +195,8 @@ class Messaging(ABC):
         check_message_options(self._options.wire, priority, key, ttl)
         compressor = assembly.outgoing.compressing.compressor(compression)
         batch = assembly.outgoing.batch(bodies, headers, compressor=compressor)
-        stored = assembly.durably(durable)
-        if stored is not None:
-            return await stored.post_many(_address(to), batch, priority, key, ttl)
+        if assembly.durable.is_wanted(durable):
+            return await assembly.durable.post_many(_address(to), batch, priority, key, ttl)
         return await assembly.posting.post_many(_address(to), batch, priority, key, ttl)
 
     async def flush(self) -> None:

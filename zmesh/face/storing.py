@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from zmesh.actions import ReadJournal, WriteJournal
 from zmesh.errors import StorageError, ZmeshError
@@ -178,3 +178,13 @@ def _refusal(order: WriteJournal | ReadJournal, error: ZmeshError) -> JournalEve
     if not isinstance(error, StorageError):
         error = StorageError(str(error))  # it is closed
     return Refused((order.batch.ticket,), error)
+
+
+class Kept(NamedTuple):
+    """The journal of a node, and what it said when it opened; neither where it has none."""
+
+    storing: Storing | None
+    opened: Opened | None
+
+
+NOTHING_KEPT: Final = Kept(None, None)

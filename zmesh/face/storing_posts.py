@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from zmesh.errors import Closed, JournalFull, ZmeshError
+from zmesh.errors import Closed, JournalFull, UsageError, ZmeshError
 from zmesh.events import Post
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
@@ -28,14 +28,29 @@ class DurablePosting:
         loop: asyncio.AbstractEventLoop,
         runner: Runner,
         posting: Posting,
-        storing: Storing,
+        storing: Storing | None,
     ) -> None:
         self._loop = loop
         self._runner = runner
         self._posting = posting
-        self._storing = storing
+        self._journal = storing
         self._waiting: dict[Ticket, deque[Stored]] = {}
         self._turnstile = asyncio.Lock()  # of those who wait for room, in order
+
+    def is_wanted(self, durable: bool | None) -> bool:
+        """Return whether a message is to be stored first: as said, or where there is storage.
+
+        Raises:
+            UsageError: the node has none.
+        """
+        if durable and self._journal is None:
+            raise UsageError("durable messages need a node with storage: Node(..., storage=PATH)")
+        return durable is not False and self._journal is not None
+
+    @property
+    def _storing(self) -> Storing:
+        assert self._journal is not None  # noqa: S101  # else nothing is wanted to be stored
+        return self._journal
 
     async def post(
         self,

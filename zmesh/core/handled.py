@@ -18,6 +18,7 @@ from zmesh.ids import NODE_ID_BYTES, NodeId
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import (
+    POSITION_MAX,
     Answer,
     DropStream,
     ForgetOutcomes,
@@ -32,6 +33,9 @@ from zmesh.storage import (
 
 RANGES_MAX: Final = 100_000
 """Ranges of numbers kept of one sender; then nothing new of it is taken until it catches up."""
+
+ORIGINS_MAX: Final = 16_384
+"""Senders with a journal that are known: a stranger must not fill the disk with names."""
 
 _FINAL: Final = (Outcome.ACCEPTED, Outcome.REJECTED)
 _CROWDED_DELAY_S: Final = 1.0
@@ -88,9 +92,12 @@ class Handled:
         stored = [number for number in numbers if isinstance(number, int)]
         if not stored:
             return [(first, last, records)]
+        if len(set(stored)) < len(stored) or not 0 < min(stored) <= max(stored) <= POSITION_MAX:
+            self.settle(source, first, last, Outcome.REJECTED, "numbers that no journal gives")
+            return []
         origin = self._origin(source.node, source.journal)
-        if len(origin.accepted) > RANGES_MAX:
-            reason = "too many outcomes that the sender has not taken note of"
+        if origin is None or len(origin.accepted) + len(origin.rejected) > RANGES_MAX:
+            reason = "too many outcomes that senders have not taken note of"
             self.settle(source, first, last, Outcome.RELEASED, reason, _CROWDED_DELAY_S)
             return []
         if len(stored) == len(records) and origin.is_new(stored):
@@ -131,8 +138,11 @@ class Handled:
         else:
             opened[1].update(numbers)
 
-    def _origin(self, node: NodeId, journal: bytes) -> _Origin:
+    def _origin(self, node: NodeId, journal: bytes) -> _Origin | None:
+        """Return what is known of a sender; None where there is no room for another one."""
         origin = self._origins.get(node)
+        if origin is None and len(self._origins) >= ORIGINS_MAX:
+            return None
         if origin is None or origin.journal != journal:
             if origin is not None and self._keeper.is_there:
                 self._keeper.write(DropStream(origin.stream))  # nobody will send these again
@@ -157,7 +167,7 @@ class Handled:
             return False
         places: list[Place] = [(source, first, last)]
         for number in numbers:
-            places += origin.pending.pop(number)
+            places += origin.pending.pop(number, ())
 
         def pass_on(error: ZmeshError | None) -> None:
             if error is None:  # else the sender keeps it, for another life of this node
@@ -194,14 +204,18 @@ class Handled:
             origin, held = opened
             for seq in range(first, last + 1):
                 if seq in held:
-                    del origin.pending[held.pop(seq)]
+                    origin.pending.pop(held.pop(seq), None)
 
     def on_known(self, node: NodeId, journal: bytes, floor: int, ranges: Ranges) -> None:
         """Take note of what a sender has forgotten: all below a number, and ranges of others."""
         origin = self._origins.get(node)
         if origin is None or origin.journal != journal:
             return
-        gone = ((0, floor - 1), *ranges) if floor else ranges
+        gone = [
+            (max(0, low), min(high, POSITION_MAX))
+            for low, high in ((0, floor - 1), *ranges)
+            if low <= high and high >= 0 and low <= POSITION_MAX
+        ]
         removed = 0
         for low, high in gone:
             removed += origin.accepted.remove(low, high)
@@ -209,20 +223,22 @@ class Handled:
                 del origin.rejected[number]
                 removed += 1
         if removed and self._keeper.is_there:
-            self._keeper.write(ForgetOutcomes(origin.stream, gone))
+            self._keeper.write(ForgetOutcomes(origin.stream, tuple(gone)))
 
     # Another life
 
     def remember(self, node: NodeId, journal: bytes, ranges: Ranges) -> None:
         """Take note of what was accepted in an earlier life, as somebody else kept it."""
         origin = self._origin(node, journal)
-        for low, high in ranges:
-            origin.accepted.add(low, high)
+        if origin is not None:
+            for low, high in ranges:
+                origin.accepted.add(low, high)
 
     def restore(self, stream: Stream, then: Callable[[ZmeshError | None], None]) -> None:
         """Read what an earlier life kept of a sender."""
         node = NodeId(stream.owner[:NODE_ID_BYTES])
-        origin = self._origin(node, stream.owner[NODE_ID_BYTES:])
+        origin = _Origin(node, stream.owner[NODE_ID_BYTES:])
+        self._origins[node] = origin
 
         def on_read(answer: Answer | ZmeshError) -> None:
             if not isinstance(answer, OutcomesRead):

@@ -100,7 +100,12 @@ class Keeper:
     def on_counter(self, entry: Entry) -> None:
         """Learn, when it opens, which numbers were given out in earlier lives."""
         if entry.name == _COUNTER:
-            self._next_number = self._numbers_end = int.from_bytes(entry.value)
+            self.on_number(int.from_bytes(entry.value) - 1)
+
+    def on_number(self, number: int) -> None:
+        """Learn of a number that was given out in an earlier life."""
+        self._next_number = max(self._next_number, number + 1)
+        self._numbers_end = max(self._numbers_end, self._next_number)
 
     @property
     def next_number(self) -> int:

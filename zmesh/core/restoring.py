@@ -13,6 +13,8 @@ from zmesh.storage import (
     Entry,
     EntryKind,
     ReadEntries,
+    ReadRows,
+    RowsRead,
     StreamKind,
 )
 
@@ -45,6 +47,10 @@ class Restoring:
             if state.stream.kind is StreamKind.LANE_IN:
                 self._open += 1
                 self._turn.handled.restore(state.stream, self._done)
+            if opened.rescue is not None and state.rows:
+                self._open += 1
+                question = ReadRows(state.stream, state.last - 1, 1)
+                self._turn.keeper.read(question, self._on_last_row)
         self._open += self._news.outbox.restore(opened.streams, self._done)
         self._done(None)
 
@@ -62,6 +68,13 @@ class Restoring:
         last = answer.entries[-1]
         question = ReadEntries(kind, (last.name, last.key), ENTRIES_AT_ONCE)
         self._turn.keeper.read(question, partial(self._on_entries, kind, reader))
+
+    def _on_last_row(self, answer: Answer | ZmeshError) -> None:
+        """Learn of a number that was given out: what told so may not have been rescued."""
+        if isinstance(answer, RowsRead):
+            for each in answer.rows:
+                self._turn.keeper.on_number(each.row.order)
+        self._done(answer if isinstance(answer, ZmeshError) else None)
 
     def _done(self, error: ZmeshError | None) -> None:
         self._error = self._error or error

@@ -14,7 +14,7 @@ from typing import Final
 
 from zmesh.core.peers import Peer, StoredTicket
 from zmesh.core.turn import Turn
-from zmesh.deadlines import Deadlines
+from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import AmbiguousPeer, PeerUnknown, StorageError, ZmeshError
 from zmesh.events import Post
 from zmesh.ids import NodeId
@@ -63,6 +63,9 @@ PAGE_BYTES: Final = 1024 * 1024
 
 AGAIN_S: Final = 0.05
 """Seconds until another look at a peer whose queue others have filled."""
+
+EXPIRE_AGAIN_S: Final = 1.0
+"""Seconds until another look at messages that were with a link when their time was over."""
 
 _FINAL: Final = (FailureKind.REJECTED, FailureKind.EXPIRED, FailureKind.DEAD_LETTERED)
 
@@ -142,6 +145,24 @@ class Box:
             return None
         return self._callers[index][1]
 
+    def end_caller(self, first: int) -> None:
+        """Forget who waits for the rows from `first` on: they have their outcome."""
+        index = bisect_right(self._firsts, first) - 1
+        if self._firsts[index] == first:
+            del self._firsts[index], self._callers[index]
+        else:
+            self._callers[index] = (first - 1, self._callers[index][1])
+
+    def drop_ready(self, first: int, last: int) -> None:
+        """Take rows out of memory; an answer that is on its way may still have them."""
+        kept = [each for each in self.ready if not first <= each.row.position <= last]
+        if len(kept) < len(self.ready):
+            self.ready = deque(kept)
+            self.ready_bytes = sum(size_of(each.row.record) for each in kept)
+        if self.is_reading:
+            self.is_reading = False
+            self.epoch += 1
+
     def lowest_open(self) -> int:
         """Return the lowest position that may be without outcome."""
         return next(iter(self.runs)).first if self.runs else self.cursor + 1
@@ -186,6 +207,7 @@ class Outbox:
         self._boxes: dict[str, Box] = {}
         self._touched: dict[Box, None] = {}
         self._later: Deadlines[Box] = Deadlines(turn.agenda)
+        self._expiry: Deadlines[tuple[Box, int, int]] = Deadlines(turn.agenda)
         self.gathered = (self._touched, turn.stored_done)  # empty: nothing to flush
         self._unsure: dict[object, int] = {}  # lowest numbers of what is being stored or forgotten
         self.reread = 0  # rows sent again after a session ended
@@ -193,7 +215,7 @@ class Outbox:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        return self._later.next
+        return earliest(self._later.next, self._expiry.next)
 
     @property
     def waiting(self) -> int:
@@ -249,6 +271,9 @@ class Outbox:
             box.cursor = first - 1
         box.written = last
         box.add_caller(first, last, ticket)
+        if rows[0].expires_ms:
+            left_ms = rows[0].expires_ms - self._turn.keeper.wall_ms(self._turn.now)
+            self._expiry.set((box, first, last), self._turn.now + left_ms / 1000)
         if first == box.following_ready and box.has_space and not box.is_reading:
             for row in rows:
                 box.add_ready(StoredRow(row, 0))
@@ -265,20 +290,42 @@ class Outbox:
 
     def flush(self) -> None:
         """Note outcomes, and send what may leave."""
-        while self._turn.stored_done:
+        while self._turn.stored_done or self._touched:
             done = list(self._turn.stored_done)
             self._turn.stored_done.clear()
             for run in done:
                 if isinstance(run, Run) and not run.is_void:
                     self._on_done(run)
-        while self._touched:
-            box, _ = self._touched.popitem()
-            self._send(box)
+            if self._touched:
+                box, _ = self._touched.popitem()
+                self._send(box)
 
     def on_timer(self) -> None:
-        """Look again at peers that had no room."""
+        """Look again at peers that had no room, and end what has outlived its time to live."""
         for box in self._later.due(self._turn.now):
             self._touched[box] = None
+        for box, first, last in self._expiry.due(self._turn.now):
+            self._expire(box, first, last)
+
+    def _expire(self, box: Box, first: int, last: int) -> None:
+        """End what waits beyond its time; what is with the link ends there, or comes back."""
+        lowest = box.lowest_open()
+        if last < lowest:
+            return
+        if box.cursor >= first:
+            again = self._turn.now + EXPIRE_AGAIN_S
+            self._expiry.set((box, first, min(last, box.cursor)), again)
+            first = box.cursor + 1
+        caller = box.caller_of(last)
+        if first > last or caller is None:
+            return
+        box.drop_ready(first, last)
+        self._turn.keeper.write(Forget(box.stream, ((first, last),)))
+        failure = Failure(FailureKind.EXPIRED, box.to, "nobody took it in time")
+        for _ in range(first, last + 1):
+            self._turn.fail(caller, failure)
+        box.end_caller(first)
+        self._touched[box] = None
 
     def _peer_of(self, box: Box) -> Peer | None:
         peers = self._turn.peers

@@ -1,0 +1,141 @@
+"""What patterns order of the journal leaves in order, and whoever waits is told once."""
+
+from zmesh.actions import Action, ReadJournal, WriteJournal
+from zmesh.core.keeper import NUMBERS_AT_ONCE, Keeper
+from zmesh.errors import JournalBroken, JournalFull, StorageError, ZmeshError
+from zmesh.ids import JournalId, NodeId
+from zmesh.message import Kind, head
+from zmesh.storage import (
+    Answer,
+    Answered,
+    Broken,
+    Command,
+    EntriesRead,
+    Entry,
+    EntryKind,
+    Forget,
+    Identity,
+    Opened,
+    ReadEntries,
+    Refused,
+    Row,
+    SetEntries,
+    Store,
+    Stream,
+    StreamKind,
+    Written,
+)
+
+BOX = Stream(StreamKind.WAITING, b"bob")
+STORE = Store(BOX, [Row(1, (head(Kind.DIRECT), "", b"body"))])
+FORGET = Forget(BOX, ((1, 1),))
+OPENED = Opened(Identity(NodeId(bytes(16)), b"", JournalId(bytes(16)), 1), (), True, None)
+
+
+def keeper() -> Keeper:
+    return Keeper(OPENED)
+
+
+def batches(actions: list[Action]) -> list[tuple[int, tuple[Command, ...]]]:
+    return [(a.batch.ticket, a.batch.commands) for a in actions if isinstance(a, WriteJournal)]
+
+
+def test_a_node_without_a_journal_has_nothing_to_order() -> None:
+    assert not Keeper(None).is_there
+    assert Keeper(None).take_actions() == []
+
+
+def test_what_a_turn_orders_is_one_batch_in_order() -> None:
+    kept = keeper()
+    kept.write(FORGET)
+    kept.write(FORGET, FORGET)
+    [(_, commands)] = batches(kept.take_actions())
+    assert commands == (FORGET, FORGET, FORGET)
+    assert kept.take_actions() == []
+
+
+def test_what_makes_room_does_not_share_the_fate_of_what_needs_some() -> None:
+    kept = keeper()
+    kept.write(FORGET)
+    kept.write(STORE)
+    kept.write(FORGET)
+    made = batches(kept.take_actions())
+    assert [commands for _, commands in made] == [(FORGET,), (STORE,), (FORGET,)]
+
+
+def test_a_batch_that_needs_room_stays_whole() -> None:
+    kept = keeper()
+    kept.write(STORE, FORGET)
+    assert [commands for _, commands in batches(kept.take_actions())] == [(STORE, FORGET)]
+
+
+def test_who_waits_is_told_once_it_is_on_disk() -> None:
+    kept, told = keeper(), list[StorageError | None]()
+    kept.write(STORE, then=told.append)
+    [(ticket, _)] = batches(kept.take_actions())
+    assert told == []
+    assert not kept.is_idle
+    kept.on_told(Written((ticket,)))
+    assert told == [None]
+    assert kept.is_idle
+
+
+def test_who_waits_is_told_why_it_is_not_on_disk() -> None:
+    kept, told = keeper(), list[StorageError | None]()
+    kept.write(STORE, then=told.append)
+    [(ticket, _)] = batches(kept.take_actions())
+    full = JournalFull("a.journal", 5, 4)
+    kept.on_told(Refused((ticket,), full))
+    assert told == [full]
+
+
+def test_a_question_comes_after_what_was_ordered_before_it() -> None:
+    kept, told = keeper(), list[Answer | ZmeshError]()
+    kept.write(STORE)
+    kept.read(ReadEntries(EntryKind.COUNTER), told.append)
+    kept.write(FORGET)
+    first, asked, second = kept.take_actions()
+    assert isinstance(first, WriteJournal)
+    assert isinstance(asked, ReadJournal)
+    assert isinstance(second, WriteJournal)
+    answer = EntriesRead([], is_end=True)
+    kept.on_told(Answered(asked.ticket, answer))
+    assert told == [answer]
+
+
+def test_a_journal_that_broke_is_noted() -> None:
+    kept = keeper()
+    error = JournalBroken("a.journal", "be written", "I/O error")
+    kept.on_told(Broken(error))
+    assert kept.error is error
+
+
+def test_numbers_are_reserved_before_they_are_used_and_never_given_twice() -> None:
+    kept = keeper()
+    assert kept.numbers(3) == 1
+    assert kept.numbers(1) == 4
+    kept.write(STORE)
+    [(_, (reserved, *_))] = batches(kept.take_actions())
+    assert isinstance(reserved, SetEntries)
+    later = keeper()
+    later.on_counter(reserved.entries[0])
+    assert later.numbers(1) > 4
+    assert later.next_number <= NUMBERS_AT_ONCE + 10
+
+
+def test_numbers_that_rescued_messages_have_are_not_given_again() -> None:
+    kept = keeper()
+    kept.on_number(77)
+    assert kept.numbers(1) == 78
+
+
+def test_other_counters_are_no_concern_of_it() -> None:
+    kept = keeper()
+    kept.on_counter(Entry(EntryKind.COUNTER, "else", b"", (99).to_bytes(8)))
+    assert kept.numbers(1) == 1
+
+
+def test_the_wall_clock_goes_on_between_two_looks_at_it() -> None:
+    kept = keeper()
+    kept.on_wall_clock(1_000_000, 10.0)
+    assert kept.wall_ms(12.5) == 1_002_500

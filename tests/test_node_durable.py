@@ -1,0 +1,250 @@
+"""Nodes with storage: what they accepted outlives them, in order, and is handled once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import zmesh
+from tests.nodes import QUICK, read
+from zmesh import JournalOptions, Node, Storage
+from zmesh.options import KIB
+
+SMALL = JournalOptions(
+    journal_bytes_max=512 * KIB, reserve_bytes_min=256 * KIB, wal_bytes_max=128 * KIB,
+    vacuum_bytes_min=16 * KIB,
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def life(
+    name: str, place: Path, *known: Node, storage: Storage | None = None
+) -> AsyncIterator[Node]:
+    """One life of a node that keeps its journal in a place, or as a storage says."""
+    peers = [endpoint for node in known for endpoint in node.endpoints]
+    kept = storage or Storage(place / f"{name}.journal")
+    async with Node(name, peers=peers, mdns=False, storage=kept, options=QUICK) as node:
+        yield node
+
+
+async def bodies(node: Node, count: int) -> list[object]:
+    return [message.body for message in await asyncio.wait_for(read(node.inbox(), count), 20)]
+
+
+async def test_a_node_with_storage_is_who_it_was(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        first = ada.id
+    async with life("ada", tmp_path) as ada:
+        assert ada.id == first
+
+
+async def test_what_is_posted_to_who_was_never_seen_arrives_when_it_is_there(
+    tmp_path: Path,
+) -> None:
+    async with life("ada", tmp_path) as ada:
+        receipt = await ada.post("bob", "early")
+        assert not receipt.done
+        async with life("bob", tmp_path, ada) as bob:
+            assert await bodies(bob, 1) == ["early"]
+            assert await asyncio.wait_for(receipt, 10) == 1
+
+
+async def test_what_was_posted_in_another_life_is_delivered_in_order(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        await ada.post_many("bob", range(3000))
+        await ada.post("bob", 3000, priority=2)
+        await ada.post("bob", 3001, headers={"kind": "last"}, key="k")
+    async with life("bob", tmp_path) as bob, life("ada", tmp_path, bob):
+        messages = await asyncio.wait_for(read(bob.inbox(), 3002), 20)
+    assert [m.body for m in messages if m.priority == 4] == [*range(3000), 3001]
+    assert [m.body for m in messages if m.priority == 2] == [3000]
+    last = next(m for m in messages if m.body == 3001)
+    assert (last.headers, last.key) == ({"kind": "last"}, "k")
+
+
+async def test_more_than_a_link_takes_waits_on_disk_and_arrives_in_order(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        receipt = await ada.post_many("bob", range(20_000))
+        async with life("bob", tmp_path, ada) as bob:
+            assert await bodies(bob, 20_000) == list(range(20_000))
+            assert await asyncio.wait_for(receipt, 20) == 20_000
+
+
+async def test_a_receiver_that_restarts_gets_the_rest_and_nothing_twice(tmp_path: Path) -> None:
+    seen: list[object] = []
+    async with life("ada", tmp_path) as ada:
+        receipt = await ada.post_many("bob", range(500))
+        for part in (100, 150, 250):
+            async with life("bob", tmp_path, ada) as bob:
+                async for message in bob.inbox():
+                    seen.append(message.body)
+                    if len(seen) % part == 0:
+                        break
+                await asyncio.sleep(0.05)
+        async with life("bob", tmp_path, ada) as bob:
+            reading = asyncio.create_task(_read_on(bob, seen))
+            assert await asyncio.wait_for(receipt, 20) == 500
+            reading.cancel()
+    assert sorted(set(map(int, map(str, seen)))) == list(range(500))
+    assert len(seen) == 500
+
+
+async def _read_on(node: Node, seen: list[object]) -> None:
+    async for message in node.inbox():
+        seen.append(message.body)
+
+
+async def test_a_message_to_a_name_goes_to_who_bears_it_next(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        async with Node("bob", mdns=False, peers=ada.endpoints, options=QUICK) as bob:
+            await ada.peers.wait_for("bob", timeout=10)
+        receipt = await ada.post("bob", "for whoever")
+        async with Node("bob", mdns=False, peers=ada.endpoints, options=QUICK) as bob:
+            assert await bodies(bob, 1) == ["for whoever"]
+            assert await asyncio.wait_for(receipt, 10) == 1
+
+
+async def test_to_itself_as_to_others(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        receipt = await ada.post("ada", "note")
+        assert await bodies(ada, 1) == ["note"]
+        assert await asyncio.wait_for(receipt, 10) == 1
+
+
+async def test_what_is_rejected_or_fails_too_often_is_a_failure_here_too(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada, life("bob", tmp_path, ada) as bob:
+        rejected = await ada.post("bob", "no")
+        failing = await ada.post("bob", "fails")
+        attempts: list[int] = []
+
+        async def read_all() -> None:
+            async for message in bob.inbox("manual"):
+                if message.body == "no":
+                    await message.reject("not wanted")
+                else:
+                    attempts.append(message.attempt)
+                    await message.fail("cannot")
+
+        reading = asyncio.create_task(read_all())
+        with pytest.raises(zmesh.Rejected, match="not wanted"):
+            await asyncio.wait_for(rejected, 10)
+        with pytest.raises(zmesh.DeadLettered):
+            await asyncio.wait_for(failing, 10)
+        assert attempts == [1, 2, 3]
+        reading.cancel()
+
+
+async def test_attempts_are_counted_over_the_lives_of_the_sender(tmp_path: Path) -> None:
+    async with life("bob", tmp_path) as bob:
+        inbox = bob.inbox("manual")
+        async with life("ada", tmp_path, bob) as ada:
+            await ada.post("bob", "fails")
+            first = await asyncio.wait_for(anext(inbox), 10)
+            assert first.attempt == 1
+            await first.fail("cannot")
+            second = await asyncio.wait_for(anext(inbox), 10)
+            assert second.attempt == 2
+        async with life("ada", tmp_path, bob) as ada:
+            third = await asyncio.wait_for(anext(inbox), 10)
+            assert third.attempt >= 2
+            await third.accept()
+
+
+async def test_what_outlives_its_time_while_nobody_is_there_expires(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        receipt = await ada.post("bob", "soon over", ttl=0.1)
+        with pytest.raises(zmesh.Expired):
+            await asyncio.wait_for(receipt, 10)
+        kept = await ada.post("bob", "for ever")
+        async with life("bob", tmp_path, ada) as bob:
+            assert await bodies(bob, 1) == ["for ever"]
+            await asyncio.wait_for(kept, 10)
+
+
+async def test_a_message_that_need_not_be_durable_is_not_stored(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        with pytest.raises(zmesh.PeerUnknown):
+            await ada.post("bob", "x", durable=False)
+        with pytest.raises(zmesh.PeerUnknown):
+            ada.post_nowait("bob", "x")
+
+
+async def test_durable_messages_need_storage() -> None:
+    async with Node("ada", mdns=False) as ada:
+        with pytest.raises(zmesh.UsageError, match="storage=PATH"):
+            await ada.post("bob", "x", durable=True)
+        with pytest.raises(zmesh.UsageError, match="storage=PATH"):
+            await ada.post_many("bob", ["x"], durable=True)
+
+
+async def test_a_full_journal_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    kept = Storage(tmp_path / "ada.journal", options=SMALL)
+    body = bytes(16 * KIB)
+    async with life("ada", tmp_path, storage=kept) as ada:
+        posted = 0
+        with pytest.raises(zmesh.JournalFull):
+            while posted < 100:
+                await ada.post("bob", body)
+                posted += 1
+        assert 10 < posted < 100
+        async with life("bob", tmp_path, ada) as bob:
+            assert len(await bodies(bob, posted)) == posted
+            await asyncio.wait_for(ada.flush(), 10)
+            while True:  # room is found when the journal looks again
+                try:
+                    receipt = await ada.post("bob", body)
+                    break
+                except zmesh.JournalFull:
+                    await asyncio.sleep(0.05)
+            await bodies(bob, 1)
+            assert await asyncio.wait_for(receipt, 10) == 1
+
+
+async def test_a_caller_may_wait_for_room_in_the_journal(tmp_path: Path) -> None:
+    kept = Storage(tmp_path / "ada.journal", when_full="wait", options=SMALL)
+    body = bytes(16 * KIB)
+    async with life("ada", tmp_path, storage=kept) as ada, life("bob", tmp_path, ada) as bob:
+
+        async def post_all() -> None:
+            for number in range(100):
+                await ada.post("bob", number.to_bytes(4) + body)
+
+        posting = asyncio.create_task(post_all())
+        got = await bodies(bob, 100)
+        await asyncio.wait_for(posting, 20)
+    assert [int.from_bytes(each[:4]) for each in got if isinstance(each, bytes)] == [*range(100)]
+
+
+async def test_two_nodes_cannot_have_one_journal(tmp_path: Path) -> None:
+    async with life("ada", tmp_path):
+        with pytest.raises(zmesh.JournalLocked):
+            async with life("ada", tmp_path):
+                pass
+
+
+async def test_what_is_no_path_is_no_storage() -> None:
+    with pytest.raises(zmesh.InvalidOption, match="storage"):
+        Node("ada", storage=7)  # type: ignore[arg-type]
+
+
+async def test_closing_says_nothing_of_what_another_life_goes_on_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with life("ada", tmp_path) as ada:
+        await ada.post("bob", "later")
+    assert "message failed" not in caplog.text
+
+
+async def test_who_waits_for_an_outcome_when_the_node_closes_is_told(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        receipt = await ada.post("bob", "later")
+        waiting = asyncio.create_task(_outcome(receipt))
+        await asyncio.sleep(0)
+    with pytest.raises(zmesh.Closed):
+        await waiting
+
+
+async def _outcome(receipt: zmesh.Receipt) -> int:
+    return await receipt

@@ -66,8 +66,11 @@ def ranges_of(draw: st.DrawFn) -> Ranges:
 
 @st.composite
 def rows_of(draw: st.DrawFn) -> list[Row]:
-    first, count = draw(st.integers(1, LAST)), draw(st.integers(0, 8))
-    size, note = draw(st.sampled_from((0, 5, 100, 400))), draw(st.sampled_from(((), ("a", 1))))
+    first, count = draw(st.integers(1, LAST)), draw(st.integers(0, 12))
+    size, note = (
+        draw(st.sampled_from((0, 5, 100, 400))),
+        draw(st.sampled_from(((), ("a" * 100, 1)))),
+    )
     made = [row(each, size) for each in range(first, first + count)]
     return [each._replace(note=note, expires_ms=first, due_ms=count) for each in made]
 
@@ -107,8 +110,19 @@ questions: st.SearchStrategy[Question] = st.one_of(
     st.builds(ReadEntries, kinds, st.none() | st.tuples(names, keys), counts),
     st.builds(ReadOutcomes, streams, positions, counts),
 )
+LOOKS: Sequence[Question] = [
+    look
+    for stream in (OUT, IN, DEAD_LETTERS)
+    for look in (
+        ReadRows(stream),
+        ReadRows(stream, after=5, count_max=3, bytes_max=500),
+        ReadOutcomes(stream),
+        ReadOutcomes(stream, after=5, count_max=2),
+    )
+]
 work = st.lists(
     st.one_of(st.lists(commands, min_size=1, max_size=4), questions, st.just("reopen")),
+    min_size=5,
     max_size=25,
 )
 
@@ -168,6 +182,8 @@ class Pair:
             self._tickets += 1
             self.memory.write(Batch(self._tickets, tuple(made)))
             assert self.news() == [written]
+            for question in LOOKS:
+                self.do(question)
 
     def news(self) -> list[JournalEvent]:
         assert self.memory.step()
@@ -175,13 +191,14 @@ class Pair:
 
 
 @given(work)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150)
 def test_it_holds_and_answers_what_the_real_one_does(
     steps: list[list[Command] | Question | str],
 ) -> None:
     with directory_in_memory() as place:
         pair = Pair(place / "journal")
         try:
+            pair.do([store(1, 20), store(10, 30, IN), CountAttempts(IN, ((12, 28),), 1)])
             for step in (*steps, "reopen"):
                 pair.do(step)
         finally:

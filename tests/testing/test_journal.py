@@ -214,6 +214,14 @@ def test_it_holds_what_the_real_one_does_after_the_work_of_a_node(tmp_path: Path
     assert pair.disk.content.used > 50_000
 
 
+def test_moving_and_forgetting_nothing_makes_no_stream(tmp_path: Path) -> None:
+    pair = Pair(tmp_path / "journal")
+    pair.do([store(1, 1), Move(OUT, ((5, 6),), IN, 1), Forget(DEAD_LETTERS, ((1, 2),))])
+    pair.do("reopen")
+    pair.real.close()
+    assert [state.stream for state in pair.disk.content.states()] == [OUT]
+
+
 # Lives and deaths
 
 

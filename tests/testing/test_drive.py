@@ -148,7 +148,7 @@ def test_a_death_with_nothing_under_way_leaves_everything() -> None:
 def test_what_a_full_disk_refuses_is_told_and_room_too() -> None:
     disk = Disk(bytes_max=1000)
     life = Life(disk)
-    life.store(1, size=500)
+    life.store(1, size=800)
     life.store(2, size=500)
     life.run(1.0)
     life.store(3)

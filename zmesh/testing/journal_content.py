@@ -5,12 +5,12 @@ tests do the same to both and look for a difference.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar, assert_never, cast
 
-from msgpack import packb, unpackb
+from msgpack import Packer, unpackb
 
 from zmesh.message import Outcome, Record
 from zmesh.storage import (
@@ -51,6 +51,8 @@ from zmesh.storage import (
 V = TypeVar("V")
 
 Dropped = tuple[Stream, int, int]
+
+_pack: Callable[[object], bytes] = Packer().pack
 
 
 class Marks(Generic[V]):
@@ -343,8 +345,8 @@ class JournalContent:
 
 def _kept(row: Row) -> _Kept:
     """Return a row as it comes back from a disk: of plain bytes and tuples, nobody else's."""
-    record = packb(row.record)
-    note = packb(row.note) if row.note else b""
+    record = _pack(row.record)
+    note = _pack(row.note) if row.note else b""
     back = row._replace(
         record=cast("Record", unpackb(record, use_list=False)),
         note=cast("Note", unpackb(note, use_list=False)) if note else (),

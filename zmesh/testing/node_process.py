@@ -155,6 +155,8 @@ class NodeProcess(Process[Parts, Event]):
         early, self._early = self._early, []
         for event in early:
             self.deliver(event)
+        if self.application is not None:
+            self.application.perform(restored)
 
     def _deadline(self) -> float | None:
         return self.engine.deadline

@@ -10,11 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.durability.model import Content, Model, content_of
+from tests.durability.model import Content, content_in, content_of
 from tests.durability.workload import batches
 from tests.journal.support import Talk, Unexpected, store
 from zmesh.errors import JournalCorrupted
 from zmesh.storage import Broken, Command, Opened, Rescue, Row, Stream
+from zmesh.testing.journal_content import JournalContent
 
 FILES = ("journal", "journal-wal", "journal.lock")
 KINDS = ("flip", "flip", "flip", "truncate", "sector")
@@ -26,7 +27,7 @@ class Bases:
 
     place: Path
     rounds: int = 8
-    model: Model = field(default_factory=Model)
+    model: JournalContent = field(default_factory=JournalContent)
     stored: set[tuple[Stream, Row]] = field(default_factory=set)  # ever
 
     def build(self) -> None:
@@ -50,8 +51,8 @@ class Bases:
         self._copy(living, self.place / "closed")
 
     def _note(self) -> None:
-        for stream, rows in self.model.rows.items():
-            self.stored.update((stream, row) for row in rows.values())
+        rows = _rows(content_in(self.model))
+        self.stored.update((stream, row) for (stream, _), row in rows.items())
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
@@ -143,7 +144,7 @@ def _judge_whole(
         assert isinstance(error.event, Broken), error  # noqa: PT017
         assert isinstance(error.event.error, JournalCorrupted), error  # noqa: PT017
         return "late"
-    if content != bases.model.content():
+    if content != content_in(bases.model):
         verdicts.silent.append(f"{case}: other content, and no word")
         return "silent"
     return "harmless"
@@ -153,7 +154,7 @@ def _judge_rescue(
     speaking: Talk, opened: Opened, rescue: Rescue, bases: Bases, verdicts: Verdicts, case: str
 ) -> None:
     content = content_of(speaking, opened)
-    expected = bases.model.content()
+    expected = content_in(bases.model)
     found, wanted = _rows(content), _rows(expected)
     altered = {
         key for key, row in found.items() if (key[0], row) not in bases.stored and key[0].kind < 15

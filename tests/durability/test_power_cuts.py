@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability.model import Model, content_of
+from tests.durability.model import content_in, content_of
 from tests.durability.workload import Run, batches
 from tests.journal.faulty import FaultyDisk, FaultyFiles, Operation
 from tests.journal.support import Talk, talk
 from zmesh.storage import Command
+from zmesh.testing.journal_content import JournalContent
 
 WORK = batches(rounds=3)
 
@@ -29,7 +30,7 @@ def cut_at(disk: FaultyDisk, stop: int) -> None:
 
 
 def run_on(
-    disk: FaultyDisk, work: Sequence[tuple[Command, ...]], model: Model | None = None
+    disk: FaultyDisk, work: Sequence[tuple[Command, ...]], model: JournalContent | None = None
 ) -> Run:
     files = FaultyFiles(disk.place / "journal", disk)
     run = Run(Talk(disk.place / "journal", files), work, model)
@@ -71,7 +72,7 @@ def test_everything_that_was_acknowledged_survives_a_power_cut_at_any_operation(
 @pytest.mark.parametrize("seed", range(6))
 def test_everything_survives_power_cuts_in_life_after_life(place: Path, seed: int) -> None:
     chance = random.Random(seed)
-    model = Model()
+    model = JournalContent()
     source = place / "0"
     source.mkdir()
     incarnation = lives = 0
@@ -96,7 +97,7 @@ def test_everything_survives_power_cuts_in_life_after_life(place: Path, seed: in
             model = run.held_by(content_of(speaking, opened))
             incarnation = opened.identity.incarnation
     assert lives > 8
-    assert model.rows
+    assert content_in(model)["rows"]
 
 
 def test_normal_synchronous_loses_the_last_commits_at_most(place: Path) -> None:
@@ -120,7 +121,7 @@ def test_normal_synchronous_loses_the_last_commits_at_most(place: Path) -> None:
             assert opened.rescue is None
             assert opened.identity.journal == run.opened.identity.journal
             content = content_of(again, opened)
-            possible = [model.content() for model in (*run.history, *run.models)]
+            possible = [content_in(model) for model in (*run.history, *run.models)]
             lost += len(run.history) - 1 > possible.index(content)
     assert lost > 3  # it is no "full"
 

@@ -3,9 +3,8 @@
 import queue
 import random
 from collections.abc import Sequence
-from copy import deepcopy
 
-from tests.durability.model import Content, Model
+from tests.durability.model import Content, content_in
 from tests.journal.support import IN, OUT, Talk, row, store
 from zmesh.errors import JournalFull, StorageError
 from zmesh.message import Outcome
@@ -31,6 +30,7 @@ from zmesh.storage import (
     StoreOutcomes,
     Written,
 )
+from zmesh.testing.journal_content import JournalContent
 
 BURIAL = Burial("queue", "broken", ((17, "no such file"), (18, "no such file"))).as_note()
 
@@ -83,11 +83,11 @@ class Run:
     """
 
     def __init__(
-        self, talk: Talk, work: Sequence[tuple[Command, ...]], model: Model | None = None
+        self, talk: Talk, work: Sequence[tuple[Command, ...]], model: JournalContent | None = None
     ) -> None:
         self.talk = talk
         self.opened: Opened | None = None
-        self.models = [model or Model()]  # as acknowledged, and with what was under way
+        self.models = [model or JournalContent()]  # as acknowledged, and with what was under way
         self.history = self.models[:]  # all that were acknowledged
         self.refusal: StorageError | None = None
         self._work = work
@@ -105,7 +105,7 @@ class Run:
             except StorageError as refusal:  # nothing of it may be there
                 self.refusal = refusal
                 return
-            after = deepcopy(self.models[0])
+            after = self.models[0].copy()
             for command in commands:
                 after.apply(command)
             match self._next():
@@ -133,9 +133,11 @@ class Run:
             if not isinstance(event, Room):  # a checkpoint had none for a moment
                 return event
 
-    def held_by(self, content: Content) -> Model:
+    def held_by(self, content: Content) -> JournalContent:
         """Return which of the possible models a journal's content is."""
         for model in self.models:
-            if model.content() == content:
+            if content_in(model) == content:
                 return model
-        raise AssertionError(f"{content}\nis none of\n{[each.content() for each in self.models]}")
+        raise AssertionError(
+            f"{content}\nis none of\n{[content_in(each) for each in self.models]}"
+        )

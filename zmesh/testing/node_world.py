@@ -1,6 +1,7 @@
 """Runs in which every host is a whole node: engine, membership, patterns and bytes."""
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from zmesh.discovery.candidates import MDNS, STATIC
@@ -10,6 +11,7 @@ from zmesh.ids import NodeId, Path
 from zmesh.options import NodeOptions, WireLimits
 from zmesh.testing.clock import HostClock
 from zmesh.testing.findings import Rule
+from zmesh.testing.journal import Disk
 from zmesh.testing.link_world import describe
 from zmesh.testing.network import Network, NetworkEvent
 from zmesh.testing.node_app import NodeApp
@@ -41,6 +43,7 @@ class NodeWorld(World[Parts]):
         self._options = NodeOptions(link=scenario.link, attempts_max=scenario.attempts_max)
         self._ids = self.random.sample(range(256), len(scenario.hosts))
         self.books = NodeBooks(scenario, self.around.wrong, self.may_be_lost, self._node_of)
+        self.disks: dict[int, Disk] = {}  # of the hosts whose nodes keep a journal
         self._nodes: list[NodeProcess | None] = [None] * len(scenario.hosts)
         self._apps: dict[str, NodeApp] = {}
         self._echoes: dict[tuple[int, int], list[Parts]] = {}
@@ -71,7 +74,9 @@ class NodeWorld(World[Parts]):
             name=self.books.name_of(index),
             fresh_identity=plan.fresh_identity,
             options=self._options,
+            disk=self.disks.get(index),
         )
+        process.kill = partial(self.kill, index)
         app = NodeApp(process, self.books, plan)
         process.application = app
         if self._watch is not None:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.bare_sqlite import inserted
 from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
 from zmesh.storage import Batch, JournalEvent, Opened, Row, Store, Stream, StreamKind, Written
@@ -44,24 +45,6 @@ class Figure:
     ratio: float | None
     goal: str
     reached: bool
-
-
-def bare(path: Path, batch: int, seconds: float) -> float:
-    """Return rows per second that SQLite takes, so many a commit."""
-    database = sqlite3.connect(path, isolation_level=None)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL"):
-        database.execute(f"PRAGMA {pragma}")
-    database.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, body BLOB NOT NULL)")
-    number, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        database.execute("BEGIN")
-        rows = [(number + index, BODY) for index in range(batch)]
-        database.executemany("INSERT INTO rows VALUES (?, ?)", rows)
-        database.execute("COMMIT")
-        number += batch
-    took = time.perf_counter() - began
-    database.close()
-    return number / took
 
 
 def rows_from(first: int, count: int) -> list[Row]:
@@ -156,14 +139,15 @@ def throughput(place: Path, runs: int, seconds: float) -> list[Figure]:
     for batch, goal in ((1, 0.8), (16, 0.0), (128, 0.0), (512, 0.0)):
         ours, theirs, ratio = medians(
             lambda: asyncio.run(one_after_the_other(fresh(), batch, seconds)),  # noqa: B023
-            lambda: bare(fresh(), batch, seconds),  # noqa: B023
+            lambda: inserted(fresh(), BODY, batch, seconds),  # noqa: B023
         )
         asked = f">= {goal}" if goal else "none"
         figures.append(
             Figure(f"{batch} a batch", "msg/s", ours, theirs, ratio, asked, ratio >= goal)
         )
     ours, theirs, ratio = medians(
-        lambda: asyncio.run(together(fresh(), 128, seconds)), lambda: bare(fresh(), 1, seconds)
+        lambda: asyncio.run(together(fresh(), 128, seconds)),
+        lambda: inserted(fresh(), BODY, 1, seconds),
     )
     figures.append(
         Figure("128 ask, one each / bare one", "msg/s", ours, theirs, ratio, "none", reached=True)

@@ -27,7 +27,7 @@ def stream(count: int, body: bytes) -> float:
         await node.flush()
         return count / (time.perf_counter() - began)
 
-    return float(_beside(produce, _consume))
+    return float(beside(produce, consume))
 
 
 def stream_one_by_one(count: int, body: bytes) -> float:
@@ -42,7 +42,7 @@ def stream_one_by_one(count: int, body: bytes) -> float:
         await node.flush()
         return count / (time.perf_counter() - began)
 
-    return float(_beside(produce, _consume))
+    return float(beside(produce, consume))
 
 
 def request_reply(count: int, body: bytes) -> list[float]:
@@ -57,7 +57,7 @@ def request_reply(count: int, body: bytes) -> list[float]:
             times.append(time.perf_counter() - began)
         return sorted(times)
 
-    return list(_beside(produce, _serve))
+    return list(beside(produce, _serve))
 
 
 def request_reply_concurrent(count: int, body: bytes, concurrency: int) -> float:
@@ -76,7 +76,7 @@ def request_reply_concurrent(count: int, body: bytes, concurrency: int) -> float
                 callers.create_task(keep_calling())
         return count / (time.perf_counter() - began)
 
-    return float(_beside(produce, _serve))
+    return float(beside(produce, _serve))
 
 
 def first_call(runs: int) -> list[float]:
@@ -140,32 +140,47 @@ def healthy(count: int, body: bytes) -> int:
         await node.flush()
         return sum(link.retransmitted for link in node.statistics().links.values())
 
-    return int(_beside(produce, _consume))
+    return int(beside(produce, consume))
 
 
 def _mesh_name() -> str:
     return f"bench-{os.urandom(6).hex()}"
 
 
-def _beside(
+def beside(
     produce: Callable[[zmesh.Node], Awaitable[Any]],
     serve: Callable[[zmesh.Node], Awaitable[None]],
+    place: Path | None = None,
 ) -> Any:
-    """Run `serve` on a node in another process, and `produce` on one in this."""
+    """Run `serve` on a node in another process, and `produce` on one in this.
+
+    Both are durable where there is a `place` for their journals.
+    """
     mesh = _mesh_name()
 
     async def run() -> Any:
-        async with zmesh.Node("producer", mesh=mesh) as node:
+        async with _node("producer", mesh, place) as node:
             return await produce(node)
 
-    with role(_run, serve, mesh) as (pipe, _):
+    with role(_run, serve, mesh, place) as (pipe, _):
         expect(pipe)
         return asyncio.run(run())
 
 
-def _run(pipe: Connection, serve: Callable[[zmesh.Node], Awaitable[None]], mesh: str) -> None:
+def _node(name: str, mesh: str, place: Path | None) -> zmesh.Node:
+    if place is None:
+        return zmesh.Node(name, mesh=mesh)
+    return zmesh.Node(name, mesh=mesh, storage=place / name)
+
+
+def _run(
+    pipe: Connection,
+    serve: Callable[[zmesh.Node], Awaitable[None]],
+    mesh: str,
+    place: Path | None = None,
+) -> None:
     async def main() -> None:
-        async with zmesh.Node("consumer", mesh=mesh) as node:
+        async with _node("consumer", mesh, place) as node:
             serving = asyncio.create_task(_as_coroutine(serve(node)))
             pipe.send("ready")
             await asyncio.to_thread(_wait_for_end, pipe)
@@ -221,7 +236,7 @@ def _wait_for_end(pipe: Connection) -> None:
         return
 
 
-async def _consume(node: zmesh.Node) -> None:
+async def consume(node: zmesh.Node) -> None:
     async for _ in node.inbox():
         pass
 

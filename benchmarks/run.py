@@ -1,4 +1,4 @@
-"""`python -m benchmarks.run`: zmesh beside bare pyzmq in the same run, as ratios."""
+"""`python -m benchmarks.run`: zmesh beside bare pyzmq, and others, in the same run, as ratios."""
 
 import argparse
 import json
@@ -12,14 +12,17 @@ from importlib.metadata import version
 
 import zmq
 
-from benchmarks import bare, mesh
+from benchmarks import bare, durable, mesh
 
 BODY = bytes(100)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One scenario: what zmesh reached, what bare pyzmq reached, and what is asked for."""
+    """One scenario: what zmesh reached, what the yardstick did, and what is asked for.
+
+    The yardstick is bare pyzmq where the scenario names no other.
+    """
 
     scenario: str
     unit: str
@@ -54,7 +57,7 @@ def main() -> int:
         print(json.dumps({"machine": where, "figures": [asdict(figure) for figure in figures]}))
     else:
         print(" ".join(f"{key} {value}" for key, value in where.items()))
-        print("| scenario | zmesh | bare pyzmq | ratio | goal | reached |")
+        print("| scenario | zmesh | yardstick | ratio | goal | reached |")
         print("| --- | --- | --- | --- | --- | --- |")
         for figure in figures:
             print(_row(figure))
@@ -149,12 +152,26 @@ def _healthy(_runs: int) -> list[Figure]:
     return [Figure("retransmitted of a million", "records", count, None, None, "0", count == 0)]
 
 
+def _durable(runs: int) -> list[Figure]:
+    results = durable.measured(list(durable.SYSTEMS), min(runs, durable.RUNS))
+    for line in results.notes + results.skipped:
+        print(line, file=sys.stderr)
+    return [
+        Figure(
+            f"durable, {each.body_bytes} bytes: {each.name}", "msg/s", each.ours, each.theirs,
+            each.ratio, each.asked, each.reached,
+        )
+        for each in results.ratios()
+    ]  # fmt: skip
+
+
 SCENARIOS: dict[str, Callable[[int], list[Figure]]] = {
     "stream": _stream,
     "request-reply": _request_reply,
     "times": _times,
     "idle": _idle,
     "healthy": _healthy,
+    "durable": _durable,
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 END = b"end"
 """The last message to a consumer, which says so once it has acknowledged it."""
@@ -27,6 +27,8 @@ def for_seconds(seconds: float) -> Iterator[None]:
         yield
 
 
-def best_of(sizes: Iterable[int], measure: Callable[[int], float]) -> int:
-    """Return the size with the highest rate."""
-    return max(sizes, key=measure)
+def best_of(sizes: Sequence[int], measure: Callable[[int], float]) -> int:
+    """Return the size with the highest rate of two turns: a disk has slow moments."""
+    turns = [[measure(size) for size in sizes] for _ in range(2)]
+    rates = map(max, *turns)
+    return max(zip(rates, sizes, strict=True))[1]

@@ -67,6 +67,7 @@ class Memory:
         return self.handled.on_settle(where, first, last, outcome, "", 0.0)
 
     def orders(self) -> list[Any]:
+        self.keeper.on_timer()  # and what may be done later
         actions = [a for a in self.keeper.take_actions() if isinstance(a, WriteJournal)]
         self.tickets = tuple(action.batch.ticket for action in actions)
         return [command for action in actions for command in action.batch.commands]

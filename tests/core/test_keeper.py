@@ -1,7 +1,7 @@
 """What patterns order of the journal leaves in order, and whoever waits is told once."""
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
-from zmesh.core.keeper import NUMBERS_AT_ONCE, Keeper
+from zmesh.core.keeper import LATER_S, NUMBERS_AT_ONCE, Keeper
 from zmesh.errors import JournalBroken, JournalFull, StorageError, ZmeshError
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Kind, head
@@ -139,3 +139,48 @@ def test_the_wall_clock_goes_on_between_two_looks_at_it() -> None:
     kept = keeper()
     kept.on_wall_clock(1_000_000, 10.0)
     assert kept.wall_ms(12.5) == 1_002_500
+
+
+def test_what_nobody_waits_for_goes_along_with_the_next_batch() -> None:
+    kept, told = keeper(), list[StorageError | None]()
+    kept.later(FORGET, then=told.append)
+    assert kept.take_actions() == []
+    kept.write(STORE)
+    [(ticket, commands)] = batches(kept.take_actions())
+    assert commands == (STORE, FORGET)
+    kept.on_told(Written((ticket,)))
+    assert told == [None]
+    assert kept.deadline is None
+
+
+def test_what_nobody_waits_for_is_done_soon_for_itself() -> None:
+    kept = keeper()
+    kept.now = 5.0
+    kept.later(FORGET)
+    assert kept.deadline == 5.0 + LATER_S
+    kept.on_timer()
+    assert [commands for _, commands in batches(kept.take_actions())] == [(FORGET,)]
+
+
+def test_what_makes_room_is_done_though_what_it_went_along_with_found_none() -> None:
+    kept, told, made = keeper(), list[StorageError | None](), list[StorageError | None]()
+    kept.later(FORGET, then=made.append)
+    kept.write(STORE, then=told.append)
+    [(ticket, _)] = batches(kept.take_actions())
+    full = JournalFull("a.journal", 5, 4)
+    kept.on_told(Refused((ticket,), full))
+    assert (told, made) == ([full], [])
+    kept.on_timer()
+    [(again, commands)] = batches(kept.take_actions())
+    assert commands == (FORGET,)
+    kept.on_told(Written((again,)))
+    assert made == [None]
+
+
+def test_an_answer_knows_of_what_was_to_be_done_later() -> None:
+    kept = keeper()
+    kept.later(FORGET)
+    kept.read(ReadEntries(EntryKind.COUNTER), lambda _: None)
+    first, asked = kept.take_actions()
+    assert isinstance(first, WriteJournal)
+    assert isinstance(asked, ReadJournal)

@@ -182,6 +182,7 @@ class Engine:
             self._residents, self._introductions, news.redelivery, news.calls, news.serving,
             news.gatherings,
             news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
+            self._turn.keeper,
         )  # fmt: skip
         for part in parts:
             if part.deadline is not None and part.deadline <= now:
@@ -422,6 +423,7 @@ class Engine:
 
     def _close(self) -> None:
         news, turn = self._news, self._turn
+        turn.keeper.on_timer()  # what might have been done later
         news.calls.close()
         news.queues.pushed.close()
         news.streams.calls.close()

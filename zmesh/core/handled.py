@@ -223,7 +223,7 @@ class Handled:
                 del origin.rejected[number]
                 removed += 1
         if removed and self._keeper.is_there:
-            self._keeper.write(ForgetOutcomes(origin.stream, tuple(gone)))
+            self._keeper.later(ForgetOutcomes(origin.stream, tuple(gone)))
 
     # Another life
 

@@ -2,15 +2,18 @@
 
 What one turn orders goes to the journal together, and takes effect in the order it was given: a
 batch is on disk whole or not at all. What needs room and what needs none do not share one, because
-a full journal refuses the former and must still take the latter, which makes the room.
+a full journal refuses the former and must still take the latter, which makes the room. What nobody
+waits for, as what is forgotten, goes along with the next batch, and costs no sync of its own.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.deadlines import Agenda, Deadlines
+from zmesh.errors import JournalFull, StorageError, ZmeshError
 from zmesh.storage import (
     Answer,
     Answered,
@@ -30,6 +33,9 @@ from zmesh.storage import (
 NUMBERS_AT_ONCE: Final = 1 << 20
 """Reserved on disk before they are given out: a process that dies leaves the rest unused."""
 
+LATER_S: Final = 0.025
+"""Seconds after which what may be done later is done for itself."""
+
 _COUNTER: Final = "numbers"
 
 OnWritten = Callable[[StorageError | None], None]
@@ -38,18 +44,28 @@ OnWritten = Callable[[StorageError | None], None]
 OnAnswer = Callable[[Answer | ZmeshError], None]
 
 
+@dataclass(slots=True)
+class _Orders:
+    """Commands, and who waits for them."""
+
+    commands: list[Command] = field(default_factory=list)
+    then: list[OnWritten] = field(default_factory=list)
+
+
 class Keeper:
     """Orders to the journal of one node, and who waits for what. Without a journal it has none."""
 
-    def __init__(self, opened: Opened | None) -> None:
+    def __init__(self, opened: Opened | None, agenda: Agenda | None = None) -> None:
         self.opened = opened
+        self.now = 0.0  # of the turn
         self.actions: list[Action] = []  # of this turn, in order
         self.error: StorageError | None = None  # why nothing is written any more
         self._tickets = count(1)
-        self._commands: list[Command] = []  # of the batch that is being gathered
-        self._then: list[OnWritten] = []
+        self._gathered = _Orders()  # of the batch that is being gathered
         self._needs_room = False
-        self._writing: dict[int, list[OnWritten]] = {}
+        self._later = _Orders()
+        self._due: Deadlines[None] = Deadlines(agenda)  # when that is to be done
+        self._writing: dict[int, tuple[list[OnWritten], _Orders]] = {}  # and what went along
         self._reading: dict[int, OnAnswer] = {}
         self._next_number = 1
         self._numbers_end = 1  # below it they are reserved
@@ -63,19 +79,42 @@ class Keeper:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is on its way to the disk or from it."""
-        return not (self._writing or self._reading or self._commands or self.actions)
+        waiting = self._gathered.commands or self._later.commands or self.actions
+        return not (self._writing or self._reading or waiting)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `on_timer` is due."""
+        return self._due.next
 
     # Orders
 
     def write(self, *commands: Command, then: OnWritten | None = None) -> None:
         """Have commands done together, after all that was ordered before."""
         needs_room = Batch(0, commands).size > 0
-        if self._commands and needs_room is not self._needs_room:
+        gathered = self._gathered
+        if gathered.commands and needs_room is not self._needs_room:
             self._hand_over()
+            gathered = self._gathered
         self._needs_room = needs_room
-        self._commands += commands
+        gathered.commands += commands
         if then is not None:
-            self._then.append(then)
+            gathered.then.append(then)
+
+    def later(self, *commands: Command, then: OnWritten | None = None) -> None:
+        """Have commands that need no room done with the next batch, or soon for themselves.
+
+        What is asked and what is ordered with them knows of them; nothing else waits.
+        """
+        if not self._later.commands:
+            self._due.set(None, self.now + LATER_S)
+        self._later.commands += commands
+        if then is not None:
+            self._later.then.append(then)
+
+    def on_timer(self) -> None:
+        """Do what was to be done later."""
+        self._hand_over()
 
     def read(self, question: Question, then: OnAnswer) -> None:
         """Ask; the answer knows of all that was ordered before."""
@@ -125,18 +164,21 @@ class Keeper:
 
     def take_actions(self) -> list[Action]:
         """Return what is to be done now, in order."""
-        if self._commands:
+        if self._gathered.commands:
             self._hand_over()
         actions, self.actions = self.actions, []
         return actions
 
     def _hand_over(self) -> None:
-        if not self._commands:
-            return
-        ticket = next(self._tickets)
-        self._writing[ticket] = self._then
-        self.actions.append(WriteJournal(Batch(ticket, tuple(self._commands))))
-        self._commands, self._then = [], []
+        """Make a batch of what was gathered; what was to be done later goes along."""
+        gathered, self._gathered = self._gathered, _Orders()
+        later, self._later = self._later, _Orders()
+        self._due.discard(None)
+        commands = (*gathered.commands, *later.commands)
+        if commands:
+            ticket = next(self._tickets)
+            self._writing[ticket] = (gathered.then, later)
+            self.actions.append(WriteJournal(Batch(ticket, commands)))
 
     # Answers
 
@@ -156,5 +198,12 @@ class Keeper:
 
     def _written(self, tickets: tuple[int, ...], error: StorageError | None) -> None:
         for ticket in tickets:
-            for then in self._writing.pop(ticket):
-                then(error)
+            then, later = self._writing.pop(ticket)
+            for each in then:
+                each(error)
+            if isinstance(error, JournalFull) and later.commands:
+                self.later(*later.commands)  # what makes room is not to be refused for want of it
+                self._later.then += later.then
+                continue
+            for each in later.then:
+                each(error)

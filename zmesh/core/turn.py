@@ -48,12 +48,12 @@ class Turn:
     ) -> None:
         self.peers = peers
         self.now = now
-        self.keeper = Keeper(opened)
+        self.agenda = Agenda()  # of what patterns and links have to do at a time
+        self.keeper = Keeper(opened, self.agenda)
         self.handled = Handled(self.keeper)
         self.handled.settle = self.settle_now
         self.stored_done: dict[StoredTicket, None] = {}  # for the outbox to look at
         self.actions: list[Action] = []
-        self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
         self._options = options
         self._done: dict[Ticket, None] = {}
@@ -64,7 +64,7 @@ class Turn:
 
     def begin(self, now: float) -> None:
         """Start a turn."""
-        self.now = now
+        self.now = self.keeper.now = now
 
     def end(self) -> list[Action]:
         """Return the actions of the turn."""

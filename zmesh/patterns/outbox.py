@@ -320,7 +320,7 @@ class Outbox:
         if first > last or caller is None:
             return
         box.drop_ready(first, last)
-        self._turn.keeper.write(Forget(box.stream, ((first, last),)))
+        self._turn.keeper.later(Forget(box.stream, ((first, last),)))
         failure = Failure(FailureKind.EXPIRED, box.to, "nobody took it in time")
         for _ in range(first, last + 1):
             self._turn.fail(caller, failure)
@@ -418,7 +418,7 @@ class Outbox:
             case Outcome.MODIFIED:
                 attempts = _attempts(returned.record)
                 place = ((position, position),)
-                self._turn.keeper.write(CountAttempts(box.stream, place, attempts))
+                self._turn.keeper.later(CountAttempts(box.stream, place, attempts))
                 if attempts >= self._options.attempts_max:
                     run.dead[position] = (returned.reason, attempts)
             case Outcome.REJECTED:
@@ -472,7 +472,7 @@ class Outbox:
             alive += [(first, position - 1), (position + 1, last)]
         ranges = tuple((low, high) for low, high in alive if low <= high)
         self._unsure[run] = run.number
-        keeper.write(Forget(box.stream, ranges), then=partial(self._forgotten, run, node))
+        keeper.later(Forget(box.stream, ranges), then=partial(self._forgotten, run, node))
 
     def _forgotten(self, run: Run, node: NodeId | None, error: StorageError | None) -> None:
         if error is not None:

@@ -2,6 +2,7 @@
 
 from zmesh.actions import MemberState, PeerState
 from zmesh.errors import (
+    AlreadyHandled,
     AlreadySettled,
     AmbiguousPeer,
     Backpressure,
@@ -32,6 +33,7 @@ from zmesh.errors import (
     NoJournal,
     NoMembers,
     NoProvider,
+    NotDurable,
     NotOpen,
     PeerLost,
     PeerRestarted,
@@ -44,6 +46,7 @@ from zmesh.errors import (
     SlowSubscriber,
     StorageError,
     StreamBroken,
+    TransactionFailed,
     Unroutable,
     UsageError,
     WrongThread,
@@ -94,6 +97,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "AlreadyHandled",
     "AlreadySettled",
     "AmbiguousPeer",
     "Backpressure",
@@ -153,6 +157,7 @@ __all__ = [
     "Node",
     "NodeOptions",
     "NodeStatistics",
+    "NotDurable",
     "NotOpen",
     "Overrun",
     "Peer",
@@ -181,6 +186,7 @@ __all__ = [
     "Survey",
     "SurveyFailure",
     "Suspected",
+    "TransactionFailed",
     "TransportOptions",
     "Unroutable",
     "Updated",

@@ -1,5 +1,6 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
+from zmesh import outbox
 from zmesh.actions import MemberState, PeerState
 from zmesh.errors import (
     AlreadyHandled,
@@ -194,4 +195,5 @@ __all__ = [
     "WireLimits",
     "WrongThread",
     "ZmeshError",
+    "outbox",
 ]

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from zmesh.discovery.blocking import in_thread
 from zmesh.errors import (
     AlreadyHandled,
     Closed,
@@ -27,7 +26,7 @@ from zmesh.errors import (
 from zmesh.face import inbox_table
 from zmesh.face.databases import Connection, execute
 from zmesh.face.inbox_table import Handled, MessageIdentity, Session
-from zmesh.face.single_file import Line, Worker
+from zmesh.face.one_by_one import Line, Worker
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import Ranges
 
@@ -190,15 +189,18 @@ class Database:
     async def _forget_now(self) -> None:
         await self.line.take()
         try:
-            forgotten, self._forgotten = self._forgotten, {}
-            try:
-                await self.worker.run(lambda: self._remove(forgotten))
-            except (sqlite3.Error, StorageError) as error:
-                logger.debug("cannot forget handled messages yet: %s", error)
-                for (node, journal), numbers in forgotten.items():
-                    self.forget(node, journal, numbers.as_tuple())
+            await self._try_to_remove()
         finally:
             self.line.leave()
+
+    async def _try_to_remove(self) -> None:
+        forgotten, self._forgotten = self._forgotten, {}
+        try:
+            await self.worker.run(lambda: self._remove(forgotten))
+        except (sqlite3.Error, StorageError) as error:
+            logger.debug("cannot forget handled messages yet: %s", error)
+            for (node, journal), numbers in forgotten.items():
+                self.forget(node, journal, numbers.as_tuple())
 
     def _remove(self, forgotten: dict[tuple[bytes, bytes], RangeSet]) -> None:
         if not self._path.exists():
@@ -223,15 +225,13 @@ class Database:
             self._forgetting.cancel()
             with suppress(asyncio.CancelledError):
                 await self._forgetting
-        is_free = await in_thread(
-            lambda: self.line.wait_until_free(CLOSE_TIMEOUT_S), "zmesh-database-closing"
-        )
-        if is_free and self._forgotten:
-            await self._forget_now()
-        self.line.close()
+        turn = asyncio.wrap_future(self.line.close())
+        await asyncio.wait([turn], timeout=CLOSE_TIMEOUT_S)
+        if turn.done() and self._forgotten:
+            await self._try_to_remove()
         await self.worker.run(self._close)
         self.worker.close()
-        await in_thread(lambda: self.worker.join(CLOSE_TIMEOUT_S), "zmesh-database-closing")
+        self.worker.join(CLOSE_TIMEOUT_S)  # it has nothing left to do
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None

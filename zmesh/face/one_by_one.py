@@ -23,8 +23,6 @@ class Line:
         self._is_taken = False
         self._is_closed = False
         self._holder: object = None
-        self._free = threading.Event()
-        self._free.set()
 
     async def take(self) -> None:
         """Wait for the turn; whoever has it must `leave`.
@@ -66,7 +64,6 @@ class Line:
                 self._waiting.append(turn)
                 return turn
             self._is_taken = True
-            self._free.clear()
         turn.set_result(None)
         return turn
 
@@ -80,22 +77,24 @@ class Line:
                     break
             else:
                 self._is_taken = False
-                self._free.set()
                 return
         turn.set_result(None)
 
-    def close(self) -> None:
-        """Turn away all who wait, and whoever comes."""
+    def close(self) -> Future[None]:
+        """Turn away all who wait, and whoever comes; the future is this call's own, last turn."""
+        last: Future[None] = Future()
         with self._lock:
             self._is_closed = True
             waiting, self._waiting = self._waiting, deque()
+            is_free, self._is_taken = not self._is_taken, True
+            if not is_free:
+                self._waiting.append(last)
         for turn in waiting:
             if turn.set_running_or_notify_cancel():
                 turn.set_exception(Closed(self._what))
-
-    def wait_until_free(self, timeout: float) -> bool:
-        """Wait in a thread until nobody has the turn; return whether that is so."""
-        return self._free.wait(timeout)
+        if is_free:
+            last.set_result(None)
+        return last
 
 
 class Worker:
@@ -157,12 +156,10 @@ class Worker:
             if self._thread is not None:
                 self._jobs.put(None)
 
-    def join(self, timeout: float) -> bool:
-        """Wait for its end, in another thread; return whether it has come."""
+    def join(self, timeout: float) -> None:
+        """Wait for its end, once there is nothing left to do."""
         if self._thread is not None:
             self._thread.join(timeout)
-            return not self._thread.is_alive()
-        return True
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -62,7 +62,7 @@ class Book:
 
 
 @asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[Transactions]:
+async def opened(path: Any, **options: Any) -> AsyncIterator[Transactions]:
     database = Database(path, **options)
     try:
         yield Transactions(database, asyncio.get_running_loop())
@@ -603,6 +603,103 @@ async def test_transaction_that_does_not_end_is_rolled_back_by_closing(
             await each
     assert book.done == []
     assert effects(path) == []
+
+
+# Databases that the application connects to
+
+
+async def test_connection_that_the_application_opens_is_as_it_wants_it(path: Path) -> None:
+    book = Book()
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, check_same_thread=False)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    async with opened(connect) as transactions:
+        async with transactions.begin(identity(1), book.of(1)) as database:
+            await database.execute("CREATE TABLE parts (whole REFERENCES effects (number))")
+        with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+            await fail(transactions, 2, book, "INSERT INTO parts VALUES (99)")
+        await handle(transactions, 3, book)
+        assert transactions.database is not None
+        assert await transactions.database.load() == [Handled(NODE, JOURNAL, ((1, 1), (3, 3)))]
+        transactions.database.forget(NODE, JOURNAL, below=2)
+    assert book.done == [1, 3]
+    assert noted(path) == [3]
+
+
+async def test_application_that_cannot_connect_is_an_error() -> None:
+    def connect() -> sqlite3.Connection:
+        raise OSError("no route")
+
+    async with opened(connect) as transactions:
+        with pytest.raises(TransactionFailed, match="no route"):
+            await handle(transactions, 1, Book())
+
+
+async def test_postgresql_as_the_database_of_the_node(postgresql: Connect) -> None:
+    book = Book()
+    async with opened(postgresql) as transactions:
+        database = transactions.database
+        assert database is not None
+        database.forget(NODE, JOURNAL, below=1)
+        assert await database.load() == []
+        for number in (1, 2, 3, 5):
+            async with transactions.begin(identity(number), book.of(number)):
+                pass
+        with pytest.raises(AlreadyHandled):
+            await handle(transactions, 5, book)
+        database.forget(NODE, JOURNAL, ((5, 9),), below=2)
+    async with opened(postgresql) as transactions:
+        assert transactions.database is not None
+        assert await transactions.database.load() == [Handled(NODE, JOURNAL, ((2, 3),))]
+    assert book.done == [1, 2, 3, 5, 5]
+
+
+def end_connections(postgresql: Connect) -> None:
+    with closing(postgresql()) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'inbox'"
+        )
+
+
+async def test_postgresql_that_was_away_is_connected_to_again(postgresql: Connect) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    book = Book()
+
+    async def interrupted() -> None:
+        async with transactions.begin(identity(3), book.of(3)) as database:
+            end_connections(postgresql)
+            await database.execute("SELECT 1")
+
+    async with opened(lambda: postgresql(application_name="inbox")) as transactions:
+        async with transactions.begin(identity(1), book.of(1)):
+            pass
+        end_connections(postgresql)
+        async with transactions.begin(identity(2), book.of(2)):
+            pass
+        with pytest.raises(psycopg.OperationalError):
+            await interrupted()
+        async with transactions.begin(identity(3), book.of(3)):
+            pass
+    assert book.done == [1, 2, 3]
+
+
+async def test_postgresql_that_goes_away_before_the_commit_is_an_error(
+    postgresql: Connect,
+) -> None:
+    book = Book()
+    async with opened(lambda: postgresql(application_name="inbox")) as transactions:
+        with pytest.raises(TransactionFailed) as told:
+            async with transactions.begin(identity(), book.of(1)):
+                end_connections(postgresql)
+        assert told.value.operation == "commit"
+        assert book.done == []
+        async with transactions.begin(identity(), book.of(1)):
+            pass
+    assert book.done == [1]
 
 
 # Other connections

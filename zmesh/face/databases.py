@@ -1,8 +1,8 @@
 """Databases of the application: what differs from one DB-API module to another (PEP 249)."""
 
-import sqlite3
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from zmesh.errors import UsageError
@@ -32,6 +32,9 @@ class Connection(Protocol):
     def close(self) -> None:
         """End the connection."""
         ...
+
+
+Connect = Callable[[], Connection]
 
 
 class Dialect:
@@ -133,6 +136,40 @@ def rows_of(connection: Connection, sql: str, parameters: Any = None) -> list[tu
         cursor.close()
 
 
+def begin(connection: Connection, dialect: Dialect) -> None:
+    """Begin a transaction that will write, where the first statement does not."""
+    if begins_explicitly(connection, dialect):
+        # The write lock now: one taken at the first write may be refused in the middle.
+        execute(connection, "BEGIN IMMEDIATE")
+
+
+def commit(connection: Connection, dialect: Dialect) -> None:
+    """Commit; the method alone does nothing where sqlite3 is in autocommit mode."""
+    if begins_explicitly(connection, dialect):
+        execute(connection, "COMMIT")
+    else:
+        connection.commit()
+
+
+def roll_back(connection: Connection, dialect: Dialect) -> None:
+    """Undo what is not committed; without a word where the connection is gone, and it with it."""
+    with suppress(dialect.error):
+        if not begins_explicitly(connection, dialect):
+            connection.rollback()
+        elif getattr(connection, "in_transaction", True):
+            execute(connection, "ROLLBACK")
+
+
 def has_no_table(error: BaseException, table: str) -> bool:
-    """Return whether SQLite says that there is no such table."""
-    return isinstance(error, sqlite3.OperationalError) and f"no such table: {table}" in str(error)
+    """Return whether SQLite or PostgreSQL says that there is no such table."""
+    return f"no such table: {table}" in str(error) or _sqlstate(error) == "42P01"
+
+
+def _sqlstate(error: BaseException) -> object:
+    """Return the code of an error as PostgreSQL has it: psycopg, psycopg2, pg8000."""
+    for name in ("sqlstate", "pgcode"):
+        code = getattr(error, name, None)
+        if code is not None:
+            return code
+    told = error.args[0] if error.args else None
+    return told.get("C") if isinstance(told, dict) else None

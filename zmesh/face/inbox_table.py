@@ -1,16 +1,19 @@
 """The table that tells which messages were handled, in the application's own database."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from zmesh.errors import AlreadyHandled, TransactionFailed, UsageError
 from zmesh.face.databases import (
     Connection,
     Dialect,
+    begin,
     begins_explicitly,
+    commit,
     commits_by_itself,
     execute,
     has_no_table,
+    roll_back,
     rows_of,
 )
 from zmesh.storage import Ranges
@@ -42,6 +45,12 @@ _INSERT: Final = (
 )
 _FIND: Final = (
     "SELECT 1 FROM zmesh_inbox WHERE node = {node} AND journal = {journal} AND number = {number}"
+)
+_SELECT: Final = "SELECT node, journal, number FROM zmesh_inbox ORDER BY node, journal, number"
+_RANGE_NAMES: Final = ("node", "journal", "first", "last")
+_DELETE: Final = (
+    "DELETE FROM zmesh_inbox WHERE node = {node} AND journal = {journal} "
+    "AND number BETWEEN {first} AND {last}"
 )
 
 
@@ -103,9 +112,7 @@ class Session:
 
     def _begin(self) -> None:
         self.is_open = True
-        if self._begins:
-            # The write lock now: one taken at the first write may be refused in the middle.
-            execute(self.connection, "BEGIN IMMEDIATE")
+        begin(self.connection, self._dialect)
 
     def _insert(self) -> None:
         dialect = self._dialect
@@ -115,7 +122,7 @@ class Session:
     def _make_table(self, error: Exception) -> None:
         """Make the table where there was none, and go on; a transaction of its own has it."""
         dialect = self._dialect
-        if not (has_no_table(error, TABLE) or dialect.is_postgresql) or _is_known(error):
+        if not has_no_table(error, TABLE):
             raise error
         self.rollback()
         try:
@@ -140,17 +147,14 @@ class Session:
         self.is_open = False
         try:
             if not self._is_as_begun():
-                self._undo()
+                roll_back(self.connection, self._dialect)
                 raise UsageError(
                     "the transaction was ended inside its block: leave commit, rollback and "
                     "executescript to message.transaction(), which commits at the end of it"
                 )
-            if self._begins:
-                execute(self.connection, "COMMIT")
-            else:
-                self.connection.commit()
+            commit(self.connection, self._dialect)
         except self._dialect.error as error:
-            self._undo()
+            roll_back(self.connection, self._dialect)
             raise TransactionFailed("commit", str(error)) from error
         self.is_committed = True
 
@@ -166,39 +170,22 @@ class Session:
         """Undo everything, if there is something to undo; never raises what a database raises."""
         if self.is_open:
             self.is_open = False
-            self._undo()
-
-    def _undo(self) -> None:
-        try:
-            if not self._begins:
-                self.connection.rollback()
-            elif getattr(self.connection, "in_transaction", True):
-                execute(self.connection, "ROLLBACK")
-        except self._dialect.error:
-            pass  # the connection is gone, and the transaction with it
-
-
-def _is_known(error: Exception) -> bool:
-    """Return whether PostgreSQL says that something else is wrong than a table that is missing."""
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    return state is not None and state != "42P01"
+            roll_back(self.connection, self._dialect)
 
 
 def handled(connection: Connection) -> list[Handled]:
     """Return which messages were handled; none where there is no table."""
     dialect = Dialect(connection)
     try:
-        rows = rows_of(
-            connection,
-            "SELECT node, journal, number FROM zmesh_inbox ORDER BY node, journal, number",
-        )
+        rows = rows_of(connection, _SELECT)
     except dialect.error as error:
-        if has_no_table(error, TABLE):
-            return []
-        raise
+        if not has_no_table(error, TABLE):
+            raise
+        rows = []
+    roll_back(connection, dialect)  # what reading began
     found: dict[tuple[bytes, bytes], list[tuple[int, int]]] = {}
     for node, journal, number in rows:
-        ranges = found.setdefault((node, journal), [])
+        ranges = found.setdefault((bytes(node), bytes(journal)), [])
         if ranges and ranges[-1][1] == number - 1:
             ranges[-1] = (ranges[-1][0], number)
         else:
@@ -207,16 +194,22 @@ def handled(connection: Connection) -> list[Handled]:
 
 
 def forget(
-    connection: Connection, node: bytes, journal: bytes, ranges: Iterable[tuple[int, int]]
+    connection: Connection, numbers: Mapping[tuple[bytes, bytes], Iterable[tuple[int, int]]]
 ) -> None:
-    """Remove what is in these ranges, within the caller's transaction in SQLite."""
+    """Remove what is in these ranges of each node's journal, in a transaction."""
+    dialect = Dialect(connection)
+    values = [
+        dialect.values(_RANGE_NAMES, (*owner, first, last))
+        for owner, ranges in numbers.items()
+        for first, last in ranges
+    ]
     cursor = connection.cursor()
     try:
-        cursor.executemany(
-            "DELETE FROM zmesh_inbox WHERE node = ? AND journal = ? AND number BETWEEN ? AND ?",
-            [(node, journal, first, last) for first, last in ranges],
-        )
-    except Dialect(connection).error as error:
+        begin(connection, dialect)
+        cursor.executemany(dialect.statement(_DELETE, _RANGE_NAMES), values)
+        commit(connection, dialect)
+    except dialect.error as error:
+        roll_back(connection, dialect)
         if not has_no_table(error, TABLE):
             raise
     finally:

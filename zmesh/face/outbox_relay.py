@@ -14,7 +14,16 @@ from typing import Final
 
 from zmesh.errors import Closed
 from zmesh.face import outbox_table
-from zmesh.face.databases import Connection, Dialect, execute, rows_of
+from zmesh.face.databases import (
+    Connect,
+    Connection,
+    Dialect,
+    begin,
+    commit,
+    execute,
+    roll_back,
+    rows_of,
+)
 from zmesh.face.outbox_table import TABLE, OutboxRow
 
 logger = logging.getLogger(__name__)
@@ -42,7 +51,6 @@ RETRY_MAX_S: Final = 5.0
 BUSY_TIMEOUT_S: Final = 5.0
 
 Take = Callable[[Sequence[OutboxRow]], Awaitable[None]]
-Connect = Callable[[], Connection]
 
 
 class Source(ABC):
@@ -62,12 +70,13 @@ class Source(ABC):
 
     def delete(self, rows: Collection[tuple[int, str]]) -> None:
         """Delete rows, in a transaction."""
+        connection, dialect = self.connection, self.dialect
+        begin(connection, dialect)
         try:
-            outbox_table.delete(self.connection, self.dialect, rows)
-            self.connection.commit()
+            outbox_table.delete(connection, dialect, rows)
+            commit(connection, dialect)
         except BaseException:
-            with suppress(self.dialect.error):
-                self.connection.rollback()
+            roll_back(connection, dialect)
             raise
 
     def missing(self, ids: Collection[str]) -> list[str]:

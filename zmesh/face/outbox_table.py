@@ -135,7 +135,7 @@ def insert(connection: Connection, row: OutboxRow) -> None:
         execute(connection, sql, values)
     except dialect.error as error:
         # In SQLite alone a statement that failed leaves the transaction as it was.
-        if not has_no_table(error, TABLE):
+        if not (dialect.is_sqlite and has_no_table(error, TABLE)):
             error.add_note(f"zmesh.outbox.create(connection) makes {TABLE} where it is missing")
             raise
         create(connection, dialect)

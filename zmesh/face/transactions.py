@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from zmesh.errors import (
     AlreadyHandled,
@@ -24,11 +24,13 @@ from zmesh.errors import (
     UsageError,
 )
 from zmesh.face import inbox_table
-from zmesh.face.databases import Connection, execute
+from zmesh.face.databases import Connect, Connection, Dialect, execute
 from zmesh.face.inbox_table import Handled, MessageIdentity, Session
 from zmesh.face.one_by_one import Line, Worker
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import Ranges
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -94,41 +96,52 @@ class AsyncDatabase:
 
 
 class Database:
-    """The application's SQLite database, as one node writes to it.
+    """The application's database, as one node writes to it.
 
     One transaction at a time has its connection, whether in its thread or in a handler's.
 
     Args:
-        path: of the file; made where there is none, with the first transaction.
-        busy_timeout: seconds a transaction waits for other processes that write.
+        database: path of an SQLite file, made where there is none with the first transaction; or
+            what returns a new DB-API connection. It is used in several threads, one at a time:
+            sqlite3 needs `check_same_thread=False` for that.
+        busy_timeout: seconds a transaction waits for other processes that write; of a path.
     """
 
-    def __init__(self, path: Path | str, *, busy_timeout: float = BUSY_TIMEOUT_S) -> None:
-        self._path = Path(path)
+    def __init__(
+        self, database: Path | str | Connect, *, busy_timeout: float = BUSY_TIMEOUT_S
+    ) -> None:
+        self._database = Path(database) if isinstance(database, str) else database
         self._busy_timeout = busy_timeout
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self.line = Line(_WHAT)
         self.worker = Worker("zmesh-database")
         self._forgotten: dict[tuple[bytes, bytes], RangeSet] = {}
         self._forgetting: asyncio.Task[None] | None = None
         self._is_closing = False
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> Connection:
         """Return the connection, opened; for whoever has the turn, in a thread.
 
         Raises:
             TransactionFailed: it cannot be opened.
         """
+        if self.is_gone:
+            self.disconnect()
         if self._connection is None:
             try:
                 self._connection = self._open()
-            except sqlite3.Error as error:
-                raise TransactionFailed(f"open {self._path} for", str(error)) from error
+            except Exception as error:  # whatever the application's own code raises
+                raise TransactionFailed("open", str(error)) from error
         return self._connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Connection:
+        if not isinstance(self._database, Path):
+            return self._database()
         connection = sqlite3.connect(
-            self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            self._database,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             execute(connection, "PRAGMA journal_mode = WAL")
@@ -138,6 +151,22 @@ class Database:
             connection.close()
             raise
         return connection
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the server at the other end is gone, as far as the connection tells."""
+        return bool(getattr(self._connection, "closed", False))
+
+    def disconnect(self) -> None:
+        """Close the connection, which is of no use any more; for whoever has the turn."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Dialect(connection).error):
+                connection.close()
+
+    @property
+    def _is_absent(self) -> bool:
+        return isinstance(self._database, Path) and not self._database.exists()
 
     async def load(self) -> list[Handled]:
         """Return which messages were handled: at the start of the node.
@@ -152,15 +181,24 @@ class Database:
             self.line.leave()
 
     def _load(self) -> list[Handled]:
-        if not self._path.exists():
+        if self._is_absent:
             return []
         try:
-            return inbox_table.handled(self.connect())
-        except sqlite3.Error as error:
+            return self._using(inbox_table.handled)
+        except TransactionFailed as error:
             raise StorageError(
-                f"which messages were handled cannot be read from {self._path} ({error}): look at "
-                "the database, then start the node again"
+                f"which messages were handled cannot be read ({error.reason}): look at the "
+                "database, then start the node again"
             ) from error
+
+    def _using(self, function: Callable[[Connection], T]) -> T:
+        """Return what a function of the connection returns; TransactionFailed where it fails."""
+        connection = self.connect()
+        try:
+            return function(connection)
+        except Dialect(connection).error as error:
+            self.disconnect()
+            raise TransactionFailed("look into", str(error)) from error
 
     def forget(self, node: bytes, journal: bytes, ranges: Ranges = (), below: int = 0) -> None:
         """Forget messages that their sender no longer has, soon.
@@ -197,24 +235,14 @@ class Database:
         forgotten, self._forgotten = self._forgotten, {}
         try:
             await self.worker.run(lambda: self._remove(forgotten))
-        except (sqlite3.Error, StorageError) as error:
-            logger.debug("cannot forget handled messages yet: %s", error)
+        except TransactionFailed as error:
+            logger.debug("cannot forget handled messages yet: %s", error.reason)
             for (node, journal), numbers in forgotten.items():
                 self.forget(node, journal, numbers.as_tuple())
 
     def _remove(self, forgotten: dict[tuple[bytes, bytes], RangeSet]) -> None:
-        if not self._path.exists():
-            return
-        connection = self.connect()
-        execute(connection, "BEGIN IMMEDIATE")
-        try:
-            for (node, journal), numbers in forgotten.items():
-                inbox_table.forget(connection, node, journal, numbers)
-            execute(connection, "COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                execute(connection, "ROLLBACK")
-            raise
+        if not self._is_absent:
+            self._using(lambda connection: inbox_table.forget(connection, forgotten))
 
     async def close(self) -> None:
         """Forget what is to be forgotten, and close; an open transaction has a second to end."""
@@ -229,14 +257,9 @@ class Database:
         await asyncio.wait([turn], timeout=CLOSE_TIMEOUT_S)
         if turn.done() and self._forgotten:
             await self._try_to_remove()
-        await self.worker.run(self._close)
+        await self.worker.run(self.disconnect)
         self.worker.close()
         self.worker.join(CLOSE_TIMEOUT_S)  # it has nothing left to do
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
 
 
 class _Lent:
@@ -248,10 +271,14 @@ class _Lent:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.worker = Worker("zmesh-database")
+        self.is_gone = False  # there is no other
 
     def connect(self) -> Connection:
         """Return it."""
         return self._connection
+
+    def disconnect(self) -> None:
+        """Leave it as it is: it is the application's."""
 
     def take(self) -> None:
         """Have it alone.
@@ -305,15 +332,29 @@ class Transaction:
         return self._identity
 
     def _begin(self, identity: MessageIdentity) -> Session:
+        try:
+            return self._begin_once(identity)
+        except TransactionFailed:
+            if not self._place.is_gone:
+                self._place.disconnect()
+                raise
+        # A server that was restarted since: nothing was done yet, so try another connection.
+        return self._begin_once(identity)
+
+    def _begin_once(self, identity: MessageIdentity) -> Session:
         session = self._session = Session(self._place.connect(), identity)
         session.begin()
         return session
 
     def _end(self, session: Session, *, is_clean: bool) -> None:
-        if is_clean:
-            session.commit()
-        else:
+        if not is_clean:
             session.rollback()
+            return
+        try:
+            session.commit()
+        except TransactionFailed:
+            self._place.disconnect()
+            raise
 
     # In the loop
 

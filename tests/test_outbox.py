@@ -12,7 +12,7 @@ import pytest
 import zmesh
 from tests.postgresql import Connect
 from zmesh import outbox
-from zmesh.face import outbox_table
+from zmesh.face import inbox_table, outbox_table
 from zmesh.face.databases import Dialect
 from zmesh.face.outbox_table import OutboxRow
 from zmesh.message import Encoding, Kind, Tag, extra, head
@@ -234,3 +234,9 @@ def test_postgresql_without_the_table_says_how_to_make_it(postgresql: Connect) -
         with pytest.raises(Exception, match="zmesh_outbox") as told:
             outbox.enqueue(connection, 1, to="a")
         assert any("zmesh.outbox.create" in note for note in told.value.__notes__)
+
+
+def test_documentation_shows_the_tables_of_postgresql() -> None:
+    page = (Path(zmesh.__file__).parent.parent / "docs" / "databases.md").read_text("utf-8")
+    assert outbox.POSTGRESQL in page
+    assert inbox_table.POSTGRESQL in page

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import sqlite3
 import threading
 import time
@@ -17,9 +18,10 @@ from tests.memory import directory_in_memory
 from tests.postgresql import Connect
 from tests.processes import run
 from zmesh import AlreadyHandled, Closed, NotDurable, StorageError, TransactionFailed, UsageError
-from zmesh.face import transactions as module
+from zmesh.face import application_database as module
+from zmesh.face.application_database import Database
 from zmesh.face.inbox_table import Handled, MessageIdentity
-from zmesh.face.transactions import Database, Transactions
+from zmesh.face.transactions import Transactions
 
 PROGRAMS = Path(__file__).parent / "programs"
 NODE, JOURNAL = b"n" * 16, b"j" * 16
@@ -465,6 +467,27 @@ async def test_killed_process_leaves_both_effect_and_row_or_neither(
             await handle(transactions, 7, book)
     assert effects(path) == [7]
     assert book.done == [7]
+
+
+async def test_process_killed_at_any_moment_has_each_effect_once(path: Path) -> None:
+    count = 500
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE effects")
+        connection.execute("CREATE TABLE effects (number)")  # which would take one twice
+    chance = random.Random(7)
+    for _ in range(5):
+        async with run(str(PROGRAMS / "inbox_life.py"), str(path), str(count)) as life:
+            assert await life.line() == "begins"
+            await asyncio.sleep(chance.uniform(0.0, 0.05))
+            life.process.kill()
+            _, _, error = await life.ended()
+            assert error == ""
+        there = effects(path)
+        assert there == list(range(len(there)))
+    async with run(str(PROGRAMS / "inbox_life.py"), str(path), str(count)) as life:
+        status, _, error = await life.ended()
+        assert status == 0, error
+    assert effects(path) == list(range(count))
 
 
 async def test_what_was_handled_is_loaded_as_ranges(path: Path) -> None:

@@ -5,7 +5,8 @@ import os
 import signal
 import sys
 
-from zmesh.face.transactions import Database, Transactions
+from zmesh.face.application_database import Database
+from zmesh.face.transactions import Transactions
 
 PATH, MOMENT = sys.argv[1:]
 

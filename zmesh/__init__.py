@@ -80,6 +80,7 @@ from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
 from zmesh.face.streams import Stream
 from zmesh.face.subscriptions import Subscription
 from zmesh.face.surveys import Survey, SurveyFailure
+from zmesh.face.transactions import AsyncDatabase, Transaction
 from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
 from zmesh.options import (
@@ -101,6 +102,7 @@ __all__ = [
     "AlreadyHandled",
     "AlreadySettled",
     "AmbiguousPeer",
+    "AsyncDatabase",
     "Backpressure",
     "Binding",
     "BodyNotEncodable",
@@ -187,6 +189,7 @@ __all__ = [
     "Survey",
     "SurveyFailure",
     "Suspected",
+    "Transaction",
     "TransactionFailed",
     "TransportOptions",
     "Unroutable",

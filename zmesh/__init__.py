@@ -1,7 +1,9 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
+from zmesh import outbox
 from zmesh.actions import MemberState, PeerState
 from zmesh.errors import (
+    AlreadyHandled,
     AlreadySettled,
     AmbiguousPeer,
     Backpressure,
@@ -32,6 +34,7 @@ from zmesh.errors import (
     NoJournal,
     NoMembers,
     NoProvider,
+    NotDurable,
     NotOpen,
     PeerLost,
     PeerRestarted,
@@ -44,6 +47,7 @@ from zmesh.errors import (
     SlowSubscriber,
     StorageError,
     StreamBroken,
+    TransactionFailed,
     Unroutable,
     UsageError,
     WrongThread,
@@ -76,6 +80,7 @@ from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
 from zmesh.face.streams import Stream
 from zmesh.face.subscriptions import Subscription
 from zmesh.face.surveys import Survey, SurveyFailure
+from zmesh.face.transactions import AsyncDatabase, Transaction
 from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
 from zmesh.options import (
@@ -94,8 +99,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ABSENT",
+    "AlreadyHandled",
     "AlreadySettled",
     "AmbiguousPeer",
+    "AsyncDatabase",
     "Backpressure",
     "Binding",
     "BodyNotEncodable",
@@ -153,6 +160,7 @@ __all__ = [
     "Node",
     "NodeOptions",
     "NodeStatistics",
+    "NotDurable",
     "NotOpen",
     "Overrun",
     "Peer",
@@ -181,6 +189,8 @@ __all__ = [
     "Survey",
     "SurveyFailure",
     "Suspected",
+    "Transaction",
+    "TransactionFailed",
     "TransportOptions",
     "Unroutable",
     "Updated",
@@ -188,4 +198,5 @@ __all__ = [
     "WireLimits",
     "WrongThread",
     "ZmeshError",
+    "outbox",
 ]

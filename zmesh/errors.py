@@ -164,6 +164,32 @@ class AlreadySettled(UsageError):
         )
 
 
+class AlreadyHandled(ZmeshError):
+    """The effects of this message are in the database from before; now it is accepted.
+
+    It came again because its sender did not hear of its outcome.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(
+            f"message {number} of its sender was handled before, and what its handler wrote then "
+            "is there: go on with the next one (`except zmesh.AlreadyHandled: continue`)"
+        )
+
+
+class NotDurable(UsageError):
+    """A guarantee was asked for that needs the sender of the message to keep a journal."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} needs a message whose sender has storage, which this one's has not: "
+            "without it nobody can tell a message that comes again from a new one. Give the "
+            "sender storage=PATH, or handle the message without"
+        )
+
+
 class PeerUnknown(DeliveryError):
     """Nobody by this name or id is known."""
 
@@ -503,6 +529,22 @@ class JournalTooNew(StorageError):
         super().__init__(
             f"the journal {path} has schema version {version}, this zmesh knows up to {known}: "
             "use the zmesh that wrote it, or a later one"
+        )
+
+
+class TransactionFailed(StorageError):
+    """The application's database did not begin or commit a handler's transaction.
+
+    The message has no outcome from it: let the exception leave the handler, and it comes again.
+    """
+
+    def __init__(self, operation: str, reason: str) -> None:
+        self.operation = operation
+        self.reason = reason
+        super().__init__(
+            f"the database could not {operation} the transaction of a message ({reason}): look "
+            "at the database; the message comes again when it is given back, and what was "
+            "committed all the same is found then"
         )
 
 

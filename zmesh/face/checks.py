@@ -52,6 +52,30 @@ def check_message_options(
         raise InvalidOption("ttl", ttl, "seconds above 0, or None for no limit")
 
 
+def check_queue(name: object, limits: WireLimits) -> None:
+    """Check the name of a queue.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidOption("queue", name, 'a name, as in node.push("thumbnails", ...)')
+    check_text("queue", name, limits)
+
+
+def check_delay(delay: float, ttl: float | None) -> None:
+    """Check how long a job waits before it may begin.
+
+    Raises:
+        InvalidOption: it is no such time, or the job is not worth beginning any more then.
+    """
+    if not (is_seconds(delay) and delay >= 0):
+        raise InvalidOption("delay", delay, "seconds, 0 or more")
+    if ttl is not None and ttl <= delay:
+        why = f"more than the {delay:g} s before it may begin: it counts from the push"
+        raise InvalidOption("ttl", ttl, why)
+
+
 def check_call_options(hedge_after: float | None, retries: int) -> None:
     """Check how a call may be asked more than once.
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from zmesh.errors import InvalidOption
 from zmesh.face.assembly import Assembly
-from zmesh.face.checks import check_message_options, is_seconds
+from zmesh.face.checks import check_delay, check_message_options, check_queue, is_seconds
 from zmesh.face.inbox import Settle, check_settle
 from zmesh.face.jobs import Jobs
 from zmesh.face.outgoing import Headers
@@ -15,7 +15,6 @@ from zmesh.face.receipts import Receipt
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
 from zmesh.terms import Compression
-from zmesh.wire.bodies import check_text
 
 
 class Queueing(ABC):
@@ -170,23 +169,17 @@ class Queueing(ABC):
         """Check what is asked for a job."""
         self._check_queue(queue)
         check_message_options(self._options.wire, priority, key, ttl)
-        if not (is_seconds(delay) and delay >= 0):
-            raise InvalidOption("delay", delay, "seconds, 0 or more")
         if at is not None:
             if delay:
                 raise InvalidOption("at", at, "no delay= beside it: one of them says when")
             delay = _seconds_until(at)
-        if ttl is not None and ttl <= delay:
-            why = f"more than the {delay:g} s before it may begin: it counts from the push"
-            raise InvalidOption("ttl", ttl, why)
+        check_delay(delay, ttl)
         if max_attempts is not None and (type(max_attempts) is not int or max_attempts < 1):
             raise InvalidOption("max_attempts", max_attempts, "a whole number, 1 or more, or None")
         return JobTerms(priority, key, ttl, delay, max_attempts)
 
     def _check_queue(self, queue: object) -> None:
-        if not isinstance(queue, str) or not queue:
-            raise InvalidOption("queue", queue, 'a name, as in node.push("thumbnails", ...)')
-        check_text("queue", queue, self._options.wire)
+        check_queue(queue, self._options.wire)
 
 
 def _seconds_until(at: object) -> float:

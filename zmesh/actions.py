@@ -8,7 +8,7 @@ from zmesh.errors import StorageError, ZmeshError
 from zmesh.events import Source
 from zmesh.ids import NodeId, Path
 from zmesh.message import FailureKind, Record, Ticket, Ways
-from zmesh.storage import Batch, Question
+from zmesh.storage import Batch, Question, Ranges
 
 
 class PeerState(Enum):
@@ -161,6 +161,16 @@ class TicketsStored:
 
     tickets: list[Ticket]
     error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SenderForgot:
+    """A node no longer has these messages in its journal: nobody needs to know them."""
+
+    node: NodeId
+    journal: bytes
+    below: int  # all numbers below
+    ranges: Ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,7 +407,7 @@ class Trace:
 
 Action = (
     SendPackets | Dial | HangUp | Probe | WriteJournal | ReadJournal
-    | TicketsStored | Restored
+    | TicketsStored | Restored | SenderForgot
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged

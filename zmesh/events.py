@@ -8,7 +8,7 @@ from enum import Enum
 
 from zmesh.ids import NodeId, Path
 from zmesh.message import Outcome, Record, StreamFault, Ticket, Ways
-from zmesh.storage import Entry, JournalEvent
+from zmesh.storage import Entry, JournalEvent, Ranges
 from zmesh.terms import PLAIN, Terms
 
 
@@ -118,6 +118,22 @@ class TimerFired:
 
 
 # Commands from the application
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """These messages of a node were accepted: what the application's own database says."""
+
+    node: NodeId
+    journal: bytes
+    ranges: Ranges  # of their numbers in that journal
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedGone:
+    """These rows of the application's outbox are gone for good: see `EntryKind.RELAYED`."""
+
+    keys: tuple[bytes, ...]
 
 
 @dataclass(slots=True)
@@ -465,5 +481,5 @@ Event = (
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull
     | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
-    | StreamCommand
+    | StreamCommand | Remember | RelayedGone
 )  # fmt: skip

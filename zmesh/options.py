@@ -1,8 +1,9 @@
 """Every limit and time constant, with its reason. Nothing in zmesh is bounded elsewhere."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -163,9 +164,14 @@ class Storage:
 
     `synchronous="normal"` may lose the last commits in a power cut, never by the end of the
     process. Where the journal is full, a caller gets `JournalFull`, or waits: `when_full`.
+
+    `database` is the application's own: the path of an SQLite file, or what returns a new DB-API
+    connection. What is left in its outbox is picked up, and `message.transaction()` is one of
+    it. Without it there is none to pick up from, and transactions are of a file beside `path`.
     """
 
-    path: Path
+    path: Path | str
+    database: Path | str | Callable[[], Any] | None = None
     synchronous: Literal["full", "normal"] = "full"
     when_full: Literal["raise", "wait"] = "raise"
     options: JournalOptions = JournalOptions()

@@ -63,6 +63,7 @@ class EntryKind(IntEnum):
     SHARED = 4  # name: the map, key: the key
     COUNTER = 5  # numbers given out up to here, so that none is given twice
     TICKET = 6  # of a request whose answer may come in another life
+    RELAYED = 7  # key: of a row in an application's outbox that was taken, and may be there still
 
 
 class Row(NamedTuple):

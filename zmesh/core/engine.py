@@ -58,6 +58,8 @@ from zmesh.events import (
     Pull,
     Push,
     RefuseStream,
+    RelayedGone,
+    Remember,
     Reply,
     Serve,
     SettleDeliveries,
@@ -135,6 +137,8 @@ class Engine:
         self._frequent: dict[type[Event], Callable[[Any], None]] = {  # found without a search
             PacketsReceived: self._on_packets,
             JournalTold: self._on_journal,
+            Remember: self._on_memory,
+            RelayedGone: self._on_memory,
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
             Call: self._news.calls.on_call,
@@ -235,6 +239,12 @@ class Engine:
         for event in told.events:
             self._turn.keeper.on_told(event)
 
+    def _on_memory(self, event: Remember | RelayedGone) -> None:
+        if isinstance(event, Remember):
+            self._turn.handled.remember(event.node, event.journal, event.ranges)
+        else:
+            self._news.outbox.on_relayed_gone(event.keys)
+
     def _on_post(self, post: Post) -> None:
         if post.durable:
             self._news.outbox.on_post(post)
@@ -274,7 +284,7 @@ class Engine:
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push() | JournalTold()
+                | Push() | JournalTold() | Remember() | RelayedGone()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:
@@ -526,6 +536,10 @@ class Engine:
     def queues(self) -> Queues:
         """The work queues, to be asked for their room and counters."""
         return self._news.queues
+
+    def relayed(self) -> set[bytes]:
+        """Return the rows of an application's outbox that the journal knows."""
+        return self._news.outbox.relayed
 
     def dial_failures(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of those that have no link."""

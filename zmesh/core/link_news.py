@@ -126,7 +126,9 @@ class LinkNews:
         self.confirming = Confirming(turn, self._floor)
         self.dead_letters = DeadLetters(turn)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
-        self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {}
+        self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
+            EntryKind.RELAYED: self.outbox.on_relayed,
+        }
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered,

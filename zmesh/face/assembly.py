@@ -28,6 +28,7 @@ from zmesh.actions import (
     QueueRoomChanged,
     Restored,
     RoomChanged,
+    SenderForgot,
     StateChanged,
     StateReady,
     StreamOffered,
@@ -43,6 +44,7 @@ from zmesh.discovery.interfaces import Interfaces
 from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
+from zmesh.face.application import Application
 from zmesh.face.calls import Calls
 from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
@@ -125,6 +127,9 @@ class Assembly:
             self._why_alone,
         )
         self.durable = DurablePosting(loop, self.runner, self.posting, self._storing)
+        self.application = Application(
+            loop, self.engine, self.runner, self.durable, settings.storage
+        )
         queues = self.engine.queues.pushed
         self.pushing = Pushing(
             loop, queues, self.runner, self.posting, options.queued_jobs_bytes_max
@@ -206,12 +211,14 @@ class Assembly:
             self.runner.stop()
             await self._release()
             raise
+        self.application.start()
         self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)
 
     async def _restore(self, storing: Storing) -> None:
         storing.start(self.runner.news)
         self.runner.restore(storing)
         await self._restored
+        await self.application.load()
 
     async def _look_around(self) -> tuple[Interfaces, Listening]:
         wanted = self._settings.interfaces
@@ -326,6 +333,7 @@ class Assembly:
         return self._ending
 
     async def _shut_down(self, failure: str | None) -> DrainReport:
+        await self.application.stop()
         self.runner.flush()  # what was posted in this very turn counts
         if self._storing is not None and failure is None:
             with suppress(TimeoutError):
@@ -375,6 +383,7 @@ class Assembly:
         finally:
             if self._transport is not None:
                 self._transport.close()
+            await self.application.close()
             if self._storing is not None:
                 await self._storing.close()
 
@@ -420,7 +429,7 @@ class Assembly:
                 self.posting.topic_rooms.passed_all()
             case (
                 CancelRequest() | PeerChanged() | IdentityClash() | Drained() | Trace()
-                | Restored()
+                | Restored() | SenderForgot()
             ):  # fmt: skip
                 self._perform_rare(action)
             case _:
@@ -467,9 +476,13 @@ class Assembly:
                 assert_never(action)
 
     def _perform_rare(
-        self, action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace | Restored
-    ) -> None:
+        self,
+        action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace | Restored
+        | SenderForgot,
+    ) -> None:  # fmt: skip
         match action:
+            case SenderForgot():
+                self.application.forgot(action)
             case Restored(error):
                 if error is None:
                     self._restored.set_result(None)

@@ -7,7 +7,9 @@ from zmesh.actions import Delivery
 from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError
 from zmesh.events import SettleDeliveries, Source
 from zmesh.face.checks import is_seconds, sendable_text
+from zmesh.face.databases import Connection
 from zmesh.face.parts import BodyParts, WholeBody
+from zmesh.face.transactions import Transaction, Transactions
 from zmesh.face.typed import convert
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import body_of, decode_headers
@@ -25,6 +27,11 @@ class Settler(Protocol):
     """
 
     is_open: bool
+
+    @property
+    def transactions(self) -> Transactions:
+        """Makes the transactions of messages."""
+        ...
 
     def settle(
         self,
@@ -137,6 +144,11 @@ class Chunk:
             self._apart = set()
         self._apart.add(index)
         self.settler.settle(self.delivery, index, index, outcome, reason, delay)
+
+    def accept(self, index: int) -> None:
+        """Accept one record, unless it has its verdict."""
+        if self.settler.is_open and not self._is_settled(index):
+            self.judge(index, Outcome.ACCEPTED)
 
     def refuse(self, index: int, reason: str) -> None:
         """Reject one record that turned out to be unfit, unless it has its verdict."""
@@ -358,6 +370,35 @@ class Message:
             raise InvalidOption("delay", delay, "seconds, 0 or more")
         self._chunk.judge(self.index, Outcome.MODIFIED, sendable_text(reason), delay)
 
+    def transaction(self, connection: Connection | None = None) -> Transaction:
+        """Commit what its handler writes to a database together with its outcome.
+
+        ```python
+        async with message.transaction() as db:
+            await db.execute("INSERT INTO orders VALUES (?)", (message.body["order"],))
+        ```
+
+        The end of the block commits, and accepts the message; an exception rolls back. Where the
+        process dies before the sender hears of it, the message comes again, and is known: its
+        handler does not run. In a plain function, whose handler runs in a thread, it is
+        `with message.transaction() as connection`, the database's own.
+
+        Args:
+            connection: of another database than the node's own (`Storage.database`): any DB-API
+                connection. Only one transaction at a time has it.
+
+        Raises (those from `NotDurable` on where the block is entered or left):
+            UsageError: this node has no storage.
+            NotDurable: the sender has none, so it could not be known again.
+            AlreadyHandled: it was, by another node with this database: go on with the next one.
+            TransactionFailed: the database; nothing was written, and the message has no outcome.
+        """
+        delivery, chunk, index = self._chunk.delivery, self._chunk, self.index
+        number, source = extra(self._record, Tag.STORED), delivery.source
+        identity = (source.node, source.journal, number) if isinstance(number, int) else None
+        transactions = chunk.settler.transactions
+        return transactions.begin(identity, lambda: chunk.accept(index), connection)
+
     def __repr__(self) -> str:
         """Show where it came from, never what it says."""
         where = f" on {self.topic!r}" if self.topic else ""
@@ -404,6 +445,7 @@ class Settlements:
     """Verdicts gathered in one turn, consecutive ones merged into ranges."""
 
     is_open = True
+    transactions: Transactions  # set by who has the database
 
     def __init__(
         self, soon: Callable[[], None], later: Callable[[], None], now: Callable[[], None]
@@ -491,6 +533,11 @@ class ClosableSettler:
     def __init__(self, settlements: Settlements) -> None:
         self._settlements = settlements
         self.is_open = True
+
+    @property
+    def transactions(self) -> Transactions:
+        """Makes the transactions of messages."""
+        return self._settlements.transactions
 
     def settle(
         self,

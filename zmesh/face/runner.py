@@ -32,6 +32,7 @@ from zmesh.actions import (
     ReadJournal,
     Restored,
     RoomChanged,
+    SenderForgot,
     SendPackets,
     StateChanged,
     StateReady,
@@ -63,7 +64,7 @@ SETTLE_WITHIN: Final = 0.002
 
 ApplicationAction = (
     DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
-    | TicketsStored | Restored
+    | TicketsStored | Restored | SenderForgot
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | StateChanged | StateReady

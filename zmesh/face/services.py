@@ -25,6 +25,7 @@ from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message, RequestMessage, numbers
 from zmesh.face.streams import Channel
 from zmesh.face.threads import ThreadPool
+from zmesh.face.transactions import Transactions
 from zmesh.face.turns import Turns
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Record, Tag, Ways, extras_of
@@ -39,6 +40,18 @@ class RequestSettler:
     """Refuses verdicts: a request is settled by what its handler returns or raises."""
 
     is_open = False
+
+    @property
+    def transactions(self) -> Transactions:
+        """Refuse.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a request has no transaction: its caller asks again where no answer comes, and who "
+            "handled it cannot be known; let the body carry an id of your own"
+        )
 
     def settle(self, *_: object, **__: object) -> None:
         """Refuse.

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zeroconf.asyncio import AsyncZeroconf
@@ -95,8 +95,28 @@ def settle(
 
 
 def _storage(storage: object) -> Storage | None:
-    if storage is None or isinstance(storage, Storage):
-        return storage
+    if storage is None:
+        return None
+    if isinstance(storage, Storage):
+        return _checked(storage)
     if isinstance(storage, str | os.PathLike) and storage:
         return Storage(Path(storage))
     raise InvalidOption("storage", storage, "the path of a file, or a zmesh.Storage")
+
+
+def _checked(storage: Storage) -> Storage:
+    """Check a storage, whose paths may have been given as texts."""
+    path, database = storage.path, storage.database
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise InvalidOption("path", path, "the path of a file")
+    if isinstance(database, str | os.PathLike):
+        database = Path(database)
+    elif database is not None and not callable(database):
+        raise InvalidOption("database", database, "a path, or what returns a DB-API connection")
+    for option, value, allowed in (
+        ("synchronous", storage.synchronous, ("full", "normal")),
+        ("when_full", storage.when_full, ("raise", "wait")),
+    ):
+        if value not in allowed:
+            raise InvalidOption(option, value, " or ".join(map(repr, allowed)))
+    return replace(storage, path=Path(path), database=database)

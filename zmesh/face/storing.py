@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
 from zmesh.actions import ReadJournal, WriteJournal
@@ -52,7 +53,7 @@ class Storing:
         self.error: StorageError | None = None  # why nothing is written any more
         self.storage = storage
         self._journal = SqliteJournal(
-            storage.path,
+            Path(storage.path),
             self._deliver,
             node=fresh,
             options=storage.options,

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from zmesh.errors import Closed, JournalFull, UsageError, ZmeshError
 from zmesh.events import Post
+from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
 from zmesh.face.receipts import Receipt
 from zmesh.face.runner import Runner
 from zmesh.face.storing import Storing, wall_ms
 from zmesh.message import Record, Ticket
-from zmesh.storage import Entry
+from zmesh.storage import Entry, EntryKind
 
 PIECES_MAX: Final = 4
 """Pieces of `post_many` on their way to the disk: the next is made while one is written."""
@@ -113,6 +115,32 @@ class DurablePosting:
                 self._posting.done([receipt])
         return receipt
 
+    async def relay(self, rows: Sequence[OutboxRow]) -> None:
+        """Store what an application left in its outbox, in order, and return once it is on disk.
+
+        Raises:
+            JournalFull, JournalBroken, Closed: some of it is not.
+        """
+        handed: list[tuple[Post, Stored]] = []
+        now_ms = wall_ms()
+        for row in rows:
+            receipt = Receipt(is_stored=True)
+            self._posting.track(receipt)
+            ttl = None if not row.expires_ms else max(1, row.expires_ms - now_ms) / 1000
+            entry = Entry(EntryKind.RELAYED, "", bytes.fromhex(row.id), b"")
+            post = Post(
+                row.destination, row.lane, [row.record()], receipt, row.key, ttl,
+                durable=True, entries=(entry,),
+            )  # fmt: skip
+            handed.append((post, self._begin(post)))
+        self._runner.flush()
+        for post, stored in handed:
+            try:
+                await self._finish(post, stored)
+            except ZmeshError:
+                await self._give_up(handed)
+                raise
+
     def stored(self, tickets: list[Ticket], error: ZmeshError | None) -> None:
         """Let go those whose messages are on disk, or refused."""
         for ticket in tickets:
@@ -163,8 +191,10 @@ class DurablePosting:
                     raise error
                 await self._storing.room()
 
-    async def _give_up(self, pieces: "deque[tuple[Post, Stored]]") -> None:
-        """Take off a receipt what turns out not to be on disk."""
+    async def _give_up(self, pieces: Iterable[tuple[Post, Stored]]) -> None:
+        """Take off receipts what turns out not to be on disk."""
         for post, stored in pieces:
             if await stored is not None:
                 post.ticket.expected -= len(post.records)
+                if post.ticket.done:
+                    self._posting.done([post.ticket])

@@ -10,6 +10,7 @@ from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
 from zmesh.face.lossy import LossyQueue
 from zmesh.face.received import Message, Settlements, Settler
+from zmesh.face.transactions import Transactions
 from zmesh.message import Outcome
 from zmesh.terms import PLAIN, Terms
 
@@ -31,6 +32,11 @@ class SharedSettler:
         self._settlements = settlements
         self._subscriptions = subscriptions
         self._open: dict[int, tuple[int, Verdict | None]] = {}  # who has yet to speak, and so far
+
+    @property
+    def transactions(self) -> Transactions:
+        """Makes the transactions of messages."""
+        return self._settlements.transactions
 
     def settle(
         self,

@@ -12,6 +12,7 @@ from zmesh.errors import Closed, UsageError, ZmeshError
 from zmesh.events import CancelSurvey, Event, Source, StartSurvey
 from zmesh.face.calls import error_of
 from zmesh.face.received import Chunk, Message
+from zmesh.face.transactions import Transactions
 from zmesh.options import NodeOptions
 
 _UNSETTLED: Final = "a reply is not settled: its sender has done with it"
@@ -21,6 +22,15 @@ class ReplySettler:
     """Refuses verdicts: replies are not settled by who reads them."""
 
     is_open = False
+
+    @property
+    def transactions(self) -> Transactions:
+        """Refuse.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(_UNSETTLED)
 
     def settle(self, *_: Any, **__: Any) -> None:
         """Refuse.

@@ -7,6 +7,7 @@ ended is told by the floor, the number below which nothing is left: with it the 
 from collections.abc import Callable
 from typing import Final
 
+from zmesh.actions import SenderForgot
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
@@ -93,6 +94,10 @@ class Confirming:
                     numbers = [number for number in rest if isinstance(number, int)]
                     if len(numbers) == len(rest):
                         ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-                        self._turn.handled.on_known(peer.id, source.journal, floor, ranges)
+                        self._known(peer.id, source.journal, floor, ranges)
                 case _:
                     pass  # of a later version
+
+    def _known(self, node: NodeId, journal: bytes, floor: int, ranges: Ranges) -> None:
+        self._turn.handled.on_known(node, journal, floor, ranges)
+        self._turn.actions.append(SenderForgot(node, journal, floor, ranges))

@@ -39,8 +39,11 @@ from zmesh.storage import (
     Command,
     CountAttempts,
     DropStream,
+    Entry,
+    EntryKind,
     Forget,
     ReadRows,
+    RemoveEntries,
     Row,
     RowsRead,
     SetEntries,
@@ -210,6 +213,7 @@ class Outbox:
         self._expiry: Deadlines[tuple[Box, int, int]] = Deadlines(turn.agenda)
         self.gathered = (self._touched, turn.stored_done)  # empty: nothing to flush
         self._unsure: dict[object, int] = {}  # lowest numbers of what is being stored or forgotten
+        self.relayed: set[bytes] = set()  # rows of an application's outbox that were stored
         self.reread = 0  # rows sent again after a session ended
 
     @property
@@ -256,15 +260,17 @@ class Outbox:
         if post.entries:
             commands.append(SetEntries(post.entries))
         self._unsure[ticket, number] = number
-        keeper.write(*commands, then=partial(self._on_stored, box, rows, ticket))
+        keeper.write(*commands, then=partial(self._on_stored, box, rows, post))
 
     def _on_stored(
-        self, box: Box, rows: list[Row], ticket: Ticket, error: StorageError | None
+        self, box: Box, rows: list[Row], post: Post, error: StorageError | None
     ) -> None:
+        ticket = post.ticket
         del self._unsure[ticket, rows[0].order]
         self._turn.stored(ticket, error)
         if error is not None:
             return  # their positions stay unused
+        self.relayed.update(entry.key for entry in post.entries)
         first, last = rows[0].position, rows[-1].position
         if not box.runs and box.cursor == box.written:  # empty until now
             box.low = rows[0].order
@@ -480,6 +486,17 @@ class Outbox:
         del self._unsure[run]
         if node is not None:
             self._confirming.add(node, run.number, run.number + run.count - 1)
+
+    # An application's own outbox
+
+    def on_relayed(self, entry: Entry) -> None:
+        """Learn of a row that an earlier life stored."""
+        self.relayed.add(entry.key)
+
+    def on_relayed_gone(self, keys: Sequence[bytes]) -> None:
+        """Forget rows that will not be seen again."""
+        self.relayed.difference_update(keys)
+        self._turn.keeper.later(*(RemoveEntries(EntryKind.RELAYED, "", key) for key in keys))
 
     # Another life
 

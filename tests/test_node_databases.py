@@ -1,0 +1,180 @@
+"""Nodes and their application's database: picked up once, and each effect once."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+import zmesh
+from tests.nodes import QUICK
+from zmesh import Message, Node, Storage
+
+
+@asynccontextmanager
+async def life(name: str, place: Path, *known: Node) -> AsyncIterator[Node]:
+    """One life of a node with a journal and a database in a place."""
+    peers = [endpoint for node in known for endpoint in node.endpoints]
+    storage = Storage(place / f"{name}.journal", database=place / f"{name}.db")
+    async with Node(name, peers=peers, mdns=False, storage=storage, options=QUICK) as node:
+        yield node
+
+
+@contextmanager
+def database(place: Path, name: str) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(place / f"{name}.db")) as connection:
+        yield connection
+
+
+def effects(place: Path, name: str) -> list[int]:
+    with database(place, name) as connection:
+        return [number for (number,) in connection.execute("SELECT number FROM effects")]
+
+
+def make_effects(place: Path, name: str) -> None:
+    with database(place, name) as connection:
+        connection.execute("CREATE TABLE effects (number INTEGER)")
+
+
+def lose_journal(place: Path, name: str) -> None:
+    for file in place.glob(f"{name}.journal*"):
+        file.unlink()
+
+
+async def handle(node: Node, count: int) -> None:
+    """Handle so many messages, each in a transaction."""
+    async for message in node.inbox():
+        async with message.transaction() as db:
+            await db.execute("INSERT INTO effects VALUES (?)", (message.body,))
+        count -= 1
+        if not count:
+            return
+
+
+async def test_what_is_left_in_the_outbox_is_sent_once(tmp_path: Path) -> None:
+    with database(tmp_path, "ada") as connection, connection:
+        zmesh.outbox.enqueue(connection, "before", to="bob", headers={"n": 1}, key="k")
+    async with life("ada", tmp_path) as ada, life("bob", tmp_path, ada) as bob:
+        inbox = bob.inbox()
+        first = await asyncio.wait_for(anext(inbox), 10)
+        assert (first.body, first.headers, first.key) == ("before", {"n": 1}, "k")
+        with database(tmp_path, "ada") as connection, connection:
+            zmesh.outbox.enqueue(connection, "while it runs", to="bob")
+        assert (await asyncio.wait_for(anext(inbox), 10)).body == "while it runs"
+        with database(tmp_path, "ada") as connection:
+            connection.execute("BEGIN")
+            zmesh.outbox.enqueue(connection, "never", to="bob")
+            connection.rollback()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(inbox), 0.3)
+
+
+async def test_rows_that_were_stored_and_not_deleted_are_not_sent_again(tmp_path: Path) -> None:
+    with database(tmp_path, "ada") as connection, connection:
+        zmesh.outbox.enqueue(connection, "once", to="bob")
+        rows = connection.execute("SELECT * FROM zmesh_outbox").fetchall()
+    async with life("ada", tmp_path) as ada, life("bob", tmp_path, ada) as bob:
+        assert (await asyncio.wait_for(anext(bob.inbox()), 10)).body == "once"
+        while True:
+            with database(tmp_path, "ada") as connection:
+                if not connection.execute("SELECT count(*) FROM zmesh_outbox").fetchone()[0]:
+                    break
+            await asyncio.sleep(0.01)
+        # As if the deletion had been lost, and the journal's note of it not been removed yet.
+        kept = ada._assembly.engine._news.outbox  # type: ignore[union-attr]
+        kept.relayed.add(bytes.fromhex(rows[0][1]))
+        marks = ", ".join("?" * len(rows[0]))
+        with database(tmp_path, "ada") as connection, connection:
+            connection.execute(f"INSERT INTO zmesh_outbox VALUES ({marks})", rows[0])  # noqa: S608
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(bob.inbox()), 0.3)
+
+
+async def test_each_effect_is_there_once_whatever_is_lost_after_it(tmp_path: Path) -> None:
+    make_effects(tmp_path, "bob")
+    async with life("ada", tmp_path) as ada:
+        await ada.post_many("bob", range(30))
+        async with life("bob", tmp_path, ada) as bob:
+            await asyncio.wait_for(handle(bob, 10), 20)
+        # The journal of this life is lost: the database alone knows.
+        lose_journal(tmp_path, "bob")
+        async with life("bob", tmp_path, ada) as bob:
+            await asyncio.wait_for(handle(bob, 20), 20)
+            await asyncio.wait_for(ada.flush(), 10)
+    assert effects(tmp_path, "bob") == [*range(30)]
+
+
+async def test_a_handler_that_raises_leaves_nothing_and_gets_it_again(tmp_path: Path) -> None:
+    make_effects(tmp_path, "bob")
+    async with life("ada", tmp_path) as ada, life("bob", tmp_path, ada) as bob:
+        receipt = await ada.post("bob", 1)
+        inbox = bob.inbox("manual")
+        first = await asyncio.wait_for(anext(inbox), 10)
+        with pytest.raises(ZeroDivisionError):
+            await _write_and_raise(first)
+        await first.fail("it raised")
+        second = await asyncio.wait_for(anext(inbox), 10)
+        assert second.attempt == 2
+        async with second.transaction() as db:
+            await db.execute("INSERT INTO effects VALUES (?)", (second.body,))
+        assert await asyncio.wait_for(receipt, 10) == 1
+    assert effects(tmp_path, "bob") == [1]
+
+
+async def _write_and_raise(message: Message) -> None:
+    async with message.transaction() as db:
+        await db.execute("INSERT INTO effects VALUES (?)", (99,))
+        raise ZeroDivisionError
+
+
+async def test_the_inbox_forgets_what_does_not_come_again(tmp_path: Path) -> None:
+    make_effects(tmp_path, "bob")
+    async with life("ada", tmp_path) as ada, life("bob", tmp_path, ada) as bob:
+        await ada.post_many("bob", range(10))
+        await asyncio.wait_for(handle(bob, 10), 20)
+        await asyncio.wait_for(ada.flush(), 10)
+
+        async def is_empty() -> None:
+            while True:
+                with database(tmp_path, "bob") as connection:
+                    (left,) = connection.execute("SELECT count(*) FROM zmesh_inbox").fetchone()
+                if not left:
+                    return
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(is_empty(), 20)
+
+
+async def test_a_transaction_needs_a_sender_with_storage(tmp_path: Path) -> None:
+    async with life("bob", tmp_path) as bob, Node("eve", mdns=False, peers=bob.endpoints) as eve:
+        await eve.peers.wait_for(count=1, timeout=10)
+        await eve.post("bob", 1)
+        message = await asyncio.wait_for(anext(bob.inbox("manual")), 10)
+        with pytest.raises(zmesh.NotDurable):
+            async with message.transaction():
+                pass
+        await message.accept()
+
+
+async def test_a_transaction_needs_storage(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada, Node("eve", mdns=False, peers=ada.endpoints) as eve:
+        await ada.post("eve", 1)
+        message = await asyncio.wait_for(anext(eve.inbox("manual")), 10)
+        with pytest.raises(zmesh.UsageError, match="no database"):
+            message.transaction()
+
+
+@pytest.mark.parametrize(
+    ("option", "storage"),
+    [
+        ("database", {"database": 7}),
+        ("synchronous", {"synchronous": "half"}),
+        ("when_full", {"when_full": "panic"}),
+        ("path", {"path": ""}),
+    ],
+)
+def test_a_storage_that_cannot_work_is_refused(option: str, storage: dict[str, object]) -> None:
+    with pytest.raises(zmesh.InvalidOption, match=option):
+        Node("ada", storage=Storage(**{"path": "ada.journal", **storage}))  # type: ignore[arg-type]

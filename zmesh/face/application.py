@@ -1,0 +1,86 @@
+"""The application's own database beside the node: what is picked up there, and what is known."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from zmesh.actions import SenderForgot
+from zmesh.core.engine import Engine
+from zmesh.events import RelayedGone, Remember
+from zmesh.face.application_database import Database
+from zmesh.face.outbox_relay import OutboxRelay
+from zmesh.face.outbox_table import OutboxRow
+from zmesh.face.runner import Runner
+from zmesh.face.storing_posts import DurablePosting
+from zmesh.face.transactions import Transactions
+from zmesh.ids import NodeId
+from zmesh.options import Storage
+
+DATABASE_SUFFIX: Final = ".app"
+"""Of the journal's path: where transactions of messages write that name no database."""
+
+
+class Application:
+    """The database of one node's application; without storage there is none."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: Engine,
+        runner: Runner,
+        durable: DurablePosting,
+        storage: Storage | None,
+    ) -> None:
+        self._loop = loop
+        self._engine = engine
+        self._runner = runner
+        self._durable = durable
+        self._storage = storage
+        self._database: Database | None = None
+        self._relay: OutboxRelay | None = None
+        if storage is not None:
+            self._database = Database(storage.database or f"{storage.path}{DATABASE_SUFFIX}")
+        runner.settlements.transactions = Transactions(self._database, loop)
+
+    async def load(self) -> None:
+        """Learn which messages were handled, before any comes again.
+
+        Raises:
+            StorageError: the database cannot be read.
+        """
+        if self._database is not None:
+            for handled in await self._database.load():
+                self._runner.command(
+                    Remember(NodeId(handled.node), handled.journal, handled.ranges)
+                )
+            self._runner.flush()
+
+    def start(self) -> None:
+        """Pick up what the application leaves in its outbox, where it named a database."""
+        if self._storage is not None and self._storage.database is not None:
+            known = [key.hex() for key in self._engine.relayed()]
+            database = self._storage.database
+            self._relay = OutboxRelay(self._loop, database, self._take, self._gone, known=known)
+            self._relay.start()
+
+    async def _take(self, rows: Sequence[OutboxRow]) -> None:
+        known = self._engine.relayed()
+        await self._durable.relay([row for row in rows if bytes.fromhex(row.id) not in known])
+
+    def _gone(self, ids: Sequence[str]) -> None:
+        self._runner.command(RelayedGone(tuple(map(bytes.fromhex, ids))))
+
+    def forgot(self, told: SenderForgot) -> None:
+        """Forget handled messages that do not come again."""
+        if self._database is not None:
+            self._database.forget(told.node, told.journal, told.ranges, told.below)
+
+    async def stop(self) -> None:
+        """Pick up nothing more."""
+        if self._relay is not None:
+            await self._relay.close()
+
+    async def close(self) -> None:
+        """Close the database."""
+        if self._database is not None:
+            await self._database.close()

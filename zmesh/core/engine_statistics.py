@@ -21,6 +21,10 @@ class EngineStatistics:
     queued_bytes: int
     unsettled_in: int  # delivered and not yet settled, all peers
     held: int  # direct messages that wait for the inbox to be read
+    stored_out: int  # direct messages on disk without outcome; gaps in their numbers count too
+    stored_again: int  # sent again after a session ended
+    outcomes_kept: int  # of stored messages that came, as ranges: their senders may not know yet
+    stored_duplicates: int  # came again, and were handled before
     retries: int  # messages that wait for their next attempt
     redelivered: int
     dead_lettered: int
@@ -90,6 +94,10 @@ def gather(
         queued_bytes=sum(peer.carrier.queued_bytes for peer in everyone),
         unsettled_in=sum(peer.open_in + peer.stale_in for peer in everyone),
         held=news.direct.held,
+        stored_out=news.outbox.open,
+        stored_again=news.outbox.reread,
+        outcomes_kept=len(news.handled),
+        stored_duplicates=news.handled.duplicates,
         retries=len(news.redelivery),
         redelivered=news.redelivery.redelivered,
         dead_lettered=news.redelivery.dead_lettered,

@@ -8,6 +8,7 @@ from typing import assert_never
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
 from zmesh.batches import runs
 from zmesh.core.defects import Defects
+from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
@@ -158,6 +159,11 @@ class LinkNews:
             Kind.STREAM: self.streams.on_records,
             Kind.STREAM_CONTROL: self.streams.on_records,
         }
+
+    @property
+    def handled(self) -> Handled:
+        """The memory of stored messages that came."""
+        return self._turn.handled
 
     @property
     def decompressed(self) -> int:

@@ -147,15 +147,7 @@ class Assembly:
             loop, command, self.runner.flush, self.engine.shared_state, options
         )
         self.exchanges = self._new_exchanges(options, entropy)
-        self.gatherings = Gatherings(
-            loop,
-            command,
-            settlements,
-            options,
-            self._tell_fan_out,
-            self.services_seen,
-            self.engine.groups,
-        )
+        self.gatherings = self._new_gatherings(options)
         self.inbox = DeliveryQueue(loop, settlements)
         self.peers = Peers(self._views, self._find, self._why_alone)
         self.files = Files(
@@ -169,6 +161,17 @@ class Assembly:
         self._alone: asyncio.TimerHandle | None = None
         self._is_over = False
         self._ending: asyncio.Task[DrainReport] | None = None
+
+    def _new_gatherings(self, options: NodeOptions) -> Gatherings:
+        return Gatherings(
+            self._loop,
+            self.runner.command,
+            self.runner.settlements,
+            options,
+            self._tell_fan_out,
+            self.services_seen,
+            self.engine.groups,
+        )
 
     def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:
         return Exchanges(

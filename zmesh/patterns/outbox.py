@@ -222,9 +222,9 @@ class Outbox:
         return earliest(self._later.next, self._expiry.next)
 
     @property
-    def waiting(self) -> int:
-        """How many messages are stored and not with a link."""
-        return sum(box.written - box.cursor for box in self._boxes.values())
+    def open(self) -> int:
+        """How many messages are stored and have no outcome; gaps in their positions count too."""
+        return sum(box.written - box.cursor + box.out for box in self._boxes.values())
 
     @property
     def floor(self) -> int:

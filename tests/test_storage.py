@@ -10,6 +10,7 @@ from zmesh.storage import (
     Burial,
     Entry,
     EntryKind,
+    FailedAttempt,
     Forget,
     Row,
     SetEntries,
@@ -39,7 +40,25 @@ def test_burial_comes_back_from_its_note(
     assert Burial.of(burial.as_note()) == burial
 
 
-@pytest.mark.parametrize("note", [(), ("a",), (1, "b"), ("a", "b", ("c", 1)), ("a", "b", 3)])
+def test_burial_tells_where_a_letter_is_to_go_back_to() -> None:
+    history = (FailedAttempt(1, "once"), FailedAttempt(2, "twice"))
+    burial = Burial("b", "twice", history, 5, 2, b"peer", OUT, (4, "key", (1, (2,))))
+    assert Burial.of(burial.as_note()) == burial
+
+
+def test_burial_is_read_as_it_was_noted_at_first() -> None:
+    burial = Burial.of(("b", "twice", (1, "once"), (2, "twice")))
+    assert burial == Burial("b", "twice", ((1, "once"), (2, "twice")), attempts=2)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        (), ("a",), (1, "b"), ("a", "b", ("c", 1)), ("a", "b", 3), ("a", "b", 2),
+        ("a", "b", 2, 1, 1, b"", (1, 2), ()), ("a", "b", 2, 1, 1, b"", (), (), 3),
+        ("a", "b", 2, 1, 1, b"", (99, b"", 0), ()),
+    ],
+)  # fmt: skip
 def test_other_notes_are_no_burials(note: tuple[object, ...]) -> None:
     with pytest.raises(ValueError, match="dead letter"):
         Burial.of(note)  # type: ignore[arg-type]

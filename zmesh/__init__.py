@@ -9,8 +9,10 @@ from zmesh.errors import (
     Backpressure,
     BodyNotEncodable,
     BodyTooLarge,
+    CannotRequeue,
     Closed,
     DeadLettered,
+    DeadLettersFull,
     DeliveryError,
     DeliveryTimeout,
     DuplicateIdentity,
@@ -31,6 +33,7 @@ from zmesh.errors import (
     JournalTooNew,
     MapFull,
     MissingPackage,
+    NoDeadLetter,
     NoJournal,
     NoMembers,
     NoProvider,
@@ -93,7 +96,8 @@ from zmesh.options import (
     WireLimits,
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
-from zmesh.patterns.redelivery import DeadLetter
+from zmesh.patterns.letters import DeadLetter
+from zmesh.storage import FailedAttempt
 
 __version__ = "0.1.0"
 
@@ -107,10 +111,12 @@ __all__ = [
     "Binding",
     "BodyNotEncodable",
     "BodyTooLarge",
+    "CannotRequeue",
     "Change",
     "Closed",
     "DeadLetter",
     "DeadLettered",
+    "DeadLettersFull",
     "DeliveryError",
     "DeliveryTimeout",
     "Destination",
@@ -122,6 +128,7 @@ __all__ = [
     "ExchangeConflict",
     "ExchangeUnknown",
     "Expired",
+    "FailedAttempt",
     "Failure",
     "FailureKind",
     "FanOut",
@@ -154,6 +161,7 @@ __all__ = [
     "MemberState",
     "Message",
     "MissingPackage",
+    "NoDeadLetter",
     "NoJournal",
     "NoMembers",
     "NoProvider",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.events import Source
 from zmesh.ids import NodeId, Path
 from zmesh.message import FailureKind, Record, Ticket, Ways
@@ -160,7 +160,7 @@ class TicketsStored:
     """What was given with these tickets is on disk, or why it is not: then it is not sent."""
 
     tickets: list[Ticket]
-    error: StorageError | None = None
+    error: ZmeshError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -478,6 +478,20 @@ class JournalFull(StorageError):
         super().__init__(what)
 
 
+class DeadLettersFull(StorageError):
+    """As many stored messages could not be handled as are kept; nothing more is accepted for now.
+
+    What was accepted stays: none is dropped to make room for another.
+    """
+
+    def __init__(self, letters: int) -> None:
+        self.letters = letters
+        super().__init__(
+            f"{letters} dead letters leave no room for more, so no durable message is accepted: "
+            "look at them, requeue or purge some, or raise dead_letters_max"
+        )
+
+
 class JournalBroken(StorageError):
     """The disk failed while the journal was written; it is read-only for good in this process.
 
@@ -546,6 +560,25 @@ class TransactionFailed(StorageError):
             "at the database; the message comes again when it is given back, and what was "
             "committed all the same is found then"
         )
+
+
+class NoDeadLetter(UsageError):
+    """There is no dead letter of this id, or no more."""
+
+    def __init__(self, letter: int) -> None:
+        self.letter = letter
+        super().__init__(
+            f"there is no dead letter {letter}: it was requeued or purged, or dropped"
+        )
+
+
+class CannotRequeue(UsageError):
+    """What a dead letter was for cannot take it back here."""
+
+    def __init__(self, letter: int, why: str) -> None:
+        self.letter = letter
+        self.why = why
+        super().__init__(f"dead letter {letter} cannot go back: {why}")
 
 
 class NoJournal(UsageError):

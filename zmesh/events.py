@@ -154,6 +154,23 @@ class Post:
 
 
 @dataclass(slots=True)
+class RequeueLetter:
+    """Send a dead letter back to where it was for; `TicketsStored` tells when it is done."""
+
+    letter: int
+    ticket: Ticket
+    wall_ms: int  # what the wall clock reads, for what is stored
+
+
+@dataclass(slots=True)
+class PurgeLetters:
+    """Forget a dead letter, or all; `TicketsStored` tells when, and the ticket how many."""
+
+    letter: int | None
+    ticket: Ticket
+
+
+@dataclass(slots=True)
 class Publish:
     """Send a record to every node with a matching subscription, this one included."""
 
@@ -480,6 +497,7 @@ Event = (
     | GatheringCommand
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull
+    | RequeueLetter | PurgeLetters
     | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
     | StreamCommand | Remember | RelayedGone
 )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from operator import itemgetter
-from typing import Final, cast
+from typing import Any, Final, cast
 
 LANES: Final = 10
 """Priorities 0 (lowest) to 9 (highest); each is a lane with its own sequence numbers."""
@@ -264,7 +264,9 @@ class Ticket:
     submitted it, which tries again (the ticket stays open) or calls `fail`.
     """
 
-    __slots__ = ("accepted", "expected", "expires", "failures", "order")
+    __slots__ = ("accepted", "expected", "expires", "failures", "history", "order")
+
+    history: dict[tuple[int, int], list[Any]]  # of failed attempts; not there where none failed
 
     def __init__(self, expected: int = 1) -> None:
         self.expected = expected

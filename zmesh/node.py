@@ -28,7 +28,7 @@ from zmesh.face.queueing import Queueing
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import settle
 from zmesh.options import NodeOptions, Storage
-from zmesh.patterns.redelivery import DeadLetter
+from zmesh.patterns.letters import DeadLetter
 from zmesh.terms import Compression
 
 EXIT_DRAIN: Final = 0.5
@@ -206,11 +206,41 @@ class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
         return self._at_work().statistics()
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages sent here that nobody could handle, oldest first.
+        """Return the messages sent from here that nobody could handle, oldest first.
 
-        `dead_letters_max` and `dead_letters_bytes_max` of the options bound what is kept.
+        Those of stored messages are on disk, the others in memory. `dead_letters_max` and
+        `dead_letters_bytes_max` of the options bound what is kept, and returned.
         """
-        return self._at_work().engine.dead_letters()
+        return self._at_work().dead_letters.letters()
+
+    async def requeue(self, letter: DeadLetter | int) -> None:
+        """Send a dead letter back to where it was for; its attempts begin anew, without a ttl.
+
+        Where that fails again it is a dead letter again, of another id.
+
+        Args:
+            letter: one of `dead_letters`, or its id.
+
+        Raises:
+            NoDeadLetter: there is none of this id any more.
+            PeerUnknown, AmbiguousPeer, PeerLost: a message that is not stored was for somebody
+                who is not known or gone.
+            CannotRequeue: what it was for takes none back while the node runs.
+            JournalFull, JournalBroken: it could not be stored anew, and stays where it is.
+        """
+        await self._at_work().dead_letters.requeue(letter)
+
+    async def purge(self, letter: DeadLetter | int | None = None) -> int:
+        """Throw a dead letter away for good, or all there are; return how many.
+
+        Args:
+            letter: one of `dead_letters`, or its id; all without it.
+
+        Raises:
+            NoDeadLetter: there is none of this id any more.
+            JournalBroken: the disk failed; those that are stored stay.
+        """
+        return await self._at_work().dead_letters.purge(letter)
 
     # Inside
 

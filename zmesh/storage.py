@@ -26,8 +26,8 @@ STREAMS_MAX: Final = (1 << 19) - 1
 Ranges = tuple[tuple[int, int], ...]
 """Inclusive ranges of positions, ascending and disjoint, as in `wire.frames`."""
 
-Scalar = int | str | bytes | None
-Note = tuple[Scalar | tuple[Scalar, ...], ...]
+NoteItem = int | str | bytes | None | tuple["NoteItem", ...]
+Note = tuple[NoteItem, ...]
 """What a pattern keeps beside a record; `Burial` for dead letters, otherwise its own affair."""
 
 
@@ -104,34 +104,70 @@ class StoredOutcome(NamedTuple):
     delay_ms: int = 0
 
 
+class FailedAttempt(NamedTuple):
+    """An attempt to handle a message that came to nothing: when, and why."""
+
+    at_ms: int  # by the wall clock
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Burial:
     """What is kept beside a dead letter."""
 
     destination: str  # the peer, queue, topic or group it was for
     reason: str
-    history: tuple[tuple[int, str], ...] = ()  # of attempts: when by the wall clock in ms, and why
+    history: tuple[tuple[int, str], ...] = ()  # of attempts, as far as known: `FailedAttempt`s
+    attempts: int = 0  # all there were, those of earlier lives included
+    at_ms: int = 0  # when it died, by the wall clock
+    peer: bytes = b""  # the node that had it last, where that is known
+    source: Stream | None = None  # where it was, and is to go back to
+    note: Note = ()  # that it had there
 
     def as_note(self) -> Note:
         """Return it as the note of a row."""
-        return (self.destination, self.reason, *self.history)
+        source = () if self.source is None else (int(self.source.kind), *self.source[1:])
+        history = tuple((at_ms, reason) for at_ms, reason in self.history)
+        return (
+            self.destination, self.reason, _BURIAL_FORM, self.attempts, self.at_ms, self.peer,
+            source, self.note, *history,
+        )  # fmt: skip
 
     @classmethod
     def of(cls, note: Note) -> "Burial":
         """Return it from the note of a row; ValueError where that is another."""
         match note:
-            case (str(destination), str(reason), *history):
-                return cls(destination, reason, tuple(_attempt(each) for each in history))
+            case (str(to), str(why), 2, int(attempts), int(at_ms), bytes(peer), source,
+                  tuple(kept), *history):  # fmt: skip
+                tried = tuple(map(_attempt, history))
+                return cls(to, why, tried, attempts, at_ms, peer, _source(source), kept)
+            case (str(destination), str(reason), *history):  # of before there was more to tell
+                tried = tuple(map(_attempt, history))
+                return cls(destination, reason, tried, len(tried))
             case _:
                 raise ValueError("this is not the note of a dead letter")
 
 
-def _attempt(item: object) -> tuple[int, str]:
+_BURIAL_FORM: Final = 2
+_STREAM_KINDS: Final = frozenset(map(int, StreamKind))
+
+
+def _attempt(item: object) -> FailedAttempt:
     match item:
         case (int(at_ms), str(reason)):
-            return at_ms, reason
+            return FailedAttempt(at_ms, reason)
         case _:
             raise ValueError("this is not the history of a dead letter")
+
+
+def _source(item: object) -> Stream | None:
+    match item:
+        case ():
+            return None
+        case (int(kind), bytes(owner), int(lane)) if kind in _STREAM_KINDS:
+            return Stream(StreamKind(kind), owner, lane)
+        case _:
+            raise ValueError("this is not where a dead letter was")
 
 
 # Commands. Each is done whole, in the order of its batch.

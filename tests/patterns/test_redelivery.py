@@ -9,6 +9,7 @@ from zmesh.core.turn import Turn
 from zmesh.ids import NodeId, SessionId
 from zmesh.message import FailureKind, Kind, Outcome, Record, Tag, Ticket, extra, head, with_extra
 from zmesh.options import LinkOptions, NodeOptions
+from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.reliable.link_events import Arrived, Returned, SessionEnd
 
@@ -23,7 +24,8 @@ class Bench:
         self.loopback = Loopback(SessionId(bytes(16)), LinkOptions())
         self.peer = Peer(NodeId(b"p" * 16), "printer", self.loopback)
         self.turn = Turn(Peers(self.peer, options), options.link, 0.0)
-        self.redelivery = Redelivery(self.turn, options, FixedEntropy(1.0))
+        self.dead_letters = DeadLetters(self.turn, options)
+        self.redelivery = Redelivery(self.turn, options, FixedEntropy(1.0), self.dead_letters)
 
     def back(
         self,
@@ -146,7 +148,7 @@ def test_dead_letters_are_bounded_by_their_bytes_and_the_oldest_make_room() -> N
     bench = Bench(NodeOptions(attempts_max=1, dead_letters_bytes_max=3_000))
     for text in (b"1", b"2", b"3"):
         bench.back(Outcome.MODIFIED, record=(head(Kind.DIRECT), "", text * 1_000))
-    assert [letter.record[2][:1] for letter in bench.redelivery.dead_letters] == [b"2", b"3"]
-    assert bench.redelivery.dead_lettered == 3
+    assert [letter.record[2][:1] for letter in bench.dead_letters.letters()] == [b"2", b"3"]
+    assert bench.dead_letters.dead_lettered == 3
     bench.back(Outcome.MODIFIED, record=(head(Kind.DIRECT), "", bytes(4_000)))
-    assert list(bench.redelivery.dead_letters) == [], "one that alone is too large is not kept"
+    assert bench.dead_letters.letters() == [], "one that alone is too large is not kept"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import zmesh
+from zmesh.cli.dead_letters import add_dead_letters
 from zmesh.cli.journal import add_journal
 from zmesh.errors import UsageError, ZmeshError
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="print one line of JSON and no more")
     demo.set_defaults(run=_demo)
     add_journal(commands)
+    add_dead_letters(commands)
     return parser
 
 

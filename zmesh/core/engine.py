@@ -56,11 +56,13 @@ from zmesh.events import (
     ProbeAnswered,
     Publish,
     Pull,
+    PurgeLetters,
     Push,
     RefuseStream,
     RelayedGone,
     Remember,
     Reply,
+    RequeueLetter,
     Serve,
     SettleDeliveries,
     StartFanOut,
@@ -79,8 +81,8 @@ from zmesh.events import (
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
 from zmesh.message import Failure, FailureKind, InterestKind, Record
 from zmesh.options import NodeOptions
+from zmesh.patterns.letters import DeadLetter
 from zmesh.patterns.queues import Queues
-from zmesh.patterns.redelivery import DeadLetter
 from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState, StateCommand
 from zmesh.reliable.handshake import LocalIdentity
@@ -145,6 +147,8 @@ class Engine:
             Post: self._on_post,
             Publish: self._news.publish_subscribe.on_publish,
             Push: self._news.queues.on_command,
+            RequeueLetter: self._news.dead_letters.on_requeue,
+            PurgeLetters: self._news.dead_letters.on_purge,
         }
         self._restoring = Restoring(self._turn, self._news)
         if opened is not None:
@@ -284,7 +288,8 @@ class Engine:
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push() | JournalTold() | Remember() | RelayedGone()
+                | Push() | JournalTold() | Remember() | RelayedGone() | RequeueLetter()
+                | PurgeLetters()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:
@@ -568,7 +573,7 @@ class Engine:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the messages that could not be handled, oldest first."""
-        return list(self._news.redelivery.dead_letters)
+        return self._news.dead_letters.letters()
 
     def statistics(self) -> EngineStatistics:
         """Return counters, and what is held now."""

@@ -100,7 +100,7 @@ def gather(
         stored_duplicates=news.handled.duplicates,
         retries=len(news.redelivery),
         redelivered=news.redelivery.redelivered,
-        dead_lettered=news.redelivery.dead_lettered,
+        dead_lettered=news.dead_letters.dead_lettered,
         calls=len(news.calls),
         failovers=news.calls.failovers,
         late_replies=news.calls.late_replies,

@@ -36,7 +36,8 @@ NUMBERS_AT_ONCE: Final = 1 << 20
 LATER_S: Final = 0.025
 """Seconds after which what may be done later is done for itself."""
 
-_COUNTER: Final = "numbers"
+COUNTER: Final = "numbers"
+"""The name of the entry that tells which numbers were given out."""
 
 OnWritten = Callable[[StorageError | None], None]
 """Told that what was ordered is on disk, or why it is not."""
@@ -133,12 +134,12 @@ class Keeper:
         if self._next_number > self._numbers_end:
             self._numbers_end = self._next_number + NUMBERS_AT_ONCE
             value = self._numbers_end.to_bytes(8)
-            self.write(SetEntries((Entry(EntryKind.COUNTER, _COUNTER, b"", value),)))
+            self.write(SetEntries((Entry(EntryKind.COUNTER, COUNTER, b"", value),)))
         return first
 
     def on_counter(self, entry: Entry) -> None:
         """Learn, when it opens, which numbers were given out in earlier lives."""
-        if entry.name == _COUNTER:
+        if entry.name == COUNTER:
             self.on_number(int.from_bytes(entry.value) - 1)
 
     def on_number(self, number: int) -> None:

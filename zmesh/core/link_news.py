@@ -12,7 +12,8 @@ from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
-from zmesh.events import PathCause, Source
+from zmesh.errors import PeerLost
+from zmesh.events import PathCause, Push, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import (
     COMPRESSED,
@@ -33,6 +34,7 @@ from zmesh.patterns.fan_out import FanOutTicket
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
+from zmesh.patterns.letters import DeadLetter, RequeuedTicket
 from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.queues import Queues
@@ -61,7 +63,7 @@ from zmesh.reliable.link_events import (
     SessionEnded,
 )
 from zmesh.storage import Entry as StoredEntry
-from zmesh.storage import EntryKind
+from zmesh.storage import EntryKind, StreamKind
 from zmesh.wire.compression import flaw_of
 from zmesh.wire.frames import Drain, Interest
 
@@ -110,6 +112,7 @@ class LinkNews:
         self._options = options
         self._turn = turn
         self._membership = membership
+        self._reach = reach
         self._defects = defects
         self._probing: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who wants to know
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
@@ -117,7 +120,9 @@ class LinkNews:
         self.interest = InterestTable(turn, options, defects.note)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
-        self.redelivery = Redelivery(turn, options, entropy)
+        self.dead_letters = DeadLetters(turn, options)
+        self.dead_letters.send_again = self._send_again
+        self.redelivery = Redelivery(turn, options, entropy, self.dead_letters)
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
         self.gatherings = Gatherings(turn, self.interest, self.redelivery, options)
@@ -125,8 +130,8 @@ class LinkNews:
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
         self.confirming = Confirming(turn, self._floor)
-        self.dead_letters = DeadLetters(turn)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
+        self.dead_letters.takers[StreamKind.WAITING] = self.outbox.take_back
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
             EntryKind.RELAYED: self.outbox.on_relayed,
         }
@@ -345,7 +350,9 @@ class LinkNews:
         kind = returned.record[0] & 15
         if isinstance(returned.ticket, StoredTicket):
             self.outbox.on_returned(peer, returned, ended)
-        elif kind in (Kind.DIRECT, Kind.PUBLICATION, Kind.MISSED):
+        elif kind in (Kind.DIRECT, Kind.PUBLICATION, Kind.MISSED) or isinstance(
+            returned.ticket, RequeuedTicket
+        ):
             self.redelivery.on_returned(peer, returned, ended)
         elif kind == Kind.REQUEST:
             self.calls.on_returned(returned)
@@ -360,6 +367,18 @@ class LinkNews:
             self.shared_state.on_returned(peer, returned)
         elif kind in (Kind.STREAM, Kind.STREAM_CONTROL):
             self.streams.on_returned(peer, returned)
+
+    def _send_again(self, letter: DeadLetter, ticket: Ticket) -> None:
+        """Send a dead letter that is in memory alone back to where it was for."""
+        record, key = letter.as_new(), letter.key
+        if record[0] & 15 == Kind.JOB:
+            self.queues.pushed.check_push(record[1])
+            self.queues.on_command(Push([record], letter.lane, ticket, key))
+            return
+        peer = self._reach(letter.peer)
+        if not peer.present and peer.is_gone:
+            raise PeerLost(peer.label, "it has not come back")
+        self._turn.submit(peer, letter.lane, [record], ticket, key=key)
 
     def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
         learned: list[Entry] = []

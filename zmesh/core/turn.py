@@ -24,7 +24,7 @@ from zmesh.core.handled import Handled
 from zmesh.core.keeper import Keeper
 from zmesh.core.peers import InternalTicket, Peer, Peers, StoredTicket
 from zmesh.deadlines import Agenda
-from zmesh.errors import BodyTooLarge, StorageError
+from zmesh.errors import BodyTooLarge, ZmeshError
 from zmesh.events import Source
 from zmesh.ids import NodeId
 from zmesh.message import (
@@ -247,7 +247,7 @@ class Turn:
         ticket.fail(failure)
         self.note_accepted((ticket,))
 
-    def stored(self, ticket: Ticket, error: StorageError | None) -> None:
+    def stored(self, ticket: Ticket, error: ZmeshError | None) -> None:
         """Tell that what came with a ticket is on disk, or why it is not."""
         last = self.actions[-1] if self.actions else None
         if type(last) is TicketsStored and last.error is error:

@@ -46,6 +46,7 @@ from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshE
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.application import Application
 from zmesh.face.calls import Calls
+from zmesh.face.dead_lettering import DeadLettering
 from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.files import Files
@@ -130,6 +131,7 @@ class Assembly:
         self.application = Application(
             loop, self.engine, self.runner, self.durable, settings.storage
         )
+        self.dead_letters = DeadLettering(loop, self.runner, self.engine)
         queues = self.engine.queues.pushed
         self.pushing = Pushing(
             loop, queues, self.runner, self.posting, options.queued_jobs_bytes_max
@@ -354,6 +356,7 @@ class Assembly:
             self.runner.flush()
             self.runner.stop()
             self.durable.close(failure or "node")
+            self.dead_letters.close(failure or "node")
             self.posting.close(failure or "node")
             self.pushing.close()
             self.calls.close(failure or "node")
@@ -401,6 +404,7 @@ class Assembly:
         self._failed(error)
         self._let_go(why)
         self.durable.close(why)
+        self.dead_letters.close(why)
         self.posting.close(why)
         self.pushing.close()
         self.calls.close(why)
@@ -443,6 +447,7 @@ class Assembly:
             self.posting.done(action.tickets)
         else:
             self.durable.stored(action.tickets, action.error)
+            self.dead_letters.stored(action.tickets, action.error)
 
     def _perform_pattern(
         self,

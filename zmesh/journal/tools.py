@@ -50,7 +50,7 @@ def status(path: Path) -> JournalStatus:
         StorageError: it cannot be read.
     """
     files = Files(path)
-    with _reading(files, "be read") as database:
+    with reading(files, "be read") as database:
         database.execute("BEGIN")  # all as of one moment
         store = JournalStore.load(database)
         states = store.states()
@@ -97,7 +97,7 @@ def verify(path: Path) -> list[str]:
         StorageError: it cannot be read at all.
     """
     claimed = claim_of(path)  # before the rest: a node may commit meanwhile
-    with _reading(Files(path), "be read") as database:
+    with reading(Files(path), "be read") as database:
         return all_problems(path, database, claimed)
 
 
@@ -128,6 +128,27 @@ def compact(path: Path) -> tuple[int, int]:
         StorageError: it cannot be written.
     """
     files = Files(path)
+    with closed(files, "be compacted") as database:
+        database.execute("ROLLBACK")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        before = files.size_of(path)
+        database.execute("VACUUM")
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        after = files.size_of(path)
+    return before, after
+
+
+@contextmanager
+def closed(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
+    """Have the database of a node that does not run, sound and in a transaction.
+
+    Raises:
+        NoJournal: there is none.
+        JournalLocked: a node has it open.
+        JournalCorrupted: it is damaged, and this would make that worse.
+        StorageError: it cannot be written.
+    """
+    path = files.path
     _check_there(files)
     files.lock()
     try:
@@ -136,20 +157,21 @@ def compact(path: Path) -> tuple[int, int]:
             problems = all_problems(path, database, files.claimed())
             if problems:
                 raise JournalCorrupted(str(path), problems[0])
-            database.execute("ROLLBACK")
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            before = files.size_of(path)
-            database.execute("VACUUM")
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return before, files.size_of(path)
+            yield database
     except (sqlite3.Error, OSError, Unsound) as error:
-        raise told(error, path, "be compacted") from error
+        raise told(error, path, operation) from error
     finally:
         files.unlock()
 
 
 @contextmanager
-def _reading(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
+def reading(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
+    """Have the database, beside a node or not, for an operation that errors name.
+
+    Raises:
+        NoJournal: there is none.
+        StorageError: it cannot be read.
+    """
     _check_there(files)
     try:
         with closing(files.connect(read_only=True)) as database:

@@ -20,6 +20,7 @@ from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.reliable.link_events import Returned
+from zmesh.storage import FailedAttempt
 
 _UNANSWERED = "it has not answered yet"
 _GONE = "it is gone"
@@ -36,6 +37,7 @@ class _Member:
     reason: str = ""
     failure: FailureKind | None = None
     attempts: int = 1
+    failed: tuple[FailedAttempt, ...] = ()  # of these
     ticket: "FanOutTicket | None" = None  # of what it has, or is on its way to it
 
     def standing(self) -> MemberStanding:
@@ -273,8 +275,12 @@ class FanOut:
     ) -> None:
         """Count an attempt, and make another unless there were enough."""
         attempts = member.attempts
+        at_ms = self._turn.keeper.wall_ms(self._turn.now)
+        member.failed = (*member.failed, FailedAttempt(at_ms, reason))
         if attempts >= self._options.attempts_max:
-            self._redelivery.bury(peer, returned.record, reason, attempts)
+            self._redelivery.dead_letters.keep(
+                peer, returned.record, reason, attempts, lane=running.lane, history=member.failed
+            )
             self._fail(running, member, FailureKind.DEAD_LETTERED, reason)
             return
         member.attempts += 1

@@ -14,6 +14,7 @@ from zmesh.core.peers import InternalTicket, Peer
 from zmesh.ids import NodeId
 from zmesh.message import ExtraValue, Record, Tag, Ticket, size_of
 from zmesh.patterns.choosing import weight
+from zmesh.storage import FailedAttempt
 
 _HIGHER: Final = frozenset({int(Tag.COMPRESSED), int(Tag.ROUTING_KEY)})
 """Tags a pushed job may have, above those that are written when it leaves."""
@@ -26,8 +27,8 @@ class Job:
     """One pushed record, from the push to its outcome."""
 
     __slots__ = (
-        "attempt", "attempts", "attempts_max", "chain", "expires", "has_been_out", "lane",
-        "number", "queue", "record", "size", "ticket",
+        "attempt", "attempts", "attempts_max", "chain", "expires", "failed", "has_been_out",
+        "lane", "number", "queue", "record", "size", "ticket",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,7 @@ class Job:
         self.expires = expires
         self.size = size_of(record)
         self.attempts = 0  # which a handler may have begun
+        self.failed: tuple[FailedAttempt, ...] = ()  # of these
         self.has_been_out = False
         self.chain: Chain | None = None  # of its key
         self.attempt: Attempt | None = None  # under way

@@ -41,7 +41,9 @@ from zmesh.storage import (
     DropStream,
     Entry,
     EntryKind,
+    FailedAttempt,
     Forget,
+    Note,
     ReadRows,
     RemoveEntries,
     Row,
@@ -76,7 +78,7 @@ _FINAL: Final = (FailureKind.REJECTED, FailureKind.EXPIRED, FailureKind.DEAD_LET
 class Run(StoredTicket):
     """Consecutive rows of a box that are with the link, of one caller."""
 
-    __slots__ = ("box", "dead", "number", "size", "told")
+    __slots__ = ("box", "dead", "note", "number", "size", "told")
 
     def __init__(self, box: "Box", rows: Sequence[Row], told: Ticket | None, size: int) -> None:
         super().__init__(rows[0].position, len(rows))
@@ -84,6 +86,7 @@ class Run(StoredTicket):
         self.number = self.order = rows[0].order
         self.told = told
         self.size = size
+        self.note = rows[0].note
         self.dead: dict[int, tuple[str, int]] = {}  # position -> why, after how many attempts
 
     @property
@@ -115,6 +118,7 @@ class Box:
         self.is_reading = False
         self.epoch = 0  # what was asked for in an earlier one is void
         self.low = 0  # all numbers below are forgotten, or of others
+        self.failed: dict[int, list[FailedAttempt]] = {}  # attempts in this life, by position
         self._firsts: list[int] = []  # of what callers wait for
         self._callers: list[tuple[int, Ticket]] = []  # with the last position
 
@@ -241,11 +245,13 @@ class Outbox:
             self._turn.stored(ticket, None)
             self._turn.note_accepted((ticket,))
             return
+        refusal = self._dead_letters.refusal()
+        if refusal is not None:
+            self._turn.stored(ticket, refusal)
+            return
         keeper.on_wall_clock(post.wall_ms, self._turn.now)
         to = post.to if isinstance(post.to, str) else post.to.hex()
-        box = self._boxes.get(to)
-        if box is None:
-            box = self._boxes[to] = Box(to, 1, 0)
+        box = self._box(to)
         count = len(post.records)
         number, first = keeper.numbers(count), box.following
         box.following += count
@@ -262,6 +268,45 @@ class Outbox:
         self._unsure[ticket, number] = number
         keeper.write(*commands, then=partial(self._on_stored, box, rows, post))
 
+    def _box(self, to: str) -> Box:
+        box = self._boxes.get(to)
+        if box is None:
+            box = self._boxes[to] = Box(to, 1, 0)
+        return box
+
+    def take_back(
+        self,
+        owner: bytes,
+        record: Record,
+        note: Note,
+        also: Command,
+        then: Callable[[StorageError | None], None],
+    ) -> None:
+        """Store a dead letter anew, as the last for its addressee; nobody waits for its outcome.
+
+        It gets another number: what became of the old one may be known to the receiver still.
+        """
+        keeper, box = self._turn.keeper, self._box(owner.decode())
+        number, position = keeper.numbers(1), box.following
+        box.following += 1
+        at_ms = keeper.wall_ms(self._turn.now)
+        row = Row(position, _numbered(record, number), at_ms, 0, 0, number, note)
+        self._unsure[then, number] = number
+        on_stored = partial(self._on_taken_back, box, row, then)
+        keeper.write(Store(box.stream, [row]), also, then=on_stored)
+
+    def _on_taken_back(
+        self,
+        box: Box,
+        row: Row,
+        then: Callable[[StorageError | None], None],
+        error: StorageError | None,
+    ) -> None:
+        del self._unsure[then, row.order]
+        if error is None:
+            self._add(box, [row])
+        then(error)
+
     def _on_stored(
         self, box: Box, rows: list[Row], post: Post, error: StorageError | None
     ) -> None:
@@ -271,12 +316,16 @@ class Outbox:
         if error is not None:
             return  # their positions stay unused
         self.relayed.update(entry.key for entry in post.entries)
+        self._add(box, rows)
+        box.add_caller(rows[0].position, rows[-1].position, ticket)
+
+    def _add(self, box: Box, rows: list[Row]) -> None:
+        """Take note of rows that are on disk now."""
         first, last = rows[0].position, rows[-1].position
         if not box.runs and box.cursor == box.written:  # empty until now
             box.low = rows[0].order
             box.cursor = first - 1
         box.written = last
-        box.add_caller(first, last, ticket)
         if rows[0].expires_ms:
             left_ms = rows[0].expires_ms - self._turn.keeper.wall_ms(self._turn.now)
             self._expiry.set((box, first, last), self._turn.now + left_ms / 1000)
@@ -425,9 +474,11 @@ class Outbox:
                 attempts = _attempts(returned.record)
                 place = ((position, position),)
                 self._turn.keeper.later(CountAttempts(box.stream, place, attempts))
+                self._note_attempt(box, position, returned.reason)
                 if attempts >= self._options.attempts_max:
                     run.dead[position] = (returned.reason, attempts)
             case Outcome.REJECTED:
+                self._note_attempt(box, position, returned.reason)
                 run.dead[position] = (returned.reason, _attempts(returned.record))
             case Outcome.RELEASED if returned.transmitted:
                 pass
@@ -437,6 +488,10 @@ class Outbox:
                 self._rewind(box)
                 return
         self._redelivery.on_returned(peer, returned, ended)
+
+    def _note_attempt(self, box: Box, position: int, reason: str) -> None:
+        at_ms = self._turn.keeper.wall_ms(self._turn.now)
+        box.failed.setdefault(position, []).append(FailedAttempt(at_ms, reason))
 
     def on_session_ended(self, peer: Peer) -> None:
         """Take back what a peer did not settle: the next session, or another, gets it."""
@@ -473,9 +528,15 @@ class Outbox:
         box, keeper = run.box, self._turn.keeper
         alive = [(run.first, run.last)]
         for position, (reason, attempts) in sorted(run.dead.items()):
-            self._dead_letters.bury(box.stream, position, box.to, reason, attempts)
+            self._dead_letters.bury(
+                box.stream, position, box.to, reason, attempts,
+                history=box.failed.get(position, ()), note=run.note, peer=node or NodeId(b""),
+            )  # fmt: skip
             first, last = alive.pop()
             alive += [(first, position - 1), (position + 1, last)]
+        if box.failed:
+            for position in range(run.first, run.last + 1):
+                box.failed.pop(position, None)
         ranges = tuple((low, high) for low, high in alive if low <= high)
         self._unsure[run] = run.number
         keeper.later(Forget(box.stream, ranges), then=partial(self._forgotten, run, node))

@@ -4,13 +4,12 @@ Shared by the patterns that address a peer for good (direct, publish/subscribe).
 by handlers that failed; what was given back unhandled comes again as it was.
 """
 
-from collections import deque
 from dataclasses import dataclass
 
 from zmesh.core.peers import OnceTicket, Peer, StoredTicket
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
-from zmesh.ids import Entropy, NodeId
+from zmesh.ids import Entropy
 from zmesh.message import (
     Failure,
     FailureKind,
@@ -25,29 +24,10 @@ from zmesh.message import (
     without_extra,
 )
 from zmesh.options import NodeOptions
+from zmesh.patterns.dead_letters import DeadLetters
+from zmesh.patterns.letters import RequeuedTicket, note_attempt, take_history
 from zmesh.reliable.link_events import Returned, SessionEnd
-from zmesh.wire.bodies import body_of
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A message that could not be handled, kept for the operator to look at."""
-
-    record: Record
-    peer: NodeId
-    reason: str
-    attempts: int
-    at: float  # on the node's clock
-
-    @property
-    def topic(self) -> str:
-        """Its topic, queue or group; empty for a direct message."""
-        return self.record[1]
-
-    @property
-    def body(self) -> object:
-        """What was sent; decoded anew each time."""
-        return body_of(self.record)
+from zmesh.storage import FailedAttempt
 
 
 @dataclass(slots=True)
@@ -61,18 +41,18 @@ class _Retry:
 class Redelivery:
     """Decides on records that came back, and keeps those whose next attempt is to come."""
 
-    def __init__(self, turn: Turn, options: NodeOptions, entropy: Entropy) -> None:
+    def __init__(
+        self, turn: Turn, options: NodeOptions, entropy: Entropy, dead_letters: DeadLetters
+    ) -> None:
         self._turn = turn
         self._options = options
         self._entropy = entropy
+        self.dead_letters = dead_letters
         self._retries: dict[int, _Retry] = {}
         self._due: Deadlines[int] = Deadlines(turn.agenda)
         self._unsent: list[_Retry] = []  # back from a session that ended, safe to send again
         self.gathered = (self._unsent,)  # empty: nothing to flush
         self._numbered = 0
-        self.dead_letters: deque[DeadLetter] = deque()  # oldest first
-        self._dead_bytes = 0
-        self.dead_lettered = 0  # ever, those dropped for want of room included
         self.redelivered = 0
 
     def __len__(self) -> int:
@@ -106,31 +86,36 @@ class Redelivery:
 
     def _on_modified(self, peer: Peer, returned: Returned) -> None:
         attempts = _attempt(returned.record)
+        if not isinstance(returned.ticket, StoredTicket):  # else others keep account of it
+            self._note_attempt(returned, attempts)
         if attempts >= self._options.attempts_max:
-            self.bury(peer, returned.record, returned.reason, attempts)
+            if not isinstance(returned.ticket, StoredTicket):
+                self._bury(peer, returned, attempts)
             self._fail(peer, returned, FailureKind.DEAD_LETTERED, returned.reason)
             return
         record = with_extra(returned.record, Tag.ATTEMPT, attempts + 1)
         self._retry(peer, returned, record, max(returned.delay, self.backoff(attempts)))
+
+    def _note_attempt(self, returned: Returned, attempt: int) -> None:
+        at_ms = self._turn.keeper.wall_ms(self._turn.now)
+        failed = FailedAttempt(at_ms, returned.reason)
+        note_attempt(returned.ticket, returned.record, attempt, failed)
+
+    def _bury(self, peer: Peer, returned: Returned, attempts: int) -> None:
+        self.dead_letters.keep(
+            peer,
+            returned.record,
+            returned.reason,
+            attempts,
+            lane=returned.lane,
+            history=take_history(returned.ticket, returned.record, attempts),
+        )
 
     def backoff(self, attempts: int) -> float:
         """Return how long a message pauses after so many failed attempts."""
         options = self._options
         ceiling = min(options.redeliver_max, options.redeliver_min * 2.0 ** min(attempts, 30))
         return ceiling * self._entropy.uniform(0.5, 1.0)
-
-    def bury(self, peer: Peer, record: Record, reason: str, attempts: int) -> None:
-        """Keep a dead letter; the oldest ones make room for it."""
-        self._turn.trace("dead_lettered", 30, peer=peer.label, attempts=attempts, reason=reason)
-        self.dead_lettered += 1
-        self.dead_letters.append(DeadLetter(record, peer.id, reason, attempts, self._turn.now))
-        self._dead_bytes += size_of(record)
-        options = self._options
-        while (
-            len(self.dead_letters) > options.dead_letters_max
-            or self._dead_bytes > options.dead_letters_bytes_max
-        ):
-            self._dead_bytes -= size_of(self.dead_letters.popleft().record)
 
     def _on_session_ended(self, peer: Peer, returned: Returned, ended: SessionEnd | None) -> None:
         """Decide without a verdict: what never left this process is safe to send again."""
@@ -234,12 +219,31 @@ class Redelivery:
 
     def _fail_retries(self, retries: list[_Retry], kind: FailureKind, reason: str) -> None:
         for retry in retries:
+            self._keep_requeued(retry.peer, retry.record, retry.lane, retry.ticket, kind, reason)
             failure = Failure(kind, retry.peer.label, reason, _attempt(retry.record))
             self._turn.fail(retry.ticket, failure)
 
     def _fail(self, peer: Peer, returned: Returned, kind: FailureKind, reason: str) -> None:
+        self._keep_requeued(peer, returned.record, returned.lane, returned.ticket, kind, reason)
         failure = Failure(kind, peer.label, reason, _attempt(returned.record))
         self._turn.fail(returned.ticket, failure)
+
+    def _keep_requeued(
+        self,
+        peer: Peer,
+        record: Record,
+        lane: int,
+        ticket: Ticket,
+        kind: FailureKind,
+        reason: str,
+    ) -> None:
+        """Keep what was a dead letter before, whatever it failed for: nobody else hears of it."""
+        if isinstance(ticket, RequeuedTicket) and kind is not FailureKind.DEAD_LETTERED:
+            attempts = _attempt(record)
+            history = take_history(ticket, record, attempts)
+            self.dead_letters.keep(
+                peer, record, reason or kind.value, attempts, lane=lane, history=history
+            )
 
 
 def _attempt(record: Record) -> int:

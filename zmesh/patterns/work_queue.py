@@ -33,6 +33,7 @@ from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.telling import Telling
 from zmesh.reliable.link_events import Returned
+from zmesh.storage import FailedAttempt
 
 _LOST: Final = "its consumer was lost while it had it"
 
@@ -302,7 +303,7 @@ class WorkQueue:
         self._close(attempt)
         match returned.outcome:
             case Outcome.REJECTED:
-                job.attempts += 1
+                self._count_attempt(job, returned.reason)
                 self._bury(job, peer, FailureKind.REJECTED, returned.reason)
             case Outcome.EXPIRED:
                 self._fail(job, FailureKind.EXPIRED, peer.label, returned.reason)
@@ -313,8 +314,13 @@ class WorkQueue:
             case _:  # its session ended
                 self._come_back(job, peer, may_have_begun=returned.transmitted)
 
-    def _on_modified(self, job: Job, peer: Peer, returned: Returned) -> None:
+    def _count_attempt(self, job: Job, reason: str) -> None:
         job.attempts += 1
+        at_ms = self._turn.keeper.wall_ms(self._turn.now)
+        job.failed = (*job.failed, FailedAttempt(at_ms, reason))
+
+    def _on_modified(self, job: Job, peer: Peer, returned: Returned) -> None:
+        self._count_attempt(job, returned.reason)
         if job.attempts >= job.attempts_max:
             self._bury(job, peer, FailureKind.DEAD_LETTERED, returned.reason)
             return
@@ -328,7 +334,7 @@ class WorkQueue:
         """
         if may_have_begun:
             self.uncertain += 1
-            job.attempts += 1
+            self._count_attempt(job, _LOST)
             if job.attempts >= job.attempts_max:
                 self._bury(job, peer, FailureKind.DEAD_LETTERED, _LOST)
                 return
@@ -367,7 +373,9 @@ class WorkQueue:
 
     def _bury(self, job: Job, peer: Peer, kind: FailureKind, reason: str) -> None:
         """Keep a job among the dead letters."""
-        self._redelivery.bury(peer, job.record, reason, job.attempts)
+        self._redelivery.dead_letters.keep(
+            peer, job.record, reason, job.attempts, lane=job.lane, history=job.failed
+        )
         self._fail(job, kind, peer.label, reason)
 
     def _fail(self, job: Job, kind: FailureKind, peer: str, reason: str) -> None:

@@ -33,7 +33,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
         for name in ("send", "post", "post_nowait", "post_many", "call", "stream", "publish",
                      "subscribe", "inbox", "service", "shared", "join", "fan_out", "survey",
                      "push", "push_nowait", "push_many", "pull", "send_file",
-                     "receive_files", "exchange", "close")
+                     "receive_files", "exchange", "close", "purge")
     },
     "wait_for": Peers.wait_for,
     "peers.watch": Peers.watch,

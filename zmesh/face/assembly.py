@@ -119,14 +119,7 @@ class Assembly:
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
         settlements, command = self.runner.settlements, self.runner.command
-        self.posting = Posting(
-            loop,
-            self.engine,
-            self.runner,
-            options.link.queued_bytes_max,
-            self._tell_failure,
-            self._why_alone,
-        )
+        self.posting = self._new_posting(options)
         self.durable = DurablePosting(loop, self.runner, self.posting, self._storing)
         self.application = Application(
             loop, self.engine, self.runner, self.durable, settings.storage
@@ -173,6 +166,16 @@ class Assembly:
             self._tell_fan_out,
             self.services_seen,
             self.engine.groups,
+        )
+
+    def _new_posting(self, options: NodeOptions) -> Posting:
+        return Posting(
+            self._loop,
+            self.engine,
+            self.runner,
+            options.link.queued_bytes_max,
+            self._tell_failure,
+            self._why_alone,
         )
 
     def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:

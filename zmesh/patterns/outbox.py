@@ -6,13 +6,11 @@ sent again, in order, to whoever bears the name then. The other side knows by it
 handled already (`core.handled`), and is told what is forgotten here, so that it may forget too.
 """
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from zmesh.core.peers import Peer, StoredTicket
+from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import AmbiguousPeer, PeerUnknown, StorageError, ZmeshError
@@ -24,12 +22,12 @@ from zmesh.message import (
     Outcome,
     Record,
     Tag,
-    Ticket,
     extra,
     size_of,
     with_extra,
 )
 from zmesh.options import NodeOptions
+from zmesh.patterns.boxes import WINDOW_RECORDS, Box, Run
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.redelivery import Redelivery
@@ -51,14 +49,9 @@ from zmesh.storage import (
     SetEntries,
     Store,
     StoredRow,
-    Stream,
     StreamKind,
     StreamState,
 )
-
-WINDOW_RECORDS: Final = 4096
-WINDOW_BYTES: Final = 8 * 1024 * 1024
-"""What one addressee has on its way, or in memory to follow: enough for any link."""
 
 RUN_MAX: Final = 256
 """Messages with one outcome for the journal: they are forgotten together."""
@@ -73,126 +66,6 @@ EXPIRE_AGAIN_S: Final = 1.0
 """Seconds until another look at messages that were with a link when their time was over."""
 
 _FINAL: Final = (FailureKind.REJECTED, FailureKind.EXPIRED, FailureKind.DEAD_LETTERED)
-
-
-class Run(StoredTicket):
-    """Consecutive rows of a box that are with the link, of one caller."""
-
-    __slots__ = ("box", "dead", "note", "number", "size", "told")
-
-    def __init__(self, box: "Box", rows: Sequence[Row], told: Ticket | None, size: int) -> None:
-        super().__init__(rows[0].position, len(rows))
-        self.box = box
-        self.number = self.order = rows[0].order
-        self.told = told
-        self.size = size
-        self.note = rows[0].note
-        self.dead: dict[int, tuple[str, int]] = {}  # position -> why, after how many attempts
-
-    @property
-    def last(self) -> int:
-        """The position of the last row."""
-        return self.first + self.count - 1
-
-    def position_of(self, record: Record) -> int:
-        """Return where a record of this run is in its box."""
-        number = extra(record, Tag.STORED)
-        assert isinstance(number, int), "what is sent from a box has a number"  # noqa: S101
-        return self.first + number - self.number
-
-
-class Box:
-    """What is on its way to one addressee, a name or an id as hex."""
-
-    def __init__(self, to: str, following: int, last: int) -> None:
-        self.to = to
-        self.stream = Stream(StreamKind.WAITING, to.encode())
-        self.following = following  # the position of the next row
-        self.written = last  # rows up to here are on disk
-        self.cursor = last  # rows up to here are with the link, or have their outcome
-        self.ready: deque[StoredRow] = deque()  # the rows that follow, as far as in memory
-        self.ready_bytes = 0
-        self.runs: dict[Run, None] = {}  # with the link, in order
-        self.out = 0  # messages of them
-        self.out_bytes = 0
-        self.is_reading = False
-        self.epoch = 0  # what was asked for in an earlier one is void
-        self.low = 0  # all numbers below are forgotten, or of others
-        self.failed: dict[int, list[FailedAttempt]] = {}  # attempts in this life, by position
-        self._firsts: list[int] = []  # of what callers wait for
-        self._callers: list[tuple[int, Ticket]] = []  # with the last position
-
-    @property
-    def following_ready(self) -> int:
-        """The position of the row that may be added to those in memory."""
-        return (self.ready[-1].row.position if self.ready else self.cursor) + 1
-
-    @property
-    def has_space(self) -> bool:
-        """Whether more rows may be in memory."""
-        return (
-            self.out + len(self.ready) < WINDOW_RECORDS
-            and self.out_bytes + self.ready_bytes < WINDOW_BYTES
-        )
-
-    def add_ready(self, row: StoredRow) -> None:
-        """Add the row that follows those in memory."""
-        self.ready.append(row)
-        self.ready_bytes += size_of(row.row.record)
-
-    def add_caller(self, first: int, last: int, ticket: Ticket) -> None:
-        """Note who waits for the outcome of rows."""
-        self._firsts.append(first)
-        self._callers.append((last, ticket))
-
-    def caller_of(self, position: int) -> Ticket | None:
-        """Return who waits for the outcome of a row; None where that was in another life."""
-        index = bisect_right(self._firsts, position) - 1
-        if index < 0 or self._callers[index][0] < position:
-            return None
-        return self._callers[index][1]
-
-    def end_caller(self, first: int) -> None:
-        """Forget who waits for the rows from `first` on: they have their outcome."""
-        index = bisect_right(self._firsts, first) - 1
-        if self._firsts[index] == first:
-            del self._firsts[index], self._callers[index]
-        else:
-            self._callers[index] = (first - 1, self._callers[index][1])
-
-    def drop_ready(self, first: int, last: int) -> None:
-        """Take rows out of memory; an answer that is on its way may still have them."""
-        kept = [each for each in self.ready if not first <= each.row.position <= last]
-        if len(kept) < len(self.ready):
-            self.ready = deque(kept)
-            self.ready_bytes = sum(size_of(each.row.record) for each in kept)
-        if self.is_reading:
-            self.is_reading = False
-            self.epoch += 1
-
-    def lowest_open(self) -> int:
-        """Return the lowest position that may be without outcome."""
-        return next(iter(self.runs)).first if self.runs else self.cursor + 1
-
-    def trim(self) -> None:
-        """Forget callers all of whose messages have their outcome."""
-        lowest = self.lowest_open()
-        done = 0
-        while done < len(self._callers) and self._callers[done][0] < lowest:
-            done += 1
-        if done == len(self._callers) or done > 64:
-            del self._firsts[:done], self._callers[:done]
-
-    def rewind(self) -> None:
-        """Take back what is with the link: it is read again."""
-        for run in self.runs:
-            run.is_void = True
-        self.cursor = self.lowest_open() - 1
-        self.runs.clear()
-        self.ready.clear()
-        self.out = self.out_bytes = self.ready_bytes = 0
-        self.is_reading = False
-        self.epoch += 1
 
 
 class Outbox:

@@ -466,6 +466,7 @@ class CloseState:
     """Hold the replica no longer; what peers were not told yet is still sent."""
 
     name: str
+    forget: Ticket | None = None  # on disk neither; `TicketsStored` tells when it is gone there
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,6 +478,7 @@ class WriteState:
     encoding: int | None  # None: delete it
     value: bytes
     wall_ms: int
+    ticket: Ticket | None = None  # `TicketsStored` tells when it is on disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class EntryKind(IntEnum):
     SESSION = 1  # with a peer: see `Session`; key: its node id
     SUBSCRIPTION = 2  # a durable one; name: its own, key: the publisher, value: the position
     RETAINED = 3  # name: the topic, key: which of its history
-    SHARED = 4  # name: the map, key: the key
+    SHARED = 4  # name: the map, key: one of its keys or origins, see `patterns.shared_saving`
     COUNTER = 5  # numbers given out up to here, so that none is given twice
     TICKET = 6  # of a request whose answer may come in another life
     RELAYED = 7  # key: of a row in an application's outbox that was taken, and may be there still

@@ -135,6 +135,8 @@ class LinkNews:
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
             EntryKind.RELAYED: self.outbox.on_relayed,
         }
+        if self.shared_state.saving is not None:
+            self.entry_readers[EntryKind.SHARED] = self.shared_state.saving.on_entry
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered,

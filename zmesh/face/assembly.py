@@ -139,7 +139,7 @@ class Assembly:
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
         )
         self.shared = SharedMaps(
-            loop, command, self.runner.flush, self.engine.shared_state, options
+            loop, command, self.runner.flush, self.engine.shared_state, options, self._storing
         )
         self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = self._new_gatherings(options)
@@ -451,6 +451,7 @@ class Assembly:
         else:
             self.durable.stored(action.tickets, action.error)
             self.dead_letters.stored(action.tickets, action.error)
+            self.shared.stored(action.tickets, action.error)
 
     def _perform_pattern(
         self,

@@ -104,6 +104,7 @@ class Exchange:
         self._exchanges.declarations.put(
             self._binding(queue, subject, exchange, routing_key, where, match)
         )
+        await self._exchanges.stored()
 
     async def unbind(
         self,
@@ -120,7 +121,9 @@ class Exchange:
         Arguments and errors are those of `bind`.
         """
         binding = self._binding(queue, subject, exchange, routing_key, where, match)
-        return self._exchanges.declarations.erase(key_of(binding))
+        was_there = self._exchanges.declarations.erase(key_of(binding))
+        await self._exchanges.stored()
+        return was_there
 
     def bindings(self) -> list[Binding]:
         """Return what is bound to it, as far as this node has heard."""

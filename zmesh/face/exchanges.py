@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 from zmesh.actions import KeyChange
-from zmesh.errors import PeersMissing
+from zmesh.errors import PeersMissing, ZmeshError
 from zmesh.face.inbox import Settle
 from zmesh.face.outgoing import Headers, Outgoing
 from zmesh.face.posting import Posting
@@ -78,6 +78,7 @@ class Exchanges:
         self.unroutable = 0  # messages dropped
         self._loop = loop
         self._shared = shared
+        self._stored: asyncio.Future[ZmeshError | None] | None = None  # of the latest declaration
         self._posting = posting
         self._pushing = pushing
         self._subscribing = subscribing
@@ -116,11 +117,24 @@ class Exchanges:
         else:
             await opened.close()  # it is held once
         self.declarations.declare(declared, other)
+        await self.stored()
         return declared
 
     def _write(self, key: str, encoding: int | None, value: bytes) -> None:
         if not self._is_closed:
-            self._shared.write(TABLE, key, encoding, value)
+            self._stored = self._shared.write(TABLE, key, encoding, value)
+
+    async def stored(self) -> None:
+        """Wait until what was declared here is on disk, where the node has storage.
+
+        Raises:
+            JournalFull, JournalBroken: it is not; all know of it, and it is stored when there is
+                room.
+        """
+        if self._stored is not None:
+            error = await asyncio.shield(self._stored)
+            if error is not None:
+                raise error
 
     def add(self, change: KeyChange) -> None:
         """Take in a change of the map."""

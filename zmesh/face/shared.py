@@ -10,9 +10,11 @@ from typing import Any, Final, Protocol, Self
 from weakref import WeakSet
 
 from zmesh.actions import KeyChange
-from zmesh.errors import Closed, InvalidOption, UsageError
+from zmesh.errors import Closed, InvalidOption, UsageError, ZmeshError
 from zmesh.events import CloseState, Event, OpenState, WallClockRead, WriteState
 from zmesh.face.checks import check_is_text, check_timeout
+from zmesh.face.storing import Storing
+from zmesh.message import Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.shared_map import Entry, ReplicaMap
 from zmesh.patterns.shared_state import SharedState
@@ -20,6 +22,9 @@ from zmesh.wire.bodies import check_text, decode_body, encode_body
 
 CLOCK_EVERY: Final = 1.0
 """Seconds between looks at the wall clock, while there are shared maps."""
+
+_WRITE_OVERHEAD: Final = 512
+"""What a write takes on disk beside its key and value, at most: `ROW_OVERHEAD_BYTES`, stamps."""
 
 
 class Absent(Enum):
@@ -174,6 +179,8 @@ class SharedMap:
     async def set(self, key: str, value: Any) -> None:
         """Set a key. It is so here when this returns; the other replicas hear of it.
 
+        Where the node has storage it is on disk as well.
+
         Args:
             key: a text.
             value: bytes, or anything msgpack can carry.
@@ -182,22 +189,32 @@ class SharedMap:
             InvalidOption: a key that is no text or too long, or a value that is too large.
             BodyNotEncodable: the value cannot be encoded.
             MapFull: there is no room for it.
+            JournalFull, JournalBroken: it is not on disk. Where it was clear beforehand nothing
+                was set; else it is set, and is stored as soon as there is room.
         """
-        self._write(key, value)
-        await asyncio.sleep(0)  # a loop of writes lets other tasks run
+        await self._done(self._write(key, value))
+
+    async def _done(self, stored: "asyncio.Future[ZmeshError | None] | None") -> None:
+        if stored is None:
+            await asyncio.sleep(0)  # a loop of writes lets other tasks run
+            return
+        error = await stored
+        if error is not None:
+            raise error
 
     async def delete(self, key: str) -> bool:
         """Delete a key everywhere; return whether it was there.
 
         Raises:
             InvalidOption: a key that cannot be.
+            JournalFull, JournalBroken: as `set`.
         """
         self._check()
         self._maps.check_key(key)
         was_there = key in self._entries
         if was_there:
-            self._maps.write(self.name, key, None, b"")
-        await asyncio.sleep(0)
+            self._maps.check_room(key, b"")
+        await self._done(self._maps.write(self.name, key, None, b"") if was_there else None)
         return was_there
 
     async def compare_and_set(self, key: str, expected: Any, value: Any) -> bool:
@@ -213,7 +230,7 @@ class SharedMap:
             value: what it is to hold then.
 
         Raises:
-            InvalidOption, BodyNotEncodable, MapFull: as `set`.
+            InvalidOption, BodyNotEncodable, MapFull, JournalFull, JournalBroken: as `set`.
         """
         self._check()
         self._maps.check_key(key)
@@ -223,16 +240,16 @@ class SharedMap:
         else:  # as it would come back: a tuple as a list
             wanted = decode_body(*encode_body(expected))
             is_as_expected = decode_body(entry.encoding, entry.value) == wanted
-        if is_as_expected:
-            self._write(key, value)
-        await asyncio.sleep(0)
+        await self._done(self._write(key, value) if is_as_expected else None)
         return is_as_expected
 
-    def _write(self, key: str, value: Any) -> None:
+    def _write(self, key: str, value: Any) -> "asyncio.Future[ZmeshError | None] | None":
         self._check()
         self._maps.check_key(key)
-        encoding, data = encode_body(value)
-        self._maps.write(self.name, key, int(encoding), bytes(data))
+        encoding, view = encode_body(value)
+        data = bytes(view)
+        self._maps.check_room(key, data)
+        return self._maps.write(self.name, key, int(encoding), data)
 
     # Watching
 
@@ -253,14 +270,20 @@ class SharedMap:
 
     # Ending
 
-    async def close(self) -> None:
+    async def close(self, *, forget: bool = False) -> None:
         """Hold the replica no longer, unless it is open elsewhere in this process.
 
-        What peers were not told yet is still sent. When no replica is left, the map is gone.
+        What peers were not told yet is still sent. When no replica is left, the map is gone, but
+        for what nodes with storage keep of it on disk.
+
+        Args:
+            forget: remove it from this node's disk, once it is not open any more.
         """
         if not self._is_closed:
             self._is_closed = True
-            self._maps.release(self.name)
+            gone = self._maps.release(self.name, forget=forget)
+            if gone is not None:
+                await self._done(gone)
 
     async def __aenter__(self) -> Self:
         return self
@@ -301,6 +324,7 @@ class _Opened:
 
     def __init__(self) -> None:
         self.handles = 0
+        self.is_forgotten = False  # on disk too, when it closes
         self.listeners: WeakSet[Listener] = WeakSet()
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -314,6 +338,7 @@ class SharedMaps:
         flush: lets the engine have them now.
         state: what the engine holds.
         options: the bounds.
+        storing: the journal, where there is one.
     """
 
     def __init__(
@@ -323,12 +348,15 @@ class SharedMaps:
         flush: Callable[[], None],
         state: SharedState,
         options: NodeOptions,
+        storing: Storing | None = None,
     ) -> None:
         self._loop = loop
         self._command = command
         self._flush = flush
         self._state = state
         self._options = options
+        self._storing = storing
+        self._waiting: dict[Ticket, asyncio.Future[ZmeshError | None]] = {}
         self._open: dict[str, _Opened] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed: str | None = None
@@ -381,24 +409,50 @@ class SharedMaps:
         if self._closed is not None:
             raise Closed(self._closed)
 
-    def release(self, name: str) -> None:
-        """Count a handle less; with the last one the map closes."""
+    def release(
+        self, name: str, *, forget: bool = False
+    ) -> "asyncio.Future[ZmeshError | None] | None":
+        """Count a handle less; with the last one the map closes.
+
+        Return what tells that it is gone from the disk, where it is forgotten now.
+        """
         opened = self._open.get(name)
         if opened is None:
-            return
+            return None
         opened.handles -= 1
+        opened.is_forgotten |= forget
         if opened.handles:
-            return
+            return None
         del self._open[name]
-        self._tell(CloseState(name))
+        ticket, gone = self._new_ticket() if opened.is_forgotten else (None, None)
+        self._tell(CloseState(name, ticket))
         _end(opened, None)
         if not self._open:
             self._stop_clock()
+        return gone
+
+    def _new_ticket(
+        self,
+    ) -> "tuple[Ticket, asyncio.Future[ZmeshError | None]] | tuple[None, None]":
+        """Return what waits for the disk; nothing where there is none."""
+        if self._storing is None:
+            return None, None
+        ticket = Ticket()
+        stored = self._waiting[ticket] = self._loop.create_future()
+        return ticket, stored
+
+    def stored(self, tickets: list[Ticket], error: ZmeshError | None) -> None:
+        """Let go those whose changes are on disk, or refused."""
+        for ticket in tickets:
+            stored = self._waiting.pop(ticket, None)
+            if stored is not None and not stored.done():
+                stored.set_result(error)
 
     def close(self, failure: str | None = None) -> None:
         """End all watching and waiting; the node closes."""
         self._closed = failure or "node"
         self._stop_clock()
+        self.stored(list(self._waiting), Closed(self._closed))
         while self._open:
             _end(self._open.popitem()[1], failure)
 
@@ -416,10 +470,23 @@ class SharedMaps:
         if size > limit:
             raise InvalidOption("size of key", size, f"at most {limit} bytes of UTF-8")
 
-    def write(self, name: str, key: str, encoding: int | None, value: bytes) -> None:
-        """Set or delete a key, at once."""
+    def write(
+        self, name: str, key: str, encoding: int | None, value: bytes
+    ) -> "asyncio.Future[ZmeshError | None] | None":
+        """Set or delete a key, at once; return what tells that it is on disk, where there is one.
+
+        Raises:
+            InvalidOption, MapFull: nothing was done.
+        """
         self._state.check_write(name, key, len(value))
-        self._tell(WriteState(name, key, encoding, value, _wall_ms()))
+        ticket, stored = self._new_ticket()
+        self._tell(WriteState(name, key, encoding, value, _wall_ms(), ticket))
+        return stored
+
+    def check_room(self, key: str, value: bytes) -> None:
+        """Raise JournalFull or JournalBroken where a write clearly has no room on disk."""
+        if self._storing is not None:
+            self._storing.check_room(len(value) + len(key) + _WRITE_OVERHEAD)
 
     def entries(self, name: str) -> ReplicaMap:
         """Return what a map holds here."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
 from zmesh.actions import ReadJournal, WriteJournal
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.errors import JournalFull, StorageError, ZmeshError
 from zmesh.events import Event, JournalTold
 from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
@@ -101,6 +101,15 @@ class Storing:
                 self._journal.read(order.ticket, order.question)
         except ZmeshError as error:
             self._loop.call_soon(self._on_events, [_refusal(order, error)])
+
+    def check_room(self, size: int) -> None:
+        """Raise JournalFull, or what broke the journal, where so many bytes cannot be stored."""
+        if self.error is not None:
+            raise self.error
+        if size > self._journal.room_bytes:
+            counted = self._journal.statistics()
+            limit = 0 if counted.is_full else counted.limit
+            raise JournalFull(str(self.storage.path), counted.used, limit)
 
     async def room(self) -> None:
         """Wait until a journal that refused something for want of room has some."""

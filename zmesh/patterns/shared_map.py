@@ -89,6 +89,8 @@ class ReplicaMap:
         self._beyond: dict[bytes, dict[int, None]] = {}  # stamps of entries that came ahead of it
         self._beyond_count = 0
         self.size = 0  # bytes
+        self._changed: dict[str, None] | None = None  # keys, where somebody wants to know
+        self._seen_further: dict[bytes, None] | None = None  # origins, likewise
 
     def __len__(self) -> int:
         return len(self._entries) - len(self._tombstones)
@@ -123,6 +125,15 @@ class ReplicaMap:
         return self._entries.items()
 
     # Changing
+
+    def record(self, keys: dict[str, None], origins: dict[bytes, None]) -> None:
+        """Put the keys that change into the one, from now on, and origins into the other."""
+        self._changed, self._seen_further = keys, origins
+
+    def restore(self, key: str, entry: Entry, now: float) -> None:
+        """Put an entry that was here in an earlier life."""
+        self._put(key, entry, now)
+        self._note_beyond(entry)
 
     def has_room(self, key: str, value_size: int) -> bool:
         """Return whether an entry of this key would be taken."""
@@ -172,6 +183,8 @@ class ReplicaMap:
     def _put(self, key: str, entry: Entry, now: float) -> None:
         self.remove(key)
         self._entries[key] = entry
+        if self._changed is not None:
+            self._changed[key] = None
         self.size += _cost(key, len(entry.value))
         if entry.deleted:
             self._tombstones[key] = now
@@ -185,6 +198,8 @@ class ReplicaMap:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
+        if self._changed is not None:
+            self._changed[key] = None
         self.size -= _cost(key, len(entry.value))
         self._tombstones.pop(key, None)
         bucket = bucket_of(key)
@@ -247,8 +262,13 @@ class ReplicaMap:
         self._seen.pop(origin, None)
         self._seen[origin] = stamp
         self._forget_beyond(origin, stamp)
+        if self._seen_further is not None:
+            self._seen_further[origin] = None
         if len(self._seen) > self._options.shared_origins_max:
-            del self._seen[next(iter(self._seen))]
+            oldest = next(iter(self._seen))
+            del self._seen[oldest]
+            if self._seen_further is not None:
+                self._seen_further[oldest] = None
 
     def absorb(self, seen: Mapping[bytes, int]) -> None:
         """Learn that this replica has all that another one had."""

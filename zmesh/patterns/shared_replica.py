@@ -30,11 +30,19 @@ class Replica:
         node: who this is.
         life: random bytes, new with every replica.
         options: bounds and times.
+        entries: what it holds from an earlier life; its writes will be later than all of it.
     """
 
-    def __init__(self, name: str, node: NodeId, life: bytes, options: NodeOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        node: NodeId,
+        life: bytes,
+        options: NodeOptions,
+        entries: ReplicaMap | None = None,
+    ) -> None:
         self.name = name
-        self.map = ReplicaMap(options)
+        self.map = ReplicaMap(options) if entries is None else entries
         self._node = node
         self._origin = node + life
         self._options = options
@@ -42,6 +50,11 @@ class Replica:
         self._own: dict[str, int] = {}  # keys last written here, by their stamps, ascending
         self.written = 0  # the stamp of the last write
         self._changes: list[KeyChange] = []
+        for _, entry in self.map.entries():
+            self._clock.observe(entry.stamp)
+        for origin, stamp in self.map.seen.items():
+            if origin.startswith(node):
+                self._clock.observe(stamp)
 
     @property
     def origin(self) -> bytes:

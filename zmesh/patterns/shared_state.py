@@ -8,13 +8,14 @@ turn. So whatever a link gave up is found: replicas become equal by pulls, chang
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, assert_never
 
 from zmesh.actions import StateChanged
 from zmesh.core.defects import Defects
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
-from zmesh.deadlines import Deadlines
+from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import InvalidOption, MapFull, ProtocolError, UsageError
 from zmesh.events import CloseState, OpenState, Source, WallClockRead, WriteState
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
@@ -32,6 +33,7 @@ from zmesh.patterns.shared_parts import (
 )
 from zmesh.patterns.shared_pulls import STATE_HEAD, Pulls
 from zmesh.patterns.shared_replica import Replica
+from zmesh.patterns.shared_saving import SharedSaving
 from zmesh.patterns.state_records import Ask, Delta, Fetch, decode, encode_delta
 from zmesh.reliable.link_events import Returned
 
@@ -62,7 +64,9 @@ class SharedState:
         self.pulls = Pulls(turn, options, entropy, defects, self._clock)
         self._maps: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}  # maps that may have something to do
-        self.gathered = (self._dirty,)  # empty: nothing to flush
+        self.saving = SharedSaving(turn, options) if turn.keeper.is_there else None
+        kept = () if self.saving is None else self.saving.gathered
+        self.gathered = (self._dirty, *kept)  # empty: nothing to flush
         self._due: Deadlines[str] = Deadlines(turn.agenda)
         self._joined_at = float("-inf")  # when the latest session began
 
@@ -98,8 +102,13 @@ class SharedState:
     def check_open(self, name: str) -> None:
         """Raise UsageError where another map would be one too many."""
         limit = self._options.shared_maps_max
-        if name not in self._maps and len(self._maps) >= limit:
-            raise UsageError(f"this node shares {limit} maps already: close some first")
+        if self.saving is None:
+            if name not in self._maps and len(self._maps) >= limit:
+                raise UsageError(f"this node shares {limit} maps already: close some first")
+        elif name not in self.saving and len(self.saving.names) >= limit:
+            raise UsageError(
+                f"this node keeps {limit} maps already: close some with forget=True first"
+            )
 
     def check_write(self, name: str, key: str, size: int) -> None:
         """Raise InvalidOption or MapFull where a key cannot hold a value of so many bytes."""
@@ -118,25 +127,43 @@ class SharedState:
             case OpenState(name, wall_ms):
                 self._on_wall_clock(wall_ms)
                 self._open(name)
-            case CloseState(name):
+            case CloseState(name, ticket):
                 self._close(name)
-            case WriteState(name, key, encoding, value, wall_ms):
+                if ticket is not None:
+                    self._forget(name, ticket)
+            case WriteState(name, key, encoding, value, wall_ms, ticket):
                 self._on_wall_clock(wall_ms)
                 shared = self._maps.get(name)
                 if shared is not None:
                     shared.replica.write(key, encoding, value, wall_ms, self._turn.now)
                     self._dirty[name] = None
+                if ticket is not None:
+                    self._wait(name, ticket)
             case WallClockRead(wall_ms):
                 self._on_wall_clock(wall_ms)
             case _:
                 assert_never(command)
+
+    def _wait(self, name: str, ticket: Ticket) -> None:
+        if self.saving is None:
+            self._turn.stored(ticket, None)
+        else:
+            self.saving.wait(name, ticket)
+
+    def _forget(self, name: str, ticket: Ticket) -> None:
+        told = partial(self._turn.stored, ticket)
+        if self.saving is None:
+            told(None)
+        else:
+            self.saving.forget(name, told)
 
     def _open(self, name: str) -> None:
         if name in self._maps:
             return
         turn = self._turn
         life = self._entropy.token(LIFE_BYTES)
-        replica = Replica(name, turn.peers.local.id, life, self._options)
+        kept = None if self.saving is None else self.saving.open(name)
+        replica = Replica(name, turn.peers.local.id, life, self._options, kept)
         shared = self._maps[name] = Shared(replica, turn.now + self._options.shared_sync_every)
         grace_until = self._joined_at + self._options.shared_grace
         if grace_until > turn.now:
@@ -158,6 +185,8 @@ class SharedState:
         self._tell_changes(shared)
         self._interest.retract(InterestKind.STATE, name)
         del self._maps[name]
+        if self.saving is not None:
+            self.saving.touch(name)
         self._due.discard(name)
         self._dirty.pop(name, None)
 
@@ -206,11 +235,15 @@ class SharedState:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
-        return self._due.next
+        if self.saving is None:
+            return self._due.next
+        return earliest(self._due.next, self.saving.deadline)
 
     def on_timer(self) -> None:
         """Look at the maps that are due; `flush` does the rest."""
         now, options = self._turn.now, self._options
+        if self.saving is not None:
+            self.saving.on_timer()
         for name in self._due.due(now):
             shared = self._maps[name]
             self._dirty[name] = None
@@ -243,7 +276,11 @@ class SharedState:
             if shared.pull is None:
                 self.pulls.begin(shared)
             self._tell_changes(shared)
+            if self.saving is not None:
+                self.saving.touch(name)
             self._due.set(name, shared.deadline)
+        if self.saving is not None:
+            self.saving.flush()
 
     def _tell_changes(self, shared: Shared) -> None:
         changes = shared.replica.take_changes()

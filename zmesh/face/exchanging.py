@@ -35,7 +35,8 @@ class Exchanging(ABC):
         ```
 
         Producers and consumers both declare it, and either binds; all others hear of it. What is
-        declared stays until the last node that uses exchanges has gone.
+        declared stays until the last node that uses exchanges has gone, and on the disk of nodes
+        with storage.
 
         Args:
             name: of the exchange.

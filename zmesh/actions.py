@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
 from zmesh.errors import StorageError, ZmeshError
 from zmesh.events import Source
@@ -211,6 +211,41 @@ class CallAnswered:
     reason: str = ""
 
 
+class TicketState(StrEnum):
+    """How a request stands whose answer may come later."""
+
+    WAITING = "waiting"
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class LaterStored:
+    """A request whose answer may come later is on disk, or why it is not: then it is not made."""
+
+    ticket: str
+    error: ZmeshError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaterEnded:
+    """Such a request has its answer, which is on disk; or it cannot be kept, in this life."""
+
+    ticket: str
+    error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaterForgotten:
+    """Such a request, and its answer, are gone from the disk, or why they are not."""
+
+    ticket: str
+    error: StorageError | None = None
+
+
+LaterAction = LaterStored | LaterEnded | LaterForgotten
+
+
 class MemberState(Enum):
     """How a member of a group stands with what is fanned out."""
 
@@ -413,5 +448,5 @@ Action = (
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
     | StateChanged | StateReady | StreamAction
-    | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """What links tell, brought to the patterns and to the application."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import assert_never
@@ -26,6 +26,7 @@ from zmesh.message import (
     without_extra,
 )
 from zmesh.options import NodeOptions
+from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.direct import Direct
@@ -127,7 +128,10 @@ class LinkNews:
         self.confirming = Confirming(turn, self._floor)
         self.dead_letters = DeadLetters(turn)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
+        self.later = CallsLater(turn, self.calls, options, entropy, self.confirming.add)
+        self.calls.later = self.later.on_answered
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
+            EntryKind.TICKET: self.later.on_entry,
             EntryKind.RELAYED: self.outbox.on_relayed,
         }
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
@@ -182,7 +186,7 @@ class LinkNews:
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
-        return self.outbox.floor
+        return min(self.outbox.floor, self.later.floor)
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
@@ -374,7 +378,7 @@ class LinkNews:
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
         self.publish_subscribe.flush()
         self._tell(peer, PeerChange.UPDATED)
-        self._on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
+        self.on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
         groups = [text for kind, text in learned if kind is InterestKind.GROUP]
         self.gatherings.on_here(peer, groups)
         for kind, text in learned:
@@ -413,12 +417,14 @@ class LinkNews:
         self.queues.on_peer_changed(peer)
         self.outbox.on_peer(peer)
         self._tell(peer, PeerChange.JOINED)
-        self._on_services(list(peer.services))
+        self.on_services(list(peer.services))
         self.gatherings.on_here(peer, peer.groups)
 
-    def _on_services(self, services: list[str]) -> None:
+    def on_services(self, services: Iterable[str]) -> None:
+        """Make the calls that wait for a provider of these services."""
         for service in services:
             self.calls.on_provider(service)
+            self.later.on_provider(service)
 
     def _on_liveness(self, peer: RemotePeer, event: LivenessChanged) -> None:
         match event.new:
@@ -426,7 +432,7 @@ class LinkNews:
                 if peer.suspected:  # or it is another process: then Opened told of it
                     peer.suspected = False
                     self._tell(peer, PeerChange.RECOVERED, event.why)
-                    self._on_services(list(peer.services))
+                    self.on_services(list(peer.services))
             case Liveness.BUSY | Liveness.SUSPECT:
                 if peer.present:
                     peer.suspected = True

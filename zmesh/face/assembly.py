@@ -19,6 +19,10 @@ from zmesh.actions import (
     FanOutEnded,
     GiveBackJobs,
     IdentityClash,
+    LaterAction,
+    LaterEnded,
+    LaterForgotten,
+    LaterStored,
     PartsArrived,
     PartsEnded,
     PeerChange,
@@ -69,6 +73,7 @@ from zmesh.face.storing_posts import DurablePosting
 from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
+from zmesh.face.tickets import Tickets
 from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, Entropy, JournalId, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
@@ -136,6 +141,7 @@ class Assembly:
         )
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
         self.calls = Calls(loop, command, options.calls_max)
+        self.tickets = Tickets(loop, self.engine.later, command, self._storing)
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.services_seen
         )
@@ -357,6 +363,7 @@ class Assembly:
             self.posting.close(failure or "node")
             self.pushing.close()
             self.calls.close(failure or "node")
+            self.tickets.close(failure or "node")
             self.streams.close(failure or "node")
             self._tell_drained()
             try:
@@ -404,6 +411,7 @@ class Assembly:
         self.posting.close(why)
         self.pushing.close()
         self.calls.close(why)
+        self.tickets.close(why)
         self.streams.close(why)
         self._tell_drained()
         self._end(why)
@@ -447,7 +455,7 @@ class Assembly:
     def _perform_pattern(
         self,
         action: DeliverJobs | GiveBackJobs | QueueRoomChanged | PublicationsMissed
-        | GatheringAction | StateChanged | StateReady | StreamOffered,
+        | GatheringAction | LaterAction | StateChanged | StateReady | StreamOffered,
     ) -> None:  # fmt: skip
         match action:
             case DeliverJobs() | GiveBackJobs() | QueueRoomChanged():
@@ -458,6 +466,8 @@ class Assembly:
                 DeliverGroup() | FanOutChanged() | FanOutEnded() | SurveyAnswered() | SurveyEnded()
             ):
                 self.gatherings.perform(action)
+            case LaterStored() | LaterEnded() | LaterForgotten():
+                self.tickets.perform(action)
             case StateChanged(name, changes):
                 self.shared.changed(name, changes)
             case StateReady(name):

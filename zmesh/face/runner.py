@@ -25,6 +25,7 @@ from zmesh.actions import (
     GiveBackJobs,
     HangUp,
     IdentityClash,
+    LaterAction,
     PeerChanged,
     Probe,
     PublicationsMissed,
@@ -70,7 +71,7 @@ ApplicationAction = (
     | StateChanged | StateReady
     | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
     | StreamAction
-    | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip
 
 

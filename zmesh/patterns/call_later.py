@@ -359,13 +359,16 @@ class CallsLater:
 
     def _on_standing(self, name: str, kept: object) -> None:
         found = _standing_of(name, kept)
+        request = self._tickets.get(name)
         if found.answer is not None:
+            if request is not None:  # it came back with a rescue
+                self._bytes -= request.size
             self._tickets[name] = found
             self._bytes += found.size
             at_s = (found.answered_ms - self._turn.keeper.wall_ms(self._turn.now)) / 1000
             self._rest(found, max(0.0, at_s + self._options.tickets_kept_for))
-        elif name in self._tickets:  # else the request was lost with a damaged journal
-            self._tickets[name].raised = found.raised
+        elif request is not None:  # else it was lost with a damaged journal
+            request.raised = found.raised
 
 
 def _request_entry(ticket: Later) -> Entry:

@@ -276,11 +276,30 @@ class FanOutChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class FanOutStored:
+    """A durable fan-out is on disk, and begins; or why it is not, and does not."""
+
+    fan_out: int
+    error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutRestored:
+    """A fan-out of an earlier life goes on; `FanOutChanged` tells how its members stand."""
+
+    fan_out: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
 class FanOutEnded:
     """A fan-out is over: all members have their outcome, its deadline came, or the node closed."""
 
     fan_out: int
     is_closed: bool = False
+
+
+FanOutAction = FanOutStored | FanOutRestored | FanOutChanged | FanOutEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,7 +465,7 @@ Action = (
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
-    | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+    | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StateChanged | StateReady | StreamAction
     | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

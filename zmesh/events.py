@@ -294,6 +294,8 @@ class StartFanOut:
     deadline: float  # on the node's clock
     include_late: bool = False  # members that join before the deadline as well
     ttl: float | None = None
+    durable: bool = False  # stored first, which `FanOutStored` tells
+    wall_ms: int = 0  # what the wall clock reads, for what is stored
 
 
 @dataclass(frozen=True, slots=True)

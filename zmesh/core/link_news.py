@@ -30,7 +30,7 @@ from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.direct import Direct
-from zmesh.patterns.fan_out import FanOutTicket
+from zmesh.patterns.fan_out_members import FanOutTicket
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
@@ -121,11 +121,13 @@ class LinkNews:
         self.redelivery = Redelivery(turn, options, entropy)
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
-        self.gatherings = Gatherings(turn, self.interest, self.redelivery, options)
+        self.confirming = Confirming(turn, self._floor)
+        self.gatherings = Gatherings(
+            turn, self.interest, self.redelivery, options, self.confirming.add
+        )
         self.queues = Queues(turn, self.interest, options, self.redelivery)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
-        self.confirming = Confirming(turn, self._floor)
         self.dead_letters = DeadLetters(turn)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
         self.later = CallsLater(turn, self.calls, options, entropy, self.confirming.add)
@@ -133,6 +135,7 @@ class LinkNews:
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
             EntryKind.TICKET: self.later.on_entry,
             EntryKind.RELAYED: self.outbox.on_relayed,
+            EntryKind.FAN_OUT: self.gatherings.fan_out.on_entry,
         }
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
@@ -186,7 +189,7 @@ class LinkNews:
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
-        return min(self.outbox.floor, self.later.floor)
+        return min(self.outbox.floor, self.later.floor, self.gatherings.fan_out.stored.floor)
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""

@@ -17,6 +17,8 @@ from zmesh.actions import (
     Drained,
     FanOutChanged,
     FanOutEnded,
+    FanOutRestored,
+    FanOutStored,
     GiveBackJobs,
     IdentityClash,
     LaterAction,
@@ -463,8 +465,9 @@ class Assembly:
             case PublicationsMissed(counts):
                 self.subscriptions.missed(counts)
             case (
-                DeliverGroup() | FanOutChanged() | FanOutEnded() | SurveyAnswered() | SurveyEnded()
-            ):
+                DeliverGroup() | FanOutStored() | FanOutRestored() | FanOutChanged()
+                | FanOutEnded() | SurveyAnswered() | SurveyEnded()
+            ):  # fmt: skip
                 self.gatherings.perform(action)
             case LaterStored() | LaterEnded() | LaterForgotten():
                 self.tickets.perform(action)

@@ -20,8 +20,7 @@ from zmesh.actions import (
     DeliverRequests,
     Dial,
     Drained,
-    FanOutChanged,
-    FanOutEnded,
+    FanOutAction,
     GiveBackJobs,
     HangUp,
     IdentityClash,
@@ -69,7 +68,7 @@ ApplicationAction = (
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | StateChanged | StateReady
-    | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+    | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StreamAction
     | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

@@ -10,7 +10,7 @@ A ticket has two entries: the request, which goes when there is an answer, and h
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from zmesh.actions import (
     CallAnswered,
@@ -25,10 +25,10 @@ from zmesh.deadlines import Deadlines
 from zmesh.errors import JournalFull, ProtocolError, StorageError, UsageError
 from zmesh.events import Call, CallLater, ForgetTicket
 from zmesh.ids import Entropy, NodeId
-from zmesh.message import Extras, Record, Tag, size_of, with_extra
+from zmesh.message import Record, Tag, size_of, with_extra
 from zmesh.options import NodeOptions
+from zmesh.patterns.kept import flat, packed, record_of, unpacked
 from zmesh.storage import Entry, EntryKind, RemoveEntries, SetEntries
-from zmesh.wire.bodies import decode_body, encode_body
 
 FIRST_LATER: Final = 1 << 41
 """Numbers of calls count from 1, those of surveys from 2**40: those of tickets never meet them."""
@@ -346,9 +346,10 @@ class CallsLater:
         It is made when a provider appears: nobody is met before all is read.
         """
         try:
-            kept = decode_body(1, entry.value)
+            kept = unpacked(entry.value)
             if entry.key == _REQUEST:
                 ticket = _request_of(entry.name, kept)
+                self._turn.keeper.on_number(ticket.number)
                 self._tickets[ticket.id] = ticket
                 self._bytes += ticket.size
                 self._rest(ticket, self._options.redeliver_max, is_idle=True)
@@ -374,10 +375,10 @@ class CallsLater:
 def _request_entry(ticket: Later) -> Entry:
     assert ticket.record is not None, "it is stored before it is answered"  # noqa: S101
     kept = [
-        _VERSION, _flat(ticket.record), ticket.made_ms, ticket.lane, ticket.key, ticket.retries,
+        _VERSION, flat(ticket.record), ticket.made_ms, ticket.lane, ticket.key, ticket.retries,
         ticket.expires_ms, ticket.number,
     ]  # fmt: skip
-    return Entry(EntryKind.TICKET, ticket.id, _REQUEST, bytes(encode_body(kept)[1]))
+    return Entry(EntryKind.TICKET, ticket.id, _REQUEST, packed(kept))
 
 
 def _standing_entry(ticket: Later) -> Entry:
@@ -385,9 +386,9 @@ def _standing_entry(ticket: Later) -> Entry:
     answer = ticket.pending
     if answer is not None:
         failure = None if answer.failure is None else answer.failure.value
-        record = None if answer.record is None else _flat(answer.record)
+        record = None if answer.record is None else flat(answer.record)
         kept += [ticket.answered_ms, record, failure, answer.peer, answer.reason]
-    return Entry(EntryKind.TICKET, ticket.id, _STANDING, bytes(encode_body(kept)[1]))
+    return Entry(EntryKind.TICKET, ticket.id, _STANDING, packed(kept))
 
 
 def _request_of(name: str, kept: object) -> Later:
@@ -396,7 +397,7 @@ def _request_of(name: str, kept: object) -> Later:
             1, record, int(made_ms), int(lane), str() | None as key, int(retries),
             int(expires_ms), int(number),
         ]:  # fmt: skip
-            whole = _record_of(record)
+            whole = record_of(record)
             return Later(
                 name, whole[1], made_ms, whole, lane, key, retries, expires_ms, number
             )  # fmt: skip
@@ -414,7 +415,7 @@ def _standing_of(name: str, kept: object) -> Later:
         ]:  # fmt: skip
             answer = CallAnswered(
                 0,
-                None if record is None else _record_of(record),
+                None if record is None else record_of(record),
                 None if failure is None else CallFailure(failure),
                 peer,
                 reason,
@@ -424,19 +425,3 @@ def _standing_of(name: str, kept: object) -> Later:
             )
         case _:
             raise ValueError("it is not what this version writes")
-
-
-def _flat(record: Record) -> list[object]:
-    extras = record[3] if len(record) == 4 else ()
-    return [record[0], record[1], bytes(record[2]), *extras]
-
-
-def _record_of(kept: object) -> Record:
-    match kept:
-        case [int(head), str(target), bytes(body)]:
-            return (head, target, body)
-        case [int(head), str(target), bytes(body), *extras]:
-            values = tuple(tuple(each) if isinstance(each, list) else each for each in extras)
-            return (head, target, body, cast("Extras", values))
-        case _:
-            raise ValueError("it holds no record")

@@ -1,6 +1,8 @@
 """Requests whose answer may come later, between real nodes with a journal."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -253,3 +255,29 @@ async def test_request_that_finds_no_room_is_not_made(tmp_path: Path) -> None:
         assert a.tickets() == []
         ticket = await a.call_later("echo", b"small")
         assert ticket.state == zmesh.TicketState.WAITING
+
+
+async def test_transaction_of_a_ticket_is_committed_once(tmp_path: Path) -> None:
+    runs = 0
+    b = Node("provider", mdns=False, options=OPTIONS, storage=tmp_path / "provider.zmesh")
+
+    @b.service("order")
+    async def order(message: Message) -> str:
+        nonlocal runs
+        runs += 1
+        try:
+            async with message.transaction() as db:
+                await db.execute("CREATE TABLE IF NOT EXISTS orders (number)")
+                await db.execute("INSERT INTO orders VALUES (?)", (message.body,))
+        except zmesh.AlreadyHandled:
+            return "ordered before"
+        raise OSError("the answer is lost")
+
+    async with b, caller(tmp_path, b) as a:
+        ticket = await a.call_later("order", 7, retries=1)
+        assert await ticket.reply(10) == "ordered before"
+        assert runs == 2
+        with pytest.raises(RemoteError, match="a plain call has no transaction"):
+            await a.call("order", 7)
+    with closing(sqlite3.connect(tmp_path / "provider.zmesh.app")) as database:
+        assert database.execute("SELECT number FROM orders").fetchall() == [(7,)]

@@ -1,6 +1,7 @@
 """Fan-outs of a node with a journal, between processes that are killed."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.integration.test_tickets import free_port, kill
 from tests.processes import Child, run
+from zmesh.journal.tools import status
 
 SENDER = "tests/integration/programs/fan_out_sender.py"
 MEMBER = "tests/integration/programs/fan_out_member.py"
@@ -30,6 +32,17 @@ class Cameras:
         )
         assert await child.line() == "joined"
         return child
+
+    def commits(self, name: str) -> int:
+        """Return how many commits a member's journal has."""
+        return status(self._place / f"{name}.zmesh").commits
+
+    def wait_for_commit(self, name: str, before: int) -> None:
+        """Wait until a member's journal has more commits than before."""
+        give_up_at = time.monotonic() + 10
+        while self.commits(name) == before:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.01)
 
     async def sender(self, command: str) -> Child:
         return await self._stack.enter_async_context(
@@ -88,8 +101,9 @@ async def test_member_killed_after_it_accepted_does_not_get_it_from_the_next_sen
         assert await sender.line() == "stored"
         assert [await each.line() for each in (one, two)] == ["got firmware"] * 2
         await kill(sender)
+        before = cameras.commits("one")
         await one.tell("accept")  # which the sender does not hear
-        await asyncio.sleep(0.5)  # it is on disk there by then, or it is handled once more
+        await asyncio.to_thread(cameras.wait_for_commit, "one", before)
         await kill(one)
         one = await cameras.start("one")
         sender = await cameras.sender("go-on")

@@ -148,6 +148,7 @@ class Assembly:
             loop, self.runner, self.engine, self.outgoing, options, self.services_seen
         )
         self.services = Services(loop, self.outgoing, command)
+        self.services.settler.transactions = settlements.transactions
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
         )

@@ -257,6 +257,19 @@ async def test_request_that_finds_no_room_is_not_made(tmp_path: Path) -> None:
         assert ticket.state == zmesh.TicketState.WAITING
 
 
+async def test_request_waits_for_room_where_the_node_was_told_to(tmp_path: Path) -> None:
+    small = JournalOptions(journal_bytes_max=1 << 20)
+    storage = Storage(tmp_path / "caller.zmesh", when_full="wait", options=small)
+    async with caller(tmp_path, storage=storage) as a:
+        first = await a.call_later("echo", bytes(600_000))
+        second = asyncio.create_task(a.call_later("echo", bytes(600_000)))
+        done, _ = await asyncio.wait([second], timeout=0.2)
+        assert not done
+        await first.forget()
+        ticket = await asyncio.wait_for(second, 10)
+        assert [each.id for each in a.tickets()] == [ticket.id]
+
+
 async def test_transaction_of_a_ticket_is_committed_once(tmp_path: Path) -> None:
     runs = 0
     b = Node("provider", mdns=False, options=OPTIONS, storage=tmp_path / "provider.zmesh")

@@ -315,6 +315,17 @@ def test_fan_out_cancelled_before_it_is_on_disk_is_sent_to_nobody() -> None:
     assert (office.kept, heard(*office.cameras)) == (0, [[]])
 
 
+def test_drain_does_not_wait_for_members_that_another_life_goes_on_with() -> None:
+    office = Office("one")
+    office.cameras[0].accepts = False
+    report = office.fan_out(timeout=600.0)
+    office.run(1.0)
+    office.cameras[0].kill()
+    office.run(30.0)
+    assert report.pending == ["one"]
+    assert office.sender.engine.open_work() == (0, 0)
+
+
 def test_node_that_closes_leaves_it_to_another_life() -> None:
     office = Office("one")
     office.cameras[0].accepts = False
@@ -350,6 +361,22 @@ def test_members_forget_what_is_not_sent_again() -> None:
     assert len(known) == 1
     office.run(2.0)
     assert len(known) == 0
+
+
+def test_member_that_tries_again_is_not_told_to_forget() -> None:
+    office = Office("one", options=NodeOptions(redeliver_min=5.0, redeliver_max=5.0))
+    office.cameras[0].group_verdict = Outcome.MODIFIED
+    report = office.fan_out()
+    told: list[tuple[int, int]] = []
+    stored = office.sender.engine._news.gatherings.fan_out.stored
+    stored._known = lambda _, first, last: told.append((first, last))
+    office.run(1.0)
+    assert report.standings["one"].attempts == 2
+    assert told == []
+    office.cameras[0].group_verdict = Outcome.ACCEPTED
+    office.run(10.0)
+    assert report.accepted == ["one"]
+    assert len(told) == 1
 
 
 def test_floor_stays_below_a_fan_out_until_it_is_gone_from_the_disk() -> None:

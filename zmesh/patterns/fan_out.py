@@ -69,10 +69,14 @@ class FanOut:
 
     @property
     def waiting(self) -> int:
-        """How many members have nothing on its way to them now, and no outcome."""
+        """How many members have nothing on its way to them now, and no outcome.
+
+        Those of durable fan-outs do not count: another life goes on with them.
+        """
         return sum(
             member.is_open and member.ticket is None
-            for running in (*self._running.values(), *self._storing.values())
+            for running in self._running.values()
+            if not running.stored
             for member in running.members.values()
         )
 

@@ -101,6 +101,24 @@ async def test_restarted_member_with_a_journal_does_not_handle_it_again(tmp_path
         fan_out.cancel()
 
 
+async def test_report_that_became_final_while_nobody_looked_is_there(tmp_path: Path) -> None:
+    async with member("one") as one, one.join("cameras", settle="manual") as group:
+        async with sender(tmp_path, one) as office:
+            await office.peers.wait_for(group="cameras", timeout=10)
+            await office.fan_out("cameras", 1, timeout=1).stored()
+            await asyncio.wait_for(anext(group), 10)
+        async with sender(tmp_path) as office:
+            async with asyncio.timeout(10):
+                while not (found := office.fan_outs()[0]).done:
+                    await asyncio.wait([asyncio.ensure_future(found.news())], timeout=5)
+            [over] = office.fan_outs()
+            assert over is found
+            assert names(await over) == ([], ["one"])
+            assert office.fan_outs() == []
+    async with sender(tmp_path) as office:
+        assert office.fan_outs() == []
+
+
 async def test_cancelled_waiter_does_not_cancel_a_durable_fan_out(tmp_path: Path) -> None:
     async with (
         member("one") as one,

@@ -1,5 +1,6 @@
 """Requests whose answer may come later, between processes that are killed."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -21,7 +22,8 @@ async def begin(provider: Child, how: str) -> None:
 
 
 async def kill(child: Child) -> None:
-    child.process.kill()
+    if child.process.returncode is None:
+        child.process.kill()
     await child.process.wait()
 
 
@@ -91,3 +93,36 @@ async def test_both_killed_in_the_middle_go_on_in_their_next_lives(tmp_path: Pat
             await begin(provider, "answer")
             assert await caller.line() == "one done"
             assert await provider.line() == "asked one"
+
+
+async def test_every_ticket_that_was_returned_is_answered_however_often_both_are_killed(
+    tmp_path: Path,
+) -> None:
+    journal, port = str(tmp_path / "caller.zmesh"), free_port()
+    peer = f"127.0.0.1:{port}"
+    returned: dict[str, str] = {}
+    for number in range(3):
+        async with run(PROVIDER, port, reads=True) as provider:
+            await begin(provider, "answer")
+            async with run(CALLER, journal, peer, "many", "work") as caller:
+                for _ in range(25 * number + 1):
+                    ticket, body = (await caller.line()).split()
+                    returned[ticket] = body
+                await kill(provider if number % 2 else caller)
+                await kill(caller)
+                rest = await caller.rest()
+                returned |= dict(line.split() for line in rest)
+    async with run(PROVIDER, port, reads=True) as provider:
+        await begin(provider, "answer")
+        reading = asyncio.create_task(provider.rest())
+        async with run(CALLER, journal, peer, "all") as caller:
+            answers: dict[str, str] = {}
+            while (line := await caller.line()) != "all":
+                ticket, answer, done = line.split()
+                assert done == "done"
+                answers[ticket] = answer
+        await kill(provider)
+        await reading
+    assert len(returned) > 75
+    assert returned.items() <= answers.items()
+    assert len(answers) - len(returned) <= 3, "each life may have stored one it could not tell of"

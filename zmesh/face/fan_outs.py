@@ -78,6 +78,15 @@ class FanOut:
     def report(self) -> FanOutReport:
         """What is known now."""
         self._is_heard = True
+        return self.known()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody looked at it."""
+        return self._is_heard
+
+    def known(self) -> FanOutReport:
+        """Return what is known now, though nobody looks."""
         by_state: dict[MemberState, list[MemberOutcome]] = {state: [] for state in MemberState}
         for outcome in self._places.values():
             by_state[outcome.state].append(outcome)
@@ -181,7 +190,7 @@ class FanOut:
         pending = [each for each in self._places.values() if each.state is MemberState.PENDING]
         self._told += pending
         goes_on = self._is_stored and isinstance(failure, Closed)  # in another life
-        is_heard = self._is_heard or goes_on or (failure is None and self.report.is_complete)
+        is_heard = self._is_heard or goes_on or (failure is None and self.known().is_complete)
         self._finish()
         return is_heard
 
@@ -235,6 +244,7 @@ class FanOuts:
         self._options = options
         self._unheard = unheard
         self._open: dict[int, FanOut] = {}
+        self._unseen: list[FanOut] = []  # of earlier lives, and over
         self._bytes = 0
         self._last = 0
 
@@ -276,8 +286,12 @@ class FanOuts:
         return fan_out
 
     def all(self) -> list[FanOut]:
-        """Return those that are under way, of earlier lives first."""
-        return sorted(self._open.values(), key=_order)
+        """Return those that are under way, of earlier lives first.
+
+        Among these are those that ended in this one before anybody looked at them.
+        """
+        self._unseen = [each for each in self._unseen if not each.is_heard]
+        return sorted((*self._open.values(), *self._unseen), key=_order)
 
     def cancel(self, fan_out: FanOut) -> None:
         """Forget a fan-out, and take back what has not arrived."""
@@ -313,8 +327,12 @@ class FanOuts:
 
     def _end(self, number: int, failure: ZmeshError | None) -> None:
         fan_out = self._take(number)
-        if fan_out is not None and not fan_out.ended(failure):
-            self._unheard(fan_out.report)
+        if fan_out is None:
+            return
+        if number >= FIRST_RESTORED and failure is None and not fan_out.is_heard:
+            self._unseen.append(fan_out)
+        if not fan_out.ended(failure):
+            self._unheard(fan_out.known())
 
     def _take(self, number: int) -> FanOut | None:
         fan_out = self._open.pop(number, None)

@@ -144,7 +144,10 @@ class Grouping(ABC):
         )
 
     def fan_outs(self) -> list[FanOut]:
-        """Return the fan-outs that are under way, those of earlier lives of this node first."""
+        """Return the fan-outs that are under way, those of earlier lives of this node first.
+
+        With them are those of earlier lives that ended before anybody looked at them in this one.
+        """
         return self._at_work().gatherings.fan_outs.all()
 
     # Surveys

@@ -27,17 +27,22 @@ from zmesh.actions import (
     PeerChanged,
     PeerState,
     Probe,
+    ReadJournal,
+    Restored,
     RoomChanged,
     SendPackets,
     TicketsDone,
     Trace,
+    WriteJournal,
 )
 from zmesh.core.engine import Engine
+from zmesh.errors import StorageError
 from zmesh.events import (
     Call,
     CandidateFound,
     EndpointsChanged,
     Event,
+    JournalTold,
     OpenInbox,
     PacketsReceived,
     Post,
@@ -57,10 +62,28 @@ from zmesh.ids import JournalId, MeshTag, NodeId, Path
 from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
 from zmesh.options import NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
+from zmesh.storage import (
+    Answered,
+    Batch,
+    Command,
+    EntriesRead,
+    Entry,
+    EntryKind,
+    Identity,
+    JournalEvent,
+    Opened,
+    ReadEntries,
+    Refused,
+    RemoveEntries,
+    SetEntries,
+    Written,
+)
 from zmesh.testing.clock import EventQueue, SeededEntropy
 from zmesh.testing.network import Network
 
 Parts = list[bytes]
+WALL_MS = 1_800_000_000_000
+"""What the wall clock reads when a world begins."""
 Handler = Callable[[Record], Record | Outcome | None]
 """Makes of a request its reply, an outcome without one, or None: still at it."""
 
@@ -95,6 +118,54 @@ def echo(record: Record) -> Record:
     return reply(body(record).decode())
 
 
+class Disk:
+    """Entries that outlive a host. While it is stuck nothing is written."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[EntryKind, str, bytes], Entry] = {}
+        self.is_stuck = False
+        self.error: StorageError | None = None  # what writes get that need room
+        self.waiting: list[Batch] = []
+
+    def kinds(self, kind: EntryKind) -> list[Entry]:
+        return [self.entries[place] for place in sorted(self.entries) if place[0] is kind]
+
+    def told(self, order: WriteJournal | ReadJournal) -> JournalTold | None:
+        """Do what a host orders, and return what it is told."""
+        if isinstance(order, ReadJournal):
+            question = order.question
+            assert isinstance(question, ReadEntries)
+            read = EntriesRead(self.kinds(question.kind), is_end=True)
+            return JournalTold([Answered(order.ticket, read)])
+        self.waiting.append(order.batch)
+        return None if self.is_stuck else self.write()
+
+    def write(self) -> JournalTold:
+        """Write what waits."""
+        batches, self.waiting = self.waiting, []
+        news: list[JournalEvent] = []
+        for batch in batches:
+            if self.error is not None and batch.size:
+                news.append(Refused((batch.ticket,), self.error))
+                continue
+            for command in batch.commands:
+                self._do(command)
+            news.append(Written((batch.ticket,)))
+        return JournalTold(news)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case SetEntries(entries):
+                for entry in entries:
+                    self.entries[entry.kind, entry.name, entry.key] = entry
+            case RemoveEntries(kind, name, key):
+                for place in list(self.entries):
+                    if place[:2] == (kind, name) and key in (None, place[2]):
+                        del self.entries[place]
+            case _:
+                raise AssertionError(command)
+
+
 class Host:
     """One life of a node: its engine, its application, and everything its engine ordered."""
 
@@ -106,7 +177,9 @@ class Host:
         incarnation: int,
         options: NodeOptions,
         decompresses: tuple[int, ...] = (),
+        disk: Disk | None = None,
     ) -> None:
+        self.disk = disk
         self.world = world
         self._index = index
         self.name = name
@@ -114,9 +187,14 @@ class Host:
         self.endpoint = f"tcp://127.0.0.1:{5000 + index}"
         self.alive = True
         entropy = SeededEntropy(f"{name} {incarnation}")
-        journal = JournalId(entropy.token(16))
+        journal = JournalId(entropy.token(16) if disk is None else name.encode().ljust(16))
         local = LocalIdentity(MESH, self.id, name, incarnation, journal, decompresses)
-        self.engine = Engine(local, options, entropy, world.queue.now)
+        opened = None
+        if disk is not None:
+            opened = Opened(Identity(self.id, b"", journal, incarnation), (), False, None)
+        self.engine = Engine(
+            local, options, entropy, world.queue.now, opened=opened, wall_ms=world.wall_ms
+        )
         self.actions: list[Action] = []
         self.inbox: list[str] = []
         self.heard: list[tuple[str, str]] = []  # (topic, body) of publications
@@ -195,6 +273,11 @@ class Host:
                     network.hang_up(self, path)
                 case Probe(endpoint, timeout):
                     network.probe(self, endpoint, timeout)
+                case WriteJournal() | ReadJournal():
+                    assert self.disk is not None
+                    told = self.disk.told(action)
+                    if told is not None:
+                        self.do(told)
                 case _:
                     self._inform(action)
 
@@ -364,6 +447,11 @@ class World:
         self.hosts: dict[str, Host] = {}
         self._incarnations: dict[str, int] = {}
 
+    @property
+    def wall_ms(self) -> int:
+        """What the wall clock reads."""
+        return WALL_MS + round(self.queue.now * 1000)
+
     def host(
         self,
         name: str,
@@ -372,6 +460,7 @@ class World:
         inbox: bool = True,
         known_as: str | None = None,
         decompresses: tuple[int, ...] = (),
+        disk: Disk | None = None,
     ) -> Host:
         """Start a host, or start it again; it may be known by another name than its own."""
         index = list(self._incarnations).index(name) if name in self._incarnations else None
@@ -379,10 +468,14 @@ class World:
             index = len(self._incarnations)
         incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
         host = Host(
-            self, index, known_as or name, incarnation, options or self.options, decompresses
+            self, index, known_as or name, incarnation, options or self.options, decompresses, disk
         )
         self.hosts[name] = host
         self.network.listen(host, host.endpoint)
+        if disk is not None:
+            host.do(TimerFired())  # which is when it reads what is there
+            self.run(0.0)
+            assert host.ordered(Restored), "nobody is met before"
         host.do(EndpointsChanged((host.endpoint,)))
         if inbox:
             host.do(OpenInbox())

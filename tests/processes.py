@@ -29,6 +29,12 @@ class Child:
         line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
         return line.decode().rstrip("\n")
 
+    async def rest(self) -> list[str]:
+        """Return the lines that are left to be read, once it has ended."""
+        assert self.process.stdout is not None
+        whole = (await self.process.stdout.read()).decode()
+        return [line for line in whole.splitlines(keepends=True) if line.endswith("\n")]
+
     async def tell(self, line: str) -> None:
         """Let it read a line."""
         assert self.process.stdin is not None

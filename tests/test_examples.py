@@ -43,6 +43,19 @@ async def test_request_reply() -> None:
             assert "rejected the message: a negative number has no factorial" in out
 
 
+async def test_call_later(tmp_path: Path) -> None:
+    program, journal = "examples/call_later.py", str(tmp_path / "requests.zmesh")
+    async with run(program, "ask", journal, "3", "4") as asking:
+        assert await asking.ended() == (0, "waiting\nwaiting\n", "")
+    async with run(program, "serve") as server:
+        assert await server.line() == "serving"
+        async with run(program, "fetch", journal) as fetching:
+            status, out, error = await fetching.ended()
+            assert (status, sorted(out.splitlines()), error) == (0, ["3! = 6", "4! = 24"], "")
+    async with run(program, "fetch", journal) as fetching:
+        assert await fetching.ended() == (0, "", "")
+
+
 async def test_hedged_call() -> None:
     program = "examples/hedged_call.py"
     async with run(program, "slow") as slow, run(program, "quick"):

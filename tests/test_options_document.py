@@ -30,14 +30,15 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "Node": Node.__init__,
     **{
         name: getattr(Node, name)
-        for name in ("send", "post", "post_nowait", "post_many", "call", "stream", "publish",
-                     "subscribe", "inbox", "service", "shared", "join", "fan_out", "survey",
-                     "push", "push_nowait", "push_many", "pull", "send_file",
+        for name in ("send", "post", "post_nowait", "post_many", "call", "call_later", "stream",
+                     "publish", "subscribe", "inbox", "service", "shared", "join", "fan_out",
+                     "survey", "push", "push_nowait", "push_many", "pull", "send_file",
                      "receive_files", "exchange", "close", "purge")
     },
     "wait_for": Peers.wait_for,
     "peers.watch": Peers.watch,
     "peers.select": Peers.select,
+    "ticket.reply": zmesh.Ticket.reply,
     "release": Message.release,
     "watch": SharedMap.watch,
     "batch": zmesh.Jobs.batch,

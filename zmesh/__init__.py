@@ -1,7 +1,7 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
 from zmesh import outbox
-from zmesh.actions import MemberState, PeerState
+from zmesh.actions import MemberState, PeerState, TicketState
 from zmesh.errors import (
     AlreadyHandled,
     AlreadySettled,
@@ -50,6 +50,7 @@ from zmesh.errors import (
     SlowSubscriber,
     StorageError,
     StreamBroken,
+    TicketUnknown,
     TransactionFailed,
     Unroutable,
     UsageError,
@@ -83,6 +84,7 @@ from zmesh.face.shared import ABSENT, Change, MapWatcher, SharedMap
 from zmesh.face.streams import Stream
 from zmesh.face.subscriptions import Subscription
 from zmesh.face.surveys import Survey, SurveyFailure
+from zmesh.face.tickets import Ticket
 from zmesh.face.transactions import AsyncDatabase, Transaction
 from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
@@ -197,6 +199,9 @@ __all__ = [
     "Survey",
     "SurveyFailure",
     "Suspected",
+    "Ticket",
+    "TicketState",
+    "TicketUnknown",
     "Transaction",
     "TransactionFailed",
     "TransportOptions",

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
-from zmesh.errors import ZmeshError
+from zmesh.errors import StorageError, ZmeshError
 from zmesh.events import Source
 from zmesh.ids import NodeId, Path
 from zmesh.message import FailureKind, Record, Ticket, Ways
@@ -211,6 +211,41 @@ class CallAnswered:
     reason: str = ""
 
 
+class TicketState(StrEnum):
+    """How a request stands whose answer may come later."""
+
+    WAITING = "waiting"
+    ANSWERED = "answered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class LaterStored:
+    """A request whose answer may come later is on disk, or why it is not: then it is not made."""
+
+    ticket: str
+    error: ZmeshError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaterEnded:
+    """Such a request has its answer, which is on disk; or it cannot be kept, in this life."""
+
+    ticket: str
+    error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaterForgotten:
+    """Such a request, and its answer, are gone from the disk, or why they are not."""
+
+    ticket: str
+    error: StorageError | None = None
+
+
+LaterAction = LaterStored | LaterEnded | LaterForgotten
+
+
 class MemberState(Enum):
     """How a member of a group stands with what is fanned out."""
 
@@ -241,11 +276,30 @@ class FanOutChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class FanOutStored:
+    """A durable fan-out is on disk, and begins; or why it is not, and does not."""
+
+    fan_out: int
+    error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutRestored:
+    """A fan-out of an earlier life goes on; `FanOutChanged` tells how its members stand."""
+
+    fan_out: int
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
 class FanOutEnded:
     """A fan-out is over: all members have their outcome, its deadline came, or the node closed."""
 
     fan_out: int
     is_closed: bool = False
+
+
+FanOutAction = FanOutStored | FanOutRestored | FanOutChanged | FanOutEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +465,7 @@ Action = (
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
-    | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+    | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StateChanged | StateReady | StreamAction
-    | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip

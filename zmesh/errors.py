@@ -154,6 +154,17 @@ class ExchangeConflict(UsageError):
         )
 
 
+class TicketUnknown(UsageError):
+    """No request has this ticket: it was forgotten, or was never made from this journal."""
+
+    def __init__(self, ticket: str) -> None:
+        self.ticket = ticket
+        super().__init__(
+            f"this node has no ticket {ticket!r}: it was forgotten, is older than "
+            "tickets_kept_for allows, or is of a node with another journal"
+        )
+
+
 class AlreadySettled(UsageError):
     """A message was accepted, rejected or released a second time."""
 

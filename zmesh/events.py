@@ -204,6 +204,26 @@ class CancelCall:
     call: int
 
 
+@dataclass(slots=True)
+class CallLater:
+    """Ask a service whenever it is provided; `LaterStored` and then `LaterEnded` answer."""
+
+    ticket: str  # never used before
+    record: Record  # target is the service
+    lane: int
+    wall_ms: int  # what the wall clock reads
+    key: str | None = None
+    ttl: float | None = None  # seconds
+    retries: int = 0  # how often it is asked again where the handler raised
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetTicket:
+    """Forget a request whose answer may come later; answered by `LaterForgotten`."""
+
+    ticket: str
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a delivery came from: what is needed to settle or answer it."""
@@ -291,6 +311,8 @@ class StartFanOut:
     deadline: float  # on the node's clock
     include_late: bool = False  # members that join before the deadline as well
     ttl: float | None = None
+    durable: bool = False  # stored first, which `FanOutStored` tells
+    wall_ms: int = 0  # what the wall clock reads, for what is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,7 +517,7 @@ StreamCommand = (
 Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
-    | Post | Publish | Call | CancelCall | Reply | SettleDeliveries
+    | Post | Publish | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
     | GatheringCommand
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull

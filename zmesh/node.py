@@ -27,6 +27,7 @@ from zmesh.face.peers_view import Peers
 from zmesh.face.queueing import Queueing
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import settle
+from zmesh.face.ticketing import Ticketing
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.letters import DeadLetter
 from zmesh.terms import Compression
@@ -35,7 +36,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging, Grouping, Queueing, Exchanging, Filing):
+class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
     """One member of a mesh.
 
     ```python

@@ -196,6 +196,9 @@ class NodeOptions:
     fan_outs_bytes_max: int = 256 * MIB  # of them: each is kept until its deadline
     surveys_max: int = 1024  # under way
     calls_max: int = 100_000
+    tickets_max: int = 10_000  # requests whose answer may come later, and answers that are kept
+    tickets_bytes_max: int = 256 * MIB  # of them: they are in memory as well as on disk
+    tickets_kept_for: float = 604_800.0  # with their answer: a week, for who is on holiday
     streams_max: int = 4096  # opened here and open; what peers open is bounded by concurrency
     stream_parts: int = 1024  # a reader's window: what it may have to hold, and one part
     stream_bytes: int = 2 * MIB

@@ -64,6 +64,7 @@ class EntryKind(IntEnum):
     COUNTER = 5  # numbers given out up to here, so that none is given twice
     TICKET = 6  # of a request whose answer may come in another life
     RELAYED = 7  # key: of a row in an application's outbox that was taken, and may be there still
+    FAN_OUT = 8  # name: its number, key: its message, or a member
 
 
 class Row(NamedTuple):

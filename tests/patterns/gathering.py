@@ -87,11 +87,13 @@ def fan_out(
     include_late: bool = False,
     ttl: float | None = None,
     group: str = GROUP,
+    durable: bool = False,
 ) -> Report:
     host.calls += 1
     record = (head(Kind.GROUP), group, text.encode())
     deadline = host.world.queue.now + timeout
-    host.do(StartFanOut(host.calls, record, 4, deadline, include_late, ttl))
+    wall_ms = host.world.wall_ms if durable else 0
+    host.do(StartFanOut(host.calls, record, 4, deadline, include_late, ttl, durable, wall_ms))
     return Report(host, host.calls, text)
 
 

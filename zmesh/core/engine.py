@@ -24,6 +24,7 @@ from zmesh.errors import PeerUnknown, UsageError
 from zmesh.events import (
     BeginStream,
     Call,
+    CallLater,
     CancelCall,
     CancelFanOut,
     CancelStream,
@@ -37,6 +38,7 @@ from zmesh.events import (
     EndParts,
     EndpointsChanged,
     Event,
+    ForgetTicket,
     GatheringCommand,
     InboundClosed,
     JoinGroup,
@@ -81,6 +83,7 @@ from zmesh.events import (
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
 from zmesh.message import Failure, FailureKind, InterestKind, Record
 from zmesh.options import NodeOptions
+from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.letters import DeadLetter
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.routing import check_pattern, check_topic
@@ -144,6 +147,8 @@ class Engine:
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
             Call: self._news.calls.on_call,
+            CallLater: self._news.later.on_call_later,
+            ForgetTicket: self._news.later.on_forget,
             Post: self._on_post,
             Publish: self._news.publish_subscribe.on_publish,
             Push: self._news.queues.on_command,
@@ -190,7 +195,7 @@ class Engine:
             self._residents, self._introductions, news.redelivery, news.calls, news.serving,
             news.gatherings,
             news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
-            self._turn.keeper,
+            news.later, self._turn.keeper,
         )  # fmt: skip
         for part in parts:
             if part.deadline is not None and part.deadline <= now:
@@ -289,7 +294,7 @@ class Engine:
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
                 | Push() | JournalTold() | Remember() | RelayedGone() | RequeueLetter()
-                | PurgeLetters()
+                | PurgeLetters() | CallLater() | ForgetTicket()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:
@@ -306,7 +311,7 @@ class Engine:
                 news.calls.on_cancel(call)
             case Serve(service):
                 news.interest.declare(InterestKind.SERVICE, service)
-                news.calls.on_provider(service)
+                news.on_services((service,))
             case Withdraw(service):
                 news.interest.retract(InterestKind.SERVICE, service)
             case Subscribe(token, pattern, terms):
@@ -565,6 +570,11 @@ class Engine:
         if self._news.interest.subscriptions >= self._options.subscriptions_max:
             limit = self._options.subscriptions_max
             raise UsageError(f"this node has {limit} subscriptions already: end some first")
+
+    @property
+    def later(self) -> CallsLater:
+        """The requests whose answer may come later, to be asked for what became of them."""
+        return self._news.later
 
     @property
     def shared_state(self) -> SharedState:

@@ -35,6 +35,8 @@ class EngineStatistics:
     calls_retried: int  # because a handler raised
     retries_withheld: int  # hedges and retries that would have been too many
     latencies: int  # services of providers whose answers are measured
+    tickets: int  # requests whose answer may come later, and answers that are kept
+    tickets_waiting: int  # of them: without answer
     requests: int  # with handlers
     duplicate_requests: int
     replies_kept: int
@@ -108,6 +110,8 @@ def gather(
         calls_retried=news.calls.retried,
         retries_withheld=news.calls.withheld,
         latencies=len(news.calls.choosing),
+        tickets=len(news.later),
+        tickets_waiting=news.later.waiting,
         requests=len(news.serving),
         duplicate_requests=news.serving.duplicates,
         replies_kept=news.serving.replies_kept,

@@ -1,6 +1,6 @@
 """What links tell, brought to the patterns and to the application."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import assert_never
@@ -27,10 +27,11 @@ from zmesh.message import (
     without_extra,
 )
 from zmesh.options import NodeOptions
+from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.direct import Direct
-from zmesh.patterns.fan_out import FanOutTicket
+from zmesh.patterns.fan_out_members import FanOutTicket
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
@@ -125,15 +126,21 @@ class LinkNews:
         self.redelivery = Redelivery(turn, options, entropy, self.dead_letters)
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
-        self.gatherings = Gatherings(turn, self.interest, self.redelivery, options)
+        self.confirming = Confirming(turn, self._floor)
+        self.gatherings = Gatherings(
+            turn, self.interest, self.redelivery, options, self.confirming.add
+        )
         self.queues = Queues(turn, self.interest, options, self.redelivery)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
-        self.confirming = Confirming(turn, self._floor)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
         self.dead_letters.takers[StreamKind.WAITING] = self.outbox.take_back
+        self.later = CallsLater(turn, self.calls, options, entropy, self.confirming.add)
+        self.calls.later = self.later.on_answered
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
+            EntryKind.TICKET: self.later.on_entry,
             EntryKind.RELAYED: self.outbox.on_relayed,
+            EntryKind.FAN_OUT: self.gatherings.fan_out.on_entry,
         }
         if self.shared_state.saving is not None:
             self.entry_readers[EntryKind.SHARED] = self.shared_state.saving.on_entry
@@ -189,7 +196,7 @@ class LinkNews:
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
-        return self.outbox.floor
+        return min(self.outbox.floor, self.later.floor, self.gatherings.fan_out.stored.floor)
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""
@@ -395,7 +402,7 @@ class LinkNews:
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
         self.publish_subscribe.flush()
         self._tell(peer, PeerChange.UPDATED)
-        self._on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
+        self.on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
         groups = [text for kind, text in learned if kind is InterestKind.GROUP]
         self.gatherings.on_here(peer, groups)
         for kind, text in learned:
@@ -434,12 +441,14 @@ class LinkNews:
         self.queues.on_peer_changed(peer)
         self.outbox.on_peer(peer)
         self._tell(peer, PeerChange.JOINED)
-        self._on_services(list(peer.services))
+        self.on_services(list(peer.services))
         self.gatherings.on_here(peer, peer.groups)
 
-    def _on_services(self, services: list[str]) -> None:
+    def on_services(self, services: Iterable[str]) -> None:
+        """Make the calls that wait for a provider of these services."""
         for service in services:
             self.calls.on_provider(service)
+            self.later.on_provider(service)
 
     def _on_liveness(self, peer: RemotePeer, event: LivenessChanged) -> None:
         match event.new:
@@ -447,7 +456,7 @@ class LinkNews:
                 if peer.suspected:  # or it is another process: then Opened told of it
                     peer.suspected = False
                     self._tell(peer, PeerChange.RECOVERED, event.why)
-                    self._on_services(list(peer.services))
+                    self.on_services(list(peer.services))
             case Liveness.BUSY | Liveness.SUSPECT:
                 if peer.present:
                     peer.suspected = True

@@ -81,4 +81,5 @@ class Restoring:
         self._error = self._error or error
         self._open -= 1
         if not self._open:
+            self._news.gatherings.fan_out.on_restored()
             self._turn.actions.append(Restored(self._error))

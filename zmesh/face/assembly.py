@@ -17,8 +17,14 @@ from zmesh.actions import (
     Drained,
     FanOutChanged,
     FanOutEnded,
+    FanOutRestored,
+    FanOutStored,
     GiveBackJobs,
     IdentityClash,
+    LaterAction,
+    LaterEnded,
+    LaterForgotten,
+    LaterStored,
     PartsArrived,
     PartsEnded,
     PeerChange,
@@ -70,6 +76,7 @@ from zmesh.face.storing_posts import DurablePosting
 from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
+from zmesh.face.tickets import Tickets
 from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, Entropy, JournalId, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
@@ -131,10 +138,12 @@ class Assembly:
         )
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
         self.calls = Calls(loop, command, options.calls_max)
+        self.tickets = Tickets(loop, self.engine.later, command, self._storing)
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.services_seen
         )
         self.services = Services(loop, self.outgoing, command)
+        self.services.settler.transactions = settlements.transactions
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
         )
@@ -363,6 +372,7 @@ class Assembly:
             self.posting.close(failure or "node")
             self.pushing.close()
             self.calls.close(failure or "node")
+            self.tickets.close(failure or "node")
             self.streams.close(failure or "node")
             self._tell_drained()
             try:
@@ -411,6 +421,7 @@ class Assembly:
         self.posting.close(why)
         self.pushing.close()
         self.calls.close(why)
+        self.tickets.close(why)
         self.streams.close(why)
         self._tell_drained()
         self._end(why)
@@ -456,7 +467,7 @@ class Assembly:
     def _perform_pattern(
         self,
         action: DeliverJobs | GiveBackJobs | QueueRoomChanged | PublicationsMissed
-        | GatheringAction | StateChanged | StateReady | StreamOffered,
+        | GatheringAction | LaterAction | StateChanged | StateReady | StreamOffered,
     ) -> None:  # fmt: skip
         match action:
             case DeliverJobs() | GiveBackJobs() | QueueRoomChanged():
@@ -464,9 +475,12 @@ class Assembly:
             case PublicationsMissed(counts):
                 self.subscriptions.missed(counts)
             case (
-                DeliverGroup() | FanOutChanged() | FanOutEnded() | SurveyAnswered() | SurveyEnded()
-            ):
+                DeliverGroup() | FanOutStored() | FanOutRestored() | FanOutChanged()
+                | FanOutEnded() | SurveyAnswered() | SurveyEnded()
+            ):  # fmt: skip
                 self.gatherings.perform(action)
+            case LaterStored() | LaterEnded() | LaterForgotten():
+                self.tickets.perform(action)
             case StateChanged(name, changes):
                 self.shared.changed(name, changes)
             case StateReady(name):

@@ -4,7 +4,16 @@ import asyncio
 from collections.abc import Callable
 from typing import assert_never
 
-from zmesh.actions import DeliverGroup, FanOutChanged, FanOutEnded, SurveyAnswered, SurveyEnded
+from zmesh.actions import (
+    DeliverGroup,
+    FanOutAction,
+    FanOutChanged,
+    FanOutEnded,
+    FanOutRestored,
+    FanOutStored,
+    SurveyAnswered,
+    SurveyEnded,
+)
 from zmesh.errors import NoMembers, NoProvider, ZmeshError
 from zmesh.events import Event, StartSurvey
 from zmesh.face.fan_outs import FanOutReport, FanOuts
@@ -13,7 +22,7 @@ from zmesh.face.received import Settlements
 from zmesh.face.surveys import Surveys
 from zmesh.options import NodeOptions
 
-GatheringAction = DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+GatheringAction = DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
 """What the engine tells of them."""
 
 
@@ -59,10 +68,8 @@ class Gatherings:
         match action:
             case DeliverGroup(deliveries):
                 self.groups.deliver(deliveries)
-            case FanOutChanged():
-                self.fan_outs.changed(action)
-            case FanOutEnded():
-                self.fan_outs.ended(action)
+            case FanOutStored() | FanOutRestored() | FanOutChanged() | FanOutEnded():
+                self.fan_outs.perform(action)
             case SurveyAnswered():
                 self.surveys.answered(action)
             case SurveyEnded():

@@ -12,6 +12,7 @@ from zmesh.face.groups import Group
 from zmesh.face.inbox import Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer, peer_of
+from zmesh.face.storing import wall_ms
 from zmesh.face.surveys import Survey
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
@@ -91,6 +92,7 @@ class Grouping(ABC):
         priority: int = PRIORITY_DEFAULT,
         ttl: float | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> FanOut:
         """Send a message to every member of a group, and return a report that grows.
 
@@ -110,6 +112,9 @@ class Grouping(ABC):
             include_late: whether members that join before the deadline get it as well. Then the
                 report is final at the deadline and not before.
             headers, priority, ttl, compression: as for `send`.
+            durable: whether it is on disk before it is sent, and goes on in another life of this
+                node (`fan_outs`) until the deadline; by default where the node has `storage`.
+                Without room there the report raises `JournalFull`; `await ....stored()` waits.
 
         Raises:
             NoMembers: nobody is in the group, and late members are not included.
@@ -128,9 +133,22 @@ class Grouping(ABC):
         if not include_late and not assembly.engine.members(group):
             raise NoMembers(group, sorted(assembly.engine.groups()))
         deadline = assembly.runner.now + timeout
+        is_durable = assembly.durable.is_wanted(durable)
         return assembly.gatherings.fan_outs.start(
-            record, priority, deadline, include_late=include_late, ttl=ttl
+            record,
+            priority,
+            deadline,
+            include_late=include_late,
+            ttl=ttl,
+            wall_ms=wall_ms() if is_durable else None,
         )
+
+    def fan_outs(self) -> list[FanOut]:
+        """Return the fan-outs that are under way, those of earlier lives of this node first.
+
+        With them are those of earlier lives that ended before anybody looked at them in this one.
+        """
+        return self._at_work().gatherings.fan_outs.all()
 
     # Surveys
 

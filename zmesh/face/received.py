@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from zmesh.actions import Delivery
-from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError
+from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError, UsageError
 from zmesh.events import SettleDeliveries, Source
 from zmesh.face.checks import is_seconds, sendable_text
 from zmesh.face.databases import Connection
@@ -419,6 +419,23 @@ class RequestMessage(Message):
         self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
         self.is_cancelled = False
         self.body_parts: BodyParts | None = None
+
+    def transaction(self, connection: Connection | None = None) -> Transaction:
+        """Commit what its handler writes together with the fact that it ran, once for a ticket.
+
+        Where a copy comes (its caller has no answer yet) `AlreadyHandled` is raised: the handler
+        answers from what it wrote then.
+
+        Raises (those from `AlreadyHandled` on where the block is entered or left):
+            UsageError: it is a plain call, or there is no database.
+            AlreadyHandled, TransactionFailed: as for other messages.
+        """
+        if extra(self._record, Tag.STORED) is None:
+            raise UsageError(
+                "a plain call has no transaction: it is not on its caller's disk, and copies of "
+                "it cannot be known; ask with call_later, or let the body carry an id of your own"
+            )
+        return super().transaction(connection)
 
     @property
     def parts(self) -> AsyncIterator[Any]:

@@ -20,11 +20,11 @@ from zmesh.actions import (
     DeliverRequests,
     Dial,
     Drained,
-    FanOutChanged,
-    FanOutEnded,
+    FanOutAction,
     GiveBackJobs,
     HangUp,
     IdentityClash,
+    LaterAction,
     PeerChanged,
     Probe,
     PublicationsMissed,
@@ -68,9 +68,9 @@ ApplicationAction = (
     | RoomChanged
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | StateChanged | StateReady
-    | DeliverGroup | FanOutChanged | FanOutEnded | SurveyAnswered | SurveyEnded
+    | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StreamAction
-    | CallAnswered | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
 )  # fmt: skip
 
 

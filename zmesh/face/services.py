@@ -40,18 +40,7 @@ class RequestSettler:
     """Refuses verdicts: a request is settled by what its handler returns or raises."""
 
     is_open = False
-
-    @property
-    def transactions(self) -> Transactions:
-        """Refuse.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(
-            "a request has no transaction: its caller asks again where no answer comes, and who "
-            "handled it cannot be known; let the body carry an id of your own"
-        )
+    transactions: Transactions  # of tickets; set by who has the database
 
     def settle(self, *_: object, **__: object) -> None:
         """Refuse.
@@ -124,7 +113,7 @@ class Services:
         self._services: dict[str, Service] = {}
         self._requests: dict[Place, Request] = {}
         self._threads = ThreadPool("zmesh-handler")
-        self._settler = RequestSettler()
+        self.settler = RequestSettler()
         self._is_draining = False
 
     def __contains__(self, name: object) -> bool:
@@ -172,7 +161,7 @@ class Services:
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
         for delivery in deliveries:
-            chunk = Chunk(self._settler, delivery, 0, 0)
+            chunk = Chunk(self.settler, delivery, 0, 0)
             for index, record in enumerate(delivery.records):
                 message = RequestMessage(chunk, record, index, self._loop.time)
                 source, seqs = delivery.source, numbers(delivery, index, index)
@@ -190,7 +179,7 @@ class Services:
 
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
-        chunk = Chunk(self._settler, delivery, 0, 0)
+        chunk = Chunk(self.settler, delivery, 0, 0)
         message = RequestMessage(chunk, delivery.records[0], 0, self._loop.time)
         message.body_parts = channel.parts
         service = self._services.get(message.topic)

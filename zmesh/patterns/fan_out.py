@@ -4,75 +4,39 @@ A member stays open until it accepted or refused the message, or the deadline: o
 leaves is waited for, and gets the message again when it is back in the group. A process without
 storage comes back under another id, so one of the same name takes the place of a member whose
 session is over. `groups` is the other side, and knows what it has handled.
+
+A durable one is on disk before anything of it is sent, and goes on in another life of this node
+with the members that have no outcome, until its deadline by the wall clock.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from zmesh.actions import FanOutChanged, FanOutEnded, MemberStanding, MemberState
-from zmesh.core.peers import InternalTicket, Peer
+from zmesh.actions import (
+    FanOutChanged,
+    FanOutEnded,
+    FanOutRestored,
+    FanOutStored,
+    MemberState,
+)
+from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
+from zmesh.errors import ProtocolError, StorageError
 from zmesh.events import StartFanOut
 from zmesh.ids import NodeId
-from zmesh.message import FailureKind, InterestKind, Outcome, Record, Tag, Ticket, with_extra
+from zmesh.message import FailureKind, InterestKind, Outcome, Tag, Ticket, with_extra
 from zmesh.options import NodeOptions
+from zmesh.patterns.fan_out_members import FanOutTicket, Member, Running
+from zmesh.patterns.fan_outs_stored import FanOutsStored, restored_number
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.reliable.link_events import Returned
-from zmesh.storage import FailedAttempt
+from zmesh.storage import Entry, FailedAttempt
 
 _UNANSWERED = "it has not answered yet"
 _GONE = "it is gone"
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    """A member of the group, and how it stands."""
-
-    place: int
-    node: NodeId
-    name: str
-    state: MemberState = MemberState.PENDING
-    reason: str = ""
-    failure: FailureKind | None = None
-    attempts: int = 1
-    failed: tuple[FailedAttempt, ...] = ()  # of these
-    ticket: "FanOutTicket | None" = None  # of what it has, or is on its way to it
-
-    def standing(self) -> MemberStanding:
-        return MemberStanding(
-            self.place, self.node, self.name, self.state, self.reason, self.failure, self.attempts
-        )
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A fan-out under way."""
-
-    number: int
-    record: Record
-    lane: int
-    expires: float | None
-    include_late: bool
-    members: list[_Member] = field(default_factory=list)  # by place
-    by_node: dict[NodeId, _Member] = field(default_factory=dict)
-    open: int = 0  # members without outcome
-
-    @property
-    def group(self) -> str:
-        return self.record[1]
-
-
-class FanOutTicket(InternalTicket):
-    """The ticket of one attempt at one member."""
-
-    __slots__ = ("member", "running")
-
-    def __init__(self, running: _Running, member: _Member) -> None:
-        super().__init__()
-        self.running = running
-        self.member = member
+_UNSEEN = "it was not seen since this node restarted"
 
 
 class FanOut:
@@ -84,12 +48,16 @@ class FanOut:
         interest: InterestTable,
         redelivery: Redelivery,
         options: NodeOptions,
+        known: Callable[[NodeId, int, int], None],
     ) -> None:
         self._turn = turn
+        self.stored = FanOutsStored(turn, known)
+        self._storing: dict[int, Running] = {}
+        self._restored: list[Running] = []
         self._interest = interest
         self._redelivery = redelivery
         self._options = options
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
         self._retries: Deadlines[tuple[int, int]] = Deadlines(turn.agenda)  # by fan-out and place
         self._message_ids = 0
@@ -97,15 +65,19 @@ class FanOut:
 
     def __len__(self) -> int:
         """Count the fan-outs under way."""
-        return len(self._running)
+        return len(self._running) + len(self._storing)
 
     @property
     def waiting(self) -> int:
-        """How many members have nothing on its way to them now, and no outcome."""
+        """How many members have nothing on its way to them now, and no outcome.
+
+        Those of durable fan-outs do not count: another life goes on with them.
+        """
         return sum(
-            member.state is MemberState.PENDING and member.ticket is None
+            member.is_open and member.ticket is None
             for running in self._running.values()
-            for member in running.members
+            if not running.stored
+            for member in running.members.values()
         )
 
     @property
@@ -117,24 +89,108 @@ class FanOut:
 
     def on_start(self, start: StartFanOut) -> None:
         """Send a message to every member that is there now; `FanOutEnded` tells the end."""
+        if start.durable:
+            self._store(start)
+            return
         self._message_ids += 1
         record = with_extra(start.record, Tag.MESSAGE_ID, self._message_ids)
         expires = None if start.ttl is None else self._turn.now + start.ttl
-        running = _Running(start.fan_out, record, start.lane, expires, start.include_late)
+        running = Running(start.fan_out, record, start.lane, expires, start.include_late)
         self._running[running.number] = running
         self._deadlines.set(running.number, start.deadline)
         running.open = 1  # more than there are: not over before the last was added
-        for peer in list(self._interest.members(InterestKind.GROUP, running.group)):
-            if peer.present:
-                self._add(running, peer)
+        for peer in self._present(running):
+            self._add(running, peer)
         running.open -= 1
         self._check_over(running)
+
+    def _present(self, running: Running) -> list[Peer]:
+        members = self._interest.members(InterestKind.GROUP, running.group)
+        return [peer for peer in members if peer.present]
 
     def on_cancel(self, number: int) -> None:
         """Forget a fan-out nobody waits for, and take back what has not arrived."""
         running = self._running.get(number)
-        if running is not None:
-            self._forget(running)
+        if running is not None and self._forget(running) and running.stored:
+            self.stored.forget(running)
+        self._storing.pop(number, None)
+
+    # On disk
+
+    def _store(self, start: StartFanOut) -> None:
+        """Store a message for the members that are there now; it is sent when it is on disk."""
+        now, wall_ms = self._turn.now, start.wall_ms
+        self._turn.keeper.on_wall_clock(wall_ms, now)
+        number = self.stored.number()
+        ttl = start.ttl
+        running = Running(
+            start.fan_out,
+            with_extra(start.record, Tag.STORED, number),
+            start.lane,
+            None if ttl is None else now + ttl,
+            start.include_late,
+            stored=number,
+            deadline_ms=wall_ms + round((start.deadline - now) * 1000),
+            expires_ms=0 if ttl is None else wall_ms + max(1, round(ttl * 1000)),
+        )
+        for peer in self._present(running):
+            running.add(peer.id, peer.label)
+        self._storing[running.number] = running
+        self.stored.store(running, partial(self._on_stored, running, start.deadline))
+
+    def _on_stored(self, running: Running, deadline: float, error: StorageError | None) -> None:
+        if self._storing.pop(running.number, None) is None:
+            if error is None:  # it was cancelled meanwhile
+                self.stored.forget(running)
+            return
+        self._turn.actions.append(FanOutStored(running.number, error))
+        if error is not None:
+            return
+        self._running[running.number] = running
+        self._deadlines.set(running.number, deadline)
+        running.open += 1
+        present = {peer.id: peer for peer in self._present(running)}
+        for member in list(running.members.values()):
+            peer = present.pop(member.node, None)
+            if peer is None:
+                self._wait(running, member, _GONE, 0.0)
+            else:
+                self._send(running, member, peer)
+        if running.include_late:
+            for peer in present.values():
+                self._add(running, peer)
+        running.open -= 1
+        self._check_over(running)
+
+    def on_entry(self, entry: Entry) -> None:
+        """Take up what an earlier life kept: of each fan-out the message first."""
+        try:
+            running = self.stored.message_of(entry)
+            if running is not None:
+                running.open += 1  # not over before all was read
+                self._running[running.number] = running
+                self._restored.append(running)
+                self._turn.actions.append(FanOutRestored(running.number, running.record))
+                return
+            running = self._running.get(restored_number(entry))
+            if running is not None:  # else its message was lost with a damaged journal
+                member = self.stored.member_of(entry, running)
+                if member.is_open:
+                    member.reason = _UNSEEN
+                self._tell(running, member)
+        except (ProtocolError, ValueError) as error:
+            self._turn.trace("fan_out_unreadable", 40, fan_out=entry.name, why=str(error))
+
+    def on_restored(self) -> None:
+        """Go on with the fan-outs of earlier lives, of which all was read."""
+        now = self._turn.now
+        wall_ms = self._turn.keeper.wall_ms(now)
+        for running in self._restored:
+            left = (running.deadline_ms - wall_ms) / 1000
+            self._deadlines.set(running.number, now + max(0.0, left))
+            running.open -= 1
+            self._check_over(running)
+        self._restored.clear()
 
     # Members
 
@@ -144,7 +200,7 @@ class FanOut:
             if running.group in groups:
                 self._on_member_of(running, peer)
 
-    def _on_member_of(self, running: _Running, peer: Peer) -> None:
+    def _on_member_of(self, running: Running, peer: Peer) -> None:
         member = running.by_node.get(peer.id)
         if member is None:
             member = self._replaced_by(running, peer)
@@ -152,7 +208,7 @@ class FanOut:
                 self._take_over(running, member, peer)
             elif running.include_late:
                 self._add(running, peer)
-        elif member.state is not MemberState.PENDING:
+        elif not member.is_open:
             return
         elif member.ticket is not None:  # what it was sent before goes on its way
             self._change(running, member, _UNANSWERED)
@@ -163,51 +219,52 @@ class FanOut:
         """Take note that a node was lost or has left, or its session is over: it is waited for."""
         for running in self._running.values():
             member = running.by_node.get(peer.id)
-            if member is None or member.state is not MemberState.PENDING:
+            if member is None or not member.is_open:
                 continue
             if not member.reason.startswith(_GONE):  # else it is known better
                 self._change(running, member, f"{_GONE}: {reason}")
             if member.ticket is None:  # a successor may be there already
                 self._wait(running, member, member.reason, 0.0)
 
-    def _add(self, running: _Running, peer: Peer) -> None:
-        member = _Member(len(running.members), peer.id, peer.label)
-        running.members.append(member)
-        running.by_node[peer.id] = member
-        running.open += 1
+    def _add(self, running: Running, peer: Peer) -> None:
+        member = running.add(peer.id, peer.label)
+        if running.stored:
+            self.stored.keep(running, member)
         self._send(running, member, peer)
 
-    def _replaced_by(self, running: _Running, peer: Peer) -> _Member | None:
+    def _replaced_by(self, running: Running, peer: Peer) -> Member | None:
         """Return the member whose place a newcomer takes, if there is one."""
-        for member in running.members:
+        for member in running.members.values():
             if member.name == peer.label and self._is_replaceable(running, member):
                 return member
         return None
 
-    def _is_replaceable(self, running: _Running, member: _Member) -> bool:
+    def _is_replaceable(self, running: Running, member: Member) -> bool:
         """Return whether a node of the same name may be the successor of a member.
 
         Where whoever comes is included, one that was given up too soon is so on its return.
         """
-        if member.state is not MemberState.PENDING:
+        if not member.is_open:
             return False
         peer = self._turn.peers.find(member.node)
         if peer is None or peer.present:
             return peer is None
         return running.include_late or peer.carrier.session is None
 
-    def _take_over(self, running: _Running, member: _Member, peer: Peer) -> None:
+    def _take_over(self, running: Running, member: Member, peer: Peer) -> None:
         self._recall(member)
         self._retries.discard((running.number, member.place))
         del running.by_node[member.node]
         member.node = peer.id
         running.by_node[peer.id] = member
+        if running.stored:
+            self.stored.keep(running, member)
         self.repeats += 1
         self._send(running, member, peer)
 
     # Sending
 
-    def _send(self, running: _Running, member: _Member, peer: Peer) -> None:
+    def _send(self, running: Running, member: Member, peer: Peer) -> None:
         """Send a member the message, unless that can wait or is too late."""
         ttl = None if running.expires is None else running.expires - self._turn.now
         if ttl is not None and ttl <= 0:
@@ -226,14 +283,14 @@ class FanOut:
             member.ticket = None
             self._fail(running, member, FailureKind.REJECTED, ticket.failures[0].reason)
 
-    def _recall(self, member: _Member) -> None:
+    def _recall(self, member: Member) -> None:
         """Take back what is on its way to a member, as far as it has not arrived."""
         ticket, member.ticket = member.ticket, None
         peer = None if ticket is None else self._turn.peers.find(member.node)
         if ticket is not None and peer is not None:
             self._turn.withdraw(peer, ticket)
 
-    def _wait(self, running: _Running, member: _Member, reason: str, pause: float) -> None:
+    def _wait(self, running: Running, member: Member, reason: str, pause: float) -> None:
         """Look after a member again after a pause, or when it is back in the group."""
         self._change(running, member, reason)
         again_at = self._turn.now + max(pause, self._options.redeliver_min)
@@ -271,7 +328,7 @@ class FanOut:
                 self._wait(running, member, reason, returned.delay)
 
     def _try_again(
-        self, running: _Running, member: _Member, peer: Peer, returned: Returned, reason: str
+        self, running: Running, member: Member, peer: Peer, returned: Returned, reason: str
     ) -> None:
         """Count an attempt, and make another unless there were enough."""
         attempts = member.attempts
@@ -284,6 +341,8 @@ class FanOut:
             self._fail(running, member, FailureKind.DEAD_LETTERED, reason)
             return
         member.attempts += 1
+        if running.stored:
+            self.stored.keep(running, member)
         pause = max(returned.delay, self._redelivery.backoff(attempts))
         self._wait(running, member, reason, pause)
 
@@ -296,13 +355,9 @@ class FanOut:
         for number in self._deadlines.due(now):
             self._end(self._running[number])
 
-    def _look_after(self, running: _Running, member: _Member) -> None:
+    def _look_after(self, running: Running, member: Member) -> None:
         """Send a member the message if it is there, or its successor; else it is waited for."""
-        present = [
-            peer
-            for peer in self._interest.members(InterestKind.GROUP, running.group)
-            if peer.present
-        ]
+        present = self._present(running)
         for peer in present:
             if peer.id == member.node:
                 self.repeats += 1
@@ -316,52 +371,72 @@ class FanOut:
 
     # Ends
 
-    def _fail(self, running: _Running, member: _Member, failure: FailureKind, reason: str) -> None:
+    def _fail(self, running: Running, member: Member, failure: FailureKind, reason: str) -> None:
         member.failure, member.reason = failure, reason
         self._finish(running, member, MemberState.FAILED)
 
-    def _finish(self, running: _Running, member: _Member, state: MemberState) -> None:
-        member.state = state
+    def _finish(self, running: Running, member: Member, state: MemberState) -> None:
+        """Note an outcome: at once, or when it is on disk, or cannot be."""
+        if not running.stored:
+            self._conclude(running, member, state)
+            return
+        member.outcome = state
+        self.stored.keep(running, member, lambda _: self._kept(running, member))
+
+    def _kept(self, running: Running, member: Member) -> None:
+        if member.outcome is not None and running.number in self._running:
+            self._conclude(running, member, member.outcome)
+
+    def _conclude(self, running: Running, member: Member, state: MemberState) -> None:
+        member.state, member.outcome = state, None
         if state is MemberState.ACCEPTED:
             member.reason = ""
         running.open -= 1
         self._tell(running, member)
         self._check_over(running)
 
-    def _check_over(self, running: _Running) -> None:
+    def _check_over(self, running: Running) -> None:
         """End a fan-out when all members have their outcome, unless others may come."""
         if not running.open and not running.include_late:
             self._end(running)
 
-    def _end(self, running: _Running) -> None:
-        if self._forget(running):
-            self._turn.actions.append(FanOutEnded(running.number))
+    def _end(self, running: Running) -> None:
+        """Tell the end, and before it what was on its way to the disk: it need not be there."""
+        if not self._forget(running):
+            return
+        for member in running.members.values():
+            if member.outcome is not None:
+                member.state, member.outcome = member.outcome, None
+                self._tell(running, member)
+        if running.stored:
+            self.stored.forget(running)
+        self._turn.actions.append(FanOutEnded(running.number))
 
-    def _forget(self, running: _Running) -> bool:
+    def _forget(self, running: Running) -> bool:
         """Take back what has not arrived; False where that was done before."""
         if self._running.pop(running.number, None) is None:
             return False
         self._deadlines.discard(running.number)
-        for member in running.members:
+        for member in running.members.values():
             self._recall(member)
             self._retries.discard((running.number, member.place))
         return True
 
     def close(self) -> None:
-        """End all: the node closes."""
+        """End all: the node closes. What is on disk goes on in another life."""
         for running in list(self._running.values()):
             self._forget(running)
             self._turn.actions.append(FanOutEnded(running.number, is_closed=True))
 
     # Telling
 
-    def _change(self, running: _Running, member: _Member, reason: str) -> None:
+    def _change(self, running: Running, member: Member, reason: str) -> None:
         """Say anew why a member has no outcome yet."""
         if member.reason != reason:
             member.reason = reason
             self._tell(running, member)
 
-    def _tell(self, running: _Running, member: _Member) -> None:
+    def _tell(self, running: Running, member: Member) -> None:
         actions, standing = self._turn.actions, member.standing()
         last = actions[-1] if actions else None
         if type(last) is FanOutChanged and last.fan_out == running.number:

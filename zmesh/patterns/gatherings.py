@@ -1,6 +1,6 @@
 """Groups, fan-outs, surveys and what describes a node: the patterns about many peers, joined."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from zmesh.core.peers import Peer
@@ -16,6 +16,7 @@ from zmesh.events import (
     StartFanOut,
     StartSurvey,
 )
+from zmesh.ids import NodeId
 from zmesh.message import InterestKind, Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.fan_out import FanOut
@@ -35,12 +36,13 @@ class Gatherings:
         interest: InterestTable,
         redelivery: Redelivery,
         options: NodeOptions,
+        known: Callable[[NodeId, int, int], None],
     ) -> None:
         self._turn = turn
         self._interest = interest
         self._attributes: dict[str, str] = {}  # of this node, as told to others
         self.groups = Groups(turn, options)
-        self.fan_out = FanOut(turn, interest, redelivery, options)
+        self.fan_out = FanOut(turn, interest, redelivery, options, known)
         self.survey = Survey(turn, interest)
 
     @property

@@ -66,6 +66,8 @@ class Groups:
         if record[1] not in self._turn.peers.local.interests[InterestKind.GROUP]:
             self._settle(place, Outcome.RELEASED, "it is not in the group")
             return False
+        if extra(record, Tag.STORED) is not None:
+            return True  # `core.handled` knows copies of it, in all lives of its sender
         number = extra(record, Tag.MESSAGE_ID)
         if not isinstance(number, int):
             return True

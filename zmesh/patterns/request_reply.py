@@ -8,6 +8,7 @@ retry, with a new message id: nobody may answer it from memory); `retry_budget` 
 `choosing` says who is asked, `serving` is the other side.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from zmesh.actions import CallAnswered, CallFailure
@@ -18,6 +19,7 @@ from zmesh.events import Call, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head, with_extra
 from zmesh.options import NodeOptions
+from zmesh.patterns.call_later import FIRST_LATER
 from zmesh.patterns.choosing import NO_WISH, Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.retry_budget import RetryBudget
@@ -60,6 +62,7 @@ class RequestReply:
     def __init__(
         self, turn: Turn, interest: InterestTable, options: NodeOptions, entropy: Entropy
     ) -> None:
+        self.later: Callable[[CallAnswered, NodeId | None], None]  # takes the answers to tickets
         self._turn = turn
         self._interest = interest
         self._options = options
@@ -96,7 +99,7 @@ class RequestReply:
         refusal = self._refusal(call)
         if refusal is not None:
             failure, reason = refusal
-            self._turn.actions.append(CallAnswered(call.call, None, failure, "", reason))
+            self._tell(CallAnswered(call.call, None, failure, "", reason))
             return
         message_id = self._next_message_id()
         open_call = _OpenCall(
@@ -112,9 +115,7 @@ class RequestReply:
         )
         provider = self._choose(open_call)
         if provider is None:
-            self._turn.actions.append(
-                CallAnswered(call.call, None, CallFailure.NO_PROVIDER, "", call.record[1])
-            )
+            self._tell(CallAnswered(call.call, None, CallFailure.NO_PROVIDER, "", call.record[1]))
             return
         self._budget.on_call()
         self._calls[call.call] = open_call
@@ -216,7 +217,7 @@ class RequestReply:
         self, call: _OpenCall, peer: Peer, record: Record, failure: CallFailure | None
     ) -> None:
         self._end(call)
-        self._turn.actions.append(CallAnswered(call.number, record, failure, peer.label))
+        self._tell(CallAnswered(call.number, record, failure, peer.label), peer.id)
 
     def _goes_on(self, call: _OpenCall) -> bool:
         """Return whether a call goes on although a handler of it raised.
@@ -336,7 +337,14 @@ class RequestReply:
 
     def _fail(self, call: _OpenCall, failure: CallFailure, reason: str, peer: str = "") -> None:
         self._end(call)
-        self._turn.actions.append(CallAnswered(call.number, None, failure, peer, reason))
+        self._tell(CallAnswered(call.number, None, failure, peer, reason))
+
+    def _tell(self, answer: CallAnswered, by: NodeId | None = None) -> None:
+        """Tell whoever made the call: the application, or another pattern."""
+        if answer.call < FIRST_LATER:
+            self._turn.actions.append(answer)
+        else:
+            self.later(answer, by)
 
     def _end(self, call: _OpenCall) -> None:
         """Forget a call; who has it still is told that nobody waits for its answer."""

@@ -1,0 +1,191 @@
+"""What tests of tickets share: a disk, lives of a node on it, and calls that the test answers."""
+
+from zmesh.actions import (
+    CallAnswered,
+    CallFailure,
+    LaterAction,
+    LaterEnded,
+    LaterForgotten,
+    LaterStored,
+    TicketState,
+    WriteJournal,
+)
+from zmesh.core.loopback import Loopback
+from zmesh.core.peers import Peer, Peers
+from zmesh.core.turn import Turn
+from zmesh.errors import JournalBroken, JournalFull, StorageError
+from zmesh.events import Call, CallLater, ForgetTicket
+from zmesh.ids import JournalId, NodeId, SessionId
+from zmesh.message import Kind, Record, head
+from zmesh.options import NodeOptions
+from zmesh.patterns.call_later import CallsLater, Later
+from zmesh.storage import (
+    Command,
+    Entry,
+    EntryKind,
+    Identity,
+    Opened,
+    Refused,
+    RemoveEntries,
+    SetEntries,
+    Written,
+)
+from zmesh.testing.clock import SeededEntropy
+
+ME = NodeId(b"caller".ljust(16))
+PROVIDER = NodeId(b"provider".ljust(16))
+JOURNAL = JournalId(b"journal".ljust(16))
+FULL = JournalFull("journal", 1, 1)
+BROKEN = JournalBroken("journal", "write", "EIO")
+
+
+def request(text: str = "?") -> Record:
+    return (head(Kind.REQUEST), "render", text.encode())
+
+
+def reply(text: str) -> Record:
+    return (head(Kind.REPLY), "", text.encode())
+
+
+class Disk:
+    """Entries that outlive the node."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[EntryKind, str, bytes], Entry] = {}
+        self.now = 1_800_000_000_000  # by the wall clock
+
+    def do(self, command: Command) -> None:
+        match command:
+            case SetEntries(entries):
+                for entry in entries:
+                    self.entries[entry.kind, entry.name, entry.key] = entry
+            case RemoveEntries(kind, name, key):
+                for place in list(self.entries):
+                    if place[:2] == (kind, name) and key in (None, place[2]):
+                        del self.entries[place]
+            case _:
+                raise AssertionError(command)
+
+    def tickets(self) -> list[tuple[str, bytes]]:
+        return sorted(p[1:] for p in self.entries if p[0] is EntryKind.TICKET)
+
+
+class Life:
+    """One life of the pattern. Nothing is on the disk before `write`."""
+
+    def __init__(self, disk: Disk, options: NodeOptions | None = None, now: float = 100.0) -> None:
+        self.disk = disk
+        self.options = options or NodeOptions()
+        session = SessionId(b"session".ljust(16))
+        local = Peer(ME, "caller", Loopback(session, self.options.link))
+        opened = Opened(Identity(ME, b"", JOURNAL, 1), (), is_new=False, rescue=None)
+        self.turn = Turn(Peers(local, self.options), self.options.link, now, opened)
+        self.turn.keeper.on_wall_clock(disk.now, now)
+        self.calls: dict[int, Call] = {}
+        self.cancelled: list[int] = []
+        self.known: list[int] = []
+        self.provided = True
+        self.told: list[LaterAction] = []
+        self.unwritten: list[WriteJournal] = []
+        self.later = CallsLater(
+            self.turn, self, self.options, SeededEntropy("later"), self._on_known
+        )
+        for place in sorted(disk.entries):
+            entry = disk.entries[place]
+            if entry.kind is EntryKind.TICKET:
+                self.later.on_entry(entry)
+            else:
+                self.turn.keeper.on_counter(entry)
+
+    # What the pattern asks
+
+    def on_call(self, call: Call) -> None:
+        if self.provided:
+            self.calls[call.call] = call
+        else:
+            self.later.on_answered(
+                CallAnswered(call.call, None, CallFailure.NO_PROVIDER, "", "render"), None
+            )
+
+    def on_cancel(self, number: int) -> None:
+        self.cancelled.append(number)
+        del self.calls[number]
+
+    def _on_known(self, node: NodeId, first: int, last: int) -> None:
+        assert node == PROVIDER
+        self.known += range(first, last + 1)
+
+    # What the test does
+
+    def ask(self, name: str, text: str = "?", *, ttl: float | None = None, **how: int) -> None:
+        self.later.on_call_later(
+            CallLater(name, request(text), 4, self.wall_ms, ttl=ttl, retries=how.get("retries", 0))
+        )
+        self.write()
+
+    @property
+    def wall_ms(self) -> int:
+        return self.turn.keeper.wall_ms(self.turn.now)
+
+    def gather(self) -> None:
+        """End the turn: what it ordered waits for the disk."""
+        for action in self.turn.end():
+            if isinstance(action, WriteJournal):
+                self.unwritten.append(action)
+            elif isinstance(action, LaterStored | LaterEnded | LaterForgotten):
+                self.told.append(action)
+
+    def write(self, error: StorageError | None = None) -> None:
+        """Let all that was ordered be on disk, or be refused."""
+        self.gather()
+        while self.unwritten:
+            batch = self.unwritten.pop(0).batch
+            if error is None:
+                for command in batch.commands:
+                    self.disk.do(command)
+                self.turn.keeper.on_told(Written((batch.ticket,)))
+            else:
+                self.turn.keeper.on_told(Refused((batch.ticket,), error))
+            self.gather()
+
+    def answer(self, text: str = "!") -> None:
+        self._answer(reply(text), None)
+
+    def fail(self, failure: CallFailure) -> None:
+        self._answer(None, failure)
+
+    def _answer(self, record: Record | None, failure: CallFailure | None) -> None:
+        number = next(iter(self.calls))
+        del self.calls[number]
+        self.later.on_answered(CallAnswered(number, record, failure, "provider", "why"), PROVIDER)
+
+    def forget(self, name: str) -> None:
+        self.later.on_forget(ForgetTicket(name))
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and the pattern do all that is due on the way."""
+        until = self.turn.now + seconds
+        while (due := self.later.deadline) is not None and due <= until:
+            self.turn.begin(max(due, self.turn.now))
+            self.later.on_timer()
+            self.write()
+        self.turn.begin(until)
+
+    def next_life(self, *, after: float = 0.0) -> "Life":
+        """End this one, with all that is not on the disk."""
+        self.disk.now = self.wall_ms + round(after * 1000)
+        return Life(self.disk, self.options)
+
+    def find(self, name: str) -> Later:
+        found = self.later.find(name)
+        assert found is not None
+        return found
+
+    def state(self, name: str) -> TicketState:
+        return self.find(name).state
+
+    def answered(self, name: str) -> str:
+        answer = self.find(name).answer
+        assert answer is not None
+        assert answer.record is not None
+        return bytes(answer.record[2]).decode()

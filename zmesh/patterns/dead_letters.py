@@ -83,6 +83,7 @@ class DeadLetters:
         self._is_reading = False
         self._asked_for = 0  # by the reading under way: up to here
         self._restored: Then | None = None
+        self._awaited: list[Callable[[], None]] = []  # who is told when what was buried is here
 
     # What there is
 
@@ -153,6 +154,7 @@ class DeadLetters:
         history: Sequence[tuple[int, str]] = (),
         note: Note = (),
         peer: NodeId = NodeId(b""),  # noqa: B008  # bytes
+        then: Callable[[], None] | None = None,
     ) -> None:
         """Move a stored message, wherever its body is now.
 
@@ -165,6 +167,7 @@ class DeadLetters:
             history: when and why each failed, as far as known.
             note: what the row has beside its record there.
             peer: the node that had it last.
+            then: called when it is among the letters, or the disk failed: the sender hears now.
         """
         self._note(destination, attempts, reason)
         keeper, letter = self._turn.keeper, self._next_id()
@@ -173,12 +176,24 @@ class DeadLetters:
             destination, reason, tuple(history), attempts, at_ms, peer, stream, note
         ).as_note()
         move = Move(stream, ((position, position),), DEAD_LETTERS, letter, burial)
-        keeper.write(move, then=partial(self._on_buried, letter))
+        keeper.write(move, then=partial(self._on_buried, letter, then))
 
-    def _on_buried(self, letter: int, error: StorageError | None) -> None:
+    def _on_buried(
+        self, letter: int, then: Callable[[], None] | None, error: StorageError | None
+    ) -> None:
+        if then is not None:
+            self._awaited.append(then)
         if error is None:  # else the message is where it was, for another life
             self._unread_new.append(letter)
             self._read_more()
+        self._tell_awaited()
+
+    def _tell_awaited(self) -> None:
+        """Tell of letters that are here, or have no room in memory."""
+        if not self._is_reading:
+            awaited, self._awaited = self._awaited, []
+            for then in awaited:
+                then()
 
     def _next_id(self) -> int:
         letter, self._following = self._following, self._following + 1
@@ -228,6 +243,7 @@ class DeadLetters:
             while self._unread_new and self._unread_new[0] <= read_to:
                 self._unread_new.popleft()
             self._read_more()
+        self._tell_awaited()
         if self._restored is not None and not self._is_reading:
             then, self._restored = self._restored, None
             then(answer if isinstance(answer, ZmeshError) else None)

@@ -389,13 +389,23 @@ class Outbox:
         box.out -= run.count
         box.out_bytes -= run.size
         self._forget(run, None if peer is None else peer.id)
+        if not run.dead:
+            self._tell(run)
+        box.low = next(iter(box.runs)).number if box.runs else run.number + run.count
+        box.trim()
+        self._touched[box] = None
+
+    def _tell(self, run: Run) -> None:
         if run.told is not None:
             run.told.accepted += run.accepted
             run.told.failures += run.failures
             self._turn.note_accepted((run.told,))
-        box.low = next(iter(box.runs)).number if box.runs else run.number + run.count
-        box.trim()
-        self._touched[box] = None
+
+    def _on_buried(self, run: Run, position: int) -> None:
+        """Tell the caller what became of its messages, when the dead ones are letters."""
+        del run.dead[position]
+        if not run.dead:
+            self._tell(run)
 
     def _forget(self, run: Run, node: NodeId | None) -> None:
         box, keeper = run.box, self._turn.keeper
@@ -404,6 +414,7 @@ class Outbox:
             self._dead_letters.bury(
                 box.stream, position, box.to, reason, attempts,
                 history=box.failed.get(position, ()), note=run.note, peer=node or NodeId(b""),
+                then=partial(self._on_buried, run, position),
             )  # fmt: skip
             first, last = alive.pop()
             alive += [(first, position - 1), (position + 1, last)]

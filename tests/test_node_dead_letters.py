@@ -209,9 +209,11 @@ async def test_a_restart_between_attempts_keeps_their_number(tmp_path: Path) -> 
 async def test_a_rejected_message_that_was_stored_is_a_letter(tmp_path: Path) -> None:
     async with nodes("b") as (b,), stored("a", tmp_path / "a", b) as a:
         inbox = b.inbox(settle="manual")
-        await a.post("b", "page")
+        receipt = await a.post("b", "page")
         await (await anext(inbox)).reject("never")
-        [letter] = await letters(a)
+        with pytest.raises(zmesh.Rejected):
+            await asyncio.wait_for(receipt, 5)
+        [letter] = a.dead_letters()  # it is there when the sender hears of it
         assert (letter.reason, letter.attempts, reasons(letter)) == ("never", 1, ["never"])
         receipt = await a.post("b", "not stored", durable=False)
         await (await anext(inbox)).reject("never")

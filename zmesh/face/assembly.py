@@ -132,10 +132,7 @@ class Assembly:
             loop, self.engine, self.runner, self.durable, settings.storage
         )
         self.dead_letters = DeadLettering(loop, self.runner, self.engine)
-        queues = self.engine.queues.pushed
-        self.pushing = Pushing(
-            loop, queues, self.runner, self.posting, options.queued_jobs_bytes_max
-        )
+        self.pushing = self._new_pushing(options)
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
         self.calls = Calls(loop, command, options.calls_max)
         self.tickets = Tickets(loop, self.engine.later, command, self._storing)
@@ -185,6 +182,16 @@ class Assembly:
             options.link.queued_bytes_max,
             self._tell_failure,
             self._why_alone,
+        )
+
+    def _new_pushing(self, options: NodeOptions) -> Pushing:
+        return Pushing(
+            self._loop,
+            self.engine.queues.pushed,
+            self.runner,
+            self.posting,
+            self.durable,
+            options.queued_jobs_bytes_max,
         )
 
     def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:

@@ -1,0 +1,345 @@
+"""Jobs that are on disk until they have their outcome: what is written, read and forgotten.
+
+A job is a row at its own number. It is stored before anybody is told of it. That it leaves is
+noted with what else the turn writes, and not waited for: so a producer that dies knows in its next
+life what may have begun, even where those who had it died as well. An attempt that was in vain is
+on disk before the next one begins. Consumers know by the number of a job that they handled it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import NamedTuple
+
+from zmesh.core.peers import InternalTicket
+from zmesh.core.turn import Turn
+from zmesh.errors import StorageError, ZmeshError
+from zmesh.events import Push
+from zmesh.ids import NodeId
+from zmesh.message import LANES, PRIORITY_DEFAULT, Record, Tag, Ticket, size_of, with_extra
+from zmesh.options import NodeOptions
+from zmesh.patterns.confirming import Confirming
+from zmesh.patterns.job_lane import PAGE_BYTES, PAGE_ROWS, WATCHED_LANE, JobLane, lane_stream
+from zmesh.patterns.job_queue import Job, JobQueue
+from zmesh.reliable.ranges import RangeSet
+from zmesh.storage import (
+    Answer,
+    Command,
+    CountAttempts,
+    DropStream,
+    Forget,
+    Ranges,
+    ReadRows,
+    Row,
+    RowsRead,
+    Store,
+    StoredRow,
+    Stream,
+    StreamKind,
+    StreamState,
+)
+
+Enter = Callable[[Job, str | None, float], None]
+"""Takes a job in, with its key, and seconds until it may leave."""
+
+Then = Callable[[ZmeshError | None], None]
+
+
+class _Terms(NamedTuple):
+    """What is kept beside a job."""
+
+    lane: int
+    attempts_max: int
+    key: str | None
+
+    @property
+    def note(self) -> tuple[int | str, ...]:
+        terms = (self.lane, self.attempts_max)
+        return terms if self.key is None else (*terms, self.key)
+
+
+class StoredJobs:
+    """The rows of this node's jobs.
+
+    Args:
+        turn: what it acts through.
+        options: bounds.
+        confirming: tells consumers what is forgotten.
+        enter: takes in what may be handed out.
+        queue: returns the queue of a name.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        options: NodeOptions,
+        confirming: Confirming,
+        enter: Enter,
+        queue: Callable[[str], JobQueue],
+    ) -> None:
+        self._turn = turn
+        self._options = options
+        self._confirming = confirming
+        self._enter = enter
+        self._queue = queue
+        self._attempts: dict[Job, int] = {}  # to be written
+        self._counted: list[Callable[[], None]] = []  # what goes on when it is
+        self._done: dict[Job, NodeId | None] = {}  # to be forgotten; who has their outcome
+        self._storing: dict[int, int] = {}  # lowest numbers of what is on its way to the disk
+        self._tokens = count(1)
+        self._lowest: list[int] = []  # a heap of numbers that are in memory, or were
+        self._open: set[int] = set()  # those of them that are on disk
+        self.touched: dict[JobQueue, None] = {}  # for who binds jobs
+        self.gathered = (self._attempts, self._done, self.touched)  # all empty: nothing to flush
+
+    @property
+    def floor(self) -> int:
+        """The number below which no job that was ever in memory is left."""
+        lowest = self._lowest
+        while lowest and lowest[0] not in self._open:
+            heappop(lowest)
+        first = [lowest[0]] if lowest else []
+        return min([*first, *self._storing.values()], default=self._turn.keeper.next_number)
+
+    # Storing
+
+    def on_push(self, push: Push, records: Sequence[Record]) -> None:
+        """Store jobs; they are handed out when they are on disk."""
+        keeper, now = self._turn.keeper, self._turn.now
+        keeper.on_wall_clock(push.wall_ms, now)
+        queue = self._queue(records[0][1])
+        number = keeper.numbers(len(records))
+        expires_ms = 0 if push.ttl is None else push.wall_ms + max(1, round(push.ttl * 1000))
+        due_ms = 0 if push.delay <= 0 else push.wall_ms + max(1, round(push.delay * 1000))
+        terms = _Terms(push.lane, push.attempts_max or self._options.attempts_max, push.key)
+        is_watched = push.key is not None or expires_ms > 0 or due_ms > 0
+        stream = lane_stream(queue.name, WATCHED_LANE if is_watched else push.lane)
+        rows = [
+            Row(each, with_extra(record, Tag.STORED, each), push.wall_ms, expires_ms, due_ms,
+                each, terms.note)
+            for each, record in enumerate(records, number)
+        ]  # fmt: skip
+        queue.storing += len(rows)
+        if is_watched:
+            queue.entering += len(rows)
+            queue.entering_bytes += sum(size_of(row.record) for row in rows)
+        token = next(self._tokens)
+        self._storing[token] = number
+        stored = partial(self._on_stored, queue, stream, rows, push.ticket, token)
+        keeper.write(Store(stream, rows), then=stored)
+
+    def _on_stored(
+        self,
+        queue: JobQueue,
+        stream: Stream,
+        rows: list[Row],
+        ticket: Ticket,
+        token: int,
+        error: StorageError | None,
+    ) -> None:
+        del self._storing[token]
+        queue.storing -= len(rows)
+        if stream.lane == WATCHED_LANE:
+            queue.entering -= len(rows)
+            queue.entering_bytes -= sum(size_of(row.record) for row in rows)
+        self.touched[queue] = None
+        self._turn.stored(ticket, error)
+        if error is not None:
+            return  # their numbers stay unused
+        if stream.lane == WATCHED_LANE:
+            for row in rows:
+                self._take(queue, StoredRow(row, 0), ticket)
+        else:
+            self._take_or_leave(queue, stream.lane, rows, ticket)
+
+    def _take_or_leave(
+        self, queue: JobQueue, number: int, rows: list[Row], ticket: Ticket
+    ) -> None:
+        """Take in as many as have space in memory, unless others are before them on disk."""
+        lane = self._lane(queue, number)
+        lane.written = rows[-1].position
+        for index, row in enumerate(rows):
+            if lane.waiting or not lane.has_space:
+                left = rows[index:]
+                lane.put_off(left[0].position, left[-1].position, len(left), ticket)
+                return
+            lane.cursor = row.position
+            self._take(queue, StoredRow(row, 0), ticket, lane)
+
+    def _lane(self, queue: JobQueue, number: int) -> JobLane:
+        lane = queue.lanes.get(number)
+        if lane is None:
+            lane = queue.lanes[number] = JobLane(queue.name, number, self._options)
+        return lane
+
+    def _take(
+        self, queue: JobQueue, stored: StoredRow, ticket: Ticket, window: JobLane | None = None
+    ) -> None:
+        """Take in a job that is on disk."""
+        row, attempts = stored
+        now = self._turn.now
+        wall_ms = self._turn.keeper.wall_ms(now)
+        terms = self._terms(row)
+        expires = now + (row.expires_ms - wall_ms) / 1000 if row.expires_ms else None
+        stream = lane_stream(queue.name, WATCHED_LANE) if window is None else window.stream
+        number = row.position
+        job = Job(
+            number, queue, terms.lane, row.record, ticket, terms.attempts_max, expires,
+            stream=stream, window=window,
+        )  # fmt: skip
+        job.attempts = attempts
+        job.has_been_out = attempts > 0
+        self._open.add(number)
+        heappush(self._lowest, number)
+        self._enter(job, terms.key, (row.due_ms - wall_ms) / 1000 if row.due_ms else 0.0)
+
+    def _terms(self, row: Row) -> _Terms:
+        match row.note:
+            case (int(lane), int(attempts_max), str(key)):
+                return _Terms(lane, attempts_max, key)
+            case (int(lane), int(attempts_max)):
+                return _Terms(lane, attempts_max, None)
+            case _:  # rescued, or of a later version
+                return _Terms(PRIORITY_DEFAULT, self._options.attempts_max, None)
+
+    # Reading
+
+    def refill(self, queue: JobQueue) -> None:
+        """Read more of each priority that has few jobs left in memory."""
+        for lane in queue.lanes.values():
+            self._read(queue, lane)
+
+    def _read(self, queue: JobQueue, lane: JobLane, then: Then | None = None) -> None:
+        count_max, bytes_max = lane.page
+        if count_max:
+            lane.is_reading = True
+            question = ReadRows(lane.stream, lane.cursor, count_max, bytes_max)
+            self._turn.keeper.read(question, partial(self._on_read, queue, lane, then))
+
+    def _on_read(
+        self, queue: JobQueue, lane: JobLane, then: Then | None, answer: Answer | ZmeshError
+    ) -> None:
+        lane.is_reading = False
+        self.touched[queue] = None
+        if then is not None:
+            then(answer if isinstance(answer, ZmeshError) else None)
+        if not isinstance(answer, RowsRead):
+            lane.is_broken = True  # the journal says so itself
+            return
+        for stored in answer.rows:
+            if stored.row.position > lane.written:
+                return  # whose push was not answered yet
+            lane.cursor = stored.row.position
+            lane.waiting -= 1
+            ticket = lane.caller_of(lane.cursor) or InternalTicket()
+            self._take(queue, stored, ticket, lane)
+        if answer.is_end:
+            lane.waiting = 0
+
+    # Attempts and ends
+
+    def on_bound(self, job: Job) -> None:
+        """Note that handling of a job may begin: a producer that dies now knows it later."""
+        self._attempts[job] = job.attempts + 1
+
+    def on_back(self, job: Job) -> None:
+        """Note that handling of a job that left has not begun."""
+        self._attempts[job] = job.attempts
+
+    def count(self, job: Job, then: Callable[[], None]) -> None:
+        """Have an attempt that was in vain on disk before anything else is done."""
+        self._attempts[job] = job.attempts
+        self._counted.append(then)
+
+    def forget(self, job: Job, node: NodeId | None) -> None:
+        """Forget a job that has its outcome, which a node may remember."""
+        self._attempts.pop(job, None)
+        self._done[job] = node
+
+    def flush(self) -> None:
+        """Order what was gathered."""
+        if self._attempts:
+            self._write_attempts()
+        if self._done:
+            done = self._done.copy()
+            self._done.clear()
+            commands = [Forget(*each) for each in _by_stream(done)]
+            self._turn.keeper.write(*commands, then=partial(self._on_forgotten, done))
+
+    def _write_attempts(self) -> None:
+        by_count: dict[int, list[Job]] = {}
+        for job, attempts in self._attempts.items():
+            by_count.setdefault(attempts, []).append(job)
+        counted = self._counted[:]
+        self._attempts.clear()
+        self._counted.clear()
+        commands: list[Command] = [
+            CountAttempts(stream, ranges, attempts)
+            for attempts, jobs in by_count.items()
+            for stream, ranges in _by_stream(jobs)
+        ]
+
+        def on_counted(error: StorageError | None) -> None:
+            if error is None:  # else another life goes on with them
+                for then in counted:
+                    then()
+
+        self._turn.keeper.write(*commands, then=on_counted)
+
+    def _on_forgotten(self, done: dict[Job, NodeId | None], error: StorageError | None) -> None:
+        if error is not None:
+            return  # they are there still, for another life
+        for job, node in done.items():
+            self._open.discard(job.number)
+            if node is not None:
+                self._confirming.add(node, job.number, job.number)
+
+    # Another life
+
+    def restore(self, states: Sequence[StreamState], then: Then) -> int:
+        """Take up the jobs of an earlier life; return how many times `then` will be called."""
+        waited = 0
+        for state in states:
+            if state.stream.kind is not StreamKind.QUEUE:
+                continue
+            if not state.rows:
+                self._turn.keeper.write(DropStream(state.stream))
+                continue
+            waited += 1
+            queue = self._queue(state.stream.owner.decode())
+            if state.stream.lane < LANES:
+                lane = self._lane(queue, state.stream.lane)
+                lane.cursor, lane.written = state.first - 1, state.last
+                lane.waiting = state.rows
+                self._read(queue, lane, then)
+            else:
+                self._restore_page(queue, 0, then)
+        return waited
+
+    def _restore_page(self, queue: JobQueue, after: int, then: Then) -> None:
+        question = ReadRows(lane_stream(queue.name, WATCHED_LANE), after, PAGE_ROWS, PAGE_BYTES)
+        self._turn.keeper.read(question, partial(self._on_page, queue, then))
+
+    def _on_page(self, queue: JobQueue, then: Then, answer: Answer | ZmeshError) -> None:
+        if not isinstance(answer, RowsRead):
+            then(answer if isinstance(answer, ZmeshError) else None)
+            return
+        for stored in answer.rows:
+            self._take(queue, stored, InternalTicket())
+        if answer.is_end or not answer.rows:
+            self.touched[queue] = None
+            then(None)
+        else:
+            self._restore_page(queue, answer.rows[-1].row.position, then)
+
+
+def _by_stream(jobs: Iterable[Job]) -> list[tuple[Stream, Ranges]]:
+    places: dict[Stream, list[int]] = {}
+    for job in jobs:
+        assert job.stream is not None, "only stored jobs come here"  # noqa: S101
+        places.setdefault(job.stream, []).append(job.number)
+    return [
+        (stream, RangeSet(tuple((each, each) for each in sorted(numbers))).as_tuple())
+        for stream, numbers in places.items()
+    ]

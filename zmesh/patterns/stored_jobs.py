@@ -1,9 +1,10 @@
 """Jobs that are on disk until they have their outcome: what is written, read and forgotten.
 
 A job is a row at its own number. It is stored before anybody is told of it. That it leaves is
-noted with what else the turn writes, and not waited for: so a producer that dies knows in its next
-life what may have begun, even where those who had it died as well. An attempt that was in vain is
-on disk before the next one begins. Consumers know by the number of a job that they handled it.
+noted with whatever is written next, and not waited for, so that a producer that dies knows in its
+next life what may have begun; what it misses of the last moment its consumers know, who remember
+by its number what they handled. But a job that this very process is to handle may be what kills
+it: that it begins is on disk before. So is an attempt that was in vain, before the next one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -83,15 +84,20 @@ class StoredJobs:
         self._confirming = confirming
         self._enter = enter
         self._queue = queue
-        self._attempts: dict[Job, int] = {}  # to be written
-        self._counted: list[Callable[[], None]] = []  # what goes on when it is
+        self._attempts: dict[Job, int] = {}  # to be written, some time
+        self._counted: dict[Job, tuple[int, Callable[[], None]]] = {}  # now, and what goes on then
         self._done: dict[Job, NodeId | None] = {}  # to be forgotten; who has their outcome
         self._storing: dict[int, int] = {}  # lowest numbers of what is on its way to the disk
         self._tokens = count(1)
         self._lowest: list[int] = []  # a heap of numbers that are in memory, or were
         self._open: set[int] = set()  # those of them that are on disk
         self.touched: dict[JobQueue, None] = {}  # for who binds jobs
-        self.gathered = (self._attempts, self._done, self.touched)  # all empty: nothing to flush
+        self.gathered = (
+            self._attempts,
+            self._counted,
+            self._done,
+            self.touched,
+        )  # all empty: nothing to flush
 
     @property
     def floor(self) -> int:
@@ -240,52 +246,41 @@ class StoredJobs:
     # Attempts and ends
 
     def on_bound(self, job: Job) -> None:
-        """Note that handling of a job may begin: a producer that dies now knows it later."""
+        """Note that handling of a job may begin: a producer that dies later knows it then."""
         self._attempts[job] = job.attempts + 1
 
     def on_back(self, job: Job) -> None:
         """Note that handling of a job that left has not begun."""
         self._attempts[job] = job.attempts
 
-    def count(self, job: Job, then: Callable[[], None]) -> None:
-        """Have an attempt that was in vain on disk before anything else is done."""
-        self._attempts[job] = job.attempts
-        self._counted.append(then)
+    def count(self, job: Job, attempts: int, then: Callable[[], None]) -> None:
+        """Have it on disk how often handling of a job has begun, before anything else is done."""
+        self._attempts.pop(job, None)
+        self._counted[job] = (attempts, then)
 
     def forget(self, job: Job, node: NodeId | None) -> None:
         """Forget a job that has its outcome, which a node may remember."""
         self._attempts.pop(job, None)
+        self._counted.pop(job, None)
         self._done[job] = node
 
     def flush(self) -> None:
         """Order what was gathered."""
+        keeper = self._turn.keeper
+        if self._counted:
+            counted = self._counted.copy()
+            self._counted.clear()
+            commands = _attempts({job: attempts for job, (attempts, _) in counted.items()})
+            goes_on = [then for _, then in counted.values()]
+            keeper.write(*commands, then=partial(_go_on, goes_on))
         if self._attempts:
-            self._write_attempts()
+            keeper.later(*_attempts(self._attempts))
+            self._attempts.clear()
         if self._done:
             done = self._done.copy()
             self._done.clear()
-            commands = [Forget(*each) for each in _by_stream(done)]
-            self._turn.keeper.write(*commands, then=partial(self._on_forgotten, done))
-
-    def _write_attempts(self) -> None:
-        by_count: dict[int, list[Job]] = {}
-        for job, attempts in self._attempts.items():
-            by_count.setdefault(attempts, []).append(job)
-        counted = self._counted[:]
-        self._attempts.clear()
-        self._counted.clear()
-        commands: list[Command] = [
-            CountAttempts(stream, ranges, attempts)
-            for attempts, jobs in by_count.items()
-            for stream, ranges in _by_stream(jobs)
-        ]
-
-        def on_counted(error: StorageError | None) -> None:
-            if error is None:  # else another life goes on with them
-                for then in counted:
-                    then()
-
-        self._turn.keeper.write(*commands, then=on_counted)
+            forgets = [Forget(*each) for each in _by_stream(done)]
+            keeper.later(*forgets, then=partial(self._on_forgotten, done))
 
     def _on_forgotten(self, done: dict[Job, NodeId | None], error: StorageError | None) -> None:
         if error is not None:
@@ -332,6 +327,23 @@ class StoredJobs:
             then(None)
         else:
             self._restore_page(queue, answer.rows[-1].row.position, then)
+
+
+def _go_on(counted: list[Callable[[], None]], error: StorageError | None) -> None:
+    if error is None:  # else another life goes on with them
+        for then in counted:
+            then()
+
+
+def _attempts(attempts: dict[Job, int]) -> list[Command]:
+    by_count: dict[int, list[Job]] = {}
+    for job, count_ in attempts.items():
+        by_count.setdefault(count_, []).append(job)
+    return [
+        CountAttempts(stream, ranges, count_)
+        for count_, jobs in by_count.items()
+        for stream, ranges in _by_stream(jobs)
+    ]
 
 
 def _by_stream(jobs: Iterable[Job]) -> list[tuple[Stream, Ranges]]:

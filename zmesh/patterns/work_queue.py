@@ -311,15 +311,23 @@ class WorkQueue:
         self._stored.flush()
 
     def _bind(self, queue: JobQueue) -> None:
-        now = self._turn.now
         for job, outlet in queue.matches():
             attempt = job.attempt = Attempt(job, outlet)
             self._with.setdefault(outlet.peer.id, {})[attempt] = None
             self.redelivered += job.has_been_out
             job.has_been_out = True
-            if job.stream is not None:
+            if job.stream is None:
+                self._submit(attempt)
+            elif outlet.peer is self._turn.peers.local:
+                self._stored.count(job, job.attempts + 1, partial(self._submit, attempt))
+            else:
                 self._stored.on_bound(job)
-            record = job.on_the_way(outlet.relation, now)
+                self._submit(attempt)
+
+    def _submit(self, attempt: Attempt) -> None:
+        job, outlet = attempt.job, attempt.outlet
+        if job.attempt is attempt:
+            record = job.on_the_way(outlet.relation, self._turn.now)
             self._turn.submit(outlet.peer, job.lane, [record], attempt)
 
     def _offer_all(self, queue: JobQueue) -> None:
@@ -409,7 +417,7 @@ class WorkQueue:
         if job.stream is None:
             self._again(job, delay)
         else:
-            self._stored.count(job, partial(self._again, job, delay))
+            self._stored.count(job, job.attempts, partial(self._again, job, delay))
 
     def _back(self, job: Job, delay: float) -> None:
         """Take back a job whose handling has not begun."""

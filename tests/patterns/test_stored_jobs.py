@@ -371,3 +371,18 @@ def test_wherever_a_process_dies_each_stored_job_is_done(
     assert rows_of(world.disks["p"]) == []
     if victim == "p":  # its consumer remembers
         assert set(done.values()) <= {0, 1}
+
+
+def test_the_floor_rises_with_what_is_forgotten_and_stays_below_what_is_left() -> None:
+    world = KeptWorld(OPTIONS)
+    host = world.keep("p")
+    for _ in range(30):
+        host.store("work", *"abcdefghij", ttl=0.1)
+        world.run(1.0)
+    assert waiting(host) == 0
+    assert rows_of(host.disk) == []
+    pushed = host.engine.queues.pushed
+    assert pushed.floor == 301
+    host.store("work", "last", ttl=60.0)
+    world.run(1.0)
+    assert pushed.floor == 301, "the number of what is left"

@@ -132,7 +132,7 @@ class DurablePosting:
         Raises:
             JournalFull, JournalBroken, Closed: some of it is not.
         """
-        handed: list[tuple[Post, Stored]] = []
+        handed: list[tuple[Storable, Stored]] = []
         now_ms = wall_ms()
         for row in rows:
             receipt = Receipt(is_stored=True)
@@ -145,9 +145,9 @@ class DurablePosting:
             )  # fmt: skip
             handed.append((post, self._begin(post)))
         self._runner.flush()
-        for post, stored in handed:
+        for piece, stored in handed:
             try:
-                await self._finish(post, stored)
+                await self._finish(piece, stored)
             except ZmeshError:
                 await self._give_up(handed)
                 raise

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zmesh.core.peers import InternalTicket
 from zmesh.core.turn import Turn
@@ -40,6 +40,9 @@ from zmesh.storage import (
     StreamKind,
     StreamState,
 )
+
+_STALE_MIN: Final = 64
+"""Stale numbers kept before it is worth rebuilding a small heap."""
 
 Enter = Callable[[Job, str | None, float], None]
 """Takes a job in, with its key, and seconds until it may leave."""
@@ -285,8 +288,10 @@ class StoredJobs:
     def _on_forgotten(self, done: dict[Job, NodeId | None], error: StorageError | None) -> None:
         if error is not None:
             return  # they are there still, for another life
+        self._open.difference_update(job.number for job in done)
+        if len(self._lowest) > 2 * len(self._open) + _STALE_MIN:
+            self._lowest = sorted(self._open)  # which is a heap
         for job, node in done.items():
-            self._open.discard(job.number)
             if node is not None:
                 self._confirming.add(node, job.number, job.number)
 

@@ -222,6 +222,7 @@ class WorkQueue:
             self._served[node].pop(queue.name, None)
         del self._queues[queue.name]
         self._touched.pop(queue, None)
+        self._stored.touched.pop(queue, None)
 
     # Consumers
 

@@ -1,6 +1,7 @@
 """Durable jobs on a simulated network: nodes with disks die at any point, and come back."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 
@@ -386,3 +387,42 @@ def test_the_floor_rises_with_what_is_forgotten_and_stays_below_what_is_left() -
     host.store("work", "last", ttl=60.0)
     world.run(1.0)
     assert pushed.floor == 301, "the number of what is left"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_jobs_survive_whatever_dies_and_fails(seed: int) -> None:
+    random = Random(seed)
+    world = KeptWorld(NodeOptions(queued_jobs_max=20, redeliver_min=0.1, attempts_max=100))
+    hosts = {name: world.keep(name) for name in "pcd"}
+    world.introduce(hosts["p"], hosts["c"])
+    world.introduce(hosts["p"], hosts["d"])
+    kept: dict[str, tuple[KeptHost, Ticket]] = {}
+    done: list[str] = []
+    for turn in range(900):
+        alive = turn < 500
+        if alive and random.random() < 0.5 and len(kept) < 120:
+            key = random.choice((None, "x", "y"))
+            text = f"{key}{len(kept):03}"
+            lane, delay = random.randrange(10), random.choice((0.0, 0.0, 1.0))
+            ticket = hosts["p"].store("work", text, lane=lane, key=key, delay=delay)
+            kept[text] = hosts["p"], ticket
+        world.run(0.02)
+        if alive and random.random() < 0.02:
+            hosts[random.choice("ppcd")].kill()
+        for name in "pcd":
+            if not hosts[name].alive:
+                others = "cd" if name == "p" else "p"
+                hosts[name] = again(world, name, *(hosts[other] for other in others))
+            if name != "p" and not hosts[name].engine.queues.taken.pulls:
+                hosts[name].pull("work", 3)
+            while hosts[name].open_jobs and random.random() < 0.8:
+                failed = alive and random.random() < 0.2
+                text = hosts[name].settle_job(Outcome.MODIFIED if failed else Outcome.ACCEPTED)
+                done += [] if failed else [text]
+    stored = {text for text, (host, ticket) in kept.items() if ticket in host.stored}
+    assert len(stored) > 50
+    assert stored <= set(done)
+    assert [rows_of(disk) for disk in world.disks.values()] == [[], [], []]
+    for key in "xy":
+        first = list(dict.fromkeys(text for text in done if text.startswith(key)))
+        assert first == sorted(first)

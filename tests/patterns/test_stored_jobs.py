@@ -7,7 +7,8 @@ import pytest
 
 from tests.engines import Host
 from tests.patterns.kept import KeptHost, KeptWorld, outcomes_on, rows_of
-from zmesh.errors import JournalFull
+from zmesh.errors import DeadLettersFull, JournalFull
+from zmesh.events import RequeueLetter
 from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
 from zmesh.options import NodeOptions
 from zmesh.storage import StreamKind
@@ -426,3 +427,42 @@ def test_jobs_survive_whatever_dies_and_fails(seed: int) -> None:
     for key in "xy":
         first = list(dict.fromkeys(text for text in done if text.startswith(key)))
         assert first == sorted(first)
+
+
+# Dead letters
+
+
+def test_a_dead_letter_goes_back_to_its_queue_on_disk_and_begins_anew() -> None:
+    world, producer, consumer = two()
+    consumer.job_outcome = Outcome.REJECTED
+    consumer.pull("work", 1)
+    producer.store("work", "bad", key="k", lane=7)
+    world.run(2.0)
+    [letter] = producer.engine.dead_letters()
+    assert (letter.topic, letter.attempts, letter.key) == ("work", 1, "k")
+    consumer.job_outcome = None
+    ticket = Ticket()
+    producer.do(RequeueLetter(letter.id, ticket, producer.wall_ms))
+    world.run(0.5)
+    assert producer.stored[ticket] is None
+    assert (producer.engine.dead_letters(), len(rows_of(producer.disk))) == ([], 1)
+    assert consumer.jobs == [("bad", 1), ("bad", 1)]
+    producer.kill()
+    world.run(1.0)
+    consumer.settle_job()
+    producer = again(world, "p", consumer)
+    world.run(2.0)
+    assert consumer.jobs == [("bad", 1), ("bad", 1)], "known under its new number"
+    assert rows_of(producer.disk) == []
+
+
+def test_nothing_is_stored_while_dead_letters_leave_no_room() -> None:
+    world, producer, consumer = two(NodeOptions(dead_letters_max=1))
+    consumer.job_outcome = Outcome.REJECTED
+    consumer.pull("work", 1)
+    producer.store("work", "bad")
+    world.run(2.0)
+    ticket = producer.store("work", "more")
+    world.run(1.0)
+    assert isinstance(producer.stored[ticket], DeadLettersFull)
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])

@@ -132,7 +132,10 @@ class Assembly:
             loop, self.engine, self.runner, self.durable, settings.storage
         )
         self.dead_letters = DeadLettering(loop, self.runner, self.engine)
-        self.pushing = self._new_pushing(options)
+        self.pushing = Pushing(
+            loop, self.engine.queues.pushed, self.runner, self.posting, self.durable,
+            options.queued_jobs_bytes_max,
+        )  # fmt: skip
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
         self.calls = Calls(loop, command, options.calls_max)
         self.tickets = Tickets(loop, self.engine.later, command, self._storing)
@@ -182,16 +185,6 @@ class Assembly:
             options.link.queued_bytes_max,
             self._tell_failure,
             self._why_alone,
-        )
-
-    def _new_pushing(self, options: NodeOptions) -> Pushing:
-        return Pushing(
-            self._loop,
-            self.engine.queues.pushed,
-            self.runner,
-            self.posting,
-            self.durable,
-            options.queued_jobs_bytes_max,
         )
 
     def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:

@@ -7,7 +7,6 @@ from zmesh.events import Pull, Push, Source, Unpull
 from zmesh.message import Outcome, Record
 from zmesh.options import NodeOptions
 from zmesh.patterns.confirming import Confirming
-from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.job_control import Grant, Offer, decode
 from zmesh.patterns.jobs_taken import JobsTaken
@@ -25,10 +24,9 @@ class Queues:
         options: NodeOptions,
         redelivery: Redelivery,
         confirming: Confirming,
-        dead_letters: DeadLetters,
     ) -> None:
         self._turn = turn
-        self.pushed = WorkQueue(turn, options, redelivery, confirming, dead_letters)
+        self.pushed = WorkQueue(turn, options, redelivery, confirming)
         self.taken = JobsTaken(turn, interest, options)
         self.gathered = (*self.pushed.gathered, *self.taken.gathered)
 

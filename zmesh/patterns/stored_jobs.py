@@ -21,6 +21,7 @@ from zmesh.ids import NodeId
 from zmesh.message import LANES, PRIORITY_DEFAULT, Record, Tag, Ticket, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.confirming import Confirming
+from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.job_lane import PAGE_BYTES, PAGE_ROWS, WATCHED_LANE, JobLane, lane_stream
 from zmesh.patterns.job_queue import Job, JobQueue
 from zmesh.reliable.ranges import RangeSet
@@ -30,6 +31,7 @@ from zmesh.storage import (
     CountAttempts,
     DropStream,
     Forget,
+    Note,
     Ranges,
     ReadRows,
     Row,
@@ -70,6 +72,7 @@ class StoredJobs:
         turn: what it acts through.
         options: bounds.
         confirming: tells consumers what is forgotten.
+        dead_letters: gets what nobody could handle, and may refuse more.
         enter: takes in what may be handed out.
         queue: returns the queue of a name.
     """
@@ -79,12 +82,14 @@ class StoredJobs:
         turn: Turn,
         options: NodeOptions,
         confirming: Confirming,
+        dead_letters: DeadLetters,
         enter: Enter,
         queue: Callable[[str], JobQueue],
     ) -> None:
         self._turn = turn
         self._options = options
         self._confirming = confirming
+        self._dead_letters = dead_letters
         self._enter = enter
         self._queue = queue
         self._attempts: dict[Job, int] = {}  # to be written, some time
@@ -115,28 +120,62 @@ class StoredJobs:
 
     def on_push(self, push: Push, records: Sequence[Record]) -> None:
         """Store jobs; they are handed out when they are on disk."""
-        keeper, now = self._turn.keeper, self._turn.now
-        keeper.on_wall_clock(push.wall_ms, now)
+        keeper, told = self._turn.keeper, partial(self._turn.stored, push.ticket)
+        refusal = self._dead_letters.refusal()
+        if refusal is not None:
+            told(refusal)
+            return
+        keeper.on_wall_clock(push.wall_ms, self._turn.now)
         queue = self._queue(records[0][1])
         number = keeper.numbers(len(records))
         expires_ms = 0 if push.ttl is None else push.wall_ms + max(1, round(push.ttl * 1000))
         due_ms = 0 if push.delay <= 0 else push.wall_ms + max(1, round(push.delay * 1000))
         terms = _Terms(push.lane, push.attempts_max or self._options.attempts_max, push.key)
-        is_watched = push.key is not None or expires_ms > 0 or due_ms > 0
-        stream = lane_stream(queue.name, WATCHED_LANE if is_watched else push.lane)
         rows = [
             Row(each, with_extra(record, Tag.STORED, each), push.wall_ms, expires_ms, due_ms,
                 each, terms.note)
             for each, record in enumerate(records, number)
         ]  # fmt: skip
+        self._store(queue, rows, terms, push.ticket, told)
+
+    def take_back(
+        self,
+        owner: bytes,
+        record: Record,
+        note: Note,
+        also: Command,
+        then: Callable[[StorageError | None], None],
+    ) -> None:
+        """Store a dead letter anew, as the last of its queue; nobody waits for its outcome.
+
+        It gets another number: a consumer may know still what became of the old one.
+        """
+        number, terms = self._turn.keeper.numbers(1), self._terms(note)
+        row = Row(
+            number, with_extra(record, Tag.STORED, number),
+            self._turn.keeper.wall_ms(self._turn.now), 0, 0, number, terms.note,
+        )  # fmt: skip
+        self._store(self._queue(owner.decode()), [row], terms, InternalTicket(), then, also)
+
+    def _store(
+        self,
+        queue: JobQueue,
+        rows: list[Row],
+        terms: _Terms,
+        ticket: Ticket,
+        told: Callable[[StorageError | None], None],
+        *also: Command,
+    ) -> None:
+        is_watched = terms.key is not None or rows[0].expires_ms > 0 or rows[0].due_ms > 0
+        stream = lane_stream(queue.name, WATCHED_LANE if is_watched else terms.lane)
         queue.storing += len(rows)
         if is_watched:
             queue.entering += len(rows)
             queue.entering_bytes += sum(size_of(row.record) for row in rows)
         token = next(self._tokens)
-        self._storing[token] = number
-        stored = partial(self._on_stored, queue, stream, rows, push.ticket, token)
-        keeper.write(Store(stream, rows), then=stored)
+        self._storing[token] = rows[0].position
+        stored = partial(self._on_stored, queue, stream, rows, ticket, token, told)
+        self._turn.keeper.write(Store(stream, rows), *also, then=stored)
 
     def _on_stored(
         self,
@@ -145,6 +184,7 @@ class StoredJobs:
         rows: list[Row],
         ticket: Ticket,
         token: int,
+        told: Callable[[StorageError | None], None],
         error: StorageError | None,
     ) -> None:
         del self._storing[token]
@@ -153,7 +193,7 @@ class StoredJobs:
             queue.entering -= len(rows)
             queue.entering_bytes -= sum(size_of(row.record) for row in rows)
         self.touched[queue] = None
-        self._turn.stored(ticket, error)
+        told(error)
         if error is not None:
             return  # their numbers stay unused
         if stream.lane == WATCHED_LANE:
@@ -189,7 +229,7 @@ class StoredJobs:
         row, attempts = stored
         now = self._turn.now
         wall_ms = self._turn.keeper.wall_ms(now)
-        terms = self._terms(row)
+        terms = self._terms(row.note)
         expires = now + (row.expires_ms - wall_ms) / 1000 if row.expires_ms else None
         stream = lane_stream(queue.name, WATCHED_LANE) if window is None else window.stream
         number = row.position
@@ -203,8 +243,8 @@ class StoredJobs:
         heappush(self._lowest, number)
         self._enter(job, terms.key, (row.due_ms - wall_ms) / 1000 if row.due_ms else 0.0)
 
-    def _terms(self, row: Row) -> _Terms:
-        match row.note:
+    def _terms(self, note: Note) -> _Terms:
+        match note:
             case (int(lane), int(attempts_max), str(key)):
                 return _Terms(lane, attempts_max, key)
             case (int(lane), int(attempts_max)):
@@ -260,6 +300,21 @@ class StoredJobs:
         """Have it on disk how often handling of a job has begun, before anything else is done."""
         self._attempts.pop(job, None)
         self._counted[job] = (attempts, then)
+
+    def bury(self, job: Job, node: NodeId, reason: str) -> None:
+        """Move a job to the dead letters; `forget` it as well."""
+        assert job.stream is not None, "only stored jobs come here"  # noqa: S101
+        key = None if job.chain is None else job.chain.key
+        self._dead_letters.bury(
+            job.stream,
+            job.number,
+            job.queue.name,
+            reason,
+            job.attempts,
+            history=job.failed,
+            note=_Terms(job.lane, job.attempts_max, key).note,
+            peer=node,
+        )
 
     def forget(self, job: Job, node: NodeId | None) -> None:
         """Forget a job that has its outcome, which a node may remember."""

@@ -30,7 +30,6 @@ from zmesh.message import (
 )
 from zmesh.options import NodeOptions
 from zmesh.patterns.confirming import Confirming
-from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.job_control import Grant, Offer, encode
 from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
 from zmesh.patterns.redelivery import Redelivery
@@ -51,13 +50,15 @@ class WorkQueue:
         options: NodeOptions,
         redelivery: Redelivery,
         confirming: Confirming,
-        dead_letters: DeadLetters,
     ) -> None:
         self._turn = turn
         self._options = options
         self._redelivery = redelivery
-        self._dead_letters = dead_letters
-        self._stored = StoredJobs(turn, options, confirming, self._enter_stored, self._queue)
+        self._dead_letters = redelivery.dead_letters
+        self._stored = StoredJobs(
+            turn, options, confirming, self._dead_letters, self._enter_stored, self._queue
+        )
+        self.take_back = self._stored.take_back
         self._queues: dict[str, JobQueue] = {}
         self._served: dict[NodeId, dict[str, None]] = {}  # queues with an outlet, by consumer
         self._with: dict[NodeId, dict[Attempt, None]] = {}  # attempts under way, by consumer

@@ -333,6 +333,8 @@ class Push:
     ttl: float | None = None  # seconds
     delay: float = 0.0  # seconds before they may leave
     attempts_max: int | None = None  # None: as the node's options say
+    durable: bool = False  # stored first, which `TicketsStored` tells, and kept until it is done
+    wall_ms: int = 0  # what the wall clock reads, for what is stored
 
 
 @dataclass(frozen=True, slots=True)

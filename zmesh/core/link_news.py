@@ -130,11 +130,12 @@ class LinkNews:
         self.gatherings = Gatherings(
             turn, self.interest, self.redelivery, options, self.confirming.add
         )
-        self.queues = Queues(turn, self.interest, options, self.redelivery)
+        self.queues = Queues(turn, self.interest, options, self.redelivery, self.confirming)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
         self.dead_letters.takers[StreamKind.WAITING] = self.outbox.take_back
+        self.dead_letters.takers[StreamKind.QUEUE] = self.queues.pushed.take_back
         self.later = CallsLater(turn, self.calls, options, entropy, self.confirming.add)
         self.calls.later = self.later.on_answered
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
@@ -196,7 +197,11 @@ class LinkNews:
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
-        return min(self.outbox.floor, self.later.floor, self.gatherings.fan_out.stored.floor)
+        floors = (
+            self.outbox.floor, self.later.floor, self.gatherings.fan_out.stored.floor,
+            self.queues.pushed.floor,
+        )  # fmt: skip
+        return min(floors)
 
     def on_event(self, peer: Peer, event: LinkEvent) -> None:
         """Take what the carrier of a peer tells."""

@@ -53,6 +53,7 @@ class Restoring:
                 self._turn.keeper.read(question, self._on_last_row)
         self._open += self._news.outbox.restore(opened.streams, self._done)
         self._open += self._news.dead_letters.restore(opened.streams, self._done)
+        self._open += self._news.queues.pushed.restore(opened.streams, self._done)
         self._done(None)
 
     def _on_entries(

@@ -132,10 +132,10 @@ class Assembly:
             loop, self.engine, self.runner, self.durable, settings.storage
         )
         self.dead_letters = DeadLettering(loop, self.runner, self.engine)
-        queues = self.engine.queues.pushed
         self.pushing = Pushing(
-            loop, queues, self.runner, self.posting, options.queued_jobs_bytes_max
-        )
+            loop, self.engine.queues.pushed, self.runner, self.posting, self.durable,
+            options.queued_jobs_bytes_max,
+        )  # fmt: skip
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
         self.calls = Calls(loop, command, options.calls_max)
         self.tickets = Tickets(loop, self.engine.later, command, self._storing)

@@ -209,6 +209,7 @@ class Exchange:
         key: str | None = None,
         ttl: float | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Send a message to all that is bound for it, and return once there is room there.
 
@@ -225,15 +226,19 @@ class Exchange:
             key: messages of one key keep their order; as for `push` and `publish`.
             ttl: seconds after which it is no longer worth handling.
             compression: as for `send`; it is done once, however many receive it.
+            durable: whether queues have it on disk first, as for `push`; by default where this
+                node has `storage`.
 
         Raises:
             Unroutable: nobody is to have it, and `mandatory` says that somebody must.
             ExchangeConflict: it is of another kind, as others declared it before.
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be published.
-            UsageError: jobs wait in too many queues already.
+            JournalFull, JournalBroken: a queue could not store it.
+            UsageError: jobs wait in too many queues already, or `durable` needs storage.
         """
         exchanges = self._exchanges
         self._check()
+        is_durable = exchanges.is_durable(durable)
         self._check_routing_key(routing_key)
         check_message_options(exchanges.wire, priority, key, ttl)
         record = exchanges.record(body, routing_key, headers)
@@ -248,7 +253,8 @@ class Exchange:
                 raise Unroutable(self.name, routing_key)
             exchanges.unroutable += 1
             return Receipt(expected=0)
-        return await exchanges.send(record, destinations, JobTerms(priority, key, ttl, 0.0, None))
+        terms = JobTerms(priority, key, ttl, 0.0, None, is_durable)
+        return await exchanges.send(record, destinations, terms)
 
     async def wait_for(
         self,

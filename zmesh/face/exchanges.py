@@ -203,6 +203,10 @@ class Exchanges:
 
         return self.declarations.table.route(name, routing_key, headers or {}, is_heard)
 
+    def is_durable(self, durable: bool | None) -> bool:
+        """Return whether queues store what is published first: as said, or where they can."""
+        return self._pushing.is_durable(durable)
+
     async def send(
         self, record: Record, destinations: list[Destination], terms: JobTerms
     ) -> Receipt:
@@ -210,7 +214,8 @@ class Exchanges:
         self._pushing.check(
             *(name for kind, name in destinations if kind is DestinationKind.QUEUE)
         )
-        receipt = Receipt(expected=len(destinations))
+        to_queues = all(kind is DestinationKind.QUEUE for kind, _ in destinations)
+        receipt = Receipt(expected=len(destinations), is_stored=terms.durable and to_queues)
         sent = 0
         try:
             for kind, name in destinations:

@@ -39,11 +39,12 @@ class Queueing(ABC):
         at: datetime | None = None,
         max_attempts: int | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Push a job for one of those who pull the queue, and return once there is room for it.
 
-        This node holds the job until a consumer with room takes it, and until it has its outcome.
-        `await receipt` for that, or leave it.
+        This node holds the job until a consumer with room takes it, and until it has its outcome;
+        a durable one is on disk when this returns. `await receipt` for the outcome, or leave it.
 
         Args:
             queue: its name; whoever pushes makes it.
@@ -58,12 +59,16 @@ class Queueing(ABC):
             max_attempts: how often it is tried before it is a dead letter; by default
                 `attempts_max` of the node's options.
             compression: as for `send`.
+            durable: whether it is stored first, and handed out until it has its outcome, in
+                whatever life of this node; by default where the node has `storage`.
 
         Raises:
+            JournalFull, JournalBroken: it could not be stored, and is not pushed.
             BodyNotEncodable, BodyTooLarge, InvalidOption, UsageError: it cannot be pushed.
         """
         assembly = self._at_work()
-        terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts)
+        is_durable = assembly.durable.is_wanted(durable)
+        terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts, durable=is_durable)
         compressing = assembly.outgoing.compressing
         compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.JOB, queue, body, headers)
@@ -85,7 +90,7 @@ class Queueing(ABC):
         max_attempts: int | None = None,
         compression: Compression | None = None,
     ) -> Receipt:
-        """Push a job now, as `push` does where there is room.
+        """Push a job now, as `push` does where there is room. It is not stored first.
 
         Raises:
             Backpressure: there is no room.
@@ -111,6 +116,7 @@ class Queueing(ABC):
         at: datetime | None = None,
         max_attempts: int | None = None,
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Push many jobs, as fast as there is room, under one receipt.
 
@@ -121,7 +127,8 @@ class Queueing(ABC):
             InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `push`.
         """
         assembly = self._at_work()
-        terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts)
+        is_durable = assembly.durable.is_wanted(durable)
+        terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts, durable=is_durable)
         compressor = assembly.outgoing.compressing.compressor(compression)
         batch = assembly.outgoing.batch(bodies, headers, Kind.JOB, queue, compressor)
         return await assembly.pushing.push_many(queue, batch, terms)
@@ -165,6 +172,8 @@ class Queueing(ABC):
         delay: float,
         at: datetime | None,
         max_attempts: int | None,
+        *,
+        durable: bool = False,
     ) -> JobTerms:
         """Check what is asked for a job."""
         self._check_queue(queue)
@@ -176,7 +185,7 @@ class Queueing(ABC):
         check_delay(delay, ttl)
         if max_attempts is not None and (type(max_attempts) is not int or max_attempts < 1):
             raise InvalidOption("max_attempts", max_attempts, "a whole number, 1 or more, or None")
-        return JobTerms(priority, key, ttl, delay, max_attempts)
+        return JobTerms(priority, key, ttl, delay, max_attempts, durable)
 
     def _check_queue(self, queue: object) -> None:
         check_queue(queue, self._options.wire)

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from zmesh.errors import Closed, JournalFull, UsageError, ZmeshError
-from zmesh.events import Post
+from zmesh.events import Post, Push
 from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
@@ -20,6 +20,8 @@ PIECES_MAX: Final = 4
 """Pieces of `post_many` on their way to the disk: the next is made while one is written."""
 
 Stored = asyncio.Future[ZmeshError | None]
+
+Storable = Post | Push
 
 
 class DurablePosting:
@@ -72,7 +74,7 @@ class DurablePosting:
         self._posting.track(receipt)
         post = Post(to, lane, [record], receipt, key, ttl, durable=True, entries=entries)
         try:
-            await self._store(post)
+            await self.store(post)
         except BaseException:
             receipt.expected = 0
             self._posting.done([receipt])
@@ -87,18 +89,27 @@ class DurablePosting:
         Raises:
             JournalFull, JournalBroken, Closed: some are not, from the first piece that failed on.
         """
-        receipt = Receipt(
-            expected=1, is_stored=True
-        )  # one more than posted: not done before the last is
+
+        async def piece(receipt: Receipt) -> Post:
+            records = batch.take(BATCH_MAX, BATCH_BYTES_MAX)
+            return Post(to, lane, records, receipt, key, ttl, durable=True)
+
+        return await self.store_many(batch, piece)
+
+    async def store_many(
+        self, batch: Batch, piece: Callable[[Receipt], Awaitable[Storable]]
+    ) -> Receipt:
+        """Store what a batch has, in the pieces that `piece` makes of it, under one receipt."""
+        # One more than posted: it is not done before the last is.
+        receipt = Receipt(expected=1, is_stored=True)
         self._posting.track(receipt)
-        pieces: deque[tuple[Post, Stored]] = deque()
+        pieces: deque[tuple[Storable, Stored]] = deque()
         try:
             while not batch.is_exhausted:
                 await batch.prepare()
-                records = batch.take(BATCH_MAX, BATCH_BYTES_MAX)
-                receipt.expected += len(records)
-                post = Post(to, lane, records, receipt, key, ttl, durable=True)
-                pieces.append((post, self._begin(post)))
+                event = await piece(receipt)
+                receipt.expected += len(event.records)
+                pieces.append((event, self._begin(event)))
                 self._runner.flush()
                 if len(pieces) >= PIECES_MAX:
                     await self._finish(*pieces[0])
@@ -121,7 +132,7 @@ class DurablePosting:
         Raises:
             JournalFull, JournalBroken, Closed: some of it is not.
         """
-        handed: list[tuple[Post, Stored]] = []
+        handed: list[tuple[Storable, Stored]] = []
         now_ms = wall_ms()
         for row in rows:
             receipt = Receipt(is_stored=True)
@@ -134,9 +145,9 @@ class DurablePosting:
             )  # fmt: skip
             handed.append((post, self._begin(post)))
         self._runner.flush()
-        for post, stored in handed:
+        for piece, stored in handed:
             try:
-                await self._finish(post, stored)
+                await self._finish(piece, stored)
             except ZmeshError:
                 await self._give_up(handed)
                 raise
@@ -160,20 +171,20 @@ class DurablePosting:
             while ticket in self._waiting:
                 self.stored([ticket], error)
 
-    def _begin(self, post: Post) -> Stored:
+    def _begin(self, post: Storable) -> Stored:
         stored: Stored = self._loop.create_future()
         self._waiting.setdefault(post.ticket, deque()).append(stored)
         post.wall_ms = wall_ms()
         self._runner.command(post)
         return stored
 
-    async def _store(self, post: Post) -> None:
+    def store(self, post: Storable) -> Awaitable[None]:
+        """Order that something is stored; await that it is on disk, which raises why it is not."""
         if self._turnstile.locked():  # others wait for room: behind them
-            await self._wait_for_room(post)
-        else:
-            await self._finish(post, self._begin(post))
+            return self._wait_for_room(post)
+        return self._finish(post, self._begin(post))
 
-    async def _finish(self, post: Post, stored: Stored) -> None:
+    async def _finish(self, post: Storable, stored: Stored) -> None:
         """Wait until a post is on disk; where there is no room do what the node was told to."""
         error = await stored
         if isinstance(error, JournalFull) and self._storing.storage.when_full == "wait":
@@ -181,7 +192,7 @@ class DurablePosting:
         elif error is not None:
             raise error
 
-    async def _wait_for_room(self, post: Post) -> None:
+    async def _wait_for_room(self, post: Storable) -> None:
         async with self._turnstile:
             while True:
                 error = await self._begin(post)
@@ -191,7 +202,7 @@ class DurablePosting:
                     raise error
                 await self._storing.room()
 
-    async def _give_up(self, pieces: Iterable[tuple[Post, Stored]]) -> None:
+    async def _give_up(self, pieces: Iterable[tuple[Storable, Stored]]) -> None:
         """Take off receipts what turns out not to be on disk."""
         for post, stored in pieces:
             if await stored is not None:

@@ -14,9 +14,10 @@ from zmesh.core.peers import InternalTicket, Peer
 from zmesh.ids import NodeId
 from zmesh.message import ExtraValue, Record, Tag, Ticket, size_of
 from zmesh.patterns.choosing import weight
-from zmesh.storage import FailedAttempt
+from zmesh.patterns.job_lane import JobLane
+from zmesh.storage import FailedAttempt, Stream
 
-_HIGHER: Final = frozenset({int(Tag.COMPRESSED), int(Tag.ROUTING_KEY)})
+_HIGHER: Final = frozenset({int(Tag.COMPRESSED), int(Tag.ROUTING_KEY), int(Tag.STORED)})
 """Tags a pushed job may have, above those that are written when it leaves."""
 
 _STALE_MIN: Final = 64
@@ -28,7 +29,7 @@ class Job:
 
     __slots__ = (
         "attempt", "attempts", "attempts_max", "chain", "expires", "failed", "has_been_out",
-        "lane", "number", "queue", "record", "size", "ticket",
+        "lane", "number", "queue", "record", "size", "stream", "ticket", "window",
     )  # fmt: skip
 
     def __init__(
@@ -40,14 +41,19 @@ class Job:
         ticket: Ticket,
         attempts_max: int,
         expires: float | None,
+        *,
+        stream: Stream | None = None,
+        window: JobLane | None = None,
     ) -> None:
-        self.number = number  # its message id, and its place in the order
+        self.number = number  # its message id, and its place in the order and in its stream
         self.queue = queue
         self.lane = lane
         self.record = record
         self.ticket = ticket
         self.attempts_max = attempts_max
         self.expires = expires
+        self.stream = stream  # where it is on disk, if it is
+        self.window = window  # that it is in, and leaves for another
         self.size = size_of(record)
         self.attempts = 0  # which a handler may have begun
         self.failed: tuple[FailedAttempt, ...] = ()  # of these
@@ -102,6 +108,10 @@ class ReadyJobs:
 
     def add(self, job: Job) -> None:
         """Add a job, in its place."""
+        window = job.window
+        if window is not None and job.number not in self._jobs:
+            window.ready += 1
+            window.ready_bytes += job.size
         self._jobs[job.number] = job
         heappush(self._heap, (-job.lane, job.number))
 
@@ -109,6 +119,9 @@ class ReadyJobs:
         """Remove a job, if it is here."""
         if self._jobs.pop(job.number, None) is None:
             return
+        if job.window is not None:
+            job.window.ready -= 1
+            job.window.ready_bytes -= job.size
         if len(self._heap) > 2 * len(self._jobs) + _STALE_MIN:
             self._heap = [(-each.lane, each.number) for each in self._jobs.values()]
             heapify(self._heap)
@@ -168,10 +181,39 @@ class JobQueue:
         self.size = 0  # bytes
         self.bound = 0  # jobs with consumers
         self.is_full = False  # and somebody may wait for room
+        self.lanes: dict[int, JobLane] = {}  # of which a window is in memory
+        self.windowed = 0  # jobs in these windows
+        self.windowed_bytes = 0
+        self.storing = 0  # jobs on their way to the disk
+        self.entering = 0  # of these, jobs that will be in memory
+        self.entering_bytes = 0
         self.outlets: dict[NodeId, Outlet] = {}
         self._chains: dict[str, Chain] = {}
         self._common = ReadyJobs()
         self._orphans = ReadyJobs()  # with a key, while no consumer is fit
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no job, here or on disk."""
+        return not (self.jobs or self.storing or self.on_disk)
+
+    @property
+    def on_disk(self) -> int:
+        """How many jobs are on disk alone."""
+        return sum(lane.waiting for lane in self.lanes.values()) if self.lanes else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are with nobody."""
+        return len(self.jobs) - self.bound + self.on_disk
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many jobs, and bytes, are in memory, or soon will be, beside the windows."""
+        return (
+            len(self.jobs) - self.windowed + self.entering,
+            self.size - self.windowed_bytes + self.entering_bytes,
+        )
 
     # Jobs
 
@@ -179,6 +221,10 @@ class JobQueue:
         """Take a job in."""
         self.jobs[job.number] = job
         self.size += job.size
+        if job.window is not None:
+            job.window.loaded += 1
+            self.windowed += 1
+            self.windowed_bytes += job.size
         if key is not None:
             chain = self._chains.get(key)
             if chain is None:
@@ -190,6 +236,10 @@ class JobQueue:
         """Forget a job; return the one of its key whose turn it is now, if there is one."""
         del self.jobs[job.number]
         self.size -= job.size
+        if job.window is not None:
+            job.window.loaded -= 1
+            self.windowed -= 1
+            self.windowed_bytes -= job.size
         chain = job.chain
         if chain is None:
             self._common.discard(job)
@@ -244,7 +294,19 @@ class JobQueue:
 
     def waiting_for(self, outlet: Outlet) -> int:
         """Return how many jobs could leave for a consumer."""
-        return len(self._common) + len(outlet.keyed)
+        unread = sum(lane.waiting for lane in self.lanes.values() if not lane.is_stuck)
+        return len(self._common) + len(outlet.keyed) + unread
+
+    def _limit(self) -> tuple[int, int] | None:
+        """Return the place of the first job that has to be read before any behind it leaves."""
+        return min(
+            (
+                (-lane, each.cursor + 1)
+                for lane, each in self.lanes.items()
+                if each.waiting and not each.is_stuck
+            ),
+            default=None,
+        )
 
     def matches(self) -> Iterator[tuple[Job, Outlet]]:
         """Yield each job that leaves now, and for whom: who has the fewest gets the next."""
@@ -254,10 +316,11 @@ class JobQueue:
             if outlet.is_fit and outlet.credit > 0
         ]
         heapify(free)
+        limit = self._limit() if self.lanes else None
         while free:
             *_, index, outlet = free[0]
             job = _earlier(self._common.first, outlet.keyed.first)
-            if job is None:
+            if job is None or (limit is not None and (-job.lane, job.number) > limit):
                 heappop(free)
                 continue
             (self._common if job.chain is None else outlet.keyed).discard(job)

@@ -51,6 +51,7 @@ class _Held:
     message_id: MessageId
     pull: _Pull
     place: Place
+    is_stored: bool  # at its producer: `Turn.handled` knows of copies, and of what was handled
     copies: list[Place] = field(default_factory=list)
 
 
@@ -160,7 +161,8 @@ class JobsTaken:
             del self._pulls[command.token]
             for held in list(pull.jobs.values()):
                 self._end(held)
-                self._seen.forget(held.message_id)
+                if not held.is_stored:
+                    self._seen.forget(held.message_id)
                 for place in (held.place, *held.copies):
                     self._settle(place, Outcome.RELEASED)
         if not queue.pulls and self._queues.get(queue.name) is queue:
@@ -173,6 +175,36 @@ class JobsTaken:
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         """Hand jobs over, but for copies, and for those of queues nobody here pulls."""
+        if all(extra(record, Tag.STORED) is None for record in records):
+            self._take(peer, source, first, last, records)
+            return
+        fresh = self._turn.handled.admit(source, first, last, records)
+        if sum(len(run) for _, _, run in fresh) < len(records):
+            self._note_copies(peer, first, records, fresh)
+        for low, high, run in fresh:
+            self._take(peer, source, low, high, run)
+
+    def _note_copies(
+        self,
+        peer: Peer,
+        first: int,
+        records: list[Record],
+        fresh: list[tuple[int, int, list[Record]]],
+    ) -> None:
+        """Count what stored jobs used of our grants that came again, and take no room."""
+        new = {low + at for low, _, run in fresh for at in range(len(run))}
+        for seq, record in enumerate(records, first):
+            queue = self._queues.get(record[1])
+            if seq in new:
+                continue
+            self.duplicates += 1
+            if queue is not None:
+                self._on_arrived(queue, peer, record)
+                self._touched[queue] = None
+
+    def _take(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
         single = len(records) == 1
         takers = [
             self._admit(peer, record, (source, seq, last if single else seq))
@@ -188,25 +220,36 @@ class JobsTaken:
         if queue is None or not queue.pulls:
             self._settle(place, Outcome.RELEASED, "the queue is not pulled here")
             return 0
+        self._on_arrived(queue, peer, record)
+        number = extra(record, Tag.MESSAGE_ID)
+        if not isinstance(number, int):
+            self._settle(place, Outcome.REJECTED, "a job without an id")
+            return 0
+        stored = extra(record, Tag.STORED)
+        is_stored = isinstance(stored, int)
+        if isinstance(stored, int):
+            message_id = (peer.id, JournalId(place[0].journal), stored)
+        else:
+            message_id = (peer.id, _journal(peer.incarnation), number)
+        pull = max(queue.pulls.values(), key=lambda pull: pull.room)
+        is_known = not is_stored and self._is_known(message_id, place)
+        if is_known or self._is_too_much(message_id, place, pull, is_stored=is_stored):
+            self._touched[queue] = None  # it took no room
+            return 0
+        held = _Held(message_id, pull, place, is_stored)
+        self._held[message_id] = pull.jobs[message_id] = held
+        source, first, _ = place
+        self._places.setdefault((source.session, source.lane), {})[first] = held
+        return pull.token
+
+    @staticmethod
+    def _on_arrived(queue: _Queue, peer: Peer, record: Record) -> None:
+        """Note which grant a job used."""
         producer = queue.producers.get(peer.id)
         if producer is not None and producer.relation == extra(record, Tag.CORRELATION):
             if producer.out:  # else it was written off, and comes after all
                 producer.arrived += 1
             producer.settle_up()
-        number = extra(record, Tag.MESSAGE_ID)
-        if not isinstance(number, int):
-            self._settle(place, Outcome.REJECTED, "a job without an id")
-            return 0
-        message_id = (peer.id, _journal(peer.incarnation), number)
-        pull = max(queue.pulls.values(), key=lambda pull: pull.room)
-        if self._is_known(message_id, place) or self._is_too_much(message_id, place, pull):
-            self._touched[queue] = None  # it took no room
-            return 0
-        held = _Held(message_id, pull, place)
-        self._held[message_id] = pull.jobs[message_id] = held
-        source, first, _ = place
-        self._places.setdefault((source.session, source.lane), {})[first] = held
-        return pull.token
 
     def _is_known(self, message_id: MessageId, place: Place) -> bool:
         """Return whether the job is here, or was: then nobody gets it."""
@@ -221,12 +264,14 @@ class JobsTaken:
             return True
         return False
 
-    def _is_too_much(self, message_id: MessageId, place: Place, pull: _Pull) -> bool:
+    def _is_too_much(
+        self, message_id: MessageId, place: Place, pull: _Pull, *, is_stored: bool
+    ) -> bool:
         """Return whether there is no room for a job: it goes back then.
 
         A producer that was silent may use a grant that has gone to another meanwhile.
         """
-        if pull.room > 0 and self._seen.begin(message_id, self._turn.now):
+        if pull.room > 0 and (is_stored or self._seen.begin(message_id, self._turn.now)):
             return False
         self._settle(place, Outcome.RELEASED, "there is no room for it here")
         return True
@@ -242,6 +287,8 @@ class JobsTaken:
         for number in [seq for seq in numbers if seq in places]:
             held = places[number]
             self._end(held)
+            if held.is_stored:
+                continue
             if settled.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
                 self._seen.finish(held.message_id, settled.outcome, self._turn.now)
             else:

@@ -6,6 +6,7 @@ from zmesh.deadlines import earliest
 from zmesh.events import Pull, Push, Source, Unpull
 from zmesh.message import Outcome, Record
 from zmesh.options import NodeOptions
+from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.job_control import Grant, Offer, decode
 from zmesh.patterns.jobs_taken import JobsTaken
@@ -17,10 +18,15 @@ class Queues:
     """The jobs this node pushed, and those it takes."""
 
     def __init__(
-        self, turn: Turn, interest: InterestTable, options: NodeOptions, redelivery: Redelivery
+        self,
+        turn: Turn,
+        interest: InterestTable,
+        options: NodeOptions,
+        redelivery: Redelivery,
+        confirming: Confirming,
     ) -> None:
         self._turn = turn
-        self.pushed = WorkQueue(turn, options, redelivery)
+        self.pushed = WorkQueue(turn, options, redelivery, confirming)
         self.taken = JobsTaken(turn, interest, options)
         self.gathered = (*self.pushed.gathered, *self.taken.gathered)
 

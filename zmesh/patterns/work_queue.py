@@ -6,7 +6,8 @@ a time, with the consumer the key weighs most at: so its jobs keep their order w
 consumers, and stay with one as long as the consumers do. `jobs_taken` is the other side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count, islice
 from typing import Final
 
@@ -14,7 +15,7 @@ from zmesh.actions import PeerState, QueueRoomChanged
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
-from zmesh.errors import UsageError
+from zmesh.errors import UsageError, ZmeshError
 from zmesh.events import Push
 from zmesh.ids import NodeId
 from zmesh.message import (
@@ -28,12 +29,14 @@ from zmesh.message import (
     with_extra,
 )
 from zmesh.options import NodeOptions
+from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.job_control import Grant, Offer, encode
 from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
 from zmesh.patterns.redelivery import Redelivery
+from zmesh.patterns.stored_jobs import StoredJobs
 from zmesh.patterns.telling import Telling
 from zmesh.reliable.link_events import Returned
-from zmesh.storage import FailedAttempt
+from zmesh.storage import FailedAttempt, StreamState
 
 _LOST: Final = "its consumer was lost while it had it"
 
@@ -41,10 +44,21 @@ _LOST: Final = "its consumer was lost while it had it"
 class WorkQueue:
     """The queues of this node, and the consumers of each."""
 
-    def __init__(self, turn: Turn, options: NodeOptions, redelivery: Redelivery) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        options: NodeOptions,
+        redelivery: Redelivery,
+        confirming: Confirming,
+    ) -> None:
         self._turn = turn
         self._options = options
         self._redelivery = redelivery
+        self._dead_letters = redelivery.dead_letters
+        self._stored = StoredJobs(
+            turn, options, confirming, self._dead_letters, self._enter_stored, self._queue
+        )
+        self.take_back = self._stored.take_back
         self._queues: dict[str, JobQueue] = {}
         self._served: dict[NodeId, dict[str, None]] = {}  # queues with an outlet, by consumer
         self._with: dict[NodeId, dict[Attempt, None]] = {}  # attempts under way, by consumer
@@ -54,7 +68,9 @@ class WorkQueue:
         self._numbers = count(1)
         self._relations = count(1)
         self._telling = Telling(turn, self._standing, options.answers_max, options.queues_max)
-        self.gathered = (self._touched, *self._telling.gathered)  # all empty: nothing to flush
+        self.gathered = (  # all empty: nothing to flush
+            self._touched, *self._stored.gathered, *self._telling.gathered,
+        )  # fmt: skip
         self.redelivered = 0  # left a second time, or more often
         self.uncertain = 0  # delivered again though they may have been handled before
 
@@ -72,18 +88,29 @@ class WorkQueue:
 
     @property
     def waiting(self) -> int:
-        """How many jobs are with nobody."""
-        return sum(len(queue.jobs) for queue in self._queues.values()) - self.bound
+        """How many jobs are with nobody, those on disk included."""
+        return sum(queue.waiting for queue in self._queues.values())
 
     @property
     def wanted(self) -> int:
         """How many of these wait in queues that somebody pulls."""
-        return sum(len(q.jobs) - q.bound for q in self._queues.values() if q.outlets)
+        return sum(queue.waiting for queue in self._queues.values() if queue.outlets)
+
+    @property
+    def floor(self) -> int:
+        """The number below which no stored job is left, for good."""
+        unread = [
+            lane.cursor + 1
+            for queue in self._queues.values()
+            for lane in queue.lanes.values()
+            if lane.waiting
+        ]
+        return min([self._stored.floor, *unread])
 
     def queued(self, name: str) -> tuple[int, int]:
-        """Return how many jobs, and bytes, of a queue have no outcome yet."""
+        """Return how many jobs, and bytes, of a queue count against its room."""
         queue = self._queues.get(name)
-        return (0, 0) if queue is None else (len(queue.jobs), queue.size)
+        return (0, 0) if queue is None else queue.held
 
     def room(self, name: str) -> int:
         """Return how many jobs may be pushed; at most 0 where the queue is full.
@@ -98,9 +125,10 @@ class WorkQueue:
         return room
 
     def _room(self, queue: JobQueue) -> int:
-        if queue.size >= self._options.queued_jobs_bytes_max:
+        jobs, size = queue.held
+        if size >= self._options.queued_jobs_bytes_max:
             return 0
-        return self._options.queued_jobs_max - len(queue.jobs)
+        return self._options.queued_jobs_max - jobs
 
     def check_push(self, *names: str) -> None:
         """Raise UsageError where jobs for these queues could not all be taken."""
@@ -111,7 +139,7 @@ class WorkQueue:
         over = len(self._queues) + len(new) - limit
         if over <= 0:
             return
-        idle = (q for q in self._queues.values() if not (q.jobs or q.name in names))
+        idle = (q for q in self._queues.values() if q.is_idle and q.name not in names)
         if sum(1 for _ in islice(idle, over)) < over:
             raise UsageError(f"jobs wait in {limit} queues already: pull some of them first")
 
@@ -120,28 +148,57 @@ class WorkQueue:
     def on_push(self, push: Push) -> None:
         """Take jobs in."""
         ticket, now = push.ticket, self._turn.now
+        records = self._fitting(push)
+        if push.durable and records:
+            self._stored.on_push(push, records)
+            return
+        if push.durable:
+            self._turn.stored(ticket, None)
         if not push.records:
             self._turn.note_accepted((ticket,))
+        if not records:
             return
-        queue = self._queue(push.records[0][1])
+        queue = self._queue(records[0][1])
         expires = None if push.ttl is None else now + push.ttl
         attempts_max = push.attempts_max or self._options.attempts_max
-        body_bytes_max = self._options.link.body_bytes_max
+        for record in records:
+            job = Job(self._number(), queue, push.lane, record, ticket, attempts_max, expires)
+            self._enter(job, push.key, push.delay)
+
+    def _fitting(self, push: Push) -> list[Record]:
+        """Return the records that can be taken, as they travel; the others fail."""
+        records: list[Record] = []
         for record in push.records:
-            if len(record[2]) > body_bytes_max:
+            if len(record[2]) > self._options.link.body_bytes_max:
                 why = "its body is too large"
-                self._turn.fail(ticket, Failure(FailureKind.REJECTED, "", why))
-                continue
-            if push.key is not None:
-                record = with_extra(record, Tag.KEY, push.key)  # noqa: PLW2901
-            job = Job(next(self._numbers), queue, push.lane, record, ticket, attempts_max, expires)
-            queue.add(job, push.key)
-            if expires is not None:
-                self._expiry.set(job, expires)
-            if push.delay > 0:
-                self._paused.set(job, now + push.delay)
+                self._turn.fail(push.ticket, Failure(FailureKind.REJECTED, "", why))
+            elif push.key is not None:
+                records.append(with_extra(record, Tag.KEY, push.key))
             else:
-                self._ready(job)
+                records.append(record)
+        return records
+
+    def _number(self) -> int:
+        """Return the number of the next job: one order for those that are stored and others."""
+        keeper = self._turn.keeper
+        return keeper.numbers(1) if keeper.is_there else next(self._numbers)
+
+    def _enter(self, job: Job, key: str | None, delay: float) -> None:
+        job.queue.add(job, key)
+        if job.expires is not None:
+            self._expiry.set(job, job.expires)
+        if delay > 0:
+            self._paused.set(job, self._turn.now + delay)
+        else:
+            self._ready(job)
+
+    def _enter_stored(self, job: Job, key: str | None, delay: float) -> None:
+        """Take in a job that is on disk, maybe from an earlier life: it may be over by now."""
+        self._enter(job, key, delay)
+        if job.attempts >= job.attempts_max:
+            self._bury(job, self._turn.peers.local, FailureKind.DEAD_LETTERED, _LOST)
+        elif job.expires is not None and job.expires <= self._turn.now:
+            self._fail(job, FailureKind.EXPIRED, "", "nobody took it in time")
 
     def _queue(self, name: str) -> JobQueue:
         queue = self._queues.get(name)
@@ -158,7 +215,7 @@ class WorkQueue:
 
     def _idle(self) -> JobQueue | None:
         """Return a queue without jobs, the oldest."""
-        return next((queue for queue in self._queues.values() if not queue.jobs), None)
+        return next((queue for queue in self._queues.values() if queue.is_idle), None)
 
     def _drop(self, queue: JobQueue) -> None:
         """Forget a queue; what its consumers granted is void, and they learn so when they ask."""
@@ -166,6 +223,7 @@ class WorkQueue:
             self._served[node].pop(queue.name, None)
         del self._queues[queue.name]
         self._touched.pop(queue, None)
+        self._stored.touched.pop(queue, None)
 
     # Consumers
 
@@ -238,26 +296,40 @@ class WorkQueue:
     def flush(self) -> None:
         """Bind what can be bound, and tell of what cannot."""
         self._telling.flush()
+        self._touched |= self._stored.touched
+        self._stored.touched.clear()
         while self._touched:
             touched = list(self._touched)
             self._touched.clear()
             for queue in touched:
                 self._bind(queue)
+                self._stored.refill(queue)
                 self._offer_all(queue)
                 if queue.is_full and self._room(queue) > 0:
                     queue.is_full = False
                     self._turn.actions.append(QueueRoomChanged(queue.name))
-                if not queue.jobs and not queue.outlets:
+                if queue.is_idle and not queue.outlets:
                     self._queues.pop(queue.name, None)
+        self._stored.flush()
 
     def _bind(self, queue: JobQueue) -> None:
-        now = self._turn.now
         for job, outlet in queue.matches():
             attempt = job.attempt = Attempt(job, outlet)
             self._with.setdefault(outlet.peer.id, {})[attempt] = None
             self.redelivered += job.has_been_out
             job.has_been_out = True
-            record = job.on_the_way(outlet.relation, now)
+            if job.stream is None:
+                self._submit(attempt)
+            elif outlet.peer is self._turn.peers.local:
+                self._stored.count(job, job.attempts + 1, partial(self._submit, attempt))
+            else:
+                self._stored.on_bound(job)
+                self._submit(attempt)
+
+    def _submit(self, attempt: Attempt) -> None:
+        job, outlet = attempt.job, attempt.outlet
+        if job.attempt is attempt:
+            record = job.on_the_way(outlet.relation, self._turn.now)
             self._turn.submit(outlet.peer, job.lane, [record], attempt)
 
     def _offer_all(self, queue: JobQueue) -> None:
@@ -290,7 +362,7 @@ class WorkQueue:
             if isinstance(ticket, Attempt) and ticket.job.attempt is ticket:
                 self._close(ticket)
                 job = ticket.job
-                self._remove(job)
+                self._remove(job, peer)
                 job.ticket.accepted += 1
                 self._turn.note_accepted((job.ticket,))
 
@@ -310,7 +382,7 @@ class WorkQueue:
             case Outcome.MODIFIED:
                 self._on_modified(job, peer, returned)
             case Outcome.RELEASED if returned.transmitted:
-                self._again(job, returned.delay)
+                self._back(job, returned.delay)
             case _:  # its session ended
                 self._come_back(job, peer, may_have_begun=returned.transmitted)
 
@@ -325,7 +397,7 @@ class WorkQueue:
             self._bury(job, peer, FailureKind.DEAD_LETTERED, returned.reason)
             return
         pause = self._redelivery.backoff(job.attempts)
-        self._again(job, max(returned.delay, pause))
+        self._counted(job, max(returned.delay, pause))
 
     def _come_back(self, job: Job, peer: Peer, *, may_have_begun: bool) -> None:
         """Take a job from a consumer that gave no verdict: it counts what may have begun.
@@ -337,10 +409,27 @@ class WorkQueue:
             self._count_attempt(job, _LOST)
             if job.attempts >= job.attempts_max:
                 self._bury(job, peer, FailureKind.DEAD_LETTERED, _LOST)
-                return
-        self._again(job, 0.0)
+            else:
+                self._counted(job, 0.0)
+        else:
+            self._back(job, 0.0)
+
+    def _counted(self, job: Job, delay: float) -> None:
+        """Try a job again when its attempts are where a next life finds them."""
+        if job.stream is None:
+            self._again(job, delay)
+        else:
+            self._stored.count(job, job.attempts, partial(self._again, job, delay))
+
+    def _back(self, job: Job, delay: float) -> None:
+        """Take back a job whose handling has not begun."""
+        if job.stream is not None:
+            self._stored.on_back(job)
+        self._again(job, delay)
 
     def _again(self, job: Job, delay: float) -> None:
+        if job.queue.jobs.get(job.number) is not job:
+            return  # it has its outcome meanwhile
         if job.expires is not None and job.expires <= self._turn.now:
             self._fail(job, FailureKind.EXPIRED, "", "")
             return
@@ -373,17 +462,26 @@ class WorkQueue:
 
     def _bury(self, job: Job, peer: Peer, kind: FailureKind, reason: str) -> None:
         """Keep a job among the dead letters."""
-        self._redelivery.dead_letters.keep(
-            peer, job.record, reason, job.attempts, lane=job.lane, history=job.failed
-        )
-        self._fail(job, kind, peer.label, reason)
+        if job.stream is None:
+            self._dead_letters.keep(
+                peer, job.record, reason, job.attempts, lane=job.lane, history=job.failed
+            )
+        else:
+            self._stored.bury(job, peer.id, reason)
+        self._remove(job, peer)
+        self._end(job, kind, peer.label, reason)
 
     def _fail(self, job: Job, kind: FailureKind, peer: str, reason: str) -> None:
         self._remove(job)
+        self._end(job, kind, peer, reason)
+
+    def _end(self, job: Job, kind: FailureKind, peer: str, reason: str) -> None:
         self._turn.fail(job.ticket, Failure(kind, peer, reason, max(1, job.attempts)))
 
-    def _remove(self, job: Job) -> None:
-        """Forget a job that has its outcome; the next of its key may leave."""
+    def _remove(self, job: Job, peer: Peer | None = None) -> None:
+        """Forget a job that has its outcome, of a peer maybe; the next of its key may leave."""
+        if job.stream is not None:
+            self._stored.forget(job, None if peer is None else peer.id)
         self._expiry.discard(job)
         self._paused.discard(job)
         queue = job.queue
@@ -391,6 +489,12 @@ class WorkQueue:
         if following is not None:
             self._ready(following)
         self._touched[queue] = None
+
+    def restore(
+        self, states: Sequence[StreamState], then: Callable[[ZmeshError | None], None]
+    ) -> int:
+        """Take up stored jobs of an earlier life; return how often `then` will be called."""
+        return self._stored.restore(states, then)
 
     def close(self) -> None:
         """End every job: the node closes."""

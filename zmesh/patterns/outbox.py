@@ -248,12 +248,19 @@ class Outbox:
         if first > last or caller is None:
             return
         box.drop_ready(first, last)
-        self._turn.keeper.later(Forget(box.stream, ((first, last),)))
-        failure = Failure(FailureKind.EXPIRED, box.to, "nobody took it in time")
-        for _ in range(first, last + 1):
-            self._turn.fail(caller, failure)
+        forget = Forget(box.stream, ((first, last),))
+        told = partial(self._on_expired, box, caller, last + 1 - first)
+        self._turn.keeper.write(forget, then=told)
         box.end_caller(first)
         self._touched[box] = None
+
+    def _on_expired(
+        self, box: Box, caller: Ticket, count: int, error: StorageError | None
+    ) -> None:
+        if error is None:  # else they are there still, for another life
+            failure = Failure(FailureKind.EXPIRED, box.to, "nobody took it in time")
+            for _ in range(count):
+                self._turn.fail(caller, failure)
 
     def _peer_of(self, box: Box) -> Peer | None:
         peers = self._turn.peers
@@ -389,13 +396,18 @@ class Outbox:
         box.out -= run.count
         box.out_bytes -= run.size
         self._forget(run, None if peer is None else peer.id)
+        if not run.failures:  # its receiver says the same to another life; else the disk must
+            self._tell(run)
+        box.low = next(iter(box.runs)).number if box.runs else run.number + run.count
+        box.trim()
+        self._touched[box] = None
+
+    def _tell(self, run: Run) -> None:
+        """Tell who waits for the outcome of a run."""
         if run.told is not None:
             run.told.accepted += run.accepted
             run.told.failures += run.failures
             self._turn.note_accepted((run.told,))
-        box.low = next(iter(box.runs)).number if box.runs else run.number + run.count
-        box.trim()
-        self._touched[box] = None
 
     def _forget(self, run: Run, node: NodeId | None) -> None:
         box, keeper = run.box, self._turn.keeper
@@ -418,6 +430,8 @@ class Outbox:
         if error is not None:
             return  # they are there still, for another life
         del self._unsure[run]
+        if run.failures:
+            self._tell(run)
         if node is not None:
             self._confirming.add(node, run.number, run.number + run.count - 1)
 

@@ -143,9 +143,7 @@ class DurableWorld(NodeWorld):
     def _is_reachable(self, kept: Kept) -> bool:
         """Whether somebody is there whom a message is for, and nobody else is called the same."""
         to = kept.stream.owner.decode()
-        return 1 == sum(
-            to in (process.name, process.node.hex()) for process, _ in self._living()
-        )
+        return sum(to in (process.name, process.node.hex()) for process, _ in self._living()) == 1
 
     def _stuck(self) -> list[Kept]:
         return [

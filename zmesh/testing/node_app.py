@@ -170,9 +170,7 @@ class NodeApp:
                 process.engine.resolve(to)
             except (PeerUnknown, AmbiguousPeer):
                 to = target  # an older life of the same name is not forgotten yet
-        parcel = self._books.submit(
-            process, replace(submission, durable=is_stored), Kind.DIRECT
-        )
+        parcel = self._books.submit(process, replace(submission, durable=is_stored), Kind.DIRECT)
         self._books.on_posted(process, parcel, target)
         records: list[Record] = [(head(Kind.DIRECT), "", each.body) for each in parcel.messages]
         lane, key, ttl = submission.lane, submission.key, submission.ttl

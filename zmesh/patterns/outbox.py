@@ -105,6 +105,11 @@ class Outbox:
         return sum(box.written - box.cursor + box.out for box in self._boxes.values())
 
     @property
+    def most_in_memory(self) -> int:
+        """How many messages of one addressee are in memory, of whom they are the most."""
+        return max((box.out + len(box.ready) for box in self._boxes.values()), default=0)
+
+    @property
     def floor(self) -> int:
         """The number below which nothing is in any box, for good."""
         busy = [box.low for box in self._boxes.values() if box.runs or box.cursor < box.written]

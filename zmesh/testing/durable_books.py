@@ -287,6 +287,25 @@ class DurableBooks:
                 text = f"tells that {kept} is forgotten, which is on its disk"
                 self._wrong(Rule.LOST, kept.message.sender, text)
 
+    def outcomes_under_way(self, host: int, receiver: str) -> int:
+        """Return how many outcomes one life of a host may know of, on disk or on their way there.
+
+        Args:
+            host: with a disk.
+            receiver: the life.
+        """
+        known = sum(len(each) for (by, _), each in self._remembered.items() if by == host)
+        return known + sum(
+            host not in kept.outcomes
+            and any(
+                each.receiver == receiver
+                and each.verdict is not None
+                and each.verdict.outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
+                for each in kept.message.handlings
+            )
+            for kept in self._of.values()
+        )
+
     def outcomes_remembered(self, host: int, sender: int) -> int:
         """Return how many outcomes of a sender's messages are on a host's disk."""
         return len(self._remembered.get((host, sender), ()))

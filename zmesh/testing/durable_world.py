@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from zmesh.ids import NodeId
 from zmesh.message import Kind
+from zmesh.patterns import outbox
 from zmesh.storage import Ranges
 from zmesh.testing.clock import HostClock
 from zmesh.testing.durable_books import DurableBooks, Kept
@@ -22,6 +23,12 @@ from zmesh.testing.trace import Trace
 from zmesh.testing.world import Report
 from zmesh.wire.bodies import body_of
 from zmesh.wire.frames import Data
+
+LOOK_EVERY: Final = 0.1
+"""Virtual seconds between looks at what nodes have in memory."""
+
+POSTED_MAX: Final = 20
+"""Messages that one call posts, at most."""
 
 AGAIN_AFTER: Final = 0.05
 """Seconds until a node that died at a planned point begins its next life."""
@@ -111,6 +118,27 @@ class DurableWorld(NodeWorld):
             disk.bytes_max = disk.content.used + int(fault.severity * FILLED_SHARE)
             self.queue.after(fault.seconds, setattr, disk, "bytes_max", size)
 
+    def _schedule(self) -> None:
+        super()._schedule()
+        self.queue.at(0.0, self._look_at_memory)
+
+    def _look_at_memory(self) -> None:
+        """Hold what nodes have in memory against their windows, and what is under way."""
+        for process, _ in self._living():
+            statistics = process.engine.statistics()
+            bound = outbox.WINDOW_RECORDS + max(outbox.PAGE_ROWS, POSTED_MAX)
+            if statistics.stored_in_memory > bound:
+                text = f"{statistics.stored_in_memory} messages of one box are in memory"
+                self.around.wrong(Rule.MEMORY, process.label, text)
+            if process.index not in self.disks:
+                continue
+            known = self.durable.outcomes_under_way(process.index, process.label)
+            if statistics.outcomes_kept > known:
+                text = f"{statistics.outcomes_kept} outcomes are kept, {known} are under way"
+                self.around.wrong(Rule.MEMORY, process.label, text)
+        if self.queue.now < self.scenario.quiet_from:
+            self.queue.after(LOOK_EVERY, self._look_at_memory)
+
     def on_death(self, label: str) -> None:
         """Note that a process died: nobody waits for what it was to be told."""
         for process in self._nodes:
@@ -164,6 +192,14 @@ class DurableWorld(NodeWorld):
         ]
         return [each for each in kept if each[2]]
 
+    def _kept_for_nothing(self) -> list[tuple[str, int]]:
+        """Return nodes with outcomes in memory, once no sender has anything left."""
+        living = [process for process, _ in self._living()]
+        if any(self.durable.waiting(process.index) for process in living):
+            return []
+        kept = [(each.label, each.engine.statistics().outcomes_kept) for each in living]
+        return [each for each in kept if each[1]]
+
     def settled(self) -> bool:
         """Whether no message waits that could be handled, and no outcome is kept for nothing."""
         return (
@@ -171,6 +207,7 @@ class DurableWorld(NodeWorld):
             and not self.durable.untold()
             and not self._stuck()
             and not self._remembered()
+            and not self._kept_for_nothing()
         )
 
     def finish(self, *, settled: bool) -> None:
@@ -186,3 +223,6 @@ class DurableWorld(NodeWorld):
         for host, sender, count in self._remembered():
             text = f"{count} outcomes of host {sender} are kept, which has nothing left"
             self.around.wrong(Rule.MEMORY, str(host), text)
+        for label, count in self._kept_for_nothing():
+            text = f"{count} outcomes are kept in memory, and nobody has anything left"
+            self.around.wrong(Rule.MEMORY, label, text)

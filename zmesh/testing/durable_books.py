@@ -49,6 +49,7 @@ class Kept:
     attempts: int = 0  # that failed, as the sender's disk has it
     outcomes: dict[int, Outcome] = field(default_factory=dict)  # ever on a receiver's disk
     effects: int = 0  # committed together with an acceptance
+    seen: dict[int, int] = field(default_factory=dict)  # life of the sender -> highest attempt
 
     def __str__(self) -> str:
         return f"{self.message} (number {self.number})"
@@ -71,6 +72,7 @@ class DurableBooks:
         wall_ms: what the wall clock reads now.
         has_disk: whether a host has a disk.
         index_of: the host that carries a node id.
+        life_of: which life of a host is the present one.
         attempts_max: after so many failures a message is a dead letter.
     """
 
@@ -80,12 +82,14 @@ class DurableBooks:
         wall_ms: Callable[[], int],
         has_disk: Callable[[int], bool],
         index_of: Callable[[bytes], int],
+        life_of: Callable[[int], int],
         attempts_max: int,
     ) -> None:
         self._wrong = wrong
         self._wall_ms = wall_ms
         self._has_disk = has_disk
         self._index_of = index_of
+        self._life_of = life_of
         self._attempts_max = attempts_max
         self._messages: dict[int, NodeMessage] = {}
         self._refused: set[NodeMessage] = set()
@@ -344,6 +348,12 @@ class DurableBooks:
                 f"{kept.attempts} of which are on disk"
             )
             self._wrong(Rule.UNTRUE, handling.receiver, text)
+        life = self._life_of(kept.sender)
+        highest = kept.seen.get(life, 1)
+        if handling.attempt < highest:
+            text = f"{kept} comes as attempt {handling.attempt} after attempt {highest}"
+            self._wrong(Rule.UNTRUE, handling.receiver, text)
+        kept.seen[life] = max(highest, handling.attempt)
 
     # In the end
 

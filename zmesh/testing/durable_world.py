@@ -66,6 +66,7 @@ class DurableWorld(NodeWorld):
             lambda: WALL_ZERO_MS + round(self.queue.now * 1000),
             self.disks.__contains__,
             lambda node: index_of(NodeId(node)),
+            lambda index: self.lives[index].current,
             scenario.attempts_max,
         )
         self.books.ledger.durable = self.durable

@@ -14,7 +14,7 @@ from zmesh.core.keeper import Keeper
 from zmesh.patterns import confirming
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.outbox import Box, Outbox
-from zmesh.storage import Command, CountAttempts, Forget, Move, Store, StoreOutcomes
+from zmesh.storage import Command, CountAttempts, Forget, Move, RowsRead, Store, StoreOutcomes
 from zmesh.testing.findings import Rule
 
 
@@ -37,9 +37,7 @@ def drop(patch: pytest.MonkeyPatch, unwanted: Callable[[Command], bool]) -> None
     for name in ("write", "later"):
         real = getattr(Keeper, name)
 
-        def order(
-            self: Keeper, *commands: Command, then: Any = None, real: Any = real
-        ) -> None:
+        def order(self: Keeper, *commands: Command, then: Any = None, real: Any = real) -> None:
             kept = [command for command in commands if not unwanted(command)]
             if kept:
                 real(self, *kept, then=then)
@@ -162,11 +160,27 @@ def the_floor_is_told_when_a_session_begins_and_never_again(patch: pytest.Monkey
 
 
 @bug("durable", Rule.MISORDERED)
-def a_box_that_is_full_lets_the_next_message_pass(patch: pytest.MonkeyPatch) -> None:
-    real: Any = Box.following_ready
-    patch.setattr(
-        Box, "following_ready", property(lambda box: max(real.fget(box), box.written - 2))
-    )
+def what_is_read_again_is_sent_last_first(patch: pytest.MonkeyPatch) -> None:
+    real = Outbox._on_read
+
+    def on_read(self: Outbox, box: Box, epoch: int, answer: Any) -> None:
+        if isinstance(answer, RowsRead):
+            answer = RowsRead(answer.rows[::-1], answer.is_end)
+        real(self, box, epoch, answer)
+
+    patch.setattr(Outbox, "_on_read", on_read)
+
+
+@bug("durable", Rule.LIVENESS)
+def a_name_that_two_bore_stays_nobodys(patch: pytest.MonkeyPatch) -> None:
+    """(found)"""
+    real = Outbox.on_peer
+
+    def on_peer(self: Outbox, peer: Any) -> None:
+        if peer.present:
+            real(self, peer)
+
+    patch.setattr(Outbox, "on_peer", on_peer)
 
 
 # Receivers
@@ -191,6 +205,19 @@ def a_copy_of_what_the_application_has_is_handed_over(patch: pytest.MonkeyPatch)
         return real(self, origin, place, number)
 
     patch.setattr(Handled, "_admit_one", admit_one)
+
+
+@bug("durable", Rule.MEMORY)
+def an_outcome_that_comes_when_its_sender_forgot_is_kept(patch: pytest.MonkeyPatch) -> None:
+    """(found)"""
+    real = Handled.on_settle
+
+    def on_settle(self: Handled, source: Any, *args: Any) -> bool:
+        for origin in self._origins.values():
+            origin.gone.clear()
+        return real(self, source, *args)
+
+    patch.setattr(Handled, "on_settle", on_settle)
 
 
 @bug("durable", Rule.MEMORY)

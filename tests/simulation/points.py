@@ -38,11 +38,11 @@ def scenario(*, receiver_has_disk: bool = True) -> Scenario:
     )
     submissions = [
         Submission(
-            0.1 + number * 0.06, SENDER, RECEIVER, PRIORITY_DEFAULT - number % 2, (20, 30),
+            0.1 + number * 0.05, SENDER, RECEIVER, PRIORITY_DEFAULT - number % 2, (20, 30),
             key="k" if number % 3 == 0 else None, ttl=0.05 if number == 4 else None,
             durable=number != 3, by_name=number % 2 == 0,
         )
-        for number in range(7)
+        for number in range(10)
     ]  # fmt: skip
     return Scenario(
         seed=1,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.simulation import planted_durable
 from tests.simulation.planted import BUGS, Bug
 from zmesh.testing.findings import Violation
 from zmesh.testing.simulate import run
@@ -19,6 +20,9 @@ def first_violation(bug: Bug) -> Violation | None:
 
 def test_at_least_twenty_bugs_are_planted() -> None:
     assert len({bug.name for bug in BUGS}) >= 20
+    durable = {bug.name for bug in BUGS if bug.level == "durable"}
+    assert len(durable) >= 8
+    assert durable <= vars(planted_durable).keys()
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

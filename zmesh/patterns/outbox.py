@@ -216,7 +216,7 @@ class Outbox:
     # Sending
 
     def on_peer(self, peer: Peer) -> None:
-        """Take note that a peer is there, or called something else."""
+        """Take note that a peer is there, or no longer, or called something else."""
         for to in (peer.name, peer.id.hex()):
             box = self._boxes.get(to)
             if box is not None:

@@ -4,7 +4,7 @@ Disks tell every command that is on them for good; the engines are asked for not
 known at each moment which messages survive their sender, and which outcomes their receiver.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,9 @@ from zmesh.storage import (
     ForgetOutcomes,
     Move,
     Ranges,
+    RemoveEntries,
     Row,
+    SetEntries,
     Store,
     StoreOutcomes,
     Stream,
@@ -161,33 +163,50 @@ class DurableBooks:
 
     def on_command(self, host: int, command: Command) -> None:
         """Take note of what is on a host's disk from now on."""
+        if isinstance(command, SetEntries | RemoveEntries):
+            return
+        stream = command.source if isinstance(command, Move) else command.stream
+        if stream.kind is StreamKind.WAITING:
+            self._on_box(host, stream, command)
+        elif stream.kind is StreamKind.LANE_IN:
+            self._on_outcomes(host, command)
+
+    def _on_box(self, host: int, stream: Stream, command: Command) -> None:
         match command:
-            case Store(stream, rows) if stream.kind is StreamKind.WAITING:
-                for row in rows:
-                    self._store(host, stream, row)
-            case Forget(stream, ranges) if stream.kind is StreamKind.WAITING:
+            case Store(_, rows):
+                self._store(host, stream, rows)
+            case Forget(_, ranges):
                 for kept in self._take(host, stream, ranges):
                     self._check_forgotten(kept)
-            case Move(stream, ranges) if stream.kind is StreamKind.WAITING:
+            case Move(_, ranges):
                 for kept in self._take(host, stream, ranges):
                     kept.buried = True
                     self._check_buried(kept)
-            case DropStream(stream) if stream.kind is StreamKind.WAITING:
+            case DropStream():
                 for kept in self._take(host, stream, ((1, POSITION_MAX),)):
                     self._wrong(Rule.LOST, kept.message.sender, f"{kept} is dropped with its box")
-            case CountAttempts(stream, ranges, attempts):
+            case CountAttempts(_, ranges, attempts):
                 for kept in self._at(host, stream, ranges):
                     kept.attempts = attempts
-            case StoreOutcomes(stream, outcomes) if stream.kind is StreamKind.LANE_IN:
+            case _:
+                self._wrong(Rule.UNTRUE, str(host), f"has {command} for a box")
+
+    def _on_outcomes(self, host: int, command: Command) -> None:
+        match command:
+            case StoreOutcomes(stream, outcomes):
                 for each in outcomes:
                     for number in range(each.first, each.last + 1):
                         self._settle(host, stream, number, each.outcome)
-            case ForgetOutcomes(stream, ranges) if stream.kind is StreamKind.LANE_IN:
+            case ForgetOutcomes(stream, ranges):
                 self._forget_outcomes(host, self._index_of(stream.owner[:NODE_ID_BYTES]), ranges)
             case _:
-                pass
+                self._wrong(Rule.UNTRUE, str(host), f"has {command} for outcomes")
 
-    def _store(self, host: int, stream: Stream, row: Row) -> None:
+    def _store(self, host: int, stream: Stream, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._store_one(host, stream, row)
+
+    def _store_one(self, host: int, stream: Stream, row: Row) -> None:
         message = self._messages.get(number_in(row.record[2]))
         if message is None or row.record[2] != message.body or message.source != host:
             self._wrong(Rule.DAMAGED, str(host), "stores what nobody sent")
@@ -379,9 +398,12 @@ class DurableBooks:
             if not told.done or told.parcel.ticket.failures:
                 continue
             for message in told.parcel.messages:
-                kept = self._of.get(message)
-                target = message.target
-                if kept is not None and target is not None and self._has_disk(target):
-                    if kept.effects != 1:
-                        text = f"{kept} was accepted, and has {kept.effects} effects"
-                        self._wrong(Rule.LOST, message.sender, text)
+                self._check_effects(message)
+
+    def _check_effects(self, message: NodeMessage) -> None:
+        kept, target = self._of.get(message), message.target
+        if kept is None or target is None or not self._has_disk(target):
+            return
+        if kept.effects != 1:
+            text = f"{kept} was accepted, and has {kept.effects} effects"
+            self._wrong(Rule.LOST, message.sender, text)

@@ -241,9 +241,6 @@ class NodeApp:
                 for ticket in tickets:
                     self._books.ledger.on_done(self._process.label, ticket)
                 self._process.note("done", len(tickets))
-            case TicketsStored(tickets, error):
-                for ticket in tickets:
-                    self._books.on_stored(self._process, ticket, is_stored=error is None)
             case CallAnswered():
                 self._books.on_answered(self._process, action)
             case _:
@@ -251,6 +248,9 @@ class NodeApp:
 
     def _perform_rare(self, action: Action) -> None:
         match action:
+            case TicketsStored(tickets, error):
+                for ticket in tickets:
+                    self._books.on_stored(self._process, ticket, is_stored=error is None)
             case PeerChanged():
                 self._books.on_peer_changed(self._process, action)
                 self._retry()

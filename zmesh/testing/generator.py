@@ -42,7 +42,13 @@ _NODE_SHARES = {FaultKind.CORRUPTION: 0, FaultKind.GHOST: 1, FaultKind.STRANGER:
 _MORE_SHARES: dict[Level, dict[FaultKind, int]] = {
     "link": {},
     "node": _NODE_SHARES,
-    "durable": _NODE_SHARES | {FaultKind.DISK_DEATH: 14, FaultKind.DISK_FULL: 2},
+    "durable": _NODE_SHARES
+    | {
+        FaultKind.DISK_DEATH: 14,
+        FaultKind.DISK_FULL: 3,
+        FaultKind.POWER_LOSS: 6,
+        FaultKind.SLOW: 5,
+    },
 }
 
 
@@ -294,12 +300,12 @@ class _DurableGenerator(_Generator):
 
     def _node_plan(self, index: int) -> dict[str, Any]:
         random = self._random
-        has_disk = index == 0 or random.random() < 0.8
-        disk_bytes = int(self._between(0.5 * KIB, 16 * KIB)) if random.random() < 0.15 else None
+        has_disk = index == 0 or random.random() < 0.7
+        disk_bytes = int(self._between(0.5 * KIB, 16 * KIB)) if random.random() < 0.3 else None
         return {
             "has_disk": has_disk,
             "disk_bytes": disk_bytes,
-            "fresh_identity": not has_disk and random.random() < 0.5,
+            "fresh_identity": not has_disk and random.random() < 0.7,
             "reads_at": random.choice((0.0, 0.0, self._between(0.01, 2.0))),
             "topics": tuple(t for t in TOPICS if random.random() < 0.2),
         }

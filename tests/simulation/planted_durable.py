@@ -12,8 +12,9 @@ from tests.simulation.planted import bug
 from zmesh.core.handled import Handled
 from zmesh.core.keeper import Keeper
 from zmesh.patterns import confirming
+from zmesh.patterns.boxes import Box
 from zmesh.patterns.confirming import Confirming
-from zmesh.patterns.outbox import Box, Outbox
+from zmesh.patterns.outbox import Outbox
 from zmesh.storage import Command, CountAttempts, Forget, Move, RowsRead, Store, StoreOutcomes
 from zmesh.testing.findings import Rule
 

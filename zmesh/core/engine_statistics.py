@@ -70,9 +70,7 @@ class EngineStatistics:
     missed: int  # publications such subscriptions were not sent
     filters_failed: int  # evaluations of peers' and own filters by content
     filters_passed_over: int  # not evaluated: no JMESPath here, or the peer's steps were used up
-    stored_waiting: int  # messages on disk that are with no link
     stored_in_memory: int  # the most of one addressee that are in memory
-    outcomes_kept: int  # of stored messages that came here, in ranges of numbers
     decompressed: int  # bodies that were compressed here, for peers that cannot decompress
     packets_received: int
     packets_unknown: int  # of no link known here
@@ -146,9 +144,7 @@ def gather(
         missed=news.publish_subscribe.missed,
         filters_failed=news.publish_subscribe.filters.failed,
         filters_passed_over=news.publish_subscribe.filters.passed_over,
-        stored_waiting=news.outbox.waiting,
         stored_in_memory=news.outbox.most_in_memory,
-        outcomes_kept=news.outcomes_kept,
         decompressed=news.decompressed,
         packets_received=introductions.packets_received,
         packets_unknown=introductions.packets_unknown,

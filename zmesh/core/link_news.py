@@ -177,11 +177,6 @@ class LinkNews:
         """How many bodies were made plain again, for peers that cannot decompress."""
         return self._turn.decompressed
 
-    @property
-    def outcomes_kept(self) -> int:
-        """How much is remembered of stored messages that came here, in ranges of numbers."""
-        return len(self._turn.handled)
-
     def flush(self) -> None:
         """Let patterns pass on what they gathered in this turn, if any did."""
         if any(self._gathered):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from zmesh.ids import NodeId
 from zmesh.message import Kind
-from zmesh.patterns import outbox
+from zmesh.patterns import boxes, outbox
 from zmesh.storage import Ranges
 from zmesh.testing.clock import HostClock
 from zmesh.testing.durable_books import DurableBooks, Kept
@@ -80,7 +80,10 @@ class DurableWorld(NodeWorld):
         window = self.scenario.box_window
         if window is None:
             return super().run()
-        with patch.multiple("zmesh.patterns.outbox", WINDOW_RECORDS=window, PAGE_ROWS=window):
+        with (
+            patch("zmesh.patterns.boxes.WINDOW_RECORDS", window),
+            patch.multiple("zmesh.patterns.outbox", WINDOW_RECORDS=window, PAGE_ROWS=window),
+        ):
             return super().run()
 
     # Lives
@@ -127,7 +130,7 @@ class DurableWorld(NodeWorld):
         """Hold what nodes have in memory against their windows, and what is under way."""
         for process, _ in self._living():
             statistics = process.engine.statistics()
-            bound = outbox.WINDOW_RECORDS + max(outbox.PAGE_ROWS, POSTED_MAX)
+            bound = boxes.WINDOW_RECORDS + max(outbox.PAGE_ROWS, POSTED_MAX)
             if statistics.stored_in_memory > bound:
                 text = f"{statistics.stored_in_memory} messages of one box are in memory"
                 self.around.wrong(Rule.MEMORY, process.label, text)

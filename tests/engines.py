@@ -274,12 +274,15 @@ class Host:
                 case Probe(endpoint, timeout):
                     network.probe(self, endpoint, timeout)
                 case WriteJournal() | ReadJournal():
-                    assert self.disk is not None
-                    told = self.disk.told(action)
-                    if told is not None:
-                        self.do(told)
+                    self._keep(action)
                 case _:
                     self._inform(action)
+
+    def _keep(self, order: WriteJournal | ReadJournal) -> None:
+        assert self.disk is not None
+        told = self.disk.told(order)
+        if told is not None:
+            self.do(told)
 
     def _inform(self, action: Action) -> None:
         match action:

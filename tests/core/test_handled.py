@@ -221,3 +221,14 @@ def test_what_an_earlier_life_accepted_elsewhere_is_known() -> None:
     memory = Memory()
     memory.handled.remember(ADA, JOURNAL, ((3, 4),))
     assert memory.admit(source(), 1, numbered(4), numbered(5)) == [(2, 2)]
+
+
+def test_the_outcome_of_what_its_sender_forgot_meanwhile_is_not_kept() -> None:
+    memory, where = Memory(), source()
+    memory.admit(where, 1, numbered(7), numbered(8))
+    memory.handled.on_known(ADA, JOURNAL, 8, ())
+    memory.settle(where, 1, 2, Outcome.ACCEPTED)
+    orders = memory.orders()
+    [kept] = [order for order in orders if isinstance(order, StoreOutcomes)]
+    assert kept.outcomes == (StoredOutcome(8, 8, Outcome.ACCEPTED),)
+    assert len(memory.handled) == 1

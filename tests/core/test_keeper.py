@@ -184,3 +184,23 @@ def test_an_answer_knows_of_what_was_to_be_done_later() -> None:
     first, asked = kept.take_actions()
     assert isinstance(first, WriteJournal)
     assert isinstance(asked, ReadJournal)
+
+
+def test_a_reservation_that_was_refused_is_none() -> None:
+    kept = keeper()
+    assert kept.numbers(3) == 1
+    kept.write(STORE)
+    [(ticket, commands)] = batches(kept.take_actions())
+    assert isinstance(commands[0], SetEntries)
+    kept.on_told(Refused((ticket,), JournalFull("path", 1, 1)))
+    assert kept.numbers_given == 1  # another life may give these numbers
+    assert kept.numbers(1) == 4
+    [(ticket, commands)] = batches(kept.take_actions())
+    assert isinstance(commands[0], SetEntries)
+    assert kept.numbers(1) == 5  # the one before may be refused yet
+    [(_, commands)] = batches(kept.take_actions())
+    assert isinstance(commands[0], SetEntries)
+    kept.on_told(Written((ticket,)))
+    assert kept.numbers_given == 6
+    kept.numbers(1)
+    assert batches(kept.take_actions()) == []

@@ -36,7 +36,7 @@ class KeptHost(Host):
     ) -> None:
         super().__init__(world, index, name, life, options)
         entropy = SeededEntropy(f"kept {name} {life}")
-        self.disk = disk
+        self.kept_on = disk
         self.stored: dict[Ticket, Exception | None] = {}
         journal = MemoryJournal(disk, Identity(self.id, b"", JournalId(entropy.token(16)), 0))
         opened = journal.open()
@@ -77,12 +77,13 @@ class KeptHost(Host):
 
     def _inform(self, action: Action) -> None:
         match action:
-            case WriteJournal() | ReadJournal():
-                self.drive.perform(action)
             case TicketsStored(tickets, error):
                 self.stored |= dict.fromkeys(tickets, error)
             case _:
                 super()._inform(action)
+
+    def _keep(self, order: WriteJournal | ReadJournal) -> None:
+        self.drive.perform(order)
 
     def kill(self) -> None:
         """End the process; some of what was on its way to the disk is there."""

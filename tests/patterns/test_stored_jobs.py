@@ -53,11 +53,11 @@ def test_a_job_is_handed_out_only_when_it_is_on_disk() -> None:
     ticket = producer.store("work", "one")
     world.run_until(lambda: bool(consumer.jobs))
     assert producer.stored == {ticket: None}
-    assert [extra(row.record, Tag.STORED) for row in rows_of(producer.disk)] == [1]
+    assert [extra(row.record, Tag.STORED) for row in rows_of(producer.kept_on)] == [1]
     consumer.settle_job()
     world.run(2.0)
     assert producer.finished(ticket)
-    assert rows_of(producer.disk) == []
+    assert rows_of(producer.kept_on) == []
 
 
 def test_a_job_that_found_no_room_on_disk_leaves_no_trace() -> None:
@@ -88,7 +88,7 @@ def test_jobs_outlive_their_producer() -> None:
     consumer.pull("work", 4)
     world.run(5.0)
     assert bodies(consumer) == ["first", *(f"{number}" for number in range(50))]
-    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
+    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
 
 
 def test_consumers_forget_outcomes_of_jobs_that_are_forgotten() -> None:
@@ -98,7 +98,7 @@ def test_consumers_forget_outcomes_of_jobs_that_are_forgotten() -> None:
     producer.store("work", *"abcdef")
     world.run(5.0)
     assert len(bodies(consumer)) == 6
-    assert outcomes_on(consumer.disk) == []
+    assert outcomes_on(consumer.kept_on) == []
 
 
 # A window over the disk
@@ -177,7 +177,7 @@ def test_jobs_whose_time_was_over_meanwhile_end() -> None:
     producer = again(world, "p", consumer)
     consumer.pull("work", 4)
     world.run(2.0)
-    assert (waiting(producer), consumer.jobs, rows_of(producer.disk)) == (0, [], [])
+    assert (waiting(producer), consumer.jobs, rows_of(producer.kept_on)) == (0, [], [])
 
 
 def test_failing_jobs_that_pause_do_not_hold_up_those_on_disk() -> None:
@@ -212,8 +212,8 @@ def test_attempts_that_failed_count_in_the_next_life() -> None:
     assert consumer.jobs == [("bad", 1), ("bad", 2), ("bad", 3)]
     consumer.settle_job(Outcome.MODIFIED)
     world.run(2.0)
-    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
-    [letter] = rows_of(producer.disk, StreamKind.DEAD_LETTERS)
+    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
+    [letter] = rows_of(producer.kept_on, StreamKind.DEAD_LETTERS)
     assert bytes(letter.record[2]) == b"bad"
 
 
@@ -264,8 +264,8 @@ def test_a_job_that_kills_the_process_that_holds_it_ends_as_a_dead_letter() -> N
     host.pull("work", 1)
     world.run(5.0)
     assert host.jobs == []
-    assert rows_of(host.disk) == []
-    assert len(rows_of(host.disk, StreamKind.DEAD_LETTERS)) == 1
+    assert rows_of(host.kept_on) == []
+    assert len(rows_of(host.kept_on, StreamKind.DEAD_LETTERS)) == 1
 
 
 def test_a_rejected_job_moves_to_the_dead_letters_on_disk() -> None:
@@ -275,8 +275,8 @@ def test_a_rejected_job_moves_to_the_dead_letters_on_disk() -> None:
     consumer.pull("work", 1)
     world.run(2.0)
     assert [failure.kind for failure in ticket.failures] == [FailureKind.REJECTED]
-    assert rows_of(producer.disk) == []
-    assert len(rows_of(producer.disk, StreamKind.DEAD_LETTERS)) == 1
+    assert rows_of(producer.kept_on) == []
+    assert len(rows_of(producer.kept_on, StreamKind.DEAD_LETTERS)) == 1
 
 
 # What consumers remember
@@ -297,7 +297,7 @@ def test_a_job_that_was_handled_is_known_when_another_life_sends_it() -> None:
     consumer.settle_job()
     world.run(2.0)
     assert bodies(consumer) == ["a", "b"]
-    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
+    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
     assert consumer.engine.statistics().duplicate_jobs == 1
 
 
@@ -318,7 +318,7 @@ def test_a_job_in_work_is_not_begun_again_for_another_life_of_its_producer() -> 
     consumer.settle_job()
     world.run(5.0)
     assert bodies(consumer) == ["a", "b", "c"]
-    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
+    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
 
 
 def test_a_consumer_with_a_journal_knows_in_its_next_life_what_it_did() -> None:
@@ -336,7 +336,7 @@ def test_a_consumer_with_a_journal_knows_in_its_next_life_what_it_did() -> None:
     consumer.pull("work", 1)
     world.run(10.0)
     assert consumer.jobs == []
-    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
+    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
 
 
 @pytest.mark.parametrize("victim", ["p", "c"])
@@ -382,7 +382,7 @@ def test_the_floor_rises_with_what_is_forgotten_and_stays_below_what_is_left() -
         host.store("work", *"abcdefghij", ttl=0.1)
         world.run(1.0)
     assert waiting(host) == 0
-    assert rows_of(host.disk) == []
+    assert rows_of(host.kept_on) == []
     pushed = host.engine.queues.pushed
     assert pushed.floor == 301
     host.store("work", "last", ttl=60.0)
@@ -445,7 +445,7 @@ def test_a_dead_letter_goes_back_to_its_queue_on_disk_and_begins_anew() -> None:
     producer.do(RequeueLetter(letter.id, ticket, producer.wall_ms))
     world.run(0.5)
     assert producer.stored[ticket] is None
-    assert (producer.engine.dead_letters(), len(rows_of(producer.disk))) == ([], 1)
+    assert (producer.engine.dead_letters(), len(rows_of(producer.kept_on))) == ([], 1)
     assert consumer.jobs == [("bad", 1), ("bad", 1)]
     producer.kill()
     world.run(1.0)
@@ -453,7 +453,7 @@ def test_a_dead_letter_goes_back_to_its_queue_on_disk_and_begins_anew() -> None:
     producer = again(world, "p", consumer)
     world.run(2.0)
     assert consumer.jobs == [("bad", 1), ("bad", 1)], "known under its new number"
-    assert rows_of(producer.disk) == []
+    assert rows_of(producer.kept_on) == []
 
 
 def test_nothing_is_stored_while_dead_letters_leave_no_room() -> None:
@@ -465,4 +465,4 @@ def test_nothing_is_stored_while_dead_letters_leave_no_room() -> None:
     ticket = producer.store("work", "more")
     world.run(1.0)
     assert isinstance(producer.stored[ticket], DeadLettersFull)
-    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
+    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])

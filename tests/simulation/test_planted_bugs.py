@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.simulation import planted_durable
 from tests.simulation.planted import BUGS, Bug
+from tests.simulation.regressions import REGRESSIONS
 from zmesh.testing.findings import Violation
 from zmesh.testing.simulate import run
 
@@ -10,7 +12,8 @@ SEEDS_MAX = 1000
 
 
 def first_violation(bug: Bug) -> Violation | None:
-    for seed in range(SEEDS_MAX):
+    known = [seed for level, seed, _ in REGRESSIONS if level == bug.level and seed < SEEDS_MAX]
+    for seed in (*known, *range(SEEDS_MAX)):
         for violation in run(seed, bug.level).first:
             if violation.rule in bug.rules:
                 return violation
@@ -19,6 +22,9 @@ def first_violation(bug: Bug) -> Violation | None:
 
 def test_at_least_twenty_bugs_are_planted() -> None:
     assert len({bug.name for bug in BUGS}) >= 20
+    durable = {bug.name for bug in BUGS if bug.level == "durable"}
+    assert len(durable) >= 8
+    assert durable <= vars(planted_durable).keys()
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -11,7 +11,7 @@ from tests.simulation.regressions import REGRESSIONS
 from zmesh.testing.scenario import Level
 from zmesh.testing.simulate import explain, main, run
 
-SEEDS: dict[Level, int] = {"link": 1200, "node": 900}  # about 30 s on two cores
+SEEDS: dict[Level, int] = {"link": 1200, "node": 900, "durable": 300}  # about 40 s on two cores
 BATCH = 50  # seeds a test, so that parallel workers share them
 
 
@@ -31,7 +31,7 @@ def test_seed_that_found_a_bug_finds_it_no_more(level: Level, seed: int, why: st
     assert not report.violations, f"{why}\n{explain(report)}"
 
 
-@pytest.mark.parametrize("level", ["link", "node"])
+@pytest.mark.parametrize("level", ["link", "node", "durable"])
 def test_the_same_seed_gives_the_same_trace(level: Level) -> None:
     first, again, traced = run(3, level), run(3, level), run(3, level, lines_max=10)
     assert first == again
@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_trace(level: Level) -> None:
     assert run(4, level).digest != first.digest
 
 
-@pytest.mark.parametrize("level", ["link", "node"])
+@pytest.mark.parametrize("level", ["link", "node", "durable"])
 def test_the_trace_does_not_depend_on_the_process_or_its_hash_seed(level: Level) -> None:
     command = [sys.executable, "-m", "zmesh.testing.simulate", "--json", "--level", level]
     lines = set()

@@ -12,6 +12,7 @@ def test_some_seeds_are_calm_and_every_fault_comes_up() -> None:
     scenarios = [generate(seed, "node") for seed in range(400)]
     assert 20 < sum(scenario.calm for scenario in scenarios) < 200
     kinds = {fault.kind for scenario in scenarios for fault in scenario.faults}
+    kinds |= {fault.kind for seed in range(400) for fault in generate(seed, "durable").faults}
     kinds |= {fault.kind for seed in range(400) for fault in generate(seed).faults}
     assert kinds == set(FaultKind)
 
@@ -37,3 +38,19 @@ def test_a_fault_strikes_a_pair_or_all_that_one_host_has_to_do_with() -> None:
     assert not crash.strikes(0, 2)
     assert reset.strikes(2, 1)
     assert not reset.strikes(0, 1)
+
+
+def test_nodes_with_disks_send_by_name_and_by_id_what_is_stored_and_what_is_not() -> None:
+    scenarios = [generate(seed, "durable") for seed in range(100)]
+    hosts = [host for scenario in scenarios for host in scenario.hosts]
+    assert all(scenario.hosts[0].has_disk for scenario in scenarios)
+    assert {host.has_disk for host in hosts} == {True, False}
+    assert not any(host.has_disk and host.fresh_identity for host in hosts)
+    assert any(host.disk_bytes is not None for host in hosts)
+    sent = [each for scenario in scenarios for each in scenario.submissions]
+    stored = [each for each in sent if each.durable]
+    assert len(sent) / 2 < len(stored) < len(sent)
+    assert {each.by_name for each in stored} == {True, False}
+    assert any(each.key for each in stored)
+    assert any(each.ttl for each in stored)
+    assert len({each.lane for each in stored}) > 3

@@ -72,6 +72,7 @@ class EngineStatistics:
     missed: int  # publications such subscriptions were not sent
     filters_failed: int  # evaluations of peers' and own filters by content
     filters_passed_over: int  # not evaluated: no JMESPath here, or the peer's steps were used up
+    stored_in_memory: int  # the most of one addressee that are in memory
     decompressed: int  # bodies that were compressed here, for peers that cannot decompress
     packets_received: int
     packets_unknown: int  # of no link known here
@@ -147,6 +148,7 @@ def gather(
         missed=news.publish_subscribe.missed,
         filters_failed=news.publish_subscribe.filters.failed,
         filters_passed_over=news.publish_subscribe.filters.passed_over,
+        stored_in_memory=news.outbox.most_in_memory,
         decompressed=news.decompressed,
         packets_received=introductions.packets_received,
         packets_unknown=introductions.packets_unknown,

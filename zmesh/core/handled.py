@@ -56,10 +56,19 @@ class _Origin:
     accepted: RangeSet = field(default_factory=RangeSet)
     rejected: dict[int, str] = field(default_factory=dict)  # with the reason
     pending: dict[int, list[Place]] = field(default_factory=dict)  # the application has; copies
+    gone: set[int] = field(default_factory=set)  # of these: their sender has forgotten them
 
     @property
     def stream(self) -> Stream:
         return Stream(StreamKind.LANE_IN, self.node + self.journal)
+
+    def lasting(self, numbers: list[int]) -> list[int]:
+        """Return those of the numbers that may be sent again: of the others nothing is kept."""
+        if not self.gone:
+            return numbers
+        lasting = [number for number in numbers if number not in self.gone]
+        self.gone.difference_update(numbers)
+        return lasting
 
     def is_new(self, numbers: Sequence[int]) -> bool:
         """Return whether none of these came before, as far as can be told at a glance."""
@@ -174,7 +183,8 @@ class Handled:
                 for place in places:
                     self.settle(*place, outcome, reason, delay)
 
-        if outcome not in _FINAL:
+        numbers = origin.lasting(numbers)
+        if outcome not in _FINAL or not numbers:
             pass_on(None)
             return True
         self._note(origin, numbers, outcome, reason)
@@ -204,7 +214,9 @@ class Handled:
             origin, held = opened
             for seq in range(first, last + 1):
                 if seq in held:
-                    origin.pending.pop(held.pop(seq), None)
+                    number = held.pop(seq)
+                    origin.pending.pop(number, None)
+                    origin.gone.discard(number)
 
     def on_known(self, node: NodeId, journal: bytes, floor: int, ranges: Ranges) -> None:
         """Take note of what a sender has forgotten: all below a number, and ranges of others."""
@@ -219,6 +231,7 @@ class Handled:
         removed = 0
         for low, high in gone:
             removed += origin.accepted.remove(low, high)
+            origin.gone.update(number for number in origin.pending if low <= number <= high)
             for number in [each for each in origin.rejected if low <= each <= high]:
                 del origin.rejected[number]
                 removed += 1

@@ -8,6 +8,7 @@ waits for, as what is forgotten, goes along with the next batch, and costs no sy
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -69,7 +70,7 @@ class Keeper:
         self._writing: dict[int, tuple[list[OnWritten], _Orders]] = {}  # and what went along
         self._reading: dict[int, OnAnswer] = {}
         self._next_number = 1
-        self._numbers_end = 1  # below it they are reserved
+        self._numbers_end = 1  # below it they are reserved, on disk
         self._wall = (0, 0.0)  # what the wall clock read in milliseconds, and when
 
     @property
@@ -127,15 +128,20 @@ class Keeper:
     def numbers(self, count_: int) -> int:
         """Return the first of so many numbers that this journal never gave out before.
 
-        The reservation is ordered before whatever uses them.
+        The reservation is ordered before whatever uses them, in the same batch where that needs
+        room: one that was refused, or may yet be, is none.
         """
         first = self._next_number
         self._next_number += count_
         if self._next_number > self._numbers_end:
-            self._numbers_end = self._next_number + NUMBERS_AT_ONCE
-            value = self._numbers_end.to_bytes(8)
-            self.write(SetEntries((Entry(EntryKind.COUNTER, COUNTER, b"", value),)))
+            end = self._next_number + NUMBERS_AT_ONCE
+            entry = Entry(EntryKind.COUNTER, COUNTER, b"", end.to_bytes(8))
+            self.write(SetEntries((entry,)), then=partial(self._on_reserved, end))
         return first
+
+    def _on_reserved(self, end: int, error: StorageError | None) -> None:
+        if error is None:
+            self._numbers_end = max(self._numbers_end, end)
 
     def on_counter(self, entry: Entry) -> None:
         """Learn, when it opens, which numbers were given out in earlier lives."""
@@ -151,6 +157,11 @@ class Keeper:
     def next_number(self) -> int:
         """What `numbers` returns next."""
         return self._next_number
+
+    @property
+    def numbers_given(self) -> int:
+        """The number below which `numbers` returns none, in this life or another."""
+        return min(self._next_number, self._numbers_end)
 
     def on_wall_clock(self, wall_ms: int, now: float) -> None:
         """Learn what the wall clock reads: times that outlive a process are by it."""

@@ -420,6 +420,7 @@ class LinkNews:
         turn = self._turn
         peer.session = event.session
         peer.journal = event.journal
+        self.outbox.on_peer(peer)  # others may bear the name it had
         changed = turn.peers.rename(peer, event.name) or peer.endpoints != event.endpoints
         peer.incarnation = event.incarnation
         peer.endpoints = event.endpoints
@@ -485,6 +486,7 @@ class LinkNews:
             self._turn.actions.append(PeerChanged(PeerChange.LEFT, view, reason))
             peer.present = peer.suspected = False
             self._turn.room_changed(peer.id)
+            self.outbox.on_peer(peer)  # now its name may be that of another alone
         self.calls.on_provider_gone(peer, reason)
         self.gatherings.on_away(peer, reason)
         self.streams.calls.on_away(peer, reason)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from zmesh.core.peers import StoredTicket
+from zmesh.ids import NodeId
 from zmesh.message import Record, Tag, Ticket, extra, size_of
+from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import FailedAttempt, Row, StoredRow, Stream, StreamKind
 
 WINDOW_RECORDS: Final = 4096
@@ -17,11 +19,14 @@ WINDOW_BYTES: Final = 8 * 1024 * 1024
 class Run(StoredTicket):
     """Consecutive rows of a box that are with the link, of one caller."""
 
-    __slots__ = ("box", "dead", "note", "number", "size", "told")
+    __slots__ = ("box", "dead", "node", "note", "number", "size", "told")
 
-    def __init__(self, box: "Box", rows: Sequence[Row], told: Ticket | None, size: int) -> None:
+    def __init__(
+        self, box: "Box", node: NodeId, rows: Sequence[Row], told: Ticket | None, size: int
+    ) -> None:
         super().__init__(rows[0].position, len(rows))
         self.box = box
+        self.node = node  # who has them
         self.number = self.order = rows[0].order
         self.told = told
         self.size = size
@@ -57,6 +62,7 @@ class Box:
         self.is_reading = False
         self.epoch = 0  # what was asked for in an earlier one is void
         self.low = 0  # all numbers below are forgotten, or of others
+        self.done = RangeSet()  # positions that have their outcome, above the lowest without one
         self.failed: dict[int, list[FailedAttempt]] = {}  # attempts in this life, by position
         self._firsts: list[int] = []  # of what callers wait for
         self._callers: list[tuple[int, Ticket]] = []  # with the last position
@@ -116,6 +122,7 @@ class Box:
     def trim(self) -> None:
         """Forget callers all of whose messages have their outcome."""
         lowest = self.lowest_open()
+        self.done.remove(0, lowest - 1)
         done = 0
         while done < len(self._callers) and self._callers[done][0] < lowest:
             done += 1

@@ -1,7 +1,8 @@
 """Telling receivers which stored messages are forgotten here, so that they forget the outcomes.
 
 It is never urgent: what a receiver keeps until then is small. What was not told when a session
-ended is told by the floor, the number below which nothing is left: with it the next one begins.
+ended is told by the floor, the number below which nothing is left: with it the next one begins,
+and where older messages kept it low then, it is told once more when they are gone.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,9 @@ class Confirming:
         self._turn = turn
         self._floor = floor
         self._untold: dict[NodeId, RangeSet] = {}
-        self._due: Deadlines[NodeId] = Deadlines(turn.agenda)
+        self._owed: dict[NodeId, int] = {}  # who is to hear of the floor once it is there
+        self._due: Deadlines[NodeId | None] = Deadlines(turn.agenda)  # None: to look at the floor
+        self._looks = False
 
     @property
     def deadline(self) -> float | None:
@@ -53,28 +56,48 @@ class Confirming:
     def on_timer(self) -> None:
         """Tell who was not told for a while."""
         for node in self._due.due(self._turn.now):
+            if node is None:
+                self._look()
+            else:
+                self._tell(node)
+
+    def on_floor_moved(self) -> None:
+        """Look soon whether the floor is where somebody waits for it."""
+        if self._owed and not self._looks:
+            self._looks = True
+            self._due.set(None, self._turn.now + TELL_AFTER_S)
+
+    def _look(self) -> None:
+        self._looks = False
+        floor = self._floor()
+        for node in [node for node, number in self._owed.items() if number <= floor]:
             self._tell(node)
 
     def on_opened(self, peer: Peer) -> None:
         """Tell a peer whose session begins what is no longer here."""
         if self._turn.keeper.is_there:
+            self._owed[peer.id] = self._turn.keeper.next_number
             self._submit(peer, ())
 
     def on_session_ended(self, peer: Peer) -> None:
         """Forget what a peer was to be told: the floor tells it."""
         self._untold.pop(peer.id, None)
+        self._owed.pop(peer.id, None)
         self._due.discard(peer.id)
 
     def _tell(self, node: NodeId) -> None:
         self._due.discard(node)
         untold = self._untold.pop(node, None)
         peer = self._turn.peers.find(node)
-        if untold and peer is not None and peer.session is not None:
-            self._submit(peer, untold.as_tuple(RANGES_TOLD_MAX))
+        if peer is not None and peer.session is not None:
+            self._submit(peer, () if untold is None else untold.as_tuple(RANGES_TOLD_MAX))
 
     def _submit(self, peer: Peer, ranges: Ranges) -> None:
         flat = [number for pair in ranges for number in pair]
-        encoding, body = encode_body([self._floor(), *flat])
+        floor = self._floor()
+        if floor >= self._owed.get(peer.id, 0):
+            self._owed.pop(peer.id, None)
+        encoding, body = encode_body([floor, *flat])
         record = (head(Kind.DURABILITY, encoding), "known", body)
         self._turn.submit(peer, PRIORITY_DEFAULT, [record], InternalTicket())
 

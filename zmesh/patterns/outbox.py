@@ -15,13 +15,13 @@ from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import AmbiguousPeer, PeerUnknown, StorageError, ZmeshError
 from zmesh.events import Post
-from zmesh.ids import NodeId
 from zmesh.message import (
     Failure,
     FailureKind,
     Outcome,
     Record,
     Tag,
+    Ticket,
     extra,
     size_of,
     with_extra,
@@ -32,6 +32,7 @@ from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.reliable.link_events import Returned, SessionEnd
+from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import (
     Answer,
     Command,
@@ -104,10 +105,15 @@ class Outbox:
         return sum(box.written - box.cursor + box.out for box in self._boxes.values())
 
     @property
+    def most_in_memory(self) -> int:
+        """How many messages of one addressee are in memory, of whom they are the most."""
+        return max((box.out + len(box.ready) for box in self._boxes.values()), default=0)
+
+    @property
     def floor(self) -> int:
         """The number below which nothing is in any box, for good."""
         busy = [box.low for box in self._boxes.values() if box.runs or box.cursor < box.written]
-        return min([*busy, *self._unsure.values()], default=self._turn.keeper.next_number)
+        return min([*busy, *self._unsure.values()], default=self._turn.keeper.numbers_given)
 
     # Storing
 
@@ -210,7 +216,7 @@ class Outbox:
     # Sending
 
     def on_peer(self, peer: Peer) -> None:
-        """Take note that a peer is there, or called something else."""
+        """Take note that a peer is there, or no longer, or called something else."""
         for to in (peer.name, peer.id.hex()):
             box = self._boxes.get(to)
             if box is not None:
@@ -248,12 +254,25 @@ class Outbox:
         if first > last or caller is None:
             return
         box.drop_ready(first, last)
-        self._turn.keeper.later(Forget(box.stream, ((first, last),)))
-        failure = Failure(FailureKind.EXPIRED, box.to, "nobody took it in time")
-        for _ in range(first, last + 1):
-            self._turn.fail(caller, failure)
+        expired = RangeSet(tuple(box.done.missing(first, last)))  # the others were told already
+        told = partial(self._on_expired, box, caller, expired)
+        self._turn.keeper.later(Forget(box.stream, expired.as_tuple()), then=told)
         box.end_caller(first)
+        box.done.add(first, last)
         self._touched[box] = None
+
+    def _on_expired(
+        self, box: Box, caller: Ticket, expired: RangeSet, error: StorageError | None
+    ) -> None:
+        if error is not None:
+            return  # they are there still, for another life
+        failure = Failure(FailureKind.EXPIRED, box.to, "nobody took it in time")
+        for _ in range(expired.count):
+            self._turn.fail(caller, failure)
+        is_next = not box.runs and not box.ready
+        if is_next and expired and expired.first <= box.cursor + 1:
+            box.cursor = max(box.cursor, expired.last)
+        self._confirming.on_floor_moved()
 
     def _peer_of(self, box: Box) -> Peer | None:
         peers = self._turn.peers
@@ -292,6 +311,7 @@ class Outbox:
             box.add_ready(row)
         if not answer.rows:
             box.cursor = box.written  # what was there has its outcome
+            self._confirming.on_floor_moved()
         self._touched[box] = None
 
     def _send_run(self, box: Box, peer: Peer, count_max: int) -> None:
@@ -319,7 +339,7 @@ class Outbox:
             size += size_of(row.record)
         box.ready_bytes -= size
         box.cursor = rows[-1].position
-        run = Run(box, rows, caller, size)
+        run = Run(box, peer.id, rows, caller, size)
         box.runs[run] = None
         box.out += run.count
         box.out_bytes += size
@@ -384,37 +404,31 @@ class Outbox:
         if any(failure.kind not in _FINAL for failure in run.failures):
             self._rewind(box)
             return
-        peer = self._peer_of(box)
         del box.runs[run]
+        box.done.add(run.first, run.last)
         box.out -= run.count
         box.out_bytes -= run.size
-        self._forget(run, None if peer is None else peer.id)
-        if not run.dead:
+        self._forget(run)
+        if not run.failures:  # its receiver says the same to another life; else the disk must
             self._tell(run)
         box.low = next(iter(box.runs)).number if box.runs else run.number + run.count
         box.trim()
         self._touched[box] = None
 
     def _tell(self, run: Run) -> None:
+        """Tell who waits for the outcome of a run."""
         if run.told is not None:
             run.told.accepted += run.accepted
             run.told.failures += run.failures
             self._turn.note_accepted((run.told,))
 
-    def _on_buried(self, run: Run, position: int) -> None:
-        """Tell the caller what became of its messages, when the dead ones are letters."""
-        del run.dead[position]
-        if not run.dead:
-            self._tell(run)
-
-    def _forget(self, run: Run, node: NodeId | None) -> None:
+    def _forget(self, run: Run) -> None:
         box, keeper = run.box, self._turn.keeper
         alive = [(run.first, run.last)]
         for position, (reason, attempts) in sorted(run.dead.items()):
             self._dead_letters.bury(
                 box.stream, position, box.to, reason, attempts,
-                history=box.failed.get(position, ()), note=run.note, peer=node or NodeId(b""),
-                then=partial(self._on_buried, run, position),
+                history=box.failed.get(position, ()), note=run.note, peer=run.node,
             )  # fmt: skip
             first, last = alive.pop()
             alive += [(first, position - 1), (position + 1, last)]
@@ -423,14 +437,16 @@ class Outbox:
                 box.failed.pop(position, None)
         ranges = tuple((low, high) for low, high in alive if low <= high)
         self._unsure[run] = run.number
-        keeper.later(Forget(box.stream, ranges), then=partial(self._forgotten, run, node))
+        keeper.later(Forget(box.stream, ranges), then=partial(self._forgotten, run))
 
-    def _forgotten(self, run: Run, node: NodeId | None, error: StorageError | None) -> None:
+    def _forgotten(self, run: Run, error: StorageError | None) -> None:
         if error is not None:
             return  # they are there still, for another life
         del self._unsure[run]
-        if node is not None:
-            self._confirming.add(node, run.number, run.number + run.count - 1)
+        if run.failures:
+            self._tell(run)
+        self._confirming.add(run.node, run.number, run.number + run.count - 1)
+        self._confirming.on_floor_moved()
 
     # An application's own outbox
 

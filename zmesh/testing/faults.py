@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _PARTING = {
     FaultKind.WEATHER, FaultKind.LAG, FaultKind.ONE_WAY, FaultKind.PARTITION, FaultKind.ISOLATION,
     FaultKind.BLACK_HOLE, FaultKind.CRASH, FaultKind.POWER_LOSS, FaultKind.LEAVE,
+    FaultKind.DISK_DEATH,
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def _is_long_stop(world: "World[Any]", fault: Fault) -> bool:
     if fault.kind not in (FaultKind.STALL, FaultKind.SUSPEND):
         return False
     scenario = world.scenario
-    return scenario.level == "node" and fault.seconds > scenario.link.session_linger / 2
+    return scenario.level != "link" and fault.seconds > scenario.link.session_linger / 2
 
 
 def _note_parting(world: "World[Any]", fault: Fault) -> None:
@@ -121,4 +122,6 @@ _HOW: dict[FaultKind, Callable[["World[Any]", Fault], None]] = {
     FaultKind.ECHO: lambda world, fault: world.echo(fault.host, fault.other),
     FaultKind.GHOST: lambda world, fault: world.haunt(fault.host, fault.severity),
     FaultKind.STRANGER: lambda world, fault: world.intrude(fault.host),
+    FaultKind.DISK_DEATH: lambda world, fault: world.doom(fault),
+    FaultKind.DISK_FULL: lambda world, fault: world.fill(fault),
 }

@@ -21,6 +21,8 @@ from zmesh.testing.scenario import (
 
 def generate(seed: int, level: Level = "link") -> Scenario:
     """Return the scenario of a seed: always the same one."""
+    if level == "durable":
+        return _DurableGenerator(seed, level).scenario()
     generator = _Generator(seed, level)
     return generator.drill() if level == "node" and seed % 16 == 15 else generator.scenario()
 
@@ -37,6 +39,17 @@ _SHARES = {
 }  # fmt: skip
 
 _NODE_SHARES = {FaultKind.CORRUPTION: 0, FaultKind.GHOST: 1, FaultKind.STRANGER: 2}
+_MORE_SHARES: dict[Level, dict[FaultKind, int]] = {
+    "link": {},
+    "node": _NODE_SHARES,
+    "durable": _NODE_SHARES
+    | {
+        FaultKind.DISK_DEATH: 14,
+        FaultKind.DISK_FULL: 3,
+        FaultKind.POWER_LOSS: 6,
+        FaultKind.SLOW: 5,
+    },
+}
 
 
 class _Generator:
@@ -48,7 +61,7 @@ class _Generator:
         self._wishes = Random(f"wishes {level} {seed}")  # noqa: S311
 
     def scenario(self) -> Scenario:
-        random, whole = self._random, self._level == "node"
+        random, whole = self._random, self._level != "link"
         hosts = random.choices((2, 3, 4, 5), (8, 3, 1, 1))[0]
         intensity = random.choices((0, 1, 3, 6), (2, 3, 4, 2))[0]
         active = self._between(0.5, 8.0)
@@ -251,7 +264,7 @@ class _Generator:
         if intensity == 0:
             return ()
         count = random.randint(1, 2 * intensity)
-        shares = _SHARES | (_NODE_SHARES if self._level == "node" else {})
+        shares = _SHARES | _MORE_SHARES[self._level]
         kinds = random.choices(tuple(shares), tuple(shares.values()), k=count)
         return tuple(
             self._fault(at, kind, hosts)
@@ -271,8 +284,38 @@ class _Generator:
                 | FaultKind.GHOST | FaultKind.STRANGER
             ):  # fmt: skip
                 seconds = 0.0
-            case FaultKind.CRASH | FaultKind.POWER_LOSS | FaultKind.LEAVE:
+            case FaultKind.CRASH | FaultKind.POWER_LOSS | FaultKind.LEAVE | FaultKind.DISK_DEATH:
                 seconds = self._between(0.001, 10.0)
             case _:
                 seconds = self._between(0.05, 10.0)
         return Fault(at, kind, host, other, seconds, random.random())
+
+
+class _DurableGenerator(_Generator):
+    """Nodes with disks that send each other what must not be lost, and some that may be."""
+
+    def scenario(self) -> Scenario:
+        window = self._wishes.choice((2, 8, None))
+        return replace(super().scenario(), box_window=window)
+
+    def _node_plan(self, index: int) -> dict[str, Any]:
+        random = self._random
+        has_disk = index == 0 or random.random() < 0.7
+        disk_bytes = int(self._between(0.5 * KIB, 16 * KIB)) if random.random() < 0.3 else None
+        return {
+            "has_disk": has_disk,
+            "disk_bytes": disk_bytes,
+            "fresh_identity": not has_disk and random.random() < 0.7,
+            "reads_at": random.choice((0.0, 0.0, self._between(0.01, 2.0))),
+            "topics": tuple(t for t in TOPICS if random.random() < 0.2),
+        }
+
+    def _changes(self, hosts: int, active: float) -> tuple[InterestChange, ...]:  # noqa: ARG002
+        return ()
+
+    def _pattern(self, hosts: int) -> dict[str, Any]:  # noqa: ARG002
+        random = self._random
+        kind = random.choices(("durable", "direct", "publish"), (16, 3, 1))[0]
+        if kind == "publish":
+            return {"kind": kind, "name": random.choice(PUBLISHED)}
+        return {"durable": kind == "durable", "by_name": random.random() < 0.5}

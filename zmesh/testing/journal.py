@@ -6,7 +6,7 @@ piece of work, `take_news` hands out what is to be told.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from zmesh.options import JournalOptions
 from zmesh.storage import (
     Answered,
     Batch,
+    Command,
     Identity,
     JournalEvent,
     Opened,
@@ -40,6 +41,7 @@ class Disk:
     content: JournalContent = field(default_factory=JournalContent)
     identity: Identity | None = None
     commits: int = 0
+    on_command: Callable[[Command], None] | None = None  # called when a command is on it
 
     def copy(self) -> "Disk":
         """Return another disk with the same on it."""
@@ -161,6 +163,8 @@ class MemoryJournal:
         for batch in batches:
             for command in batch.commands:
                 dropped += self._disk.content.apply(command)
+                if self._disk.on_command is not None:
+                    self._disk.on_command(command)
         self._disk.commits += 1
         self._pending_bytes -= size
         self._news.append(Written(_tickets(batches), tuple(dropped)))

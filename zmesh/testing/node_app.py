@@ -17,6 +17,7 @@ from zmesh.actions import (
     PeerChanged,
     RoomChanged,
     TicketsDone,
+    TicketsStored,
     Trace,
 )
 from zmesh.errors import AmbiguousPeer, PeerUnknown
@@ -148,6 +149,8 @@ class NodeApp:
 
     def _has_room(self, submission: Submission, target: NodeId) -> bool:
         engine = self._process.engine
+        if self._is_stored(submission):
+            return True
         if submission.kind == "publish":
             room = engine.room_to_publish(submission.name)
             return room is None or room > 0
@@ -156,17 +159,26 @@ class NodeApp:
     def _post(self, submission: Submission, target: NodeId) -> None:
         process = self._process
         to: str | NodeId = target
-        if submission.target != process.index and len(submission.sizes) % 2:
+        is_stored = self._is_stored(submission)
+        if is_stored and submission.by_name:
+            to = self._books.name_of(submission.target)
+        elif is_stored:
+            pass
+        elif submission.target != process.index and len(submission.sizes) % 2:
             to = self._books.name_of(submission.target)
             try:
                 process.engine.resolve(to)
             except (PeerUnknown, AmbiguousPeer):
                 to = target  # an older life of the same name is not forgotten yet
-        parcel = self._books.submit(process, submission, Kind.DIRECT)
+        parcel = self._books.submit(process, replace(submission, durable=is_stored), Kind.DIRECT)
         self._books.on_posted(process, parcel, target)
         records: list[Record] = [(head(Kind.DIRECT), "", each.body) for each in parcel.messages]
         lane, key, ttl = submission.lane, submission.key, submission.ttl
-        process.deliver(Post(to, lane, records, parcel.ticket, key, ttl))
+        wall_ms = process.wall_ms if is_stored else 0
+        process.deliver(Post(to, lane, records, parcel.ticket, key, ttl, is_stored, wall_ms))
+
+    def _is_stored(self, submission: Submission) -> bool:
+        return submission.durable and self._process.drive is not None
 
     def _publish(self, submission: Submission) -> None:
         process = self._process
@@ -236,6 +248,9 @@ class NodeApp:
 
     def _perform_rare(self, action: Action) -> None:
         match action:
+            case TicketsStored(tickets, error):
+                for ticket in tickets:
+                    self._books.on_stored(self._process, ticket, is_stored=error is None)
             case PeerChanged():
                 self._books.on_peer_changed(self._process, action)
                 self._retry()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from zmesh.actions import CallAnswered, Delivery, PeerChange, PeerChanged, PeerState, PeerView
 from zmesh.events import Source
 from zmesh.ids import NodeId
-from zmesh.message import FailureKind, Kind, Record, Tag, extra
+from zmesh.message import FailureKind, Kind, Record, Tag, Ticket, extra
 from zmesh.testing.call_books import CALLS_TOGETHER, CallBooks
 from zmesh.testing.findings import Rule
 from zmesh.testing.node_ledger import Handling, NodeLedger, NodeMessage, NodeParcel
@@ -74,6 +74,12 @@ class NodeBooks:
         """Note whether the sender knows the peer it sends to."""
         if target in self.views(process):
             self._known[parcel] = None
+
+    def on_stored(self, process: NodeProcess, ticket: Ticket, *, is_stored: bool) -> None:
+        """Check what a sender is told of its disk."""
+        process.note("stored" if is_stored else "refused")
+        if self.ledger.durable is not None:
+            self.ledger.durable.on_stored(process.label, ticket, is_stored=is_stored)
 
     def on_answered(self, process: NodeProcess, answer: CallAnswered) -> None:
         """Check the end of a call."""

@@ -7,6 +7,7 @@ after its handler gave it back; a call also after its provider was lost to the c
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zmesh.actions import CallAnswered, CallFailure
 from zmesh.message import FailureKind, Kind, Outcome, Record, Tag, Ticket, extra
@@ -14,6 +15,9 @@ from zmesh.testing.application import Verdict
 from zmesh.testing.findings import Rule
 from zmesh.testing.ledger import body_of, number_in
 from zmesh.testing.scenario import Submission
+
+if TYPE_CHECKING:
+    from zmesh.testing.durable_books import DurableBooks
 
 GIVEN_BACK = (Outcome.RELEASED, Outcome.MODIFIED)
 _GONE = (FailureKind.PEER_LOST, FailureKind.PEER_RESTARTED, FailureKind.CLOSED)
@@ -92,6 +96,7 @@ class NodeLedger:
         self._open: dict[NodeParcel, None] = {}
         self.open_calls: dict[int, NodeMessage] = {}
         self.cancelled: set[int] = set()  # calls nobody waits for any more
+        self.durable: DurableBooks | None = None  # judges what is stored first
         self._last_of_lane: dict[tuple[str, str, int, Kind], int] = {}
         self._last_of_key: dict[tuple[str, str, str, Kind], int] = {}
 
@@ -116,7 +121,10 @@ class NodeLedger:
             self.open_calls[parcel.messages[0].number] = parcel.messages[0]
         else:
             self._parcels[parcel.ticket] = parcel
-            self._open[parcel] = None
+            if self.durable is not None and submission.durable:
+                self.durable.on_submitted(parcel)
+            else:
+                self._open[parcel] = None
         return parcel
 
     def on_death(self, sender: str) -> None:
@@ -157,6 +165,8 @@ class NodeLedger:
             self._wrong(Rule.DAMAGED, receiver, f"{message} was not for {receiver}, lane {lane}")
         if kind is Kind.REQUEST:
             self._check_request(message, handling)
+        elif self.durable is not None and message.submission.durable:
+            self.durable.on_delivered(message, handling, record)
         else:
             self._check_again(message, handling)
         message.handlings.append(handling)
@@ -208,14 +218,17 @@ class NodeLedger:
 
     def _check_order(self, message: NodeMessage, receiver: str) -> None:
         submission = message.submission
-        lane = (message.sender, receiver, submission.lane, message.kind)
+        sender = message.sender
+        if submission.durable and self.durable is not None:  # for all lives; each box on its own
+            sender = f"host {message.source} by {'name' if submission.by_name else 'id'}"
+        lane = (sender, receiver, submission.lane, message.kind)
         last = self._last_of_lane.get(lane, -1)
         if last > message.number:
             self._wrong(Rule.MISORDERED, receiver, f"{message} comes after {last}")
         self._last_of_lane[lane] = message.number
         if submission.key is None:
             return
-        key = (message.sender, receiver, submission.key, message.kind)
+        key = (sender, receiver, submission.key, message.kind)
         last = self._last_of_key.get(key, -1)
         if last > message.number:
             text = f"{message} comes after {last} of the same key {submission.key!r}"
@@ -229,6 +242,9 @@ class NodeLedger:
         parcel = self._parcels.get(ticket)
         if parcel is None or parcel.sender != sender:
             self._wrong(Rule.UNTRUE, sender, "told of a ticket that is not its own")
+            return
+        if self.durable is not None and parcel.messages[0].submission.durable:
+            self.durable.on_done(parcel)
             return
         if self._open.pop(parcel, True) is not None:
             self._wrong(Rule.DUPLICATED, sender, f"{parcel.messages[0]} ended twice")

@@ -184,7 +184,7 @@ class NodeWorld(World[Parts]):
             self.trace.absorb(part)
         seen: Packet | None = None
         if self._watch is not None or self.trace.readable:
-            seen = _decoded(packet)
+            seen = decoded(packet)
         if seen is not None and self._watch is not None and target >= 0:
             now = process.clock.read()
             self._watch.on_sent(process.label, target, seen, now, self.queue.now)
@@ -205,7 +205,7 @@ class NodeWorld(World[Parts]):
         self, process: NodeProcess, watch: WireWatch
     ) -> Callable[[int, Parts, float], None]:
         def on_read(source: int, parts: Parts, now: float) -> None:
-            packet = _decoded(parts)
+            packet = decoded(parts)
             if packet is not None and source >= 0:
                 watch.on_read(process.label, source, packet, now, self.queue.now)
 
@@ -330,7 +330,8 @@ class Stranger:
         self._network.consumed(self, path)
 
 
-def _decoded(parts: Parts) -> Packet | None:
+def decoded(parts: Parts) -> Packet | None:
+    """Return a packet as its receiver understands it; None where it is rubbish."""
     try:
         return decode(parts, _LIMITS)
     except ProtocolError:
@@ -338,5 +339,5 @@ def _decoded(parts: Parts) -> Packet | None:
 
 
 def _is_hello(parts: Parts) -> bool:
-    packet = _decoded(parts)
+    packet = decoded(parts)
     return packet is not None and isinstance(packet.frames[0], Hello)

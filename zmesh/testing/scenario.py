@@ -7,7 +7,8 @@ from typing import Literal
 from zmesh.message import Outcome
 from zmesh.options import LinkOptions
 
-Level = Literal["link", "node"]
+Level = Literal["link", "node", "durable"]
+"""What hosts are made of: links alone, whole nodes, or whole nodes most of which have a disk."""
 
 
 class FaultKind(Enum):
@@ -30,6 +31,8 @@ class FaultKind(Enum):
     ECHO = "echo"  # a copy of an old handshake arrives late, on a newer connection
     GHOST = "ghost"  # the host hears of a node that is not there (whole nodes)
     STRANGER = "stranger"  # somebody connects to the host and sends rubbish (whole nodes)
+    DISK_DEATH = "disk_death"  # the process dies at one of its next commits or reads (disks)
+    DISK_FULL = "disk_full"  # others have filled the host's disk (disks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ _OF_ONE = frozenset(
     (
         FaultKind.ISOLATION, FaultKind.CRASH, FaultKind.POWER_LOSS, FaultKind.LEAVE,
         FaultKind.STALL, FaultKind.SUSPEND, FaultKind.SLOW, FaultKind.GHOST, FaultKind.STRANGER,
+        FaultKind.DISK_DEATH, FaultKind.DISK_FULL,
     )
 )  # fmt: skip
 
@@ -81,6 +85,8 @@ class Submission:
     prefer: int | None = None  # a host
     hedge_after: float | None = None
     retries: int = 0
+    durable: bool = False  # stored first, where the source has a disk
+    by_name: bool = False  # of a durable one, instead of by id
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ class HostPlan:
     reads_at: float = 0.0  # seconds until the application reads its inbox (whole nodes)
     services: tuple[str, ...] = ()  # whole nodes
     topics: tuple[str, ...] = ()  # patterns (whole nodes)
+    has_disk: bool = False  # and a node that keeps a journal there
+    disk_bytes: int | None = None  # how large it is; None: large enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ class Scenario:
     changes: tuple[InterestChange, ...] = ()  # whole nodes
     attempts_max: int = 20  # whole nodes
     discovery: Literal["mdns", "static"] = "mdns"  # whole nodes
+    box_window: int | None = None  # durable messages on their way to one addressee, if not as ever
 
     @property
     def calm(self) -> bool:

@@ -7,22 +7,29 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from time import monotonic
 from typing import get_args
 
+from zmesh.testing.durable_world import DurableWorld
 from zmesh.testing.generator import generate
 from zmesh.testing.link_world import LinkWorld
 from zmesh.testing.node_world import NodeWorld
-from zmesh.testing.scenario import Level
+from zmesh.testing.scenario import Level, Scenario
 from zmesh.testing.trace import Trace
 from zmesh.testing.world import Report
 
 LINES_MAX = 100_000  # of a trace that is printed
 TAIL_LINES = 40  # of a trace that ends in a violation
 CHUNK = 16  # seeds a worker takes at once
+
+_WORLDS: dict[Level, Callable[[Scenario, Trace], LinkWorld | NodeWorld]] = {
+    "link": LinkWorld,
+    "node": NodeWorld,
+    "durable": DurableWorld,
+}
 
 
 def run(seed: int, level: Level = "link", *, lines_max: int = 0) -> Report:
@@ -31,9 +38,7 @@ def run(seed: int, level: Level = "link", *, lines_max: int = 0) -> Report:
     With `lines_max` the report has as many of the last lines of a readable trace; the run is the
     same otherwise.
     """
-    scenario, trace = generate(seed, level), Trace(lines_max)
-    world = LinkWorld(scenario, trace) if level == "link" else NodeWorld(scenario, trace)
-    return world.run()
+    return _WORLDS[level](generate(seed, level), Trace(lines_max)).run()
 
 
 def replay_command(report: Report) -> str:
@@ -154,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_seeds, default=range(100), help="FIRST:END (0:100)")
     parser.add_argument("--seed", type=int, help="run one seed")
     parser.add_argument("--trace", action="store_true", help="with --seed: print what happens")
-    parser.add_argument("--level", choices=get_args(Level), help="default: both (--seed: link)")
+    parser.add_argument("--level", choices=get_args(Level), help="default: all (--seed: link)")
     parser.add_argument("--workers", type=int, default=1, help="processes; 0: one for each core")
     parser.add_argument("--json", action="store_true", help="print one line, for machines")
     return parser

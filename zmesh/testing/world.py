@@ -189,6 +189,12 @@ class World(ABC, Generic[P]):
     def intrude(self, host: int) -> None:
         """Let a stranger send rubbish to a host; hosts of links alone have no door for it."""
 
+    def doom(self, fault: Fault) -> None:
+        """Let a host die at its disk; hosts without a disk do not."""
+
+    def fill(self, fault: Fault) -> None:
+        """Fill the disk of a host; hosts without a disk have none to fill."""
+
     # What hosts are made of
 
     @abstractmethod

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from tests.durability.model import Content, content_in
-from tests.journal.support import IN, OUT, Talk, row, store
+from tests.journal.support import BOX, IN, OUT, Talk, row, run, store
 from zmesh.errors import JournalFull, StorageError
 from zmesh.message import Outcome
 from zmesh.storage import (
@@ -53,7 +53,7 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
                 CountAttempts(IN, ((first, first),), 2),
             ),
             (
-                Move(IN, ((first, first),), DEAD_LETTERS, number + 1, BURIAL),
+                Move(IN, ((first, first),), DEAD_LETTERS, number * 10 + 1, BURIAL),
                 Forget(IN, ((first + 1, first + 35),)),
                 StoreOutcomes(IN, (
                     StoredOutcome(first, first, Outcome.REJECTED, "broken"),
@@ -61,6 +61,7 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
                 )),
             ),
             (Forget(OUT, ((first, first + 20), (first + 30, first + 30))),),
+            *_runs(number, chance.choice((10, 300, 3000))),
             (
                 SetEntries(tuple(
                     Entry(EntryKind.SHARED, "map", bytes([each]), chance.randbytes(each * 9))
@@ -71,6 +72,22 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
             ),
         ]  # fmt: skip
     return work
+
+
+def _runs(number: int, size: int) -> list[tuple[Command, ...]]:
+    """Return batches of runs, of which parts go: at both ends, in the middle, to another stream."""
+    first = number * 200 + 1
+    return [
+        (run(first, first + 139, size=size), run(first + 140, first + 149, size=5)),
+        (Forget(BOX, ((first, first + 4), (first + 60, first + 99), (first + 120, first + 130))),),
+        (
+            Move(BOX, ((first + 50, first + 52),), DEAD_LETTERS, number * 10 + 2, BURIAL),
+            CountAttempts(BOX, ((first + 5, first + 5), (first + 53, first + 54)), 2),
+        ),
+        (Forget(BOX, ((max(first - 60, 1), first + 20),)),),
+        (Forget(BOX, ((max(first - 180, 1), max(first - 61, 1)),)),),
+        (run(first + 160, first + 180, size=50), Forget(BOX, ((first + 160, first + 180),))),
+    ]
 
 
 class Run:

@@ -11,7 +11,7 @@ from tests.journal.support import OUT, Talk, store, talk
 from zmesh.errors import JournalTooNew
 from zmesh.journal import opening, schema
 
-V2 = (*schema.MIGRATIONS, ("CREATE TABLE extra (number INTEGER)", "INSERT INTO extra VALUES (7)"))
+NEXT = (*schema.MIGRATIONS, ("CREATE TABLE extra (number INTEGER)", "INSERT INTO extra VALUES (7)"))
 
 
 @pytest.fixture
@@ -31,11 +31,12 @@ def test_file_of_version_0_becomes_one_of_today(database: sqlite3.Connection) ->
     database.execute("BEGIN")
     schema.migrate(database, "path")
     database.execute("COMMIT")
-    assert schema.version_of(database) == len(schema.MIGRATIONS) == 1
-    assert {"versions", "facts", "messages", "entries", "attempts", "outcomes"} == tables(database)
+    assert schema.version_of(database) == len(schema.MIGRATIONS) == 2
+    named = {"versions", "facts", "messages", "entries", "attempts", "outcomes", "gone"}
+    assert tables(database) == named
     database.execute("BEGIN")
     schema.migrate(database, "path")  # nothing is left to do
-    assert database.execute("SELECT count(*) FROM versions").fetchone() == (1,)
+    assert database.execute("SELECT count(*) FROM versions").fetchone() == (2,)
 
 
 def test_migration_that_fails_leaves_the_version_it_came_from(
@@ -46,9 +47,9 @@ def test_migration_that_fails_leaves_the_version_it_came_from(
     database.execute("COMMIT")
     database.execute("BEGIN")
     with pytest.raises(sqlite3.OperationalError):
-        schema.migrate(database, "path", (*V2, ("CREATE TABLE facts (number INTEGER)",)))
+        schema.migrate(database, "path", (*NEXT, ("CREATE TABLE facts (number INTEGER)",)))
     database.execute("ROLLBACK")
-    assert schema.version_of(database) == 1
+    assert schema.version_of(database) == 2
     assert "extra" not in tables(database)
 
 
@@ -58,8 +59,8 @@ def test_journal_of_an_earlier_version_is_migrated_when_it_opens(
     path = tmp_path / "journal"
     with talk(path) as (speaking, _):
         speaking.write(store(1, 10))
-    monkeypatch.setattr(schema, "MIGRATIONS", V2)
-    monkeypatch.setattr(opening, "MIGRATIONS", V2)
+    monkeypatch.setattr(schema, "MIGRATIONS", NEXT)
+    monkeypatch.setattr(opening, "MIGRATIONS", NEXT)
     with talk(path) as (speaking, opened):
         assert opened.rescue is None
         assert opened.identity.incarnation == 2
@@ -67,7 +68,7 @@ def test_journal_of_an_earlier_version_is_migrated_when_it_opens(
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT number FROM extra").fetchall() == [(7,)]
         versions = database.execute("SELECT version FROM versions ORDER BY version").fetchall()
-        assert versions == [(1,), (2,)]
+        assert versions == [(1,), (2,), (3,)]
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def later(tmp_path: Path) -> Path:
     with talk(path) as (speaking, _):
         speaking.write(store(1, 10, OUT))
     with closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO versions VALUES (2, 0)")
+        database.execute("INSERT INTO versions VALUES (3, 0)")
         database.commit()
     return path
 
@@ -88,6 +89,6 @@ def test_journal_of_a_later_version_is_left_alone(later: Path) -> None:
     speaking.journal.open()
     error = speaking.broken().error
     assert isinstance(error, JournalTooNew)
-    assert (error.version, error.known) == (2, 1)
+    assert (error.version, error.known) == (3, 2)
     speaking.close()
     assert later.read_bytes() == before

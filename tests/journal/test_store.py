@@ -193,7 +193,7 @@ def test_what_is_rolled_back_has_not_been(kept: JournalStore) -> None:
 def test_place_that_is_taken_is_an_error(kept: JournalStore) -> None:
     do(kept, store(1, 5))
     kept.begin()
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ValueError, match="position 5 is taken"):
         kept.apply(Store(OUT, [row(5)]))
     kept.roll_back()
 

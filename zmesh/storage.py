@@ -210,6 +210,11 @@ class StoreRun:
         bodies = sum(map(len, map(_BODY, records))) + sum(map(len, map(_TARGET, records)))
         object.__setattr__(self, "bodies", bodies)
 
+    @property
+    def last(self) -> int:
+        """The position of the last record."""
+        return self.first + len(self.records) - 1
+
     def blocks(self) -> list[tuple[int, Sequence[Record]]]:
         """Return the positions from which on records share a block, and the records."""
         count = len(self.records)

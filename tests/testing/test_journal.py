@@ -163,8 +163,7 @@ def possible(given_commands: Sequence[Command], content: JournalContent) -> list
             ]
             command = Store(command.stream, free)
         elif isinstance(command, StoreRun):
-            last = command.first + len(command.records) - 1
-            if not draft.is_free(command.stream, command.first, last):
+            if not draft.is_free(command.stream, command.first, command.last):
                 command = replace(command, first=following.get(command.stream, 1))
         elif isinstance(command, Move):
             if command.source == command.target:

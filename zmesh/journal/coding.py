@@ -92,9 +92,8 @@ def message_columns(number: int, rows: Sequence[Row]) -> list[tuple[Column, ...]
 
 def run_columns(number: int, run: StoreRun) -> list[tuple[Column, ...]]:
     """Return the columns of the blocks of a run in a stream."""
-    last = run.first + len(run.records) - 1
-    if not 1 <= run.first <= last <= POSITION_MAX:
-        raise ValueError(f"there are no positions {run.first} to {last}")
+    if not 1 <= run.first <= run.last <= POSITION_MAX:
+        raise ValueError(f"there are no positions {run.first} to {run.last}")
     base, order = number << POSITION_BITS, run.order - run.first
     common = (run.stored_ms, run.expires_ms, run.due_ms)
     notes = _packed(run.note) if run.note else b""

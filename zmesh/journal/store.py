@@ -219,12 +219,11 @@ class JournalStore:
     def _store_run(self, run: StoreRun) -> None:
         lane = self._lane(run.stream)
         columns = coding.run_columns(lane.number, run)
-        following = run.first + len(run.records)
         if run.first < lane.following:
             base = coding.bounds_of(lane.number)[0]
-            self.tables.check_free(base | run.first, base | following - 1)
+            self.tables.check_free(base | run.first, base | run.last)
         self.tables.insert_messages(columns)
-        self._move_on(run.stream, lane, following)
+        self._move_on(run.stream, lane, run.last + 1)
 
     def _move_on(self, stream: Stream, lane: Lane, following: int) -> None:
         if following > lane.following:

@@ -315,8 +315,8 @@ class RemoveEntries:
 
 
 Command = (
-    Store | StoreRun | SetWatermark | Forget | Move | CountAttempts | StoreOutcomes | ForgetOutcomes
-    | DropOldest | DropStream | SetEntries | RemoveEntries
+    Store | StoreRun | SetWatermark | Forget | Move | CountAttempts | StoreOutcomes
+    | ForgetOutcomes | DropOldest | DropStream | SetEntries | RemoveEntries
 )  # fmt: skip
 
 BLOCK_RECORDS_MAX: Final = 128

@@ -120,8 +120,8 @@ def _look(path: Path, figures: Figures, incarnation: int) -> int:
         figures.wrong += lanes[OUT].next_position != last + 1
         figures.wrong += lanes[BOX].next_position != last * 4 + 1
         low = max(1, (last - KEPT) * 4)
-        rows = [row_of_run(each) for each in range(low, last * 4 + 1)]
-        figures.wrong += [each.row for each in speaking.rows(BOX)] != rows
+        of_runs = [row_of_run(each) for each in range(low, last * 4 + 1)]
+        figures.wrong += [each.row for each in speaking.rows(BOX)] != of_runs
         for stream in (OUT, IN):
             rows = speaking.rows(stream)
             figures.wrong += [each.row.position for each in rows] != wanted

@@ -61,7 +61,7 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
                 )),
             ),
             (Forget(OUT, ((first, first + 20), (first + 30, first + 30))),),
-            *_runs(number, chance.choice((10, 300, 3000))),
+            *_runs(number, chance.choice((10, 200, 800))),
             (
                 SetEntries(tuple(
                     Entry(EntryKind.SHARED, "map", bytes([each]), chance.randbytes(each * 9))
@@ -75,19 +75,22 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
 
 
 def _runs(number: int, size: int) -> list[tuple[Command, ...]]:
-    """Return batches of runs, of which parts go: at both ends, in the middle, to another stream."""
-    first = number * 200 + 1
+    """Return batches of runs, parts of which go: from the ends, the middle, to another stream."""
+    first = number * 100 + 1
     return [
-        (run(first, first + 139, size=size), run(first + 140, first + 149, size=5)),
-        (Forget(BOX, ((first, first + 4), (first + 60, first + 99), (first + 120, first + 130))),),
         (
-            Move(BOX, ((first + 50, first + 52),), DEAD_LETTERS, number * 10 + 2, BURIAL),
-            CountAttempts(BOX, ((first + 5, first + 5), (first + 53, first + 54)), 2),
+            run(first, first + 49, size=size),
+            run(first + 50, first + 54, size=5),
+            CountAttempts(BOX, ((first + 5, first + 5), (first + 16, first + 17)), 2),
+            Forget(BOX, ((max(first - 80, 1), first),)),  # the rest of a block, or of two
         ),
-        (Forget(BOX, ((max(first - 60, 1), first + 20),)),),
-        (Forget(BOX, ((max(first - 180, 1), max(first - 61, 1)),)),),
-        (run(first + 160, first + 180, size=50), Forget(BOX, ((first + 160, first + 180),))),
-    ]
+        (
+            Forget(BOX, ((first + 1, first + 4), (first + 31, first + 40))),
+            Forget(BOX, ((first + 50, first + 52),)),
+            Move(BOX, ((first + 12, first + 14),), DEAD_LETTERS, number * 10 + 2, BURIAL),
+            Forget(BOX, ((first + 16, first + 16), (first + 53, first + 54))),
+        ),
+    ]  # fmt: skip
 
 
 class Run:

@@ -88,8 +88,8 @@ def runs_of(draw: st.DrawFn) -> StoreRun:
     sizes = draw(st.lists(st.just(size) | st.integers(0, 3000), min_size=1, max_size=3))
     records = [record(each, sizes[each % len(sizes)]) for each in range(count)]
     return StoreRun(
-        draw(streams), draw(st.integers(1, LAST)), records, 3, count, size, draw(st.integers(0, 9)),
-        note,
+        draw(streams), draw(st.integers(1, LAST)), records, 3, count, size,
+        draw(st.integers(0, 9)), note,
     )  # fmt: skip
 
 
@@ -125,7 +125,10 @@ commands: st.SearchStrategy[Command] = st.one_of(
 )
 questions: st.SearchStrategy[Question] = st.one_of(
     st.builds(
-        ReadRows, streams, positions | st.integers(0, 10 * LAST), counts | st.integers(100, 300),
+        ReadRows,
+        streams,
+        positions | st.integers(0, 10 * LAST),
+        counts | st.integers(100, 300),
         st.sampled_from((1, 300, 1000, 20_000, 1 << 20)),
     ),
     st.builds(ReadEntries, kinds, st.none() | st.tuples(names, keys), counts),

@@ -42,7 +42,9 @@ Columns = Sequence[Column]
 _pack = Packer().pack  # the writer's thread alone uses it, and tools that have none
 _ROW = Struct(">BqqqqqI")
 _BLOCK = Struct(">BqqqqqII")
-_new_row: Callable[[object], Row] = partial(tuple.__new__, Row)  # twice as fast as its own
+_new_row: Callable[[tuple[object, ...]], Row] = partial(
+    tuple.__new__, Row
+)  # twice as fast as its own
 _KEY = Struct(">Bqq")
 _ENTRY = Struct(">BqI")
 
@@ -67,8 +69,8 @@ def bounds_of(number: int) -> tuple[int, int]:
     return number << POSITION_BITS, (number + 1 << POSITION_BITS) - 1
 
 
-# Messages: place, record, stored, expires, due, ordinal, note, the checksum, and the span. A row is
-# a block of as many records as its span says; a single one is itself, several are a list.
+# Messages: place, record, stored, expires, due, ordinal, note, the checksum, and the span. A row
+# is a block of as many records as its span says; a single one is itself, several are a list.
 
 
 def message_columns(number: int, rows: Sequence[Row]) -> list[tuple[Column, ...]]:
@@ -176,10 +178,11 @@ def is_gone_of(columns: Columns, first: int, last: int, value: bytes) -> bool:
 
 def block_of(columns: Columns) -> Block:
     """Return what a row of messages has; Unsound where it is not what was written."""
-    place, packed, *times, notes, _, span = _sound(columns)
+    place, packed, stored, expires, due, order, notes, _, span = _sound(columns)
     records = unpackb(packed, use_list=False)
     records = (records,) if span == 1 else records
-    return Block(place, cast("tuple[Record, ...]", records), *times, _note_of(notes))
+    found = cast("tuple[Record, ...]", records)
+    return Block(place, found, stored, expires, due, order, _note_of(notes))
 
 
 def row_of(columns: Columns) -> Row:

@@ -203,13 +203,22 @@ def _insert_messages(database: sqlite3.Connection, messages: Iterator[tuple[Colu
         if len(waiting) >= INSERTED_AT_ONCE:
             _insert(database, waiting)
     _insert(database, waiting)
-    overlapping = (
-        "SELECT place FROM (SELECT place, lag(place + span) OVER (ORDER BY place) AS end "
-        "FROM messages) WHERE end > place"
-    )
-    # Of a stream that was dropped, whose number another has now: one of the two is on an old page.
-    while database.execute(f"DELETE FROM messages WHERE place IN ({overlapping})").rowcount:  # noqa: S608
-        pass
+    _remove_overlapping(database)
+
+
+def _remove_overlapping(database: sqlite3.Connection) -> None:
+    """Keep the first of blocks that overlap.
+
+    One is from an old page, of a stream that was dropped: another has its number now.
+    """
+    end = 0
+    overlapping: list[tuple[int]] = []
+    for place, span in database.execute("SELECT place, span FROM messages ORDER BY place"):
+        if place < end:
+            overlapping.append((place,))
+        else:
+            end = place + span
+    database.executemany("DELETE FROM messages WHERE place = ?", overlapping)
 
 
 def _insert(database: sqlite3.Connection, messages: list[tuple[Column, ...]]) -> None:

@@ -42,7 +42,7 @@ from zmesh.storage import (
 MOVED_AT_ONCE: Final = 256
 """Blocks in memory while others go to another stream."""
 
-_new_stored: Callable[[object], StoredRow] = partial(tuple.__new__, StoredRow)
+_new_stored: Callable[[tuple[object, ...]], StoredRow] = partial(tuple.__new__, StoredRow)
 Dropped = tuple[Stream, int, int]
 _State = tuple[Totals, dict[int, int], "dict[Stream, Lane]", set[Stream], Identity]
 
@@ -333,7 +333,7 @@ class JournalStore:
         return state, (count, sums, size)
 
     def _gone(self, low: int, high: int, first: int, last: int) -> tuple[int, int, int, int]:
-        """Return how many records are gone of blocks, their bytes, and which are first and last."""
+        """Return how many records are gone, their bytes, and which of all are first and last."""
         count = size = 0
         if not self.totals.counts[Table.GONE]:
             return count, size, first, last

@@ -27,7 +27,7 @@ _DROPPED_AT_ONCE: Final = 1024
 class _Sums(NamedTuple):
     """What blocks are together."""
 
-    count: int
+    blocks: int
     checksums: int
     size: int
     records: int  # also those that are gone
@@ -104,7 +104,7 @@ class Tables:
             block = self.last_block(high)
             found = self._sums(low, block[0] - 1)
             self._remove_part(block, block[0], high)
-        if found.count:
+        if found.blocks:
             self._remove_whole(found)
         if self.totals.counts[Table.ATTEMPTS]:
             self.mark(Table.ATTEMPTS, low, high, None)
@@ -122,7 +122,7 @@ class Tables:
         """Remove the blocks that are together these, and follow one another."""
         low, high = sums.first, sums.end - 1
         self.database.execute("DELETE FROM messages WHERE place BETWEEN ? AND ?", (low, high))
-        self.totals.add(Table.MESSAGES, -sums.count, -sums.checksums)
+        self.totals.add(Table.MESSAGES, -sums.blocks, -sums.checksums)
         self.totals.size -= sums.size
         self.totals.records -= sums.records
         if self.totals.counts[Table.GONE]:

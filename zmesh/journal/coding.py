@@ -125,7 +125,10 @@ def is_message_sound(columns: Columns) -> bool:
     """Return whether a row of messages is what was written."""
     place, packed, stored, expires, due, order, notes, checksum, span = columns
     try:
-        head = _head(place, stored, expires, due, order, len(notes), span)  # type: ignore[arg-type]
+        if span == 1:  # without a call: it is done for each message that stands alone
+            head = _ROW.pack(Table.MESSAGES, place, stored, expires, due, order, len(notes))  # type: ignore[arg-type]
+        else:
+            head = _head(place, stored, expires, due, order, len(notes), span)  # type: ignore[arg-type]
         return crc32(packed, crc32(notes + head)) == checksum  # type: ignore[arg-type, operator]
     except (TypeError, ValueError, OverflowError, struct.error):
         return False
@@ -182,24 +185,22 @@ def block_of(columns: Columns) -> Block:
     records = unpackb(packed, use_list=False)
     records = (records,) if span == 1 else records
     found = cast("tuple[Record, ...]", records)
-    return Block(place, found, stored, expires, due, order, _note_of(notes))
+    note = cast("Note", unpackb(notes, use_list=False)) if notes else ()
+    return Block(place, found, stored, expires, due, order, note)
 
 
 def row_of(columns: Columns) -> Row:
     """Return the only row of a block, as `block_of`."""
-    place, packed, stored, expires, due, order, notes, *_ = _sound(columns)
+    place, packed, stored, expires, due, order, notes, _, _ = _sound(columns)
     record = cast("Record", unpackb(packed, use_list=False))
-    return Row(place & POSITION_MAX, record, stored, expires, due, order, _note_of(notes))
+    note = cast("Note", unpackb(notes, use_list=False)) if notes else ()
+    return Row(place & POSITION_MAX, record, stored, expires, due, order, note)
 
 
 def _sound(columns: Columns) -> tuple[int, bytes, int, int, int, int, bytes, int, int]:
     if not is_message_sound(columns):
         raise Unsound(f"the message at {columns[0]!r}")
     return cast("tuple[int, bytes, int, int, int, int, bytes, int, int]", columns)
-
-
-def _note_of(notes: bytes) -> Note:
-    return cast("Note", unpackb(notes, use_list=False)) if notes else ()
 
 
 # Facts, attempts and outcomes: (key, value, checksum) and (first, last, value, checksum)

@@ -175,9 +175,7 @@ class Outbox:
             self._add(box, run)
         then(error)
 
-    def _on_stored(
-        self, box: Box, run: StoreRun, post: Post, error: StorageError | None
-    ) -> None:
+    def _on_stored(self, box: Box, run: StoreRun, post: Post, error: StorageError | None) -> None:
         ticket = post.ticket
         del self._unsure[ticket, run.order]
         self._turn.stored(ticket, error)

@@ -25,7 +25,18 @@ from pathlib import Path
 from benchmarks.bare_sqlite import inserted
 from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
-from zmesh.storage import Batch, JournalEvent, Opened, Row, Store, Stream, StreamKind, Written
+from zmesh.storage import (
+    Batch,
+    Command,
+    JournalEvent,
+    Opened,
+    Row,
+    Store,
+    StoreRun,
+    Stream,
+    StreamKind,
+    Written,
+)
 
 BODY = bytes(range(256)) * 2
 NODE = NodeId(bytes(16))
@@ -50,6 +61,17 @@ class Figure:
 def rows_from(first: int, count: int) -> list[Row]:
     """Return rows of the size that is measured."""
     return [Row(first + index, (0, "target", BODY), 1_700_000_000_000) for index in range(count)]
+
+
+def rows(first: int, count: int) -> Command:
+    """Return the order to store so many rows, each for itself."""
+    return Store(LANE, rows_from(first, count))
+
+
+def run(first: int, count: int) -> Command:
+    """Return the order to store as much as one run."""
+    records = [(0, "target", BODY) for _ in range(count)]
+    return StoreRun(LANE, first, records, 1_700_000_000_000, order=first)
 
 
 class Asker:
@@ -77,10 +99,10 @@ class Asker:
         self.journal.open()
         await self._opened
 
-    def write(self, rows: list[Row]) -> asyncio.Future[None]:
+    def write(self, command: Command) -> asyncio.Future[None]:
         self._tickets += 1
         done = self._waiting[self._tickets] = self._loop.create_future()
-        self.journal.write(Batch(self._tickets, (Store(LANE, rows),)))
+        self.journal.write(Batch(self._tickets, (command,)))
         return done
 
     async def close(self) -> None:
@@ -88,13 +110,15 @@ class Asker:
         await asyncio.to_thread(self.journal.join)
 
 
-async def one_after_the_other(path: Path, batch: int, seconds: float) -> float:
+async def one_after_the_other(
+    path: Path, batch: int, seconds: float, ordered: Callable[[int, int], Command]
+) -> float:
     """Return rows per second, so many a batch, each waited for."""
     asker = Asker(path)
     await asker.open()
     number, began = 1, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        await asker.write(rows_from(number, batch))
+        await asker.write(ordered(number, batch))
         number += batch
     took = time.perf_counter() - began
     await asker.close()
@@ -112,7 +136,7 @@ async def together(path: Path, askers: int, seconds: float) -> float:
         nonlocal number
         while time.perf_counter() - began < seconds:
             number += 1
-            await asker.write(rows_from(number, 1))
+            await asker.write(rows(number, 1))
 
     await asyncio.gather(*(ask() for _ in range(askers)))
     took = time.perf_counter() - began
@@ -136,14 +160,18 @@ def throughput(place: Path, runs: int, seconds: float) -> list[Figure]:
         ratios = [one / other for one, other in pairs]
         return tuple(map(statistics.median, (*zip(*pairs, strict=True), ratios)))
 
-    for batch, goal in ((1, 0.8), (16, 0.0), (128, 0.0), (512, 0.0)):
+    of_rows, of_runs = (rows, "batch"), (run, "run")
+    for (ordered, what), batch, goal in (
+        (of_rows, 1, 0.8), (of_rows, 16, 0.0), (of_rows, 128, 0.0), (of_rows, 512, 0.0),
+        (of_runs, 128, 0.0), (of_runs, 512, 0.0),
+    ):  # fmt: skip
         ours, theirs, ratio = medians(
-            lambda: asyncio.run(one_after_the_other(fresh(), batch, seconds)),  # noqa: B023
+            lambda: asyncio.run(one_after_the_other(fresh(), batch, seconds, ordered)),  # noqa: B023
             lambda: inserted(fresh(), BODY, batch, seconds),  # noqa: B023
         )
         asked = f">= {goal}" if goal else "none"
         figures.append(
-            Figure(f"{batch} a batch", "msg/s", ours, theirs, ratio, asked, ratio >= goal)
+            Figure(f"{batch} a {what}", "msg/s", ours, theirs, ratio, asked, ratio >= goal)
         )
     ours, theirs, ratio = medians(
         lambda: asyncio.run(together(fresh(), 128, seconds)),
@@ -165,7 +193,7 @@ def fill(path: Path, messages: int) -> None:
         asker = Asker(path)
         await asker.open()
         for first in range(1, messages + 1, 2000):
-            await asker.write(rows_from(first, 2000))
+            await asker.write(rows(first, 2000))
         await asker.close()
 
     asyncio.run(work())

@@ -1,8 +1,9 @@
 """Nodes with storage: what they accepted outlives them, in order, and is handled once."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import zmesh
 from tests.nodes import QUICK, read
 from zmesh import JournalOptions, Node, Storage
+from zmesh.journal.tools import status
 from zmesh.options import KIB
+from zmesh.patterns.outbox import PAGE_ROWS, WINDOW_RECORDS
 
 SMALL = JournalOptions(
     journal_bytes_max=512 * KIB, reserve_bytes_min=256 * KIB, wal_bytes_max=128 * KIB,
@@ -49,6 +52,48 @@ async def test_what_is_posted_to_who_was_never_seen_arrives_when_it_is_there(
         async with life("bob", tmp_path, ada) as bob:
             assert await bodies(bob, 1) == ["early"]
             assert await asyncio.wait_for(receipt, 10) == 1
+
+
+async def test_more_than_a_window_posted_at_once_arrives_in_order(tmp_path: Path) -> None:
+    count = WINDOW_RECORDS + PAGE_ROWS + 100
+    async with life("bob", tmp_path) as bob, life("ada", tmp_path, bob) as ada:
+        receipt = await ada.post_many("bob", range(count))
+        assert await bodies(bob, count) == list(range(count))
+        assert await asyncio.wait_for(receipt, 20) == count
+
+
+async def test_what_is_stored_together_shares_rows_and_goes_with_its_outcome(
+    tmp_path: Path,
+) -> None:
+    async with life("ada", tmp_path) as ada:
+        await ada.post_many("bob", range(300))
+    with closing(sqlite3.connect(tmp_path / "ada.journal")) as database:
+        spans = database.execute("SELECT span FROM messages ORDER BY place").fetchall()
+    assert spans == [(128,), (128,), (44,)]
+    async with life("bob", tmp_path) as bob, life("ada", tmp_path, bob):
+        assert await bodies(bob, 300) == list(range(300))
+    # Whatever was accepted before the end is forgotten; the rest is known to who has it.
+    async with life("bob", tmp_path) as bob, life("ada", tmp_path, bob) as ada:
+        await ada.post("bob", "next")
+        assert await bodies(bob, 1) == ["next"]
+
+
+async def test_message_that_is_refused_leaves_its_block_for_the_dead_letters(
+    tmp_path: Path,
+) -> None:
+    async with life("bob", tmp_path) as bob, life("ada", tmp_path, bob) as ada:
+        receipt = await ada.post_many("bob", range(10))
+        async with asyncio.timeout(20):
+            async for message in bob.inbox():
+                if message.body == 4:
+                    await message.reject("not this one")
+                elif message.body == 9:
+                    await message.accept()
+                    break
+            with pytest.raises(zmesh.ZmeshError, match="not this one"):
+                await receipt
+    rows = status(tmp_path / "ada.journal").rows
+    assert (rows.get("waiting", 0), rows["dead_letters"]) == (0, 1)
 
 
 async def test_what_was_posted_in_another_life_is_delivered_in_order(tmp_path: Path) -> None:

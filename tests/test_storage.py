@@ -4,8 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zmesh.message import Record
 from zmesh.storage import (
+    BLOCK_BYTES,
+    BLOCK_RECORDS_MAX,
     ROW_OVERHEAD_BYTES,
+    RUN_OVERHEAD_BYTES,
     Batch,
     Burial,
     Entry,
@@ -15,6 +19,7 @@ from zmesh.storage import (
     Row,
     SetEntries,
     Store,
+    StoreRun,
     Stream,
     StreamKind,
 )
@@ -28,6 +33,31 @@ def test_batch_takes_room_for_rows_and_entries_and_none_for_what_it_forgets() ->
     assert Batch(1, (Store(OUT, rows),)).size == 7 + 5 + 2 * ROW_OVERHEAD_BYTES
     assert Batch(1, (SetEntries((entry,)),)).size == 2 * 3 + 5 + ROW_OVERHEAD_BYTES
     assert Batch(1, (Forget(OUT, ((1, 2),)),)).size == 0
+
+
+def test_run_takes_room_for_its_records_and_its_blocks() -> None:
+    records: list[Record] = [(0, "to", b"12345"), (0, "to", memoryview(b"123"))] * 100
+    size = 100 * (7 + 5) + 200 * RUN_OVERHEAD_BYTES + 2 * ROW_OVERHEAD_BYTES
+    assert Batch(1, (StoreRun(OUT, 1, records), Forget(OUT, ((1, 2),)))).size == size
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "counts"),
+    [
+        (1, 10, [1]),
+        (BLOCK_RECORDS_MAX, 10, [BLOCK_RECORDS_MAX]),
+        (BLOCK_RECORDS_MAX + 1, 10, [BLOCK_RECORDS_MAX, 1]),
+        (9, BLOCK_BYTES // 4, [3, 3, 3]),
+        (3, 2 * BLOCK_BYTES, [1, 1, 1]),
+    ],
+)
+def test_records_share_blocks_as_far_as_their_bounds_go(
+    count: int, size: int, counts: list[int]
+) -> None:
+    run = StoreRun(OUT, 7, [(0, "", bytes(size))] * count)
+    blocks = run.blocks()
+    assert [len(records) for _, records in blocks] == counts
+    assert [first for first, _ in blocks] == [7 + sum(counts[:at]) for at in range(len(counts))]
 
 
 @given(

@@ -11,6 +11,7 @@ place of the one before.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from zmesh.errors import StorageError, ZmeshError
@@ -186,6 +187,43 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreRun:
+    """Put records into a stream at consecutive positions, which no row ever had: as `Store`.
+
+    They have consecutive orders and all else in common. They share blocks on disk, and a block
+    keeps its room and its positions until all of it is forgotten.
+    """
+
+    stream: Stream
+    first: int  # the position of the first record
+    records: Sequence[Record]  # one at least
+    stored_ms: int = 0
+    expires_ms: int = 0
+    due_ms: int = 0
+    order: int = 0  # of the first record
+    note: Note = ()
+    bodies: int = field(init=False, repr=False, compare=False)  # what it carries, in bytes
+
+    def __post_init__(self) -> None:
+        """Measure it, once for all who ask."""
+        records = self.records
+        bodies = sum(map(len, map(_BODY, records))) + sum(map(len, map(_TARGET, records)))
+        object.__setattr__(self, "bodies", bodies)
+
+    @property
+    def last(self) -> int:
+        """The position of the last record."""
+        return self.first + len(self.records) - 1
+
+    def blocks(self) -> list[tuple[int, Sequence[Record]]]:
+        """Return the positions from which on records share a block, and the records."""
+        count = len(self.records)
+        mean = self.bodies // max(count, 1) + RUN_OVERHEAD_BYTES
+        step = max(1, min(BLOCK_RECORDS_MAX, BLOCK_BYTES // mean))
+        return [(self.first + at, self.records[at : at + step]) for at in range(0, count, step)]
+
+
+@dataclass(frozen=True, slots=True)
 class SetWatermark:
     """Note which numbers of an incoming lane were received, in the batch that has their rows."""
 
@@ -246,7 +284,7 @@ class ForgetOutcomes:
 class DropOldest:
     """Remove rows of the stream, the lowest positions first, until so many bytes are free.
 
-    `Written.dropped` tells which: somebody may wait for them.
+    Rows that share a block go together. `Written.dropped` tells which: somebody may wait for them.
     """
 
     stream: Stream
@@ -277,25 +315,39 @@ class RemoveEntries:
 
 
 Command = (
-    Store | SetWatermark | Forget | Move | CountAttempts | StoreOutcomes | ForgetOutcomes
-    | DropOldest | DropStream | SetEntries | RemoveEntries
+    Store | StoreRun | SetWatermark | Forget | Move | CountAttempts | StoreOutcomes
+    | ForgetOutcomes | DropOldest | DropStream | SetEntries | RemoveEntries
 )  # fmt: skip
 
+BLOCK_RECORDS_MAX: Final = 128
+BLOCK_BYTES: Final = 32 * 1024
+"""How many records of a run share a block at most, and about how large it is.
+
+More are hardly cheaper, and what is damaged or dropped goes with its block.
+"""
+
 ROW_OVERHEAD_BYTES: Final = 64
-"""What a row takes in the file beside record and note, and what pages cannot use."""
+"""What a row or a block takes in the file beside records and note, and what pages cannot use."""
+
+RUN_OVERHEAD_BYTES: Final = 8
+"""What a record of a run takes in its block beside target and body."""
+
+_TARGET = itemgetter(1)
+_BODY = itemgetter(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands that become durable together. `size` is what they add to the journal, in bytes."""
+    """Commands that become durable together."""
 
     ticket: int
     commands: tuple[Command, ...]
+    size: int = field(init=False, repr=False, compare=False)
+    """How much room it takes, about, in bytes; 0 where it takes none worth asking for."""
 
-    @property
-    def size(self) -> int:
-        """How much room it takes, about; 0 where it takes none worth asking for."""
-        return sum(map(_size_of, self.commands))
+    def __post_init__(self) -> None:
+        """Measure it, once for all who ask."""
+        object.__setattr__(self, "size", sum(map(_size_of, self.commands)))
 
 
 def _size_of(command: Command) -> int:
@@ -303,6 +355,9 @@ def _size_of(command: Command) -> int:
         case Store(_, rows):
             bodies = sum(len(row.record[2]) + len(row.record[1]) for row in rows)
             return bodies + ROW_OVERHEAD_BYTES * len(rows)
+        case StoreRun(records=records, bodies=bodies):
+            blocks = -(-len(records) // BLOCK_RECORDS_MAX)
+            return bodies + RUN_OVERHEAD_BYTES * len(records) + ROW_OVERHEAD_BYTES * blocks
         case SetEntries(entries):
             values = sum(len(entry.value) + 2 * len(entry.key) for entry in entries)
             return values + ROW_OVERHEAD_BYTES * len(entries)
@@ -410,7 +465,7 @@ class StreamState:
     rows: int
     first: int  # position of the lowest row; 0 where there is none
     last: int
-    size: int  # of records, in bytes
+    size: int  # of records and notes, in bytes
 
 
 @dataclass(frozen=True, slots=True)

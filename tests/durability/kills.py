@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.journal.support import IN, OUT, record, row, talk
+from tests.journal.support import BOX, IN, OUT, record, row, row_of_run, run, talk
 from tests.processes import ROOT
 from zmesh.journal.tools import verify
 from zmesh.options import KIB, JournalOptions
@@ -33,8 +33,12 @@ def commands(number: int) -> tuple[Command, ...]:
         Store(IN, [row(number, number % 7 * 1000)]),
         SetWatermark(IN, number),
         CountAttempts(IN, ((number, number),), number % 5 + 1),
+        run(number * 4 - 3, number * 4),  # a block, of which the last goes later
     )
-    return (*work, Forget(OUT, ((gone, gone),)), Forget(IN, ((gone, gone),))) if gone > 0 else work
+    if gone <= 0:
+        return work
+    place, places = ((gone, gone),), ((max(gone * 4 - 4, 1), gone * 4 - 1),)
+    return (*work, Forget(OUT, place), Forget(IN, place), Forget(BOX, places))
 
 
 @dataclass
@@ -114,6 +118,10 @@ def _look(path: Path, figures: Figures, incarnation: int) -> int:
         last = lanes[IN].received_cum
         wanted = list(range(max(1, last - KEPT + 1), last + 1))
         figures.wrong += lanes[OUT].next_position != last + 1
+        figures.wrong += lanes[BOX].next_position != last * 4 + 1
+        low = max(1, (last - KEPT) * 4)
+        of_runs = [row_of_run(each) for each in range(low, last * 4 + 1)]
+        figures.wrong += [each.row for each in speaking.rows(BOX)] != of_runs
         for stream in (OUT, IN):
             rows = speaking.rows(stream)
             figures.wrong += [each.row.position for each in rows] != wanted

@@ -7,8 +7,8 @@ import pytest
 from tests.durability.damage import Bases, Verdicts, judge
 from tests.durability.model import content_of
 from tests.journal.faulty import FaultyDisk, FaultyFiles
-from tests.journal.support import OUT, Talk, talk
-from zmesh.storage import ReadRows, RowsRead
+from tests.journal.support import BOX, OUT, Talk, record, run, store, talk
+from zmesh.storage import Forget, ReadRows, RowsRead
 
 
 @pytest.fixture
@@ -55,6 +55,24 @@ def test_a_flipped_bit_in_a_body_costs_that_row_alone(bases: Bases) -> None:
         assert found == {each: row for each, row in wanted.items() if each != 1015}
     with talk(path) as (_, opened):
         assert opened.rescue is None  # it was told once
+
+
+def test_a_flipped_bit_in_a_block_costs_that_block_alone(place: Path) -> None:
+    with talk(place / "journal") as (speaking, _):
+        speaking.write(store(1, 3), run(1, 300), Forget(BOX, ((10, 19),)))
+    path = place / "journal"
+    data = bytearray(path.read_bytes())
+    data[data.index(record(200)[2]) + 5] ^= 1
+    path.write_bytes(data)
+    speaking = Talk(path)
+    speaking.open()
+    with pytest.raises(AssertionError, match="is damaged"):
+        speaking.rows(BOX)
+    speaking.close()
+    with talk(path) as (speaking, opened):
+        assert opened.rescue is not None
+        assert (opened.rescue.rows, opened.rescue.rows_lost) == (3 + 162, 128)
+        assert speaking.positions(BOX) == [*range(1, 10), *range(20, 129), *range(257, 301)]
 
 
 @pytest.mark.parametrize("what", ["cut", "fault"])

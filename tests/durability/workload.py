@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 from tests.durability.model import Content, content_in
-from tests.journal.support import IN, OUT, Talk, row, store
+from tests.journal.support import BOX, IN, OUT, Talk, row, run, store
 from zmesh.errors import JournalFull, StorageError
 from zmesh.message import Outcome
 from zmesh.storage import (
@@ -53,7 +53,7 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
                 CountAttempts(IN, ((first, first),), 2),
             ),
             (
-                Move(IN, ((first, first),), DEAD_LETTERS, number + 1, BURIAL),
+                Move(IN, ((first, first),), DEAD_LETTERS, number * 10 + 1, BURIAL),
                 Forget(IN, ((first + 1, first + 35),)),
                 StoreOutcomes(IN, (
                     StoredOutcome(first, first, Outcome.REJECTED, "broken"),
@@ -61,6 +61,7 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
                 )),
             ),
             (Forget(OUT, ((first, first + 20), (first + 30, first + 30))),),
+            *_runs(number, chance.choice((10, 200, 800))),
             (
                 SetEntries(tuple(
                     Entry(EntryKind.SHARED, "map", bytes([each]), chance.randbytes(each * 9))
@@ -71,6 +72,25 @@ def batches(seed: int = 1, rounds: int = 6, start: int = 0) -> list[tuple[Comman
             ),
         ]  # fmt: skip
     return work
+
+
+def _runs(number: int, size: int) -> list[tuple[Command, ...]]:
+    """Return batches of runs, parts of which go: from the ends, the middle, to another stream."""
+    first = number * 100 + 1
+    return [
+        (
+            run(first, first + 49, size=size),
+            run(first + 50, first + 54, size=5),
+            CountAttempts(BOX, ((first + 5, first + 5), (first + 16, first + 17)), 2),
+            Forget(BOX, ((max(first - 80, 1), first),)),  # the rest of a block, or of two
+        ),
+        (
+            Forget(BOX, ((first + 1, first + 4), (first + 31, first + 40))),
+            Forget(BOX, ((first + 50, first + 52),)),
+            Move(BOX, ((first + 12, first + 14),), DEAD_LETTERS, number * 10 + 2, BURIAL),
+            Forget(BOX, ((first + 16, first + 16), (first + 53, first + 54))),
+        ),
+    ]  # fmt: skip
 
 
 class Run:

@@ -28,6 +28,7 @@ from zmesh.storage import (
     RowsRead,
     Store,
     StoredRow,
+    StoreRun,
     Stream,
     StreamKind,
     Written,
@@ -36,6 +37,7 @@ from zmesh.storage import (
 NODE = NodeId(b"n" * 16)
 OUT = Stream(StreamKind.LANE_OUT, b"session-session-", 4)
 IN = Stream(StreamKind.LANE_IN, b"session-session-", 4)
+BOX = Stream(StreamKind.WAITING, b"somebody")
 SMALL = JournalOptions(
     reserve_bytes_min=256 * KIB, wal_bytes_max=64 * KIB, vacuum_bytes_min=16 * KIB, retry_full=0.05
 )
@@ -161,3 +163,14 @@ def row(position: int, size: int = 100) -> Row:
 
 def store(first: int, last: int, stream: Stream = OUT, size: int = 100) -> Store:
     return Store(stream, [row(position, size) for position in range(first, last + 1)])
+
+
+def run(first: int, last: int, stream: Stream = BOX, size: int = 100) -> StoreRun:
+    """Return a run that has the records and orders of `row`."""
+    records = [record(position, size) for position in range(first, last + 1)]
+    return StoreRun(stream, first, records, stored_ms=7, order=first, note=(4,))
+
+
+def row_of_run(position: int, size: int = 100) -> Row:
+    """Return a row as `run` stores it."""
+    return row(position, size)._replace(stored_ms=7, note=(4,))

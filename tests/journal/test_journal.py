@@ -249,8 +249,8 @@ def test_nonsense_is_refused_with_a_word(tmp_path: Path, command: object) -> Non
     speaking = Talk(tmp_path / "journal")
     speaking.open()
     speaking._tickets = 1
-    batch = Batch(1, (command,))  # type: ignore[arg-type]
     try:
+        batch = Batch(1, (command,))  # type: ignore[arg-type]
         speaking.journal.write(batch)
     except (AttributeError, TypeError):
         pass  # its size told already

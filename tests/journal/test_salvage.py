@@ -7,8 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.support import IN, NODE, OUT, Talk, row, store, talk
+from tests.journal.support import (
+    BOX,
+    IN,
+    NODE,
+    OUT,
+    Talk,
+    row,
+    row_of_run,
+    run,
+    store,
+    talk,
+)  # fmt: skip
 from zmesh.errors import JournalCorrupted
+from zmesh.journal import coding
+from zmesh.journal.coding import Table
 from zmesh.journal.salvage import INCARNATION_GAP
 from zmesh.message import Outcome
 from zmesh.storage import (
@@ -134,6 +147,72 @@ def test_damage_that_is_seen_late_ends_this_life_and_is_rescued_in_the_next(path
         assert opened.rescue.rows_lost == 1
         assert 50 not in speaking.positions()
         assert not path.with_name("journal.suspect").exists()
+
+
+@pytest.fixture
+def with_runs(tmp_path: Path) -> Path:
+    """A journal with blocks, of which some rows are gone."""
+    path = tmp_path / "journal"
+    with talk(path) as (speaking, _):
+        speaking.write(store(1, 5), run(1, 300))
+        speaking.write(Forget(BOX, ((1, 3), (120, 140), (280, 280))))
+    return path
+
+
+LEFT = [*range(4, 120), *range(141, 280), *range(281, 301)]
+
+
+def test_blocks_are_rescued_less_what_is_gone_of_them(with_runs: Path) -> None:
+    change(with_runs, "UPDATE facts SET checksum = checksum + 1 WHERE number = 17")
+    with talk(with_runs) as (speaking, opened):
+        rescue = opened.rescue
+        assert rescue is not None
+        assert (rescue.rows, rescue.rows_lost) == (5 + len(LEFT), 0)
+        (found,) = [each for each in opened.streams if each.stream.kind == StreamKind.FOUND]
+        assert (found.rows, found.first, found.last) == (len(LEFT), 4, 300)
+        assert [each.row for each in speaking.rows(found.stream)] == list(map(row_of_run, LEFT))
+    with talk(with_runs) as (_, opened):
+        assert opened.rescue is None
+
+
+def test_damaged_block_is_lost_whole_and_counted_row_by_row(with_runs: Path) -> None:
+    change(with_runs, "UPDATE messages SET ordinal = 9 WHERE place = (17 << 44) + 129",
+           "DELETE FROM entries", "UPDATE facts SET checksum = 0 WHERE number = 16")  # fmt: skip
+    with talk(with_runs) as (speaking, opened):
+        assert opened.rescue is not None
+        assert opened.rescue.rows_lost == 256 - 140
+        assert speaking.positions(BOX) == [each for each in LEFT if not 129 <= each <= 256]
+
+
+def test_what_is_gone_comes_back_where_that_is_what_was_damaged(with_runs: Path) -> None:
+    change(with_runs, "UPDATE gone SET checksum = 0 WHERE first = (17 << 44) + 120")
+    with talk(with_runs) as (speaking, opened):
+        assert opened.rescue is not None
+        assert opened.rescue.rows_lost == 0
+        assert speaking.positions(BOX) == [*range(4, 129), *LEFT[LEFT.index(141) :]]
+
+
+def test_what_was_gone_of_another_block_hides_nothing(with_runs: Path) -> None:
+    first, last = (17 << 44) + 150, (17 << 44) + 160
+    value = b"none"
+    checksum = coding.mark_checksum(Table.GONE, first, last, value)
+    change(
+        with_runs,
+        f"INSERT INTO gone VALUES ({first}, {last}, x'{value.hex()}', {checksum})",  # noqa: S608
+    )
+    with talk(with_runs) as (speaking, opened):
+        assert opened.rescue is not None
+        assert speaking.positions(BOX) == LEFT
+
+
+def test_of_blocks_that_overlap_the_first_is_rescued(with_runs: Path) -> None:
+    columns = coding.run_columns(17, run(100, 130))[0]
+    with closing(sqlite3.connect(with_runs)) as database:
+        database.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", columns)
+        database.commit()
+    with talk(with_runs) as (speaking, opened):
+        assert opened.rescue is not None
+        assert speaking.positions(BOX) == LEFT
 
 
 def test_damaged_files_are_kept_apart(path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.journal.support import IN, NODE, OUT, row, store
+from tests.journal.support import BOX, IN, NODE, OUT, row, row_of_run, run, store
 from zmesh.ids import JournalId
 from zmesh.journal import coding
-from zmesh.journal.coding import Unsound
+from zmesh.journal.coding import Table, Unsound
 from zmesh.journal.schema import migrate
 from zmesh.journal.store import JournalStore
 from zmesh.message import Outcome
@@ -38,6 +38,7 @@ from zmesh.storage import (
     Store,
     StoredOutcome,
     StoreOutcomes,
+    StoreRun,
 )
 
 IDENTITY = Identity(NODE, b"", JournalId(b"j" * 16), 1)
@@ -190,10 +191,108 @@ def test_what_is_rolled_back_has_not_been(kept: JournalStore) -> None:
     JournalStore.load(kept.database).states()
 
 
+def test_run_is_read_row_by_row_from_wherever(kept: JournalStore) -> None:
+    do(kept, run(1, 300), Forget(BOX, ((3, 5), (120, 140))))
+    expected = [row_of_run(each) for each in range(1, 301) if not 3 <= each <= 5]
+    expected = [each for each in expected if not 120 <= each.position <= 140]
+    assert [each.row for each in kept.read_rows(ReadRows(BOX)).rows] == expected
+    for after in (1, 4, 119, 125, 128, 129, 256, 299, 300):
+        above = [each.position for each in expected if each.position > after]
+        answer = kept.read_rows(ReadRows(BOX, after, count_max=7))
+        assert [each.row.position for each in answer.rows] == above[:7]
+        assert answer.is_end == (len(above) <= 7)
+
+
+def test_bounds_of_an_answer_hold_within_a_block(kept: JournalStore) -> None:
+    do(kept, run(1, 60, size=80))
+    size = len(coding.message_columns(16, [row(1, 80)])[0][1])  # type: ignore[arg-type]
+    assert positions(kept, ReadRows(BOX, bytes_max=1)) == [1]
+    assert positions(kept, ReadRows(BOX, bytes_max=3 * size)) == [1, 2, 3]
+    assert positions(kept, ReadRows(BOX, bytes_max=3 * size + 1)) == [1, 2, 3, 4]
+    exact = kept.read_rows(ReadRows(BOX, count_max=60, bytes_max=60 * size))
+    assert (len(exact.rows), exact.is_end) == (60, True)
+    assert len(kept.read_rows(ReadRows(BOX, count_max=59)).rows) == 59
+
+
+def test_attempts_are_those_of_single_rows_of_a_block(kept: JournalStore) -> None:
+    do(kept, run(1, 10), CountAttempts(BOX, ((4, 5),), 2), Forget(BOX, ((5, 6),)))
+    rows = kept.read_rows(ReadRows(BOX)).rows
+    assert [(each.row.position, each.attempts) for each in rows] == [
+        (1, 0), (2, 0), (3, 0), (4, 2), (7, 0), (8, 0), (9, 0), (10, 0),
+    ]  # fmt: skip
+
+
+def test_state_of_a_stream_is_that_of_the_rows_that_are_left(kept: JournalStore) -> None:
+    do(kept, run(1, 300), store(1, 2))
+    do(kept, Forget(BOX, ((1, 10), (100, 110), (290, 300))))
+    rows = kept.read_rows(ReadRows(BOX)).rows
+    sizes = [len(coding.message_columns(16, [each.row])[0][1]) + 2 for each in rows]  # type: ignore[arg-type]
+    state = {each.stream: each for each in kept.states()}[BOX]
+    assert (state.rows, state.first, state.last) == (len(rows), 11, 289)
+    assert (state.size, state.next_position) == (sum(sizes), 301)  # a note has two bytes
+    again = JournalStore.load(kept.database)
+    assert again.states() == kept.states()
+
+
+def test_rows_move_out_of_the_middle_of_blocks(kept: JournalStore) -> None:
+    do(kept, run(1, 300), Forget(BOX, ((130, 140),)))
+    do(kept, Move(BOX, ((120, 150), (300, 300)), DEAD_LETTERS, 7, ("why",)))
+    dead = [each.row for each in kept.read_rows(ReadRows(DEAD_LETTERS)).rows]
+    moved = [*range(120, 130), *range(141, 151), 300]
+    assert dead == [
+        row_of_run(old)._replace(position=new, note=("why",)) for new, old in enumerate(moved, 7)
+    ]
+    assert positions(kept, ReadRows(BOX)) == [*range(1, 120), *range(151, 300)]
+    do(kept, Move(DEAD_LETTERS, ((8, 9),), BOX, 301))
+    assert positions(kept, ReadRows(BOX, after=299)) == [301, 302]
+    kept.states()
+
+
+def test_run_that_would_cover_a_row_is_refused(kept: JournalStore) -> None:
+    do(kept, store(5, 5, BOX), run(10, 20))
+    for command in (
+        run(1, 9), run(3, 5), run(20, 30), run(12, 13), store(15, 15, BOX), run(1, 40),
+    ):  # fmt: skip
+        kept.begin()
+        with pytest.raises(ValueError, match="is taken"):
+            kept.apply(command)
+        kept.roll_back()
+    do(kept, run(6, 9), run(1, 4), store(21, 21, BOX))
+    assert positions(kept, ReadRows(BOX)) == list(range(1, 22))
+
+
+def test_dropping_the_oldest_takes_blocks_whole(kept: JournalStore) -> None:
+    do(kept, run(1, 300), Forget(BOX, ((5, 6),)))
+    assert do(kept, DropOldest(BOX, 10)) == [(BOX, 1, 4), (BOX, 7, 128)]
+    assert positions(kept, ReadRows(BOX)) == list(range(129, 301))
+    kept.states()
+
+
+def test_large_records_have_blocks_of_their_own(kept: JournalStore) -> None:
+    do(kept, run(1, 5, size=20_000), run(6, 25, size=3000))
+    spans = kept.database.execute("SELECT span FROM messages ORDER BY place").fetchall()
+    assert spans == [(1,)] * 5 + [(10,), (10,)]
+
+
+def test_what_is_gone_of_another_block_is_unsound(kept: JournalStore) -> None:
+    do(kept, run(1, 100), Forget(BOX, ((5, 6),)))
+    kept.states()
+    kept.database.execute("UPDATE gone SET value = x'00000000'")
+    with pytest.raises(Unsound, match="gone"):
+        kept.states()
+
+
+def test_dropped_stream_takes_what_was_gone_along(kept: JournalStore) -> None:
+    do(kept, run(1, 100), Forget(BOX, ((5, 6),)), DropStream(BOX))
+    assert kept.totals.counts[Table.GONE] == kept.totals.records == 0
+    do(kept, run(1, 100))
+    assert len(positions(kept, ReadRows(BOX))) == 100
+
+
 def test_place_that_is_taken_is_an_error(kept: JournalStore) -> None:
     do(kept, store(1, 5))
     kept.begin()
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ValueError, match="position 5 is taken"):
         kept.apply(Store(OUT, [row(5)]))
     kept.roll_back()
 
@@ -224,7 +323,7 @@ def test_numbers_of_streams_are_taken_again_when_they_run_out(
     assert positions(kept, ReadRows(streams[3])) == [1, 2]
 
 
-@given(st.lists(st.tuples(st.sampled_from("sfmoc"), st.integers(1, 30), st.integers(0, 9))))
+@given(st.lists(st.tuples(st.sampled_from("srfmoc"), st.integers(1, 30), st.integers(0, 9))))
 @settings(max_examples=60)
 def test_store_that_is_loaded_again_is_the_same(work: list[tuple[str, int, int]]) -> None:
     kept = fresh()
@@ -235,7 +334,12 @@ def test_store_that_is_loaded_again_is_the_same(work: list[tuple[str, int, int]]
             rows = [row(each) for each in range(first, last + 1) if each not in there]
             commands: dict[str, Command] = {
                 "s": Store(OUT, rows),
-                "f": Forget(OUT, ((first, last),)),
+                "r": StoreRun(
+                    OUT,
+                    max(40, kept.lanes[OUT].following if OUT in kept.lanes else 0),
+                    [each.record for each in rows] or [row(1).record],
+                ),
+                "f": Forget(OUT, ((first, last), (39 + first, 39 + last))),
                 "m": SetWatermark(IN, first),
                 "o": DropOldest(OUT, 100 * more),
                 "c": CountAttempts(OUT, ((first, last),), more),

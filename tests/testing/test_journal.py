@@ -1,6 +1,7 @@
 """The journal of the simulator: as the real one, and deaths at every point of a commit."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.durability.model import content_in, content_of
 from tests.durability.workload import batches as durable_work
-from tests.journal.support import IN, NODE, OUT, Talk, row, store
+from tests.journal.support import IN, NODE, OUT, Talk, record, row, store
 from tests.memory import directory_in_memory
 from zmesh.errors import JournalFull
 from zmesh.ids import JournalId
@@ -46,6 +47,7 @@ from zmesh.storage import (
     Store,
     StoredOutcome,
     StoreOutcomes,
+    StoreRun,
     Stream,
     Written,
 )
@@ -53,14 +55,17 @@ from zmesh.testing.journal import Disk, MemoryJournal
 from zmesh.testing.journal_content import JournalContent
 
 FRESH = Identity(NODE, b"seed", JournalId(b"j" * 16), 0)
-LAST = 40  # the highest position in use
+LAST = 40  # the highest position that commands are made for
 
 # What is done to both
+
+streams = st.sampled_from((OUT, IN, DEAD_LETTERS))
 
 
 @st.composite
 def ranges_of(draw: st.DrawFn) -> Ranges:
-    ends = sorted(draw(st.lists(st.integers(1, LAST), min_size=2, max_size=6, unique=True)))
+    last = draw(st.sampled_from((LAST, LAST, 10 * LAST)))
+    ends = sorted(draw(st.lists(st.integers(1, last), min_size=2, max_size=6, unique=True)))
     return tuple(zip(ends[::2], ends[1::2], strict=False))
 
 
@@ -76,6 +81,19 @@ def rows_of(draw: st.DrawFn) -> list[Row]:
 
 
 @st.composite
+def runs_of(draw: st.DrawFn) -> StoreRun:
+    count = draw(st.one_of(st.integers(1, 20), st.sampled_from((127, 128, 129, 300))))
+    size = draw(st.sampled_from((0, 5, 100, 4000)))
+    note = draw(st.sampled_from(((), ("a" * 100, 1))))
+    sizes = draw(st.lists(st.just(size) | st.integers(0, 3000), min_size=1, max_size=3))
+    records = [record(each, sizes[each % len(sizes)]) for each in range(count)]
+    return StoreRun(
+        draw(streams), draw(st.integers(1, LAST)), records, 3, count, size,
+        draw(st.integers(0, 9)), note,
+    )  # fmt: skip
+
+
+@st.composite
 def outcomes_of(draw: st.DrawFn) -> tuple[StoredOutcome, ...]:
     outcome, delay_ms = draw(st.sampled_from(Outcome)), draw(st.integers(0, 2))
     return tuple(
@@ -83,7 +101,6 @@ def outcomes_of(draw: st.DrawFn) -> tuple[StoredOutcome, ...]:
     )
 
 
-streams = st.sampled_from((OUT, IN, DEAD_LETTERS))
 kinds = st.sampled_from((EntryKind.SHARED, EntryKind.RETAINED))
 names = st.sampled_from(("", "a", "b", "ä"))
 keys = st.sampled_from((b"", b"1", b"2"))
@@ -93,20 +110,27 @@ positions = st.integers(0, LAST)
 
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Store, streams, rows_of()),
-    st.builds(Store, streams, rows_of()),
+    runs_of(),
+    runs_of(),
     st.builds(SetWatermark, streams, positions, ranges_of()),
     st.builds(Forget, streams, ranges_of()),
     st.builds(Move, streams, ranges_of(), streams, counts, st.sampled_from((None, (), ("b",)))),
     st.builds(CountAttempts, streams, ranges_of(), counts),
     st.builds(StoreOutcomes, streams, outcomes_of()),
     st.builds(ForgetOutcomes, streams, ranges_of()),
-    st.builds(DropOldest, streams, st.integers(0, 2000)),
+    st.builds(DropOldest, streams, st.integers(0, 2000) | st.integers(0, 200_000)),
     st.builds(DropStream, streams),
     st.builds(SetEntries, st.lists(entries, max_size=4).map(tuple)),
     st.builds(RemoveEntries, kinds, names, st.none() | keys),
 )
 questions: st.SearchStrategy[Question] = st.one_of(
-    st.builds(ReadRows, streams, positions, counts, st.sampled_from((1, 300, 1000, 1 << 20))),
+    st.builds(
+        ReadRows,
+        streams,
+        positions | st.integers(0, 10 * LAST),
+        counts | st.integers(100, 300),
+        st.sampled_from((1, 300, 1000, 20_000, 1 << 20)),
+    ),
     st.builds(ReadEntries, kinds, st.none() | st.tuples(names, keys), counts),
     st.builds(ReadOutcomes, streams, positions, counts),
 )
@@ -135,11 +159,15 @@ def possible(given_commands: Sequence[Command], content: JournalContent) -> list
         command = given_command
         following = {state.stream: state.next_position for state in draft.states()}
         if isinstance(command, Store):
-            answer = draft.answer(ReadRows(command.stream, count_max=1000))
-            assert isinstance(answer, RowsRead)
-            taken = {stored.row.position for stored in answer.rows}
-            free = [each for each in command.rows if each.position not in taken]
+            free = [
+                each
+                for each in command.rows
+                if draft.is_free(command.stream, each.position, each.position)
+            ]
             command = Store(command.stream, free)
+        elif isinstance(command, StoreRun):
+            if not draft.is_free(command.stream, command.first, command.last):
+                command = replace(command, first=following.get(command.stream, 1))
         elif isinstance(command, Move):
             if command.source == command.target:
                 continue

@@ -7,6 +7,7 @@ from pathlib import Path
 from zmesh.errors import InvalidOption
 from zmesh.journal.files import Files
 from zmesh.journal.salvage import renewed
+from zmesh.journal.schema import migrate
 from zmesh.journal.store import JournalStore
 
 
@@ -32,7 +33,7 @@ def back_up(files: Files, target: Path) -> int:
             closing(copy.connect(partial)) as database,
         ):
             source.backup(database)
-            _renew(database)
+            _renew(database, str(target))
         copy.sync(partial)
         copy.rename(partial, target)
         copy.sync_names()
@@ -42,7 +43,10 @@ def back_up(files: Files, target: Path) -> int:
     return target.stat().st_size
 
 
-def _renew(database: sqlite3.Connection) -> None:
+def _renew(database: sqlite3.Connection, path: str) -> None:
+    database.execute("BEGIN IMMEDIATE")
+    migrate(database, path)  # a tool may copy what a node of today did not open yet
+    database.execute("COMMIT")
     store = JournalStore.load(database)
     store.begin()
     store.set_identity(renewed(store.identity))

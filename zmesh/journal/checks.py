@@ -12,7 +12,7 @@ from zmesh.journal import coding
 from zmesh.journal.coding import Table, Unsound
 from zmesh.journal.files import Files
 from zmesh.journal.store import JournalStore
-from zmesh.journal.tables import NAMES
+from zmesh.journal.tables import MARKS, NAMES
 from zmesh.storage import StreamState
 
 PROBLEMS_MAX = 20
@@ -75,7 +75,7 @@ def check_opened(
             _check_claim(store, claimed[1])
         states = store.states()
         _check_facts(store)
-        for table in (Table.ATTEMPTS, Table.OUTCOMES):
+        for table in MARKS:
             _check_sums(store, table)
             for columns in store.database.execute(f"SELECT * FROM {NAMES[table]}"):  # noqa: S608
                 if not coding.is_mark_sound(table, columns):
@@ -135,7 +135,7 @@ def all_problems(
         note(lambda: _check_claim(store, claimed[1]))
     note(store.states)
     note(lambda: _check_facts(store))
-    for table in (Table.ENTRIES, Table.ATTEMPTS, Table.OUTCOMES):
+    for table in (Table.ENTRIES, *MARKS):
         note(lambda table=table: _check_sums(store, table))  # type: ignore[misc]
     note(lambda: problems.extend(_unsound_rows(database)))
     return problems[:PROBLEMS_MAX]
@@ -147,7 +147,7 @@ def _unsound_rows(database: sqlite3.Connection) -> list[str]:
         *_bad(database, "SELECT * FROM messages", coding.is_message_sound, "a message at {0}"),
         *_bad(database, f"SELECT {columns} FROM entries", coding.is_entry_sound, "entry {1} {2}"),  # noqa: S608
     ]
-    for table in (Table.ATTEMPTS, Table.OUTCOMES):
+    for table in MARKS:
         name = NAMES[table]
 
         def is_sound(columns: coding.Columns, table: Table = table) -> bool:

@@ -6,10 +6,12 @@ row found anywhere in a damaged file can be known for what it is.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
+from itertools import repeat
 from struct import Struct
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 from zlib import crc32
 
 from msgpack import Packer, unpackb
@@ -23,6 +25,7 @@ from zmesh.storage import (
     Note,
     Row,
     StoredOutcome,
+    StoreRun,
     Stream,
     StreamKind,
 )
@@ -38,6 +41,10 @@ Columns = Sequence[Column]
 
 _pack = Packer().pack  # the writer's thread alone uses it, and tools that have none
 _ROW = Struct(">BqqqqqI")
+_BLOCK = Struct(">BqqqqqII")
+_new_row: Callable[[tuple[object, ...]], Row] = partial(
+    tuple.__new__, Row
+)  # twice as fast as its own
 _KEY = Struct(">Bqq")
 _ENTRY = Struct(">BqI")
 
@@ -50,6 +57,7 @@ class Table(IntEnum):
     ENTRIES = 3
     ATTEMPTS = 4
     OUTCOMES = 5
+    GONE = 6
 
 
 class Unsound(Exception):
@@ -61,7 +69,8 @@ def bounds_of(number: int) -> tuple[int, int]:
     return number << POSITION_BITS, (number + 1 << POSITION_BITS) - 1
 
 
-# Messages: place, record, stored, expires, due, ordinal, note, and the checksum
+# Messages: place, record, stored, expires, due, ordinal, note, the checksum, and the span. A row
+# is a block of as many records as its span says; a single one is itself, several are a list.
 
 
 def message_columns(number: int, rows: Sequence[Row]) -> list[tuple[Column, ...]]:
@@ -78,37 +87,120 @@ def message_columns(number: int, rows: Sequence[Row]) -> list[tuple[Column, ...]
         head = pack(tag, place, stored, expires, due, order, len(notes))
         all_columns.append(
             (place, packed, stored, expires, due, order, notes,
-             checksum(packed, checksum(notes + head)))
+             checksum(packed, checksum(notes + head)), 1)
         )  # fmt: skip
     return all_columns
 
 
+def run_columns(number: int, run: StoreRun) -> list[tuple[Column, ...]]:
+    """Return the columns of the blocks of a run in a stream."""
+    if not 1 <= run.first <= run.last <= POSITION_MAX:
+        raise ValueError(f"there are no positions {run.first} to {run.last}")
+    base, order = number << POSITION_BITS, run.order - run.first
+    common = (run.stored_ms, run.expires_ms, run.due_ms)
+    notes = _packed(run.note) if run.note else b""
+    return [
+        _block_columns(base | first, records, common, order + first, notes)
+        for first, records in run.blocks()
+    ]
+
+
+def _block_columns(
+    place: int, records: Sequence[Record], common: tuple[int, int, int], order: int, notes: bytes
+) -> tuple[Column, ...]:
+    span = len(records)
+    packed = _packed(records if span > 1 else records[0])
+    checksum = crc32(packed, crc32(notes + _head(place, *common, order, len(notes), span)))
+    return (place, packed, *common, order, notes, checksum, span)
+
+
+def _head(
+    place: int, stored: int, expires: int, due: int, order: int, note_bytes: int, span: int
+) -> bytes:
+    fields = (Table.MESSAGES, place, stored, expires, due, order, note_bytes)
+    return _ROW.pack(*fields) if span == 1 else _BLOCK.pack(*fields, span)
+
+
 def is_message_sound(columns: Columns) -> bool:
     """Return whether a row of messages is what was written."""
-    place, packed, stored, expires, due, order, notes, checksum = columns
+    place, packed, stored, expires, due, order, notes, checksum, span = columns
     try:
-        head = _ROW.pack(Table.MESSAGES, place, stored, expires, due, order, len(notes))  # type: ignore[arg-type]
+        if span == 1:  # without a call: it is done for each message that stands alone
+            head = _ROW.pack(Table.MESSAGES, place, stored, expires, due, order, len(notes))  # type: ignore[arg-type]
+        else:
+            head = _head(place, stored, expires, due, order, len(notes), span)  # type: ignore[arg-type]
         return crc32(packed, crc32(notes + head)) == checksum  # type: ignore[arg-type, operator]
     except (TypeError, ValueError, OverflowError, struct.error):
         return False
 
 
+class Block(NamedTuple):
+    """Records at consecutive places, in consecutive orders, with all else in common."""
+
+    place: int  # of the first
+    records: tuple[Record, ...]
+    stored_ms: int
+    expires_ms: int
+    due_ms: int
+    order: int  # of the first
+    note: Note
+
+    def rows(self) -> list[Row]:
+        """Return them one by one."""
+        first = self.place & POSITION_MAX
+        count = len(self.records)
+        columns = zip(
+            range(first, first + count), self.records,
+            repeat(self.stored_ms), repeat(self.expires_ms), repeat(self.due_ms),
+            range(self.order, self.order + count), repeat(self.note),
+        )  # fmt: skip
+        return list(map(_new_row, columns))
+
+    def part(self, first: int, last: int) -> "Block":
+        """Return what it has from one place to another, which are within it."""
+        start = first - self.place
+        records = self.records[start : last - self.place + 1]
+        return self._replace(place=first, records=records, order=self.order + start)
+
+    def sizes(self) -> list[int]:
+        """Return how many bytes each record takes."""
+        return [len(_packed(record)) for record in self.records]
+
+
+def records_bytes(columns: Columns) -> int:
+    """Return how many bytes the records of a block have, less what says how many they are."""
+    packed, span = cast("bytes", columns[1]), cast("int", columns[8])
+    return len(packed) - (span > 1) - 2 * (span > 15)
+
+
+def is_gone_of(columns: Columns, first: int, last: int, value: bytes) -> bool:
+    """Return whether a mark of what is gone is of this row of messages."""
+    place, *_, checksum, span = cast("tuple[int, ...]", columns)
+    return place <= first and last < place + span and checksum.to_bytes(4) == value
+
+
+def block_of(columns: Columns) -> Block:
+    """Return what a row of messages has; Unsound where it is not what was written."""
+    place, packed, stored, expires, due, order, notes, _, span = _sound(columns)
+    records = unpackb(packed, use_list=False)
+    records = (records,) if span == 1 else records
+    found = cast("tuple[Record, ...]", records)
+    note = cast("Note", unpackb(notes, use_list=False)) if notes else ()
+    return Block(place, found, stored, expires, due, order, note)
+
+
 def row_of(columns: Columns) -> Row:
-    """Return the row; Unsound where it is not what was written."""
+    """Return the only row of a block, as `block_of`."""
+    place, packed, stored, expires, due, order, notes, _, _ = _sound(columns)
+    record = cast("Record", unpackb(packed, use_list=False))
+    note = cast("Note", unpackb(notes, use_list=False)) if notes else ()
+    return Row(place & POSITION_MAX, record, stored, expires, due, order, note)
+
+
+def _sound(columns: Columns) -> tuple[int, bytes, int, int, int, int, bytes, int, int]:
     if not is_message_sound(columns):
         raise Unsound(f"the message at {columns[0]!r}")
-    place, packed, stored, expires, due, order, notes, _ = cast(
-        "tuple[int, bytes, int, int, int, int, bytes, int]", columns
-    )
-    return Row(
-        place & POSITION_MAX,
-        cast("Record", unpackb(packed, use_list=False)),
-        stored,
-        expires,
-        due,
-        order,
-        cast("Note", unpackb(notes, use_list=False)) if notes else (),
-    )
+    return cast("tuple[int, bytes, int, int, int, int, bytes, int, int]", columns)
 
 
 # Facts, attempts and outcomes: (key, value, checksum) and (first, last, value, checksum)
@@ -226,18 +318,19 @@ class Totals:
     file put together from pages of several times, shows in them.
     """
 
-    __slots__ = ("commits", "counts", "size", "sums")
+    __slots__ = ("commits", "counts", "records", "size", "sums")
 
     def __init__(self) -> None:
         self.commits = 0
-        self.size = 0  # of records and notes, in bytes
+        self.size = 0  # of what is in rows of messages, in bytes
+        self.records = 0  # in them, less those that are gone
         self.counts = dict.fromkeys(Table, 0)
         self.sums = dict.fromkeys(Table, 0)
 
     def copy(self) -> "Totals":
         """Return a copy."""
         other = Totals()
-        other.commits, other.size = self.commits, self.size
+        other.commits, other.size, other.records = self.commits, self.size, self.records
         other.counts, other.sums = self.counts.copy(), self.sums.copy()
         return other
 
@@ -248,16 +341,28 @@ class Totals:
 
     def value(self) -> bytes:
         """Return them as the value of their fact."""
-        return _packed((self.commits, self.size, *self.counts.values(), *self.sums.values()))
+        numbers = (*self.counts.values(), *self.sums.values(), self.records)
+        return _packed((self.commits, self.size, *numbers))
 
     @classmethod
     def of(cls, value: bytes) -> "Totals":
-        """Return them from the value of their fact."""
+        """Return them from the value of their fact, be it of version 1, where rows had one record.
+
+        Raises:
+            Unsound: it is neither.
+        """
         commits, size, *numbers = unpackb(value, use_list=False)
         totals = cls()
         totals.commits, totals.size = commits, size
-        totals.counts = dict(zip(Table, numbers[: len(Table)], strict=True))
-        totals.sums = dict(zip(Table, numbers[len(Table) :], strict=True))
+        tables = list(Table)
+        if len(numbers) == 2 * (len(tables) - 1):
+            tables.remove(Table.GONE)
+            numbers.append(numbers[tables.index(Table.MESSAGES)])
+        if len(numbers) != 2 * len(tables) + 1:
+            raise Unsound("how far it has come is told in a way that is not known")
+        totals.counts.update(zip(tables, numbers, strict=False))
+        totals.sums.update(zip(tables, numbers[len(tables) :], strict=False))
+        totals.records = numbers[-1]
         return totals
 
 

@@ -20,7 +20,7 @@ from zmesh.journal.creation import building
 from zmesh.journal.files import Files
 from zmesh.journal.pages import Image
 from zmesh.journal.store import JournalStore, Lane
-from zmesh.journal.tables import NAMES
+from zmesh.journal.tables import MARKS, NAMES
 from zmesh.storage import POSITION_MAX, Identity, Rescue, Stream, StreamKind
 
 INCARNATION_GAP: Final = 1 << 20
@@ -39,10 +39,7 @@ class _Found:
         self.identity: Identity | None = None
         self.totals: Totals | None = None
         self.streams: dict[int, tuple[Stream, Lane]] = {}
-        self.marks: dict[Table, set[tuple[int, int, bytes]]] = {
-            Table.ATTEMPTS: set(),
-            Table.OUTCOMES: set(),
-        }
+        self.marks: dict[Table, set[tuple[int, int, bytes]]] = {table: set() for table in MARKS}
 
     def add_mark(self, columns: tuple[Column, ...]) -> None:
         for table, marks in self.marks.items():
@@ -144,23 +141,29 @@ def _fill(
     store = JournalStore(database, identity)
     store.set_identity(identity)
     _put_streams(store, found)
-    for table, marks in found.marks.items():
-        for value, first, last in sorted((value, low, high) for low, high, value in marks):
-            store.tables.mark(table, first, last, value)
     totals = store.totals
     for table in (Table.MESSAGES, Table.ENTRIES):
         totals.counts[table], totals.sums[table] = _sums(database, NAMES[table])
-    (totals.size,) = database.execute(
-        "SELECT coalesce(sum(length(record) + length(note)), 0) FROM messages"
+    totals.size, totals.records = database.execute(
+        "SELECT coalesce(sum(length(record) + length(note)), 0), coalesce(sum(span), 0) "
+        "FROM messages"
     ).fetchone()
+    for first, last, value in sorted(found.marks.pop(Table.GONE)):
+        columns = store.tables.messages(first, last, 1).fetchone()
+        if columns is not None and coding.is_gone_of(columns, first, last, value):
+            store.tables.remove_messages(first, last)
+    for table, marks in found.marks.items():
+        for value, first, last in sorted((value, low, high) for low, high, value in marks):
+            store.tables.mark(table, first, last, value)
     store.commit()
 
     def lost(table: Table, there: int) -> int | None:
         if found.totals is None or found.totals.commits < commits:
             return None  # what told is lost itself
-        return max(0, found.totals.counts[table] - there)
+        were = found.totals.counts[table] if table != Table.MESSAGES else found.totals.records
+        return max(0, were - there)
 
-    rows, entries = totals.counts[Table.MESSAGES], totals.counts[Table.ENTRIES]
+    rows, entries = totals.records, totals.counts[Table.ENTRIES]
     streams = lost(Table.FACTS, len(found.streams) + 1)  # one is who keeps it
     return Rescue(
         detail=detail,
@@ -181,7 +184,9 @@ def _sort(
     """Yield the sound messages, and put everything else that is sound where it belongs."""
     for row_id, (_, *rest) in image.rows():  # the first column is the row id, and empty
         columns = (row_id, *rest)
-        if len(columns) == 8 and coding.is_message_sound(columns):
+        if len(columns) == 8:  # of version 1, and not written anew since
+            columns = (*columns, 1)
+        if len(columns) == 9 and coding.is_message_sound(columns):
             yield columns
         elif len(columns) == 6 and coding.is_entry_sound(rest):
             _insert_entry(database, columns)
@@ -198,13 +203,29 @@ def _insert_messages(database: sqlite3.Connection, messages: Iterator[tuple[Colu
         if len(waiting) >= INSERTED_AT_ONCE:
             _insert(database, waiting)
     _insert(database, waiting)
+    _remove_overlapping(database)
+
+
+def _remove_overlapping(database: sqlite3.Connection) -> None:
+    """Keep the first of blocks that overlap.
+
+    One is from an old page, of a stream that was dropped: another has its number now.
+    """
+    end = 0
+    overlapping: list[tuple[int]] = []
+    for place, span in database.execute("SELECT place, span FROM messages ORDER BY place"):
+        if place < end:
+            overlapping.append((place,))
+        else:
+            end = place + span
+    database.executemany("DELETE FROM messages WHERE place = ?", overlapping)
 
 
 def _insert(database: sqlite3.Connection, messages: list[tuple[Column, ...]]) -> None:
     # A place is used once: another row there is the same row, on an older page.
     messages.sort()
     database.executemany(
-        "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", messages
+        "INSERT OR IGNORE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", messages
     )
     messages.clear()
 

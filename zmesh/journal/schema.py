@@ -57,8 +57,20 @@ _VERSION_1: Final = (
     ),
 )
 
+# Rows of version 1 stay as they are: each is a block of one, whose checksum is without the span.
+_VERSION_2: Final = (
+    # How many places a row takes, from its own on: as many as `record` has, which is a list then.
+    "ALTER TABLE messages ADD COLUMN span INTEGER NOT NULL DEFAULT 1",
+    """CREATE TABLE gone (
+        first INTEGER PRIMARY KEY,  -- places within one block, which are forgotten
+        last INTEGER NOT NULL,
+        value BLOB NOT NULL,  -- the checksum of the block
+        checksum INTEGER NOT NULL
+    )""",
+)
+
 Migration = Sequence[str]
-MIGRATIONS: tuple[Migration, ...] = (_VERSION_1,)
+MIGRATIONS: tuple[Migration, ...] = (_VERSION_1, _VERSION_2)
 """What makes version `n + 1` of version `n`; version 0 is a file without tables."""
 
 

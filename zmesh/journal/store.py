@@ -1,11 +1,13 @@
 """Commands to rows, and rows to answers: the journal's content, on an open database."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Final, NamedTuple, assert_never
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Final, NamedTuple, assert_never, cast
 
 from zmesh.journal import coding
-from zmesh.journal.coding import Table, Totals, Unsound
+from zmesh.journal.coding import Block, Table, Totals, Unsound
 from zmesh.journal.tables import Tables
 from zmesh.storage import (
     POSITION_MAX,
@@ -32,13 +34,15 @@ from zmesh.storage import (
     Store,
     StoredRow,
     StoreOutcomes,
+    StoreRun,
     Stream,
     StreamState,
 )
 
 MOVED_AT_ONCE: Final = 256
-"""Rows in memory while others go to another stream."""
+"""Blocks in memory while others go to another stream."""
 
+_new_stored: Callable[[tuple[object, ...]], StoredRow] = partial(tuple.__new__, StoredRow)
 Dropped = tuple[Stream, int, int]
 _State = tuple[Totals, dict[int, int], "dict[Stream, Lane]", set[Stream], Identity]
 
@@ -141,6 +145,8 @@ class JournalStore:
         match command:
             case Store(stream, rows):
                 self._store(stream, rows)
+            case StoreRun():
+                self._store_run(command)
             case SetWatermark(stream, cum, ranges):
                 self._put(stream, self._lane(stream)._replace(cum=cum, ranges=ranges))
             case Forget(stream, ranges):
@@ -202,13 +208,28 @@ class JournalStore:
     def _store(self, stream: Stream, rows: Sequence[Row]) -> None:
         lane = self._lane(stream)
         columns = coding.message_columns(lane.number, rows)
+        for row, (place, *_) in zip(rows, columns, strict=True):
+            if row.position >= lane.following:
+                break
+            self.tables.check_free(cast("int", place), cast("int", place))
         if columns:
             self.tables.insert_messages(columns)
-            following = rows[-1].position + 1
-            if following > lane.following:
-                # The rows tell it themselves, until they are removed.
-                self.lanes[stream] = lane._replace(following=following)
-                self._unsaved.add(stream)
+            self._move_on(stream, lane, rows[-1].position + 1)
+
+    def _store_run(self, run: StoreRun) -> None:
+        lane = self._lane(run.stream)
+        columns = coding.run_columns(lane.number, run)
+        if run.first < lane.following:
+            base = coding.bounds_of(lane.number)[0]
+            self.tables.check_free(base | run.first, base | run.last)
+        self.tables.insert_messages(columns)
+        self._move_on(run.stream, lane, run.last + 1)
+
+    def _move_on(self, stream: Stream, lane: Lane, following: int) -> None:
+        if following > lane.following:
+            # The rows tell it themselves, until they are removed.
+            self.lanes[stream] = lane._replace(following=following)
+            self._unsaved.add(stream)
 
     def _save(self, stream: Stream) -> None:
         """Write what the rows of a stream told alone: some are about to be removed."""
@@ -221,15 +242,24 @@ class JournalStore:
         for low, high in self._places(command.source, command.ranges):
             start = low
             while found := self.tables.messages(start, high, MOVED_AT_ONCE).fetchall():
-                rows = []
                 for columns in found:
-                    row = coding.row_of(columns)
-                    note = row.note if command.note is None else command.note
-                    rows.append(row._replace(position=position, note=note))
-                    position += 1
-                self._store(command.target, rows)
-                start = found[-1][0] + 1
+                    for part in self._parts(columns, start, high):
+                        note = part.note if command.note is None else command.note
+                        times = part.stored_ms, part.expires_ms, part.due_ms
+                        self._store_run(
+                            StoreRun(
+                                command.target, position, part.records, *times, part.order, note
+                            )
+                        )
+                        position += len(part.records)
+                start = found[-1][0] + found[-1][8]
             self.tables.remove_messages(low, high)
+
+    def _parts(self, columns: coding.Columns, low: int, high: int) -> Iterator[Block]:
+        """Yield what is left of a block from one place to another; Unsound as `block_of`."""
+        block = coding.block_of(columns)
+        for first, last in self.tables.left(block.place, len(block.records), low, high):
+            yield block.part(first, last)
 
     def _lane(self, stream: Stream) -> Lane:
         """Return a stream, which is there from now on."""
@@ -268,26 +298,55 @@ class JournalStore:
         Raises:
             Unsound: the rows that are there are not those of the last commit.
         """
-        states = [self._state(stream, lane) for stream, lane in self.lanes.items()]
-        count = sum(state.rows for state, _ in states)
-        sums = sum(checksums for _, checksums in states)
-        size = sum(state.size for state, _ in states)
+        states: list[StreamState] = []
+        there = [0, 0, 0]
+        for stream, lane in self.lanes.items():
+            state, sums = self._state(stream, lane)
+            states.append(state)
+            there = [one + other for one, other in zip(there, sums, strict=True)]
         totals = self.totals
-        told = (totals.counts[Table.MESSAGES], totals.sums[Table.MESSAGES], totals.size)
-        if (count, sums, size) != told:
-            raise Unsound(f"{count} messages are there, of {told[0]}, or others than were")
-        return tuple(state for state, _ in states)
+        told = [totals.counts[Table.MESSAGES], totals.sums[Table.MESSAGES], totals.size]
+        records = sum(state.rows for state in states)
+        if (there, records) != (told, totals.records):
+            raise Unsound(
+                f"{records} messages are there, of {totals.records}, or others than were"
+            )
+        return tuple(states)
 
-    def _state(self, stream: Stream, lane: Lane) -> tuple[StreamState, int]:
-        count, first, last, size, sums = self.database.execute(
-            "SELECT count(*), min(place), max(place), sum(length(record) + length(note)), "
-            "sum(checksum) FROM messages WHERE place BETWEEN ? AND ?",
-            coding.bounds_of(lane.number),
+    def _state(self, stream: Stream, lane: Lane) -> tuple[StreamState, tuple[int, int, int]]:
+        bounds = coding.bounds_of(lane.number)
+        count, sums, size, rows, heads, notes, first, end = self.database.execute(
+            # What a list says of its length is of no record: one byte, or three from 16 on.
+            "SELECT count(*), sum(checksum), sum(length(record) + length(note)), sum(span), "
+            "sum((span > 1) + 2 * (span > 15)), sum(length(note) * (span - 1)), "
+            "min(place), max(place + span) FROM messages WHERE place BETWEEN ? AND ?",
+            bounds,
         ).fetchone()
-        first, last = (first or 0) & POSITION_MAX, (last or 0) & POSITION_MAX
         _, following, cum, ranges = lane
-        state = StreamState(stream, following, cum, ranges, count, first, last, size or 0)
-        return state, sums or 0
+        if not count:
+            return StreamState(stream, following, cum, ranges, 0, 0, 0, 0), (0, 0, 0)
+        gone, gone_size, first, last = self._gone(*bounds, first, end - 1)
+        state = StreamState(
+            stream, following, cum, ranges, rows - gone,
+            first & POSITION_MAX, last & POSITION_MAX, size - heads + notes - gone_size,
+        )  # fmt: skip
+        return state, (count, sums, size)
+
+    def _gone(self, low: int, high: int, first: int, last: int) -> tuple[int, int, int, int]:
+        """Return how many records are gone, their bytes, and which of all are first and last."""
+        count = size = 0
+        if not self.totals.counts[Table.GONE]:
+            return count, size, first, last
+        for start, end, value, _ in self.tables.marks(Table.GONE, low, high):
+            columns = self.tables.messages(start, end, 1).fetchone()
+            if columns is None or not coding.is_gone_of(columns, start, end, value):
+                raise Unsound("something is gone of a block that is not there")
+            part = coding.block_of(columns).part(start, end)
+            count += end - start + 1
+            size += sum(part.sizes()) + len(columns[6]) * len(part.records)
+            first = end + 1 if start == first else first
+            last = start - 1 if end == last else last
+        return count, size, first, last
 
     def read_rows(self, question: ReadRows) -> RowsRead:
         """Return rows of a stream; Unsound where one is not what was written."""
@@ -295,21 +354,32 @@ class JournalStore:
         if lane is None:
             return RowsRead([], is_end=True)
         base, high = coding.bounds_of(lane.number)
+        low, limit, room = base + question.after + 1, question.count_max, question.bytes_max
         rows: list[Row] = []
-        size, is_end = 0, True
-        found = self.tables.messages(base + question.after + 1, high, question.count_max + 1)
+        is_end = True
+        # Of the first block nothing may be left above.
+        found = self.tables.messages(low, high, question.count_max + 2)
         for columns in found:
-            if rows and (size >= question.bytes_max or len(rows) == question.count_max):
+            if rows and (limit <= 0 or room <= 0):
                 is_end = False
                 break
-            rows.append(coding.row_of(columns))
-            size += len(columns[1])
+            if columns[8] == 1:
+                rows.append(coding.row_of(columns))
+                limit, room = limit - 1, room - len(columns[1])
+                continue
+            for part in self._parts(columns, low, high):
+                count, size = len(part.records), coding.records_bytes(columns)
+                if count > limit or size >= room or count < columns[8]:
+                    count, size = _fitting(part, limit, room, is_first=not rows)
+                is_end = is_end and count == len(part.records)
+                rows += part.rows()[:count]
+                limit, room = limit - count, room - size
         found.close()
         return RowsRead(self._with_attempts(base, rows), is_end)
 
     def _with_attempts(self, base: int, rows: list[Row]) -> list[StoredRow]:
         if not rows or not self.totals.counts[Table.ATTEMPTS]:
-            return [StoredRow(row, 0) for row in rows]
+            return list(map(_new_stored, zip(rows, repeat(0))))
         stored = []
         marks = iter(
             self.tables.marks(Table.ATTEMPTS, base | rows[0].position, base | rows[-1].position)
@@ -348,3 +418,13 @@ class JournalStore:
             raise Unsound("an outcome")
         outcomes = [coding.outcome_of(*mark[:3]) for mark in found[:limit]]
         return OutcomesRead(outcomes, len(found) <= limit)
+
+
+def _fitting(part: Block, count_max: int, bytes_max: int, *, is_first: bool) -> tuple[int, int]:
+    """Return how many records of a block go into an answer, and how many bytes they have."""
+    size = 0
+    for count, each in enumerate(part.sizes()):
+        if (count or not is_first) and (count >= count_max or size >= bytes_max):
+            return count, size
+        size += each
+    return len(part.records), size

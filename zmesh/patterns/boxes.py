@@ -9,7 +9,7 @@ from zmesh.core.peers import StoredTicket
 from zmesh.ids import NodeId
 from zmesh.message import Record, Tag, Ticket, extra, size_of
 from zmesh.reliable.ranges import RangeSet
-from zmesh.storage import FailedAttempt, Row, StoredRow, Stream, StreamKind
+from zmesh.storage import FailedAttempt, Row, StoredRow, StoreRun, Stream, StreamKind
 
 WINDOW_RECORDS: Final = 4096
 WINDOW_BYTES: Final = 8 * 1024 * 1024
@@ -84,6 +84,15 @@ class Box:
         """Add the row that follows those in memory."""
         self.ready.append(row)
         self.ready_bytes += size_of(row.row.record)
+
+    def add_run(self, run: StoreRun) -> None:
+        """Add the rows of a run that follows those in memory, as far as they have space."""
+        times = run.stored_ms, run.expires_ms, run.due_ms
+        for at, record in enumerate(run.records):
+            if not self.has_space:
+                break
+            row = Row(run.first + at, record, *times, run.order + at, run.note)
+            self.add_ready(StoredRow(row, 0))
 
     def add_caller(self, first: int, last: int, ticket: Ticket) -> None:
         """Note who waits for the outcome of rows."""

@@ -48,8 +48,7 @@ from zmesh.storage import (
     Row,
     RowsRead,
     SetEntries,
-    Store,
-    StoredRow,
+    StoreRun,
     StreamKind,
     StreamState,
 )
@@ -136,16 +135,12 @@ class Outbox:
         box.following += count
         expires_ms = 0 if post.ttl is None else post.wall_ms + max(1, round(post.ttl * 1000))
         note = (post.lane,) if post.key is None else (post.lane, post.key)
-        rows = [
-            Row(first + at, _numbered(record, number + at), post.wall_ms, expires_ms, 0,
-                number + at, note)
-            for at, record in enumerate(post.records)
-        ]  # fmt: skip
-        commands: list[Command] = [Store(box.stream, rows)]
+        run = StoreRun(box.stream, first, post.records, post.wall_ms, expires_ms, 0, number, note)
+        commands: list[Command] = [run]
         if post.entries:
             commands.append(SetEntries(post.entries))
         self._unsure[ticket, number] = number
-        keeper.write(*commands, then=partial(self._on_stored, box, rows, post))
+        keeper.write(*commands, then=partial(self._on_stored, box, run, post))
 
     def _box(self, to: str) -> Box:
         box = self._boxes.get(to)
@@ -169,48 +164,45 @@ class Outbox:
         number, position = keeper.numbers(1), box.following
         box.following += 1
         at_ms = keeper.wall_ms(self._turn.now)
-        row = Row(position, _numbered(record, number), at_ms, 0, 0, number, note)
+        run = StoreRun(box.stream, position, (record,), at_ms, 0, 0, number, note)
         self._unsure[then, number] = number
-        on_stored = partial(self._on_taken_back, box, row, then)
-        keeper.write(Store(box.stream, [row]), also, then=on_stored)
+        on_stored = partial(self._on_taken_back, box, run, then)
+        keeper.write(run, also, then=on_stored)
 
     def _on_taken_back(
         self,
         box: Box,
-        row: Row,
+        run: StoreRun,
         then: Callable[[StorageError | None], None],
         error: StorageError | None,
     ) -> None:
-        del self._unsure[then, row.order]
+        del self._unsure[then, run.order]
         if error is None:
-            self._add(box, [row])
+            self._add(box, run)
         then(error)
 
-    def _on_stored(
-        self, box: Box, rows: list[Row], post: Post, error: StorageError | None
-    ) -> None:
+    def _on_stored(self, box: Box, run: StoreRun, post: Post, error: StorageError | None) -> None:
         ticket = post.ticket
-        del self._unsure[ticket, rows[0].order]
+        del self._unsure[ticket, run.order]
         self._turn.stored(ticket, error)
         if error is not None:
             return  # their positions stay unused
         self.relayed.update(entry.key for entry in post.entries)
-        self._add(box, rows)
-        box.add_caller(rows[0].position, rows[-1].position, ticket)
+        self._add(box, run)
+        box.add_caller(run.first, run.last, ticket)
 
-    def _add(self, box: Box, rows: list[Row]) -> None:
+    def _add(self, box: Box, run: StoreRun) -> None:
         """Take note of rows that are on disk now."""
-        first, last = rows[0].position, rows[-1].position
+        first, last = run.first, run.last
         if not box.runs and box.cursor == box.written:  # empty until now
-            box.low = rows[0].order
+            box.low = run.order
             box.cursor = first - 1
         box.written = last
-        if rows[0].expires_ms:
-            left_ms = rows[0].expires_ms - self._turn.keeper.wall_ms(self._turn.now)
+        if run.expires_ms:
+            left_ms = run.expires_ms - self._turn.keeper.wall_ms(self._turn.now)
             self._expiry.set((box, first, last), self._turn.now + left_ms / 1000)
-        if first == box.following_ready and box.has_space and not box.is_reading:
-            for row in rows:
-                box.add_ready(StoredRow(row, 0))
+        if first == box.following_ready and not box.is_reading:
+            box.add_run(run)
         self._touched[box] = None
 
     # Sending
@@ -333,8 +325,9 @@ class Outbox:
                 break
             box.ready.popleft()
             rows.append(row)
+            record = _numbered(row.record, row.order)
             records.append(
-                row.record if not attempts else with_extra(row.record, Tag.ATTEMPT, attempts + 1)
+                record if not attempts else with_extra(record, Tag.ATTEMPT, attempts + 1)
             )
             size += size_of(row.record)
         box.ready_bytes -= size

@@ -44,6 +44,7 @@ from zmesh.storage import (
     StoredOutcome,
     StoredRow,
     StoreOutcomes,
+    StoreRun,
     Stream,
     StreamState,
 )
@@ -91,12 +92,21 @@ class Marks(Generic[V]):
         return start, bisect_left(marks, (high + 1,))
 
 
+class _Block(NamedTuple):
+    """Rows that were stored together: it has its room and its positions while one is left."""
+
+    first: int
+    last: int
+    size: int
+
+
 class _Kept(NamedTuple):
-    """A row as it comes back, and how many bytes its record and its note take."""
+    """A row as it comes back, how many bytes its record and its note take, and its block."""
 
     row: Row
     record_bytes: int
     note_bytes: int
+    block: _Block
 
     @property
     def size(self) -> int:
@@ -127,6 +137,24 @@ class _Lane:
             bisect_left(self.positions, low) : bisect_right(self.positions, high)
         ]
 
+    def runs(self, low: int, high: int) -> list[list[Row]]:
+        """Return the rows from one position to another, those together that follow in a block."""
+        runs: list[list[Row]] = []
+        block: _Block | None = None
+        for position in self.within(low, high):
+            kept = self.rows[position]
+            if kept.block != block or position != runs[-1][-1].position + 1:
+                runs.append([])
+            block = kept.block
+            runs[-1].append(kept.row)
+        return runs
+
+    def is_free(self, low: int, high: int) -> bool:
+        """Return whether no block has one of these positions."""
+        index = bisect_left(self.positions, low)
+        beside = [self.rows[each].block for each in self.positions[max(0, index - 1) : index + 1]]
+        return not any(block.first <= high and block.last >= low for block in beside)
+
 
 class JournalContent:
     """The content of one journal."""
@@ -155,7 +183,11 @@ class JournalContent:
         """
         match command:
             case Store(stream, rows):
-                self._store(stream, rows)
+                self._lane(stream)
+                for row in rows:
+                    self._store(stream, [row])
+            case StoreRun():
+                self._store_run(command)
             case SetWatermark(stream, cum, ranges):
                 lane = self._lane(stream)
                 lane.cum, lane.ranges = cum, tuple((first, last) for first, last in ranges)
@@ -204,25 +236,39 @@ class JournalContent:
         """Return a stream, which is there from now on."""
         return self._lanes.setdefault(stream, _Lane())
 
+    def _store_run(self, run: StoreRun) -> None:
+        for first, records in run.blocks():
+            rows = [
+                Row(position, record, run.stored_ms, run.expires_ms, run.due_ms,
+                    run.order + position - run.first, run.note)
+                for position, record in enumerate(records, first)
+            ]  # fmt: skip
+            self._store(run.stream, rows)
+
     def _store(self, stream: Stream, rows: Sequence[Row]) -> None:
+        """Store a block."""
+        first, last = rows[0].position, rows[-1].position
+        if not 1 <= first <= last <= POSITION_MAX:
+            raise ValueError(f"there are no positions {first} to {last}")
         lane = self._lane(stream)
-        for row in rows:
-            if not 1 <= row.position <= POSITION_MAX:
-                raise ValueError(f"there is no position {row.position}")
-            if row.position in lane.rows:
-                raise ValueError(f"position {row.position} of {stream} is taken")
-            kept = lane.rows[row.position] = _kept(row)
-            lane.positions.insert(bisect_left(lane.positions, row.position), row.position)
-            self.used += kept.size + ROW_OVERHEAD_BYTES
-            lane.following = max(lane.following, row.position + 1)
+        if not lane.is_free(first, last):
+            raise ValueError(f"position {first} of {stream}, or one that follows, is taken")
+        block = _Block(first, last, _size_of_block(rows))
+        lane.rows.update((row.position, _kept(row, block)) for row in rows)
+        index = bisect_left(lane.positions, first)
+        lane.positions[index:index] = range(first, last + 1)
+        self.used += block.size
+        lane.following = max(lane.following, last + 1)
 
     def _remove(self, lane: _Lane, low: int, high: int) -> None:
         """Remove the rows from one position to another, and what was counted of them."""
         gone = lane.within(low, high)
-        for position in gone:
-            self.used -= lane.rows.pop(position).size + ROW_OVERHEAD_BYTES
+        blocks = {lane.rows.pop(position).block for position in gone}
         start = bisect_left(lane.positions, low)
         del lane.positions[start : start + len(gone)]
+        self.used -= sum(
+            block.size for block in blocks if not lane.within(block.first, block.last)
+        )
         lane.attempts.put(low, high, None)
 
     def _move(self, command: Move) -> None:
@@ -231,14 +277,14 @@ class JournalContent:
             return
         position = command.first
         for low, high in command.ranges:
-            rows = []
-            for each in lane.within(low, high):
-                row = lane.rows[each].row
-                note = row.note if command.note is None else command.note
-                rows.append(row._replace(position=position, note=note))
-                position += 1
-            if rows:
-                self._store(command.target, rows)
+            for rows in lane.runs(low, high):
+                head, records = rows[0], [row.record for row in rows]
+                note = head.note if command.note is None else command.note
+                times = head.stored_ms, head.expires_ms, head.due_ms
+                self._store_run(
+                    StoreRun(command.target, position, records, *times, head.order, note)
+                )
+                position += len(rows)
             self._remove(lane, low, high)
 
     def _drop(self, command: DropOldest | DropStream) -> list[Dropped]:
@@ -252,14 +298,17 @@ class JournalContent:
             return []
         missing = command.size
         runs: list[tuple[int, int]] = []
+        block: _Block | None = None
         for position in lane.positions:
-            if missing <= 0:
-                break
+            if lane.rows[position].block != block:
+                if missing <= 0:
+                    break
+                block = lane.rows[position].block
+                missing -= block.size
             if runs and position == runs[-1][1] + 1:
                 runs[-1] = (runs[-1][0], position)
             else:
                 runs.append((position, position))
-            missing -= lane.rows[position].size + ROW_OVERHEAD_BYTES
         for low, high in runs:
             self._remove(lane, low, high)
         return [(stream, low, high) for low, high in runs]
@@ -283,6 +332,10 @@ class JournalContent:
             self.used -= _size_of(entry)
 
     # Answers
+
+    def is_free(self, stream: Stream, first: int, last: int) -> bool:
+        """Return whether rows can be stored at these positions."""
+        return stream not in self._lanes or self._lanes[stream].is_free(first, last)
 
     def states(self) -> tuple[StreamState, ...]:
         """Return all streams with what is in them, in the order in which they came to be."""
@@ -343,7 +396,7 @@ class JournalContent:
         return RowsRead(rows, is_end=True)
 
 
-def _kept(row: Row) -> _Kept:
+def _kept(row: Row, block: _Block) -> _Kept:
     """Return a row as it comes back from a disk: of plain bytes and tuples, nobody else's."""
     record = _pack(row.record)
     note = _pack(row.note) if row.note else b""
@@ -351,7 +404,14 @@ def _kept(row: Row) -> _Kept:
         record=cast("Record", unpackb(record, use_list=False)),
         note=cast("Note", unpackb(note, use_list=False)) if note else (),
     )
-    return _Kept(back, len(record), len(note))
+    return _Kept(back, len(record), len(note), block)
+
+
+def _size_of_block(rows: Sequence[Row]) -> int:
+    records = [row.record for row in rows]
+    packed = _pack(records if len(records) > 1 else records[0])
+    note = _pack(rows[0].note) if rows[0].note else b""
+    return len(packed) + len(note) + ROW_OVERHEAD_BYTES
 
 
 def _size_of(entry: Entry) -> int:

@@ -159,10 +159,7 @@ class TicketUnknown(UsageError):
 
     def __init__(self, ticket: str) -> None:
         self.ticket = ticket
-        super().__init__(
-            f"this node has no ticket {ticket!r}: it was forgotten, is older than "
-            "tickets_kept_for allows, or is of a node with another journal"
-        )
+        super().__init__(f"this node has no ticket {ticket!r} (any more): ask again, call_later")
 
 
 class AlreadySettled(UsageError):
@@ -398,11 +395,7 @@ class FileRefused(DeliveryError):
 class FileNotSaved(DeliveryError):
     """A peer could not write a file; what came of it stays there, for another try.
 
-    Args:
-        peer: who could not.
-        name: of the file.
-        code: the system's word for it, as "ENOSPC" where no space is left.
-        reason: the same in plain words.
+    `code` is the system's word for it, as "ENOSPC"; `reason` is in plain words.
     """
 
     def __init__(self, peer: str, name: str, code: str, reason: str) -> None:
@@ -451,9 +444,7 @@ class DuplicateIdentity(ZmeshError):
 class InvalidBody(ZmeshError):
     """A body is not of the type its receiver wants: the sender must mend it.
 
-    Args:
-        wanted: the name of that type.
-        detail: what is wrong, and where: "Expected `int`, got `str` - at `$.age`".
+    `wanted` names the type; `detail` is as "Expected `int`, got `str` - at `$.age`".
     """
 
     def __init__(self, wanted: str, detail: str) -> None:

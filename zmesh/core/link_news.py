@@ -127,16 +127,15 @@ class LinkNews:
         self.calls = RequestReply(turn, self.interest, options, entropy)
         self.serving = Serving(turn, options)
         self.confirming = Confirming(turn, self._floor)
-        self.gatherings = Gatherings(
-            turn, self.interest, self.redelivery, options, self.confirming.add
-        )
+        known = self.confirming.add
+        self.gatherings = Gatherings(turn, self.interest, self.redelivery, options, known)
         self.queues = Queues(turn, self.interest, options, self.redelivery, self.confirming)
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
         self.dead_letters.takers[StreamKind.WAITING] = self.outbox.take_back
         self.dead_letters.takers[StreamKind.QUEUE] = self.queues.pushed.take_back
-        self.later = CallsLater(turn, self.calls, options, entropy, self.confirming.add)
+        self.later = CallsLater(turn, self.calls, options, entropy, known)
         self.calls.later = self.later.on_answered
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
             EntryKind.TICKET: self.later.on_entry,
@@ -147,16 +146,14 @@ class LinkNews:
             self.entry_readers[EntryKind.SHARED] = self.shared_state.saving.on_entry
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
-            *self.publish_subscribe.gathered, *self.shared_state.gathered,
-            *self.interest.gathered, *self.redelivery.gathered, *self.queues.gathered,
-            *self.outbox.gathered,
+            *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
+            *self.redelivery.gathered, *self.queues.gathered, *self.outbox.gathered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
             FanOutTicket: self.gatherings.on_accepted,
             Attempt: self.queues.pushed.on_accepted,
-            DeltaTicket: self.shared_state.on_accepted,
-            AnswerTicket: self.shared_state.on_accepted,
+            **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
         self._receivers: dict[int, _Receiver] = {
             Kind.DIRECT: self._on_direct,

@@ -47,7 +47,6 @@ from zmesh.actions import (
 )
 from zmesh.core.engine import Engine
 from zmesh.discovery.interfaces import Interfaces
-from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.application import Application
@@ -57,6 +56,7 @@ from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.files import Files
 from zmesh.face.gatherings import GatheringAction, Gatherings
+from zmesh.face.identity import local_identity, new_identity
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs, Pulls
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
@@ -77,15 +77,12 @@ from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
 from zmesh.face.tickets import Tickets
-from zmesh.ids import NODE_ID_BYTES, TOKEN_BYTES, Entropy, JournalId, NodeId
+from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
-from zmesh.reliable.handshake import LocalIdentity
-from zmesh.storage import Identity
 from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
-from zmesh.wire.compression import AVAILABLE
 
 logger = logging.getLogger("zmesh")
 
@@ -113,13 +110,13 @@ class Assembly:
         loop = asyncio.get_running_loop()
         options, entropy = settings.options, SystemEntropy()
         self._storing, opened = kept
-        identity = _new_identity(entropy) if opened is None else opened.identity
+        identity = new_identity(entropy) if opened is None else opened.identity
         self.id = identity.node
         self._settings = settings
         self._failed = failed
         self._loop = loop
         self._log = TraceLog(settings.name)
-        local = _local_identity(settings, identity)
+        local = local_identity(settings, identity)
         self.engine = Engine(
             local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms()
         )
@@ -577,23 +574,6 @@ class Assembly:
             return ""
         membership = self.engine.statistics().membership
         return self._sources.why_alone(membership, self.engine.dial_failures())
-
-
-def _new_identity(entropy: Entropy) -> Identity:
-    """Return the identity of a node that keeps none: somebody new with each process."""
-    node = NodeId(entropy.token(NODE_ID_BYTES))
-    return Identity(node, b"", JournalId(entropy.token(TOKEN_BYTES)), 1)
-
-
-def _local_identity(settings: Settings, identity: Identity) -> LocalIdentity:
-    return LocalIdentity(
-        mesh_tag(settings.mesh),
-        identity.node,
-        settings.name,
-        identity.incarnation,
-        identity.journal,
-        AVAILABLE,
-    )
 
 
 async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> Assembly:

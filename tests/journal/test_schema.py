@@ -131,7 +131,7 @@ def assert_content_of_version_1(speaking: Talk) -> None:
     assert [each.attempts for each in stored] == [0, 0, 2, 2, 0]
     (dead,) = speaking.rows(DEAD_LETTERS)
     assert dead.row.record == row(6, 20).record
-    assert Burial.of(dead.row.note) == Burial("queue", "why", ((5, "once"),))
+    assert Burial.of(dead.row.note) == Burial("queue", "why", ((5, "once"),), attempts=1)
     outcomes = speaking.ask(ReadOutcomes(IN))
     assert isinstance(outcomes, OutcomesRead)
     assert outcomes.outcomes == [StoredOutcome(7, 8, Outcome.ACCEPTED)]

@@ -422,6 +422,7 @@ class Outbox:
             self._dead_letters.bury(
                 box.stream, position, box.to, reason, attempts,
                 history=box.failed.get(position, ()), note=run.note, peer=run.node,
+                then=partial(self._on_buried, run, position),
             )  # fmt: skip
             first, last = alive.pop()
             alive += [(first, position - 1), (position + 1, last)]
@@ -432,11 +433,17 @@ class Outbox:
         self._unsure[run] = run.number
         keeper.later(Forget(box.stream, ranges), then=partial(self._forgotten, run))
 
+    def _on_buried(self, run: Run, position: int) -> None:
+        """Tell who waits when the last of the dead is a letter, and the others are forgotten."""
+        del run.dead[position]
+        if not run.dead and run not in self._unsure:
+            self._tell(run)
+
     def _forgotten(self, run: Run, error: StorageError | None) -> None:
         if error is not None:
             return  # they are there still, for another life
         del self._unsure[run]
-        if run.failures:
+        if run.failures and not run.dead:
             self._tell(run)
         self._confirming.add(run.node, run.number, run.number + run.count - 1)
         self._confirming.on_floor_moved()

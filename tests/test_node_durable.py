@@ -13,7 +13,8 @@ from tests.nodes import QUICK, read
 from zmesh import JournalOptions, Node, Storage
 from zmesh.journal.tools import status
 from zmesh.options import KIB
-from zmesh.patterns.outbox import PAGE_ROWS, WINDOW_RECORDS
+from zmesh.patterns.boxes import WINDOW_RECORDS
+from zmesh.patterns.outbox import PAGE_ROWS
 
 SMALL = JournalOptions(
     journal_bytes_max=512 * KIB, reserve_bytes_min=256 * KIB, wal_bytes_max=128 * KIB,

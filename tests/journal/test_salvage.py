@@ -170,6 +170,7 @@ def test_blocks_are_rescued_less_what_is_gone_of_them(with_runs: Path) -> None:
         assert (rescue.rows, rescue.rows_lost) == (5 + len(LEFT), 0)
         (found,) = [each for each in opened.streams if each.stream.kind == StreamKind.FOUND]
         assert (found.rows, found.first, found.last) == (len(LEFT), 4, 300)
+        assert found.next_position == 301
         assert [each.row for each in speaking.rows(found.stream)] == list(map(row_of_run, LEFT))
     with talk(with_runs) as (_, opened):
         assert opened.rescue is None

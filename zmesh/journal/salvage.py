@@ -254,11 +254,7 @@ def _put_streams(store: JournalStore, found: _Found) -> None:
         if row[0] is None:
             break
         number = row[0] >> coding.POSITION_BITS
-        (place,) = store.database.execute(
-            "SELECT max(place) FROM messages WHERE place BETWEEN ? AND ?",
-            coding.bounds_of(number),
-        ).fetchone()
-        highest[number] = place & POSITION_MAX
+        highest[number] = store.tables.last_place(*coding.bounds_of(number)) & POSITION_MAX
     for number in found.streams.keys() | highest.keys():
         owner = number.to_bytes(4, "big") + os.urandom(4)  # unlike what an earlier rescue found
         lost = (Stream(StreamKind.FOUND, owner), Lane(number))

@@ -60,7 +60,7 @@ from zmesh.face.identity import local_identity, new_identity
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs, Pulls
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
-from zmesh.face.lossy import LossyQueue
+from zmesh.face.lossy import LoggedQueue, LossyQueue
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.peers_view import Peers
 from zmesh.face.posting import Posting
@@ -80,7 +80,7 @@ from zmesh.face.tickets import Tickets
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
-from zmesh.options import NodeOptions
+from zmesh.options import NodeOptions, Retention
 from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
 
@@ -118,8 +118,9 @@ class Assembly:
         self._log = TraceLog(settings.name)
         local = local_identity(settings, identity)
         self.engine = Engine(
-            local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms()
-        )
+            local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms(),
+            retention=Retention() if self._storing is None else self._storing.storage.retention,
+        )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
         settlements, command = self.runner.settlements, self.runner.command
@@ -271,7 +272,9 @@ class Assembly:
     def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
         """Return a subscription that begins when it is entered."""
         loop, settlements = self._loop, self.runner.settlements
-        if terms.when_full is WhenFull.BLOCK:
+        if terms.follows:
+            queue: DeliveryQueue = LoggedQueue(loop, settlements)
+        elif terms.when_full is WhenFull.BLOCK:
             queue = DeliveryQueue(loop, settlements)
         else:
             queue = LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)

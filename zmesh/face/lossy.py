@@ -1,4 +1,4 @@
-"""The queue of a subscription that would rather miss some than hold its publishers up."""
+"""The queues of subscriptions that may miss some, and tell how many."""
 
 import asyncio
 from dataclasses import dataclass
@@ -16,6 +16,38 @@ class _Single(Waiting):
     """One record, and how many were dropped between the one before and this."""
 
     gap: int = 0
+
+
+class LoggedQueue(DeliveryQueue):
+    """The queue of a subscription that follows logs: it tells what was gone when it came to it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
+        super().__init__(loop, settlements)
+        self.dropped = 0
+        self._after = 0  # after the last that waits
+
+    def missed(self, count: int) -> None:
+        """Note what a log no longer has."""
+        self.dropped += count
+        self._after += count
+
+    def put(self, settler: Settler, delivery: Delivery, start: int, stop: int) -> None:
+        """Add the records `start` to `stop` (exclusive) of a delivery."""
+        if self._after and not self._is_closed:
+            gap, self._after = self._after, 0
+            since = self._loop.time()
+            self._items.append(_Single(settler, delivery, start, start + 1, since, gap))
+            start += 1
+        if start < stop:
+            super().put(settler, delivery, start, stop)
+        else:
+            self._wake_one()
+
+    def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
+        chunk = super()._chunk_of(waiting, count_max)
+        if chunk is not None:
+            chunk.gap = _gap_of(waiting)
+        return chunk
 
 
 class LossyQueue(DeliveryQueue):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from zmesh.errors import Closed, JournalFull, UsageError, ZmeshError
-from zmesh.events import Post, Push
+from zmesh.events import Post, Publish, Push
 from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
@@ -47,9 +47,14 @@ class DurablePosting:
         Raises:
             UsageError: the node has none.
         """
-        if durable and self._journal is None:
-            raise UsageError("durable messages need a node with storage: Node(..., storage=PATH)")
+        if durable:
+            self.check_storage("durable messages need")
         return durable is not False and self._journal is not None
+
+    def check_storage(self, what: str) -> None:
+        """Raise UsageError where the node has no storage."""
+        if self._journal is None:
+            raise UsageError(f"{what} a node with storage: Node(..., storage=PATH)")
 
     @property
     def _storing(self) -> Storing:
@@ -73,13 +78,36 @@ class DurablePosting:
         receipt = Receipt(is_stored=True)
         self._posting.track(receipt)
         post = Post(to, lane, [record], receipt, key, ttl, durable=True, entries=entries)
+        await self._store_for(receipt, post)
+        return receipt
+
+    async def publish(
+        self,
+        record: Record,
+        lane: int,
+        key: str | None,
+        ttl: float | None,
+        keep: int | None,
+    ) -> Receipt:
+        """Publish one message, and return once it is on disk.
+
+        Raises:
+            JournalFull, JournalBroken, Closed: it is not.
+        """
+        receipt = Receipt(is_stored=True)
+        await self._posting.room_to_publish(record[1])
+        self._posting.track(receipt)
+        publish = Publish(record, lane, receipt, key, ttl, keep, durable=True)
+        await self._store_for(receipt, publish)
+        return receipt
+
+    async def _store_for(self, receipt: Receipt, event: Post | Publish) -> None:
         try:
-            await self.store(post)
+            await self.store(event)
         except BaseException:
             receipt.expected = 0
             self._posting.done([receipt])
             raise
-        return receipt
 
     async def post_many(
         self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None

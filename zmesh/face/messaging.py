@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from zmesh.errors import BodyTooLarge, DeliveryTimeout, InvalidOption, UsageError
+from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
     check_call_options,
@@ -14,6 +14,7 @@ from zmesh.face.checks import (
     check_is_text,
     check_message_options,
     check_receivers,
+    check_retained,
     check_service,
     check_timeout,
     check_unreserved,
@@ -28,7 +29,7 @@ from zmesh.face.shared import SharedMap
 from zmesh.face.since import Begin, terms_of
 from zmesh.face.streams import Request, Stream
 from zmesh.face.subscriptions import Subscription
-from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, size_of, with_extra
+from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
 from zmesh.terms import (
@@ -476,9 +477,7 @@ class Messaging(ABC):
         check_receivers(min_receivers, timeout)
         check_guarantee(guarantee)
         is_once = guarantee == "at_most_once"
-        if durable and is_once:
-            raise UsageError("what is durable comes at least once: leave guarantee= or durable=")
-        is_durable = assembly.durable.is_wanted(False if is_once else durable)
+        is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         keep = kept_of(self._options, body, retain=retain, history=history)
         record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
@@ -487,8 +486,8 @@ class Messaging(ABC):
         compressor = assembly.outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await assembly.outgoing.compressing.soon(record, compressor)
-        if keep and size_of(record) > self._options.retained_bytes_max:
-            raise BodyTooLarge(size_of(record), self._options.retained_bytes_max)
+        if keep:
+            check_retained(record, self._options)
         posting = assembly.posting
         if min_receivers:
             await posting.wait_for_receivers(record, min_receivers, timeout)

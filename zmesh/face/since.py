@@ -56,7 +56,7 @@ def since_of(value: Begin | None) -> Since:
             return "first"
         case datetime() if value.tzinfo is not None:
             return max(0, round(value.timestamp() * 1000))
-        case int() | float() if is_seconds(value) and value >= 0:
+        case int() | float() if type(value) is not bool and is_seconds(value) and value >= 0:
             return max(0, wall_ms() - round(value * 1000))
         case Mapping() if all(_is_place(*pair) for pair in value.items()):
             return tuple(sorted(value.items()))

@@ -51,6 +51,16 @@ class DurablePosting:
             self.check_storage("durable messages need")
         return durable is not False and self._journal is not None
 
+    def is_wanted_by_all(self, durable: bool | None, *, is_once: bool) -> bool:
+        """Return whether a publication is to be stored first.
+
+        Raises:
+            UsageError: the node has no storage, or it is to come at most once.
+        """
+        if durable and is_once:
+            raise UsageError("what is durable comes at least once: leave guarantee= or durable=")
+        return self.is_wanted(False if is_once else durable)
+
     def check_storage(self, what: str) -> None:
         """Raise UsageError where the node has no storage."""
         if self._journal is None:

@@ -468,3 +468,44 @@ async def test_who_comes_too_late_is_told_how_many_are_gone(tmp_path: Path) -> N
             assert [message.body for message in messages] == list(range(400 - left, 400))
             assert [message.gap for message in messages] == [399 - left] + [0] * (left - 1)
             assert orders.dropped == 399 - left
+
+
+# All kinds of subscriptions side by side
+
+
+async def test_each_subscription_of_a_node_gets_everything_once(tmp_path: Path) -> None:
+    async with (
+        life("shop", tmp_path) as shop,
+        life("till", tmp_path, shop) as till,
+        till.subscribe("orders.*", when_full="drop_oldest") as lossy,
+        till.subscribe("orders.>", name="billing", since="first") as named,
+    ):
+        # Each is told in turn, so that the first is known when the second is.
+        await shop.peers.wait_for(topic="orders.new", timeout=10)
+        await publish(shop, *range(20))
+        assert await bodies(named, 20) == list(range(20))
+        assert await bodies(lossy, 20) == list(range(20))
+        async with till.subscribe("orders.new") as plain, till.subscribe("plain.new"):
+            await shop.peers.wait_for(topic="plain.new", timeout=10)
+            await publish(shop, *range(20, 40))
+            assert await bodies(named, 20) == list(range(20, 40))
+            assert await bodies(lossy, 20) == list(range(20, 40))
+            assert await bodies(plain, 20) == list(range(20, 40))
+            for subscription in (named, lossy, plain):
+                await nothing_comes(subscription)
+
+
+async def test_who_joins_late_gets_what_is_retained_though_the_node_is_further(
+    tmp_path: Path,
+) -> None:
+    async with (
+        life("shop", tmp_path) as shop,
+        life("till", None, shop) as till,
+        till.subscribe("other") as other,
+    ):
+        await shop.peers.wait_for(topic="other", timeout=10)
+        await shop.publish("price", 5, retain=True)
+        await publish(shop, 1, 2, topic="other")
+        assert await bodies(other, 2) == [1, 2]
+        async with till.subscribe("price") as prices:
+            assert await bodies(prices, 1) == [5]

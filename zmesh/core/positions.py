@@ -224,6 +224,8 @@ class Positions:
         return None if reader is None else self._track_of(source, reader)
 
     def _reader_of(self, source: Source, record: Record) -> Reader | None:
+        if extra(record, Tag.RETAINED) is not None:
+            return None  # of a replay, whatever came before
         follower = extra(record, Tag.FOLLOWER)
         if not isinstance(follower, int) or follower == RESUMED:
             return (source.lane,)

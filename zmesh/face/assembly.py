@@ -80,7 +80,7 @@ from zmesh.face.tickets import Tickets
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
-from zmesh.options import NodeOptions, Retention
+from zmesh.options import NodeOptions
 from zmesh.terms import Terms, WhenFull
 from zmesh.transport.zeromq import ZmqTransport
 
@@ -116,10 +116,9 @@ class Assembly:
         self._failed = failed
         self._loop = loop
         self._log = TraceLog(settings.name)
-        local = local_identity(settings, identity)
         self.engine = Engine(
-            local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms(),
-            retention=Retention() if self._storing is None else self._storing.storage.retention,
+            local_identity(settings, identity), options, entropy, loop.time(),
+            opened=opened, wall_ms=wall_ms(), retention=kept.retention,
         )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)

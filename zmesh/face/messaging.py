@@ -443,10 +443,9 @@ class Messaging(ABC):
     ) -> Receipt:
         """Publish a message to every node that subscribes to its topic now, this one included.
 
-        Returns once there is room in their queues, and it is on disk where it is durable.
-        `await receipt` waits until all have handled
-        it, and returns how many did; without subscribers that is 0, at once. Subscribers that
-        would rather miss some are neither waited for nor counted.
+        Returns once there is room in their queues, and a durable one is on disk. `await receipt`
+        waits until all have handled it, and returns how many did; without subscribers that is 0,
+        at once. Those that would rather miss some, or are behind, are not waited for.
 
         Args:
             topic: tokens separated by dots, as in "sensors.kitchen.temp".
@@ -462,8 +461,7 @@ class Messaging(ABC):
                 comes again, and the receipt is done at once, with 0.
             compression: as for `send`; it is done once, however many receive it.
             durable: whether it is put into this node's log first, where subscriptions with a name
-                or `since` read it later; by default where the node has `storage`, unless it is at
-                most once.
+                or `since` read it later; by default with `storage`, unless it is at most once.
 
         Raises:
             InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be published.
@@ -488,12 +486,12 @@ class Messaging(ABC):
             record = await assembly.outgoing.compressing.soon(record, compressor)
         if keep:
             check_retained(record, self._options)
-        posting = assembly.posting
         if min_receivers:
-            await posting.wait_for_receivers(record, min_receivers, timeout)
+            await assembly.posting.wait_for_receivers(record, min_receivers, timeout)
         if is_durable:
             return await assembly.durable.publish(record, priority, key, ttl, keep)
-        return await posting.publish(record, priority, key, ttl, keep, at_most_once=is_once)
+        publish = assembly.posting.publish
+        return await publish(record, priority, key, ttl, keep, at_most_once=is_once)
 
     def subscribe(
         self,

@@ -16,7 +16,16 @@ from zmesh.core.positions import RESUMED
 from zmesh.core.turn import Turn
 from zmesh.events import Publish, Source
 from zmesh.ids import NodeId
-from zmesh.message import Failure, FailureKind, Outcome, Record, Tag, extra, with_extra
+from zmesh.message import (
+    Failure,
+    FailureKind,
+    Outcome,
+    Record,
+    Tag,
+    extra,
+    with_extra,
+    without_extra,
+)
 from zmesh.options import NodeOptions
 from zmesh.patterns.backlog import Backlog, Waiting, waiting_of
 from zmesh.patterns.filters import Allowance, Filters, Sight
@@ -179,6 +188,8 @@ class PublishSubscribe:
                 turn.submit(peer, publish.lane, records, ticket, key=publish.key, ttl=publish.ttl)
         for peer, wanted in casual.items():
             copy = self._as_kept(record, peer) if is_kept else record
+            if publish.durable:  # of what may be missed, and may come late, nobody keeps account
+                copy = without_extra(copy, Tag.POSITION)
             waiting = waiting_of(copy, publish.lane, publish.key, expires, wanted)
             waiting.at_most_once = publish.at_most_once
             self._wait(peer, waiting)
@@ -312,7 +323,7 @@ class PublishSubscribe:
         tokens = interest.tokens(record[1])
         if len(record) == 4:
             tokens = self._tokens_by_replay(record, tokens)
-            if extra(record, Tag.POSITION) is not None:
+            if extra(record, Tag.PUBLISHED) is not None:
                 tokens = self._tokens_by_log(source, record, tokens)
         if not interest.filtering or not tokens:
             return tokens

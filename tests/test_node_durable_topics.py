@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tests.nodes import QUICK, read
-from zmesh import InvalidOption, Message, Node, Retention, Storage, Subscription, UsageError
+from tests.test_node_durable import SMALL
+from zmesh import (
+    InvalidOption,
+    JournalFull,
+    Message,
+    Node,
+    Retention,
+    Storage,
+    Subscription,
+    UsageError,
+)
 
 
 @asynccontextmanager
@@ -353,6 +363,36 @@ async def test_since_that_says_nothing_is_refused(tmp_path: Path, since: Any) ->
     async with life("shop", tmp_path) as shop:
         with pytest.raises(InvalidOption):
             shop.subscribe(">", since=since)
+
+
+async def test_a_retention_that_keeps_nothing_is_refused(tmp_path: Path) -> None:
+    for retention in (Retention(count=0), Retention(age=-1), Retention(size=float("nan"))):  # type: ignore[arg-type]
+        with pytest.raises(InvalidOption):
+            Node("shop", storage=Storage(tmp_path / "journal", retention=retention))
+
+
+async def test_a_full_journal_refuses_a_publication_without_a_trace(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "shop.journal", options=SMALL)
+    async with (
+        Node("shop", mdns=False, storage=storage, options=QUICK) as shop,
+        shop.subscribe(">") as plain,
+        shop.subscribe(">", since="first") as follower,
+    ):
+        stored = 0
+        with pytest.raises(JournalFull):  # noqa: PT012  # how many there is room for is its own affair
+            for stored in range(1000):
+                await shop.publish("orders.new", bytes(20_000), headers={"n": stored}, retain=True)
+        for subscription in (plain, follower):
+            messages = await asyncio.wait_for(read(subscription, stored), 20)
+            assert [message.headers["n"] for message in messages] == list(range(stored))
+            await nothing_comes(subscription)
+        assert shop.statistics().engine.logged == stored
+    async with (
+        Node("shop", mdns=False, storage=storage, options=QUICK) as shop,
+        shop.subscribe(">") as prices,
+    ):
+        [message] = await asyncio.wait_for(read(prices, 1), 10)
+        assert (message.headers["n"], message.retained) == (stored - 1, True)
 
 
 async def test_what_cannot_work_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from zmesh.batches import runs
 from zmesh.core.defects import Defects
 from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
+from zmesh.core.positions import Positions
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.errors import PeerLost
@@ -187,6 +188,11 @@ class LinkNews:
     def handled(self) -> Handled:
         """The memory of stored messages that came."""
         return self._turn.handled
+
+    @property
+    def positions(self) -> Positions:
+        """The memory of publications that came from logs."""
+        return self._turn.positions
 
     @property
     def decompressed(self) -> int:

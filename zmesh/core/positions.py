@@ -34,6 +34,7 @@ RESUMED: Final = 0
 
 _FINAL: Final = (Outcome.ACCEPTED, Outcome.REJECTED, Outcome.EXPIRED)
 _CROWDED_DELAY_S: Final = 1.0
+_LAST_TAGS: Final = frozenset(range(Tag.POSITION, 128))
 
 Place = tuple[Source, int, int]
 Verdict = tuple[Outcome, str, float]
@@ -102,6 +103,11 @@ class Track:
 
 
 Held = dict[int, tuple[Track, int]]
+
+
+def may_be_logged(record: Record) -> bool:
+    """Return at a glance whether a record may have a position: tags ascend, and few are higher."""
+    return len(record) == 4 and len(record[3]) > 1 and record[3][-2] in _LAST_TAGS
 
 
 class Positions:

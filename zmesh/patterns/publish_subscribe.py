@@ -12,7 +12,7 @@ from itertools import groupby
 from zmesh.actions import Delivery, PeerState
 from zmesh.batches import runs
 from zmesh.core.peers import InternalTicket, OnceTicket, Peer
-from zmesh.core.positions import RESUMED
+from zmesh.core.positions import RESUMED, may_be_logged
 from zmesh.core.turn import Turn
 from zmesh.events import Publish, Source
 from zmesh.ids import NodeId
@@ -292,7 +292,7 @@ class PublishSubscribe:
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         """Hand publications over; those nobody here wants are accepted."""
-        if max(map(len, records)) == 3:  # none is in a log
+        if not any(map(may_be_logged, records)):
             self._hand_over(peer, source, first, last, records)
             return
         for low, high, run in self._turn.positions.admit(source, first, last, records):

@@ -152,7 +152,7 @@ class Engine:
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             Post: self._on_post,
-            Publish: self._on_publish,
+            Publish: self._news.topics.on_publish,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
             PurgeLetters: self._news.dead_letters.on_purge,
@@ -262,12 +262,6 @@ class Engine:
             self._news.outbox.on_post(post)
         else:
             self._news.direct.on_post(post)
-
-    def _on_publish(self, publish: Publish) -> None:
-        if publish.durable:
-            self._news.topics.on_publish(publish)
-        else:
-            self._news.publish_subscribe.on_publish(publish)
 
     def _on_settled(self, settled: SettleDeliveries) -> None:
         news = self._news

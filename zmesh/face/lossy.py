@@ -8,7 +8,7 @@ from zmesh.errors import SlowSubscriber
 from zmesh.face.inbox import DeliveryQueue, Waiting
 from zmesh.face.received import Chunk, Settlements, Settler
 from zmesh.message import Outcome
-from zmesh.terms import WhenFull
+from zmesh.terms import Terms, WhenFull
 
 
 @dataclass(slots=True)
@@ -158,3 +158,14 @@ class LossyQueue(DeliveryQueue):
 
 def _gap_of(waiting: Waiting) -> int:
     return waiting.gap if isinstance(waiting, _Single) else 0
+
+
+def queue_of(
+    loop: asyncio.AbstractEventLoop, settlements: Settlements, pattern: str, terms: Terms
+) -> DeliveryQueue:
+    """Return the queue of a subscription on these terms."""
+    if terms.follows:
+        return LoggedQueue(loop, settlements)
+    if terms.when_full is WhenFull.BLOCK:
+        return DeliveryQueue(loop, settlements)
+    return LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)

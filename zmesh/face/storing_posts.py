@@ -21,7 +21,8 @@ PIECES_MAX: Final = 4
 
 Stored = asyncio.Future[ZmeshError | None]
 
-Storable = Post | Push
+Piece = Post | Push
+Storable = Piece | Publish
 
 
 class DurablePosting:
@@ -111,7 +112,7 @@ class DurablePosting:
         await self._store_for(receipt, publish)
         return receipt
 
-    async def _store_for(self, receipt: Receipt, event: Post | Publish) -> None:
+    async def _store_for(self, receipt: Receipt, event: Storable) -> None:
         try:
             await self.store(event)
         except BaseException:
@@ -135,13 +136,13 @@ class DurablePosting:
         return await self.store_many(batch, piece)
 
     async def store_many(
-        self, batch: Batch, piece: Callable[[Receipt], Awaitable[Storable]]
+        self, batch: Batch, piece: Callable[[Receipt], Awaitable[Piece]]
     ) -> Receipt:
         """Store what a batch has, in the pieces that `piece` makes of it, under one receipt."""
         # One more than posted: it is not done before the last is.
         receipt = Receipt(expected=1, is_stored=True)
         self._posting.track(receipt)
-        pieces: deque[tuple[Storable, Stored]] = deque()
+        pieces: deque[tuple[Piece, Stored]] = deque()
         try:
             while not batch.is_exhausted:
                 await batch.prepare()
@@ -170,7 +171,7 @@ class DurablePosting:
         Raises:
             JournalFull, JournalBroken, Closed: some of it is not.
         """
-        handed: list[tuple[Storable, Stored]] = []
+        handed: list[tuple[Piece, Stored]] = []
         now_ms = wall_ms()
         for row in rows:
             receipt = Receipt(is_stored=True)
@@ -240,7 +241,7 @@ class DurablePosting:
                     raise error
                 await self._storing.room()
 
-    async def _give_up(self, pieces: Iterable[tuple[Storable, Stored]]) -> None:
+    async def _give_up(self, pieces: Iterable[tuple[Piece, Stored]]) -> None:
         """Take off receipts what turns out not to be on disk."""
         for post, stored in pieces:
             if await stored is not None:

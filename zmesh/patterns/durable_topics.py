@@ -48,7 +48,10 @@ class DurableTopics:
         self.gathered = (*self.readers.gathered, self._dropped, self._restored)
 
     def on_publish(self, publish: Publish) -> None:
-        """Store a publication, and send it when it is on disk."""
+        """Send a publication; a durable one when it is on disk."""
+        if not publish.durable:
+            self._publishing.on_publish(publish)
+            return
         self.log.store(publish, partial(_retaining, publish), partial(self._on_stored, publish))
 
     def _on_stored(

@@ -80,6 +80,18 @@ async def test_publish_subscribe() -> None:
                 assert (status, out.splitlines(), error) == (0, ["reading", *told], "")
 
 
+async def test_durable_subscription(tmp_path: Path) -> None:
+    program = "examples/durable_subscription.py"
+    shop, books = f"--journal={tmp_path}/shop", f"--journal={tmp_path}/books"
+    async with run(program, "publish", shop) as publisher:
+        for number in range(1, 4):
+            assert await publisher.line() == f"order {number}"
+        for first in (1, 3):
+            async with run(program, "read", books, "--orders=2") as reader:
+                billed = f"billed {first}\nbilled {first + 1}\n"
+                assert await reader.ended() == (0, billed, "")
+
+
 async def test_fan_out(tmp_path: Path) -> None:
     program, firmware = "examples/fan_out.py", tmp_path / "firmware.bin"
     firmware.write_bytes(bytes(range(256)) * 1000)
@@ -327,6 +339,7 @@ async def test_tutorial_publisher_confirms() -> None:
         ("survey.py", ["ask"]),
         ("publish_subscribe.py", []),
         ("publish_subscribe.py", ["publish", "two"]),
+        ("durable_subscription.py", ["bill"]),
         ("send_file.py", ["receive"]),
         ("shared_state.py", []),
         ("stream.py", ["find"]),

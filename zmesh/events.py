@@ -181,6 +181,8 @@ class Publish:
     ttl: float | None = None
     keep: int | None = None  # so many of the topic, this included, are kept; 0 ends that
     at_most_once: bool = False  # to those with room, and forgotten: the ticket expects nothing
+    durable: bool = False  # into the log first, which `TicketsStored` tells
+    wall_ms: int = 0  # what the wall clock reads, for what is stored
 
 
 @dataclass(slots=True)

@@ -51,6 +51,7 @@ class InterestKind(StrEnum):
     GROUP = "group"  # it is a member of the group
     ATTRIBUTE = "attribute"  # "key=value": what the application says of the node
     STATE = "state"  # it holds a replica of the shared map
+    LOG = "log"  # it reads the peer's publications from there on: see `patterns.log_readers`
 
 
 class Encoding(IntEnum):
@@ -129,6 +130,9 @@ class Tag(IntEnum):
     COMPRESSED = 14  # (algorithm, size): of a body that is compressed, and what it was before
     ROUTING_KEY = 15  # str: what it was published to an exchange with
     STORED = 16  # int: its number in the journal of its origin, which sends it until it is settled
+    POSITION = 17  # int: of a publication, in the log of its publisher
+    PUBLISHED = 18  # int: when it was, by its publisher's wall clock, in milliseconds since 1970
+    FOLLOWER = 19  # int: read from the log for this subscription alone; 0: what a node missed
 
 
 Fragments = tuple[int, int, bytes]

@@ -158,6 +158,18 @@ class JournalOptions:
     retry_full: float = 0.5  # between two looks whether a full disk has space again
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long durable publications stay in their publisher's log; None is without that bound.
+
+    What is beyond any of them goes, the oldest first, in batches: somewhat more may be there.
+    """
+
+    age: float | None = 7 * 86_400.0  # seconds
+    count: int | None = 1_000_000
+    size: int | None = 256 * MIB  # bytes: a quarter of what the journal may take
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """Where a node keeps what must outlive its process, and how.
@@ -175,6 +187,7 @@ class Storage:
     synchronous: Literal["full", "normal"] = "full"
     when_full: Literal["raise", "wait"] = "raise"
     options: JournalOptions = JournalOptions()
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +263,9 @@ class NodeOptions:
     backlog_bytes_max: int = 16 * MIB
     backlog_in_flight_max: int = 256  # of these with its link: some milliseconds' worth
     backlog_in_flight_bytes_max: int = 4 * MIB
+    log_readers_max: int = 256  # of one peer: its subscriptions that follow this node's log
+    log_reader_messages: int = 256  # of one on their way: some milliseconds' worth
+    log_reader_bytes: int = 1 * MIB
     stale_deliveries_max: int = 4096  # of a peer's ended sessions, still with the application
     replies_kept_max: int = 1024  # that could not be delivered, should the caller ask again
     replies_kept_bytes_max: int = 16 * MIB

@@ -19,6 +19,10 @@ ExchangeKind = Literal["direct", "topic", "fanout", "headers"]
 
 Scalar = str | int | float | bool | None
 
+Since = Literal["first"] | int | tuple[tuple[str, int], ...] | None
+"""Where to begin in a log: at its first, at a time in milliseconds since 1970, or after positions
+by the ids of publishers; None is now."""
+
 LIMIT_DEFAULT: Final = 1000
 
 
@@ -51,13 +55,21 @@ class Terms:
     """How a subscription wants its publications.
 
     `limit` is how many may wait for it unless `when_full` is BLOCK. With `replay` it is sent
-    what its publishers keep.
+    what its publishers keep. With a name or `since` it follows their logs instead: with a name
+    from where it was in its life before.
     """
 
     filter: Filter | None = None
     when_full: WhenFull = WhenFull.BLOCK
     limit: int = LIMIT_DEFAULT
     replay: bool = False
+    name: str | None = None
+    since: Since = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it reads what is durable from its publishers' logs."""
+        return self.name is not None or self.since is not None
 
 
 PLAIN: Final = Terms()

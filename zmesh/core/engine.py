@@ -82,7 +82,7 @@ from zmesh.events import (
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
 from zmesh.message import Failure, FailureKind, InterestKind, Record
-from zmesh.options import NodeOptions
+from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.letters import DeadLetter
 from zmesh.patterns.queues import Queues
@@ -106,6 +106,7 @@ class Engine:
         opened: what the node's journal says, where it has one; action `Restored` tells when all
             it keeps was read, and nobody is to be met before.
         wall_ms: what the wall clock reads, in milliseconds since 1970; needed with a journal.
+        retention: how long durable publications are kept there.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Engine:
         *,
         opened: Opened | None = None,
         wall_ms: int = 0,
+        retention: Retention = Retention(),  # noqa: B008  # frozen
     ) -> None:
         self._local = local
         self._options = options
@@ -133,7 +135,7 @@ class Engine:
         self._defects = Defects(self._turn, options.defects_traced_max)
         self._membership = Membership(local.node, options, entropy, self._turn.agenda)
         self._news = LinkNews(
-            options, self._turn, entropy, self._membership, self._defects, self._reach
+            options, self._turn, entropy, self._membership, self._defects, self._reach, retention
         )
         self._residents = Residents(local, options, entropy, self._turn, self._news)
         self._introductions = Introductions(
@@ -150,7 +152,7 @@ class Engine:
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             Post: self._on_post,
-            Publish: self._news.publish_subscribe.on_publish,
+            Publish: self._news.topics.on_publish,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
             PurgeLetters: self._news.dead_letters.on_purge,
@@ -196,6 +198,7 @@ class Engine:
             news.gatherings,
             news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
             news.later, self._turn.keeper,
+            news.topics.log, news.topics.readers, news.following,
         )  # fmt: skip
         for part in parts:
             if part.deadline is not None and part.deadline <= now:
@@ -316,8 +319,10 @@ class Engine:
                 news.interest.retract(InterestKind.SERVICE, service)
             case Subscribe(token, pattern, terms):
                 news.interest.subscribe(token, pattern, terms)
+                news.following.on_subscribe(token, pattern, terms)
                 news.publish_subscribe.flush()
             case Unsubscribe(token):
+                news.following.on_unsubscribe(token)
                 news.interest.unsubscribe(token)
             case OpenInbox():
                 news.direct.on_open_inbox()

@@ -25,6 +25,13 @@ class EngineStatistics:
     stored_again: int  # sent again after a session ended
     outcomes_kept: int  # of stored messages that came, as ranges: their senders may not know yet
     stored_duplicates: int  # came again, and were handled before
+    logged: int  # publications kept on disk
+    logged_bytes: int  # of them, about
+    logged_trimmed: int  # beyond the retention, in this life
+    log_readers: int  # subscriptions of all peers, this node included, that follow the log
+    log_readers_refused: int
+    log_missed: int  # by readers that came too late
+    log_duplicates: int  # publications that came again, and were known
     retries: int  # messages that wait for their next attempt
     redelivered: int
     dead_lettered: int
@@ -100,6 +107,13 @@ def gather(
         stored_out=news.outbox.open, stored_in_memory=news.outbox.most_in_memory,
         stored_again=news.outbox.reread, outcomes_kept=len(news.handled),
         stored_duplicates=news.handled.duplicates,
+        logged=news.topics.log.count,
+        logged_bytes=news.topics.log.size,
+        logged_trimmed=news.topics.log.trimmed,
+        log_readers=len(news.topics.readers),
+        log_readers_refused=news.topics.readers.refused,
+        log_missed=news.topics.readers.missed,
+        log_duplicates=news.positions.duplicates,
         retries=len(news.redelivery),
         redelivered=news.redelivery.redelivered,
         dead_lettered=news.dead_letters.dead_lettered,

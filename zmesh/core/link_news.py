@@ -10,6 +10,7 @@ from zmesh.batches import runs
 from zmesh.core.defects import Defects
 from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
+from zmesh.core.positions import Positions
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.errors import PeerLost
@@ -26,12 +27,14 @@ from zmesh.message import (
     Ticket,
     without_extra,
 )
-from zmesh.options import NodeOptions
+from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.direct import Direct
+from zmesh.patterns.durable_topics import DurableTopics
 from zmesh.patterns.fan_out_members import FanOutTicket
+from zmesh.patterns.following import Following
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
@@ -109,6 +112,7 @@ class LinkNews:
         membership: Membership,
         defects: Defects,
         reach: Callable[[str | NodeId], Peer],
+        retention: Retention,
     ) -> None:
         self._options = options
         self._turn = turn
@@ -137,8 +141,15 @@ class LinkNews:
         self.dead_letters.takers[StreamKind.QUEUE] = self.queues.pushed.take_back
         self.later = CallsLater(turn, self.calls, options, entropy, known)
         self.calls.later = self.later.on_answered
+        self.following = Following(turn, self.interest)
+        self.publish_subscribe.were_here = self.following.were_here
+        self.topics = DurableTopics(
+            turn, self.interest, self.publish_subscribe, options, retention
+        )
         self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
             EntryKind.TICKET: self.later.on_entry,
+            EntryKind.SUBSCRIPTION: self.following.on_entry,
+            EntryKind.RETAINED: self.topics.on_entry,
             EntryKind.RELAYED: self.outbox.on_relayed,
             EntryKind.FAN_OUT: self.gatherings.fan_out.on_entry,
         }
@@ -148,6 +159,7 @@ class LinkNews:
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
             *self.redelivery.gathered, *self.queues.gathered, *self.outbox.gathered,
+            *self.topics.gathered, *self.following.gathered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
@@ -157,7 +169,7 @@ class LinkNews:
         }
         self._receivers: dict[int, _Receiver] = {
             Kind.DIRECT: self._on_direct,
-            Kind.DURABILITY: self.confirming.on_records,
+            Kind.DURABILITY: self._on_durability,
             Kind.PUBLICATION: self.publish_subscribe.on_records,
             Kind.MISSED: self._on_missed,
             Kind.REQUEST: self.serving.on_requests,
@@ -178,6 +190,11 @@ class LinkNews:
         return self._turn.handled
 
     @property
+    def positions(self) -> Positions:
+        """The memory of publications that came from logs."""
+        return self._turn.positions
+
+    @property
     def decompressed(self) -> int:
         """How many bodies were made plain again, for peers that cannot decompress."""
         return self._turn.decompressed
@@ -191,6 +208,8 @@ class LinkNews:
             self.redelivery.flush()
             self.queues.flush()
             self.outbox.flush()
+            self.topics.flush()
+            self.following.flush()
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
@@ -316,6 +335,7 @@ class LinkNews:
         receive = self._receivers.get(kind)
         if peer.stale_in > self._options.stale_deliveries_max and kind not in _TAKEN_AT_ONCE:
             reason = "messages of an earlier session are still being handled"
+            self._turn.positions.refused(source, records)
             self._turn.settle(source, first, last, Outcome.RELEASED, reason, _STALE_DELAY_S)
         elif receive is not None:
             receive(peer, source, first, last, records)
@@ -331,6 +351,16 @@ class LinkNews:
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.direct.on_records(peer, source, low, high, run)
+
+    def _on_durability(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
+        for record in records:
+            if record[1] == "known":
+                self.confirming.on_record(peer, source, record)
+            elif record[1] in ("passed", "ended"):
+                self.following.on_told(source, record)
 
     def _on_group(
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
@@ -364,6 +394,7 @@ class LinkNews:
         elif kind in (Kind.DIRECT, Kind.PUBLICATION, Kind.MISSED) or isinstance(
             returned.ticket, RequeuedTicket
         ):
+            self.topics.readers.on_returned(returned, self._options.attempts_max)
             self.redelivery.on_returned(peer, returned, ended)
         elif kind == Kind.REQUEST:
             self.calls.on_returned(returned)
@@ -427,7 +458,9 @@ class LinkNews:
         self._locate(peer)
         if not peer.announced:
             peer.draining = False
+            self.following.on_opened(peer)
             self.interest.announce(peer)
+            self.following.on_announced(peer)
             self.shared_state.on_session_begun()
             self.confirming.on_opened(peer)
             if self.draining:
@@ -506,6 +539,7 @@ class LinkNews:
         self.queues.on_session_ended(peer)
         self.outbox.on_session_ended(peer)
         self.confirming.on_session_ended(peer)
+        self.following.on_session_ended(peer)
         self.shared_state.on_session_ended(peer)
         self.streams.on_session_ended(peer, reason.value)
         if reason in _FINAL:

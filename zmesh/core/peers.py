@@ -46,6 +46,12 @@ class StoredTicket(InternalTicket):
         self.is_void = False
 
 
+class LogTicket(InternalTicket):
+    """The ticket of publications that a reader of the log was sent: see `log_readers`."""
+
+    __slots__ = ()
+
+
 class Peer:
     """A node as patterns see it; this node itself is one as well, reached by the loopback."""
 

@@ -22,7 +22,8 @@ from zmesh.actions import (
 )
 from zmesh.core.handled import Handled
 from zmesh.core.keeper import Keeper
-from zmesh.core.peers import InternalTicket, Peer, Peers, StoredTicket
+from zmesh.core.peers import InternalTicket, LogTicket, Peer, Peers, StoredTicket
+from zmesh.core.positions import Positions
 from zmesh.deadlines import Agenda
 from zmesh.errors import BodyTooLarge, ZmeshError
 from zmesh.events import Source
@@ -53,6 +54,9 @@ class Turn:
         self.handled = Handled(self.keeper)
         self.handled.settle = self.settle_now
         self.stored_done: dict[StoredTicket, None] = {}  # for the outbox to look at
+        self.log_done: dict[LogTicket, None] = {}  # for the readers of the log to look at
+        self.positions = Positions(self.keeper)
+        self.positions.settle = self.settle_now
         self.actions: list[Action] = []
         self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
         self._options = options
@@ -127,7 +131,9 @@ class Turn:
         """Give records that arrived from a peer their outcome: now, or when it is on disk."""
         if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
             reason = reason.encode(errors="replace").decode()
-        handled = self.handled
+        handled, positions = self.handled, self.positions
+        if positions.open and positions.on_settle(source, first, last, outcome, reason, delay):
+            return
         if not (handled.open and handled.on_settle(source, first, last, outcome, reason, delay)):
             self.settle_now(source, first, last, outcome, reason, delay, lazy=lazy)
 
@@ -241,6 +247,8 @@ class Turn:
                 done[ticket] = None
             elif isinstance(ticket, StoredTicket):
                 self.stored_done[ticket] = None
+            elif isinstance(ticket, LogTicket):
+                self.log_done[ticket] = None
 
     def fail(self, ticket: Ticket, failure: Failure) -> None:
         """Give one record of a ticket its final outcome other than accepted."""

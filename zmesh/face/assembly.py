@@ -60,7 +60,7 @@ from zmesh.face.identity import local_identity, new_identity
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs, Pulls
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
-from zmesh.face.lossy import LossyQueue
+from zmesh.face.lossy import queue_of
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.peers_view import Peers
 from zmesh.face.posting import Posting
@@ -81,7 +81,7 @@ from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
-from zmesh.terms import Terms, WhenFull
+from zmesh.terms import Terms
 from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
@@ -116,10 +116,10 @@ class Assembly:
         self._failed = failed
         self._loop = loop
         self._log = TraceLog(settings.name)
-        local = local_identity(settings, identity)
         self.engine = Engine(
-            local, options, entropy, loop.time(), opened=opened, wall_ms=wall_ms()
-        )
+            local_identity(settings, identity), options, entropy, loop.time(),
+            opened=opened, wall_ms=wall_ms(), retention=kept.retention,
+        )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
         settlements, command = self.runner.settlements, self.runner.command
@@ -270,11 +270,7 @@ class Assembly:
 
     def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
         """Return a subscription that begins when it is entered."""
-        loop, settlements = self._loop, self.runner.settlements
-        if terms.when_full is WhenFull.BLOCK:
-            queue = DeliveryQueue(loop, settlements)
-        else:
-            queue = LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)
+        queue = queue_of(self._loop, self.runner.settlements, pattern, terms)
         return Subscription(self.subscriptions, queue, pattern, settle, terms)
 
     def pull(self, queue: str, prefetch: int, settle: Settle) -> Jobs:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Final, get_args
 
-from zmesh.errors import InvalidOption
-from zmesh.message import LANES
+from zmesh.errors import BodyTooLarge, InvalidOption
+from zmesh.message import LANES, Record, size_of
 from zmesh.options import NodeOptions, WireLimits
 from zmesh.terms import LIMIT_DEFAULT, Guarantee, WhenFull
 from zmesh.wire.bodies import check_text
@@ -182,6 +182,12 @@ def kept_of(
     if not retain and history is None:
         return None
     return 0 if body is None else history or 1
+
+
+def check_retained(record: Record, options: NodeOptions) -> None:
+    """Check that a publication can be kept; raises BodyTooLarge."""
+    if size_of(record) > options.retained_bytes_max:
+        raise BodyTooLarge(size_of(record), options.retained_bytes_max)
 
 
 def check_when_full(when_full: str, limit: int) -> WhenFull:

@@ -1,4 +1,4 @@
-"""The queue of a subscription that would rather miss some than hold its publishers up."""
+"""The queues of subscriptions that may miss some, and tell how many."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from zmesh.errors import SlowSubscriber
 from zmesh.face.inbox import DeliveryQueue, Waiting
 from zmesh.face.received import Chunk, Settlements, Settler
 from zmesh.message import Outcome
-from zmesh.terms import WhenFull
+from zmesh.terms import Terms, WhenFull
 
 
 @dataclass(slots=True)
@@ -16,6 +16,38 @@ class _Single(Waiting):
     """One record, and how many were dropped between the one before and this."""
 
     gap: int = 0
+
+
+class LoggedQueue(DeliveryQueue):
+    """The queue of a subscription that follows logs: it tells what was gone when it came to it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
+        super().__init__(loop, settlements)
+        self.dropped = 0
+        self._after = 0  # after the last that waits
+
+    def missed(self, count: int) -> None:
+        """Note what a log no longer has."""
+        self.dropped += count
+        self._after += count
+
+    def put(self, settler: Settler, delivery: Delivery, start: int, stop: int) -> None:
+        """Add the records `start` to `stop` (exclusive) of a delivery."""
+        if self._after and not self._is_closed:
+            gap, self._after = self._after, 0
+            since = self._loop.time()
+            self._items.append(_Single(settler, delivery, start, start + 1, since, gap))
+            start += 1
+        if start < stop:
+            super().put(settler, delivery, start, stop)
+        else:
+            self._wake_one()
+
+    def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
+        chunk = super()._chunk_of(waiting, count_max)
+        if chunk is not None:
+            chunk.gap = _gap_of(waiting)
+        return chunk
 
 
 class LossyQueue(DeliveryQueue):
@@ -126,3 +158,14 @@ class LossyQueue(DeliveryQueue):
 
 def _gap_of(waiting: Waiting) -> int:
     return waiting.gap if isinstance(waiting, _Single) else 0
+
+
+def queue_of(
+    loop: asyncio.AbstractEventLoop, settlements: Settlements, pattern: str, terms: Terms
+) -> DeliveryQueue:
+    """Return the queue of a subscription on these terms."""
+    if terms.follows:
+        return LoggedQueue(loop, settlements)
+    if terms.when_full is WhenFull.BLOCK:
+        return DeliveryQueue(loop, settlements)
+    return LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)

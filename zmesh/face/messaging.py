@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
-from zmesh.errors import BodyTooLarge, DeliveryTimeout, InvalidOption, UsageError
+from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
     check_call_options,
@@ -14,10 +14,10 @@ from zmesh.face.checks import (
     check_is_text,
     check_message_options,
     check_receivers,
+    check_retained,
     check_service,
     check_timeout,
     check_unreserved,
-    check_when_full,
     kept_of,
 )
 from zmesh.face.handlers import Handler, Middleware, adapted, check_handler
@@ -26,12 +26,20 @@ from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap
+from zmesh.face.since import Begin, terms_of
 from zmesh.face.streams import Request, Stream
 from zmesh.face.subscriptions import Subscription
-from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, size_of, with_extra
+from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
-from zmesh.terms import LIMIT_DEFAULT, Compression, Guarantee, Match, Policy, Scalar, Terms
+from zmesh.terms import (
+    LIMIT_DEFAULT,
+    Compression,
+    Guarantee,
+    Match,
+    Policy,
+    Scalar,
+)
 
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Middleware)
@@ -431,12 +439,13 @@ class Messaging(ABC):
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
         guarantee: Guarantee = "at_least_once",
         compression: Compression | None = None,
+        durable: bool | None = None,
     ) -> Receipt:
         """Publish a message to every node that subscribes to its topic now, this one included.
 
-        Returns once there is room in their queues. `await receipt` waits until all have handled
-        it, and returns how many did; without subscribers that is 0, at once. Subscribers that
-        would rather miss some are neither waited for nor counted.
+        Returns once there is room in their queues, and a durable one is on disk. `await receipt`
+        waits until all have handled it, and returns how many did; without subscribers that is 0,
+        at once. Those that would rather miss some, or are behind, are not waited for.
 
         Args:
             topic: tokens separated by dots, as in "sensors.kitchen.temp".
@@ -451,9 +460,12 @@ class Messaging(ABC):
                 to those that have room now, and is forgotten: nothing is waited for, nothing
                 comes again, and the receipt is done at once, with 0.
             compression: as for `send`; it is done once, however many receive it.
+            durable: whether it is put into this node's log first, where subscriptions with a name
+                or `since` read it later; by default with `storage`, unless it is at most once.
 
         Raises:
             InvalidOption, BodyNotEncodable, BodyTooLarge: it cannot be published.
+            JournalFull, JournalBroken: it could not be stored, and is not published.
             PeersMissing: too few receivers, in time; it was not published.
         """
         assembly = self._at_work()
@@ -462,6 +474,8 @@ class Messaging(ABC):
         check_message_options(self._options.wire, priority, key, ttl)
         check_receivers(min_receivers, timeout)
         check_guarantee(guarantee)
+        is_once = guarantee == "at_most_once"
+        is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         keep = kept_of(self._options, body, retain=retain, history=history)
         record = assembly.outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
@@ -470,13 +484,14 @@ class Messaging(ABC):
         compressor = assembly.outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await assembly.outgoing.compressing.soon(record, compressor)
-        if keep and size_of(record) > self._options.retained_bytes_max:
-            raise BodyTooLarge(size_of(record), self._options.retained_bytes_max)
-        posting = assembly.posting
+        if keep:
+            check_retained(record, self._options)
         if min_receivers:
-            await posting.wait_for_receivers(record, min_receivers, timeout)
-        is_once = guarantee == "at_most_once"
-        return await posting.publish(record, priority, key, ttl, keep, at_most_once=is_once)
+            await assembly.posting.wait_for_receivers(record, min_receivers, timeout)
+        if is_durable:
+            return await assembly.durable.publish(record, priority, key, ttl, keep)
+        publish = assembly.posting.publish
+        return await publish(record, priority, key, ttl, keep, at_most_once=is_once)
 
     def subscribe(
         self,
@@ -490,6 +505,8 @@ class Messaging(ABC):
         when_full: Policy = "block",
         limit: int = LIMIT_DEFAULT,
         settle: Settle = "auto",
+        name: str | None = None,
+        since: Begin | None = None,
     ) -> Subscription:
         """Subscribe to topics, for as long as an `async with` block runs.
 
@@ -515,6 +532,10 @@ class Messaging(ABC):
             limit: how many may wait for it before some are dropped or it ends, here, and as many
                 at each publisher; not with "block".
             settle: "auto" or "manual".
+            name: of a durable subscription: it goes on in each publisher's log where this node
+                was when it ended, in whatever life; the first time from now on. Needs `storage`.
+            since: where it begins in the logs it has no position in: "first", a time, seconds
+                ago, or positions by publishers' ids, to go on after them.
 
         Raises:
             InvalidOption, UsageError: it cannot work, or there are too many.
@@ -522,9 +543,11 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         check_settle(settle)
+        if name is not None:
+            assembly.durable.check_storage("a subscription with a name needs")
         check_is_text("pattern", pattern)
         wanted = filter_of(type, where, match, content, self._options.wire)
-        terms = Terms(wanted, check_when_full(when_full, limit), limit, replay)
+        terms = terms_of(wanted, when_full, limit, replay=replay, name=name, since=since)
         assembly.engine.check_subscribe(pattern, terms)
         return assembly.subscription(pattern, settle, terms)
 

@@ -203,6 +203,12 @@ class Posting:
             await asyncio.sleep(0)
         return receipt
 
+    async def room_to_publish(self, topic: str) -> None:
+        """Wait until there is room in every queue."""
+        if not self.topic_rooms.is_free(topic):
+            await self.topic_rooms.wait(topic)
+            self.topic_rooms.passed(topic)
+
     async def wait_for_receivers(
         self,
         record: Record,

@@ -1,6 +1,7 @@
 """A received message, and how the verdict on it finds its way back to the sender."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from zmesh.actions import Delivery
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 ACCEPTED_TOGETHER: Final = 512
 """So many acceptances are told with the end of a turn; fewer wait for more, for milliseconds."""
+
+
+_LAST_MS: Final = 253_402_300_799_999  # what a datetime can tell: the end of the year 9999
 
 
 class Settler(Protocol):
@@ -318,10 +322,28 @@ class Message:
         return extra(self._record, Tag.RETAINED) is not None
 
     @property
+    def position(self) -> int | None:
+        """Where it is in the log of its publisher; None where it is in none.
+
+        `since={message.sender_id: message.position}` goes on after it.
+        """
+        position = extra(self._record, Tag.POSITION)
+        return position if isinstance(position, int) else None
+
+    @property
+    def published(self) -> datetime | None:
+        """When it was published, by its publisher's clock; None for what is not durable."""
+        at_ms = extra(self._record, Tag.PUBLISHED)
+        if not isinstance(at_ms, int) or at_ms > _LAST_MS:
+            return None
+        return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+    @property
     def gap(self) -> int:
         """How many publications the subscription missed just before this one.
 
-        Always 0 with `when_full="block"`.
+        Always 0 with `when_full="block"`, but for a subscription with a name or `since`: so many
+        were gone from the log when it came to them.
         """
         chunk = self._chunk
         return chunk.gap if self.index == chunk.stop - chunk.count else 0

@@ -11,6 +11,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
+from zmesh.face.checks import is_seconds
 from zmesh.face.listening import check_interfaces
 from zmesh.options import NodeOptions, Storage
 from zmesh.terms import Compression
@@ -119,4 +120,8 @@ def _checked(storage: Storage) -> Storage:
     ):
         if value not in allowed:
             raise InvalidOption(option, value, " or ".join(map(repr, allowed)))
+    for bound in ("age", "count", "size"):
+        value = getattr(storage.retention, bound)
+        if value is not None and not (is_seconds(value) and value > 0):
+            raise InvalidOption(f"retention.{bound}", value, "more than 0, or None")
     return replace(storage, path=Path(path), database=database)

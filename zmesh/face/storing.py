@@ -14,7 +14,7 @@ from zmesh.errors import JournalFull, StorageError, ZmeshError
 from zmesh.events import Event, JournalTold
 from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
-from zmesh.options import Storage
+from zmesh.options import Retention, Storage
 from zmesh.storage import (
     Answered,
     Broken,
@@ -195,6 +195,11 @@ class Kept(NamedTuple):
 
     storing: Storing | None
     opened: Opened | None
+
+    @property
+    def retention(self) -> Retention:
+        """How long publications are kept there."""
+        return Retention() if self.storing is None else self.storing.storage.retention
 
 
 NOTHING_KEPT: Final = Kept(None, None)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from zmesh.errors import Closed, JournalFull, UsageError, ZmeshError
-from zmesh.events import Post, Push
+from zmesh.events import Post, Publish, Push
 from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
@@ -21,7 +21,8 @@ PIECES_MAX: Final = 4
 
 Stored = asyncio.Future[ZmeshError | None]
 
-Storable = Post | Push
+Piece = Post | Push
+Storable = Piece | Publish
 
 
 class DurablePosting:
@@ -47,9 +48,24 @@ class DurablePosting:
         Raises:
             UsageError: the node has none.
         """
-        if durable and self._journal is None:
-            raise UsageError("durable messages need a node with storage: Node(..., storage=PATH)")
+        if durable:
+            self.check_storage("durable messages need")
         return durable is not False and self._journal is not None
+
+    def is_wanted_by_all(self, durable: bool | None, *, is_once: bool) -> bool:
+        """Return whether a publication is to be stored first.
+
+        Raises:
+            UsageError: the node has no storage, or it is to come at most once.
+        """
+        if durable and is_once:
+            raise UsageError("what is durable comes at least once: leave guarantee= or durable=")
+        return self.is_wanted(False if is_once else durable)
+
+    def check_storage(self, what: str) -> None:
+        """Raise UsageError where the node has no storage."""
+        if self._journal is None:
+            raise UsageError(f"{what} a node with storage: Node(..., storage=PATH)")
 
     @property
     def _storing(self) -> Storing:
@@ -73,13 +89,36 @@ class DurablePosting:
         receipt = Receipt(is_stored=True)
         self._posting.track(receipt)
         post = Post(to, lane, [record], receipt, key, ttl, durable=True, entries=entries)
+        await self._store_for(receipt, post)
+        return receipt
+
+    async def publish(
+        self,
+        record: Record,
+        lane: int,
+        key: str | None,
+        ttl: float | None,
+        keep: int | None,
+    ) -> Receipt:
+        """Publish one message, and return once it is on disk.
+
+        Raises:
+            JournalFull, JournalBroken, Closed: it is not.
+        """
+        receipt = Receipt(is_stored=True)
+        await self._posting.room_to_publish(record[1])
+        self._posting.track(receipt)
+        publish = Publish(record, lane, receipt, key, ttl, keep, durable=True)
+        await self._store_for(receipt, publish)
+        return receipt
+
+    async def _store_for(self, receipt: Receipt, event: Storable) -> None:
         try:
-            await self.store(post)
+            await self.store(event)
         except BaseException:
             receipt.expected = 0
             self._posting.done([receipt])
             raise
-        return receipt
 
     async def post_many(
         self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
@@ -97,13 +136,13 @@ class DurablePosting:
         return await self.store_many(batch, piece)
 
     async def store_many(
-        self, batch: Batch, piece: Callable[[Receipt], Awaitable[Storable]]
+        self, batch: Batch, piece: Callable[[Receipt], Awaitable[Piece]]
     ) -> Receipt:
         """Store what a batch has, in the pieces that `piece` makes of it, under one receipt."""
         # One more than posted: it is not done before the last is.
         receipt = Receipt(expected=1, is_stored=True)
         self._posting.track(receipt)
-        pieces: deque[tuple[Storable, Stored]] = deque()
+        pieces: deque[tuple[Piece, Stored]] = deque()
         try:
             while not batch.is_exhausted:
                 await batch.prepare()
@@ -132,7 +171,7 @@ class DurablePosting:
         Raises:
             JournalFull, JournalBroken, Closed: some of it is not.
         """
-        handed: list[tuple[Storable, Stored]] = []
+        handed: list[tuple[Piece, Stored]] = []
         now_ms = wall_ms()
         for row in rows:
             receipt = Receipt(is_stored=True)
@@ -202,7 +241,7 @@ class DurablePosting:
                     raise error
                 await self._storing.room()
 
-    async def _give_up(self, pieces: Iterable[tuple[Storable, Stored]]) -> None:
+    async def _give_up(self, pieces: Iterable[tuple[Piece, Stored]]) -> None:
         """Take off receipts what turns out not to be on disk."""
         for post, stored in pieces:
             if await stored is not None:

@@ -8,7 +8,7 @@ from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
-from zmesh.face.lossy import LossyQueue
+from zmesh.face.lossy import LoggedQueue, LossyQueue
 from zmesh.face.received import Message, Settlements, Settler
 from zmesh.face.transactions import Transactions
 from zmesh.message import Outcome
@@ -92,9 +92,12 @@ class Subscription(Inbox):
 
     @property
     def dropped(self) -> int:
-        """How many publications it has missed, as far as it was told; 0 with `"block"`."""
+        """How many publications it has missed, as far as it was told.
+
+        With `"block"` 0, but for one with a name or `since`: how many were gone from logs.
+        """
         queue = self._queue
-        return queue.dropped if isinstance(queue, LossyQueue) else 0
+        return queue.dropped if isinstance(queue, LossyQueue | LoggedQueue) else 0
 
     def __aiter__(self) -> Reader:
         self._check_entered()
@@ -146,6 +149,7 @@ class Subscriptions:
         self._settlements = settlements
         self._subscriptions_max = subscriptions_max
         self._queues: dict[int, DeliveryQueue] = {}
+        self._names: dict[int, str] = {}  # of those that have one
         self._last_token = 0
         self._closed: str | None = None
 
@@ -159,7 +163,11 @@ class Subscriptions:
         if len(self._queues) >= self._subscriptions_max:
             limit = self._subscriptions_max
             raise UsageError(f"this node has {limit} subscriptions already: end some first")
+        if terms.name is not None and terms.name in self._names.values():
+            raise UsageError(f"this node has a subscription {terms.name!r} already: end it first")
         self._last_token += 1
+        if terms.name is not None:
+            self._names[self._last_token] = terms.name
         self._queues[self._last_token] = queue
         self._command(Subscribe(self._last_token, pattern, terms))
         self._changed()
@@ -168,6 +176,7 @@ class Subscriptions:
     def remove(self, token: int) -> None:
         """End a subscription."""
         queue = self._queues.pop(token, None)
+        self._names.pop(token, None)
         if queue is not None:
             self._command(Unsubscribe(token))
             queue.close()
@@ -212,7 +221,7 @@ class Subscriptions:
         """Tell subscriptions how many publications they were not sent."""
         for token, count in counts:
             queue = self._queues.get(token)
-            if isinstance(queue, LossyQueue):
+            if isinstance(queue, LossyQueue | LoggedQueue):
                 queue.missed(count)
                 self._end_if_overrun(token, queue)
 

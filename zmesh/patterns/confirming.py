@@ -15,7 +15,7 @@ from zmesh.deadlines import Deadlines
 from zmesh.errors import ProtocolError
 from zmesh.events import Source
 from zmesh.ids import NodeId
-from zmesh.message import PRIORITY_DEFAULT, Kind, Outcome, Record, head
+from zmesh.message import PRIORITY_DEFAULT, Kind, Record, head
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import Ranges
 from zmesh.wire.bodies import body_of, encode_body
@@ -101,25 +101,21 @@ class Confirming:
         record = (head(Kind.DURABILITY, encoding), "known", body)
         self._turn.submit(peer, PRIORITY_DEFAULT, [record], InternalTicket())
 
-    def on_records(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
-    ) -> None:
+    def on_record(self, peer: Peer, source: Source, record: Record) -> None:
         """Forget outcomes that their sender no longer needs."""
-        self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
-        for record in records:
-            try:
-                told = body_of(record)
-            except ProtocolError as error:
-                self._turn.trace("confirmation_refused", 30, peer=peer.label, why=str(error))
-                continue
-            match told:
-                case [int(floor), *rest] if len(rest) % 2 == 0:
-                    numbers = [number for number in rest if isinstance(number, int)]
-                    if len(numbers) == len(rest):
-                        ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-                        self._known(peer.id, source.journal, floor, ranges)
-                case _:
-                    pass  # of a later version
+        try:
+            told = body_of(record)
+        except ProtocolError as error:
+            self._turn.trace("confirmation_refused", 30, peer=peer.label, why=str(error))
+            return
+        match told:
+            case [int(floor), *rest] if len(rest) % 2 == 0:
+                numbers = [number for number in rest if isinstance(number, int)]
+                if len(numbers) == len(rest):
+                    ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+                    self._known(peer.id, source.journal, floor, ranges)
+            case _:
+                pass  # of a later version
 
     def _known(self, node: NodeId, journal: bytes, floor: int, ranges: Ranges) -> None:
         self._turn.handled.on_known(node, journal, floor, ranges)

@@ -58,6 +58,7 @@ class InterestTable:
         self._receivers: TopicTable[Peer] = TopicTable(options.topics_cached_max)
         self._members: dict[Entry, dict[NodeId, Peer]] = {}
         self.wanted = WantedTable(options)
+        self.log_news: list[tuple[Peer, str, bool]] = []  # what came (True) or went, in order
         self.filtering = 0  # subscriptions of this node that have a filter
 
     @property
@@ -152,8 +153,23 @@ class InterestTable:
         """Tell a peer everything: a session with it has begun."""
         peer.announced = True
         local = self._turn.peers.local
-        entries = [(kind, text) for kind, texts in local.interests.items() for text in texts]
+        entries: list[Entry] = [
+            (kind, text)
+            for kind, texts in local.interests.items()
+            for text in texts
+            if kind is not InterestKind.LOG  # which is for one peer
+        ]
         self._tell(peer, entries, [])
+
+    def tell_one(self, peer: Peer, kind: InterestKind, text: str, *, added: bool) -> None:
+        """Tell one peer, which may be this node, of what is for it alone."""
+        if isinstance(peer, RemotePeer):
+            entry: Entry = (kind, text)
+            self._tell(peer, [entry] if added else [], [] if added else [entry])
+        elif added:
+            self._learn(peer, (kind, text))
+        else:
+            self._unlearn(peer, (kind, text))
 
     def flush(self) -> None:
         """Tell all peers what changed in this turn."""
@@ -238,7 +254,9 @@ class InterestTable:
         if kind is InterestKind.SUBSCRIPTION and not self.wanted.add(peer, text):
             return False
         peer.interests[kind][text] = None
-        if kind is InterestKind.TOPIC:
+        if kind is InterestKind.LOG:
+            self.log_news.append((peer, text, True))
+        elif kind is InterestKind.TOPIC:
             self._receivers.add(text, peer)
         elif kind is not InterestKind.SUBSCRIPTION:
             self._members.setdefault(entry, {})[peer.id] = peer
@@ -249,6 +267,9 @@ class InterestTable:
         if text not in peer.interests[kind]:
             return False
         del peer.interests[kind][text]
+        if kind is InterestKind.LOG:
+            self.log_news.append((peer, text, False))
+            return True
         if kind is InterestKind.TOPIC:
             self._receivers.remove(text, peer)
             return True

@@ -6,16 +6,26 @@ miss some has a backlog of its own, and holds nobody up.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 
 from zmesh.actions import Delivery, PeerState
 from zmesh.batches import runs
 from zmesh.core.peers import InternalTicket, OnceTicket, Peer
+from zmesh.core.positions import RESUMED, may_be_logged
 from zmesh.core.turn import Turn
 from zmesh.events import Publish, Source
 from zmesh.ids import NodeId
-from zmesh.message import Failure, FailureKind, Outcome, Record, Tag, extra, with_extra
+from zmesh.message import (
+    Failure,
+    FailureKind,
+    Outcome,
+    Record,
+    Tag,
+    extra,
+    with_extra,
+    without_extra,
+)
 from zmesh.options import NodeOptions
 from zmesh.patterns.backlog import Backlog, Waiting, waiting_of
 from zmesh.patterns.filters import Allowance, Filters, Sight
@@ -53,6 +63,8 @@ class PublishSubscribe:
         self.retained = Retained(options.retained_max, options.retained_bytes_max)
         self.unwanted = 0  # arrived though no subscription wants them (any more)
         self.replayed = 0
+        self.is_resuming: Callable[[Peer], bool] = lambda _: False  # it reads the log for now
+        self.were_here: Callable[[NodeId], int] = lambda _: 0  # the last that misses what it did
         self._missed = 0  # by subscriptions that have ended, and where there was no room
 
     @property
@@ -71,10 +83,31 @@ class PublishSubscribe:
         """Return the nodes that want everything on a topic, as far as they are there."""
         return [peer for peer in self._interest.receivers(topic) if peer.present]
 
-    def audience(self, record: Record) -> tuple[list[Peer], dict[Peer, list[Wanted]]]:
-        """Return who receives a publication now: those it is for, and those that may miss it."""
+    def audience(
+        self, record: Record, *, is_resumed: bool = False
+    ) -> tuple[list[Peer], dict[Peer, list[Wanted]]]:
+        """Return who receives a publication now: those it is for, and those that may miss it.
+
+        Who reads it from the log is not among them, unless `is_resumed`: by who has missed it.
+        """
         receivers = self.receivers(record[1])
-        wanted = self._interest.wanted.match(record[1])
+        if extra(record, Tag.POSITION) is not None:
+            return self._audience_beside_log(record, receivers, is_resumed=is_resumed)
+        return self._audience(record, receivers, self._interest.wanted.match(record[1]))
+
+    def _audience_beside_log(
+        self, record: Record, receivers: list[Peer], *, is_resumed: bool
+    ) -> tuple[list[Peer], dict[Peer, list[Wanted]]]:
+        matching = self._interest.wanted.match(record[1])
+        wanted = tuple(each for each in matching if not each.follows)
+        sure, casual = self._audience(record, receivers, wanted)
+        if not is_resumed:
+            sure = [peer for peer in sure if not self.is_resuming(peer)]
+        return sure, casual
+
+    def _audience(
+        self, record: Record, receivers: list[Peer], wanted: tuple[Wanted, ...]
+    ) -> tuple[list[Peer], dict[Peer, list[Wanted]]]:
         if not wanted:
             return receivers, {}
         sure = dict.fromkeys(receivers)
@@ -115,10 +148,13 @@ class PublishSubscribe:
         """
         receivers = dict.fromkeys(self.receivers(topic))
         for wanted in self._interest.wanted.match(topic):
-            if wanted.peer.present and not wanted.may_miss:
+            if wanted.peer.present and not (wanted.may_miss or self._reads_log(wanted)):
                 receivers[wanted.peer] = None
         rooms = [self._turn.room(peer) for peer in receivers if not self._is_stuck(peer)]
         return min(rooms, default=None)
+
+    def _reads_log(self, wanted: Wanted) -> bool:
+        return wanted.follows and self._turn.keeper.is_there
 
     def _is_stuck(self, peer: Peer) -> bool:
         return peer.state in _SILENT and self._turn.room(peer) <= 0
@@ -152,6 +188,8 @@ class PublishSubscribe:
                 turn.submit(peer, publish.lane, records, ticket, key=publish.key, ttl=publish.ttl)
         for peer, wanted in casual.items():
             copy = self._as_kept(record, peer) if is_kept else record
+            if publish.durable:  # of what may be missed, and may come late, nobody keeps account
+                copy = without_extra(copy, Tag.POSITION)
             waiting = waiting_of(copy, publish.lane, publish.key, expires, wanted)
             waiting.at_most_once = publish.at_most_once
             self._wait(peer, waiting)
@@ -254,7 +292,16 @@ class PublishSubscribe:
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         """Hand publications over; those nobody here wants are accepted."""
-        tokens = [self._tokens(record) for record in records]
+        if not any(map(may_be_logged, records)):
+            self._hand_over(peer, source, first, last, records)
+            return
+        for low, high, run in self._turn.positions.admit(source, first, last, records):
+            self._hand_over(peer, source, low, high, run)
+
+    def _hand_over(
+        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+    ) -> None:
+        tokens = [self._tokens(source, record) for record in records]
         if all(tokens):
             delivery = Delivery(source, peer.label, first, last, records)
             self._turn.deliver_publications(delivery, tokens)
@@ -270,12 +317,14 @@ class PublishSubscribe:
                 self._turn.settle(source, low, high, Outcome.ACCEPTED, lazy=True)
             start = stop
 
-    def _tokens(self, record: Record) -> tuple[int, ...]:
+    def _tokens(self, source: Source, record: Record) -> tuple[int, ...]:
         """Return the subscriptions of this node that a publication is for."""
         interest = self._interest
         tokens = interest.tokens(record[1])
         if len(record) == 4:
             tokens = self._tokens_by_replay(record, tokens)
+            if extra(record, Tag.PUBLISHED) is not None:
+                tokens = self._tokens_by_log(source, record, tokens)
         if not interest.filtering or not tokens:
             return tokens
         sight, now = Sight(record), self._turn.now
@@ -302,6 +351,20 @@ class PublishSubscribe:
             for token in tokens
             if token <= replayed or not self._interest.subscription(token).terms.replay
         )
+
+    def _tokens_by_log(
+        self, source: Source, record: Record, tokens: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """Return those of the subscriptions that a publication from a log is for, as it came."""
+        follower = extra(record, Tag.FOLLOWER)
+        if isinstance(follower, int) and follower != RESUMED:
+            return (follower,) if follower in tokens else ()
+        followers = self._turn.positions.followers
+        tokens = tuple(token for token in tokens if token not in followers)
+        if follower == RESUMED:
+            last = self.were_here(source.node)
+            return tuple(token for token in tokens if token <= last)
+        return tokens
 
     def on_missed(self, source: Source, first: int, last: int, records: list[Record]) -> None:
         """Tell subscriptions how many publications they were not sent."""

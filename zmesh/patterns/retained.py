@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
-from zmesh.message import Record, size_of
+from zmesh.message import Record, Tag, extra, size_of
 from zmesh.patterns.routing import SEPARATOR, is_pattern_of_many, matches
 
 
@@ -35,6 +35,7 @@ class Retained:
         self._count = 0
         self.size = 0  # in bytes
         self.forgotten = 0  # topics, for want of room
+        self.dropped: list[Kept] = []  # that are on disk, and no longer wanted there
 
     def __len__(self) -> int:
         """Count the publications kept."""
@@ -44,13 +45,17 @@ class Retained:
         self, record: Record, lane: int, key: str | None, expires: float | None, depth: int
     ) -> list[str]:
         """Keep a publication and the `depth - 1` kept before it; return the topics forgotten."""
-        topic = record[1]
-        self._numbered += 1
+        return self.restore(Kept(self._numbered + 1, record, lane, key, expires), depth)
+
+    def restore(self, kept_again: Kept, depth: int) -> list[str]:
+        """Keep what was kept in an earlier life as `keep` does."""
+        topic = kept_again.record[1]
+        self._numbered = max(self._numbered, kept_again.number)
         kept = self._topics.setdefault(topic, deque())
-        kept.append(Kept(self._numbered, record, lane, key, expires))
+        kept.append(kept_again)
         self._topics.move_to_end(topic)
         self._count += 1
-        self.size += size_of(record)
+        self.size += size_of(kept_again.record)
         while len(kept) > depth:
             self._drop(kept.popleft())
         forgotten: list[str] = []
@@ -88,3 +93,5 @@ class Retained:
     def _drop(self, kept: Kept) -> None:
         self._count -= 1
         self.size -= size_of(kept.record)
+        if extra(kept.record, Tag.POSITION) is not None:
+            self.dropped.append(kept)

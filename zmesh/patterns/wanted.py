@@ -25,16 +25,26 @@ class Wanted:
     With `only_replay` an interest of kind TOPIC asks for what is published.
     """
 
-    __slots__ = ("ended", "number", "only_replay", "pattern", "peer", "sieve", "terms")
+    __slots__ = (
+        "ended", "follows", "number", "only_replay", "pattern", "peer", "sieve", "terms",
+    )  # fmt: skip
 
     def __init__(
-        self, peer: Peer, number: int, pattern: str, terms: Terms, *, only_replay: bool
+        self,
+        peer: Peer,
+        number: int,
+        pattern: str,
+        terms: Terms,
+        *,
+        only_replay: bool,
+        follows: bool = False,
     ) -> None:
         self.peer = peer
         self.number = number
         self.pattern = pattern
         self.terms = terms
         self.only_replay = only_replay
+        self.follows = follows  # what is durable it has by its reader of the log
         self.sieve = None if terms.filter is None else sieve_of(terms.filter)
         self.ended = False
 
@@ -101,21 +111,23 @@ class WantedTable:
 
 def sieve_of(wanted: Filter) -> Sieve:
     """Return a filter ready for work: equal ones are known by equal texts."""
-    return Sieve(wanted, _json(_filter_members(wanted)))
+    return Sieve(wanted, _json(filter_members(wanted)))
 
 
 def is_plain(terms: Terms) -> bool:
     """Return whether an interest of kind TOPIC says all but the wish for a replay."""
-    return terms.filter is None and terms.when_full is WhenFull.BLOCK
+    return terms.filter is None and terms.when_full is WhenFull.BLOCK and not terms.follows
 
 
 def to_text(number: int, pattern: str, terms: Terms) -> str:
     """Return the interest of a subscription on terms."""
-    members = {} if terms.filter is None else _filter_members(terms.filter)
+    members = {} if terms.filter is None else filter_members(terms.filter)
     if terms.when_full is not WhenFull.BLOCK:
         members |= {"full": terms.when_full.value, "limit": terms.limit}
     if terms.replay:
         members["replay"] = True
+    if terms.follows:
+        members["log"] = True
     if is_plain(terms):
         members["only"] = True
     return _json([number, pattern, members])
@@ -141,10 +153,18 @@ def from_text(peer: Peer, text: str, limits: WireLimits) -> Wanted | None:
     terms = _terms_of(members)
     if terms is None or not is_pattern(pattern, limits.text_bytes_max):
         return None
-    return Wanted(peer, number, pattern, terms, only_replay=members.get("only") is True)
+    return Wanted(
+        peer,
+        number,
+        pattern,
+        terms,
+        only_replay=members.get("only") is True,
+        follows=members.get("log") is True,
+    )
 
 
-def _filter_members(wanted: Filter) -> dict[str, Any]:
+def filter_members(wanted: Filter) -> dict[str, Any]:
+    """Return what a filter says, as JSON carries it."""
     members: dict[str, Any] = {}
     if wanted.type is not None:
         members["type"] = wanted.type

@@ -50,6 +50,9 @@ _INTEGER_TAGS: Final = frozenset(
             Tag.KEPT,
             Tag.RETAINED,
             Tag.STORED,
+            Tag.POSITION,
+            Tag.PUBLISHED,
+            Tag.FOLLOWER,
         ),
     )
 )

@@ -11,7 +11,7 @@ REGRESSIONS: list[tuple[Level, int, str]] = [
     ("node", 15, "calls stayed with a provider that was gone until its session ended"),
     ("durable", 1, "a caller was told of a dead letter that was not on disk yet"),
     ("durable", 288, "numbers whose reservation a full disk had refused were given again"),
-    ("durable", 111, "what had an outcome and came after what had none expired as well"),
+    ("durable", 515, "what had an outcome and came after what had none expired as well"),
     ("durable", 88, "outcomes stayed with who was told of the floor while older messages waited"),
     ("durable", 513, "an outcome was kept that came after its sender had forgotten the message"),
     ("durable", 49, "a box for a name that two bore was not looked at when one of them left"),

@@ -107,13 +107,7 @@ def gather(
         stored_out=news.outbox.open, stored_in_memory=news.outbox.most_in_memory,
         stored_again=news.outbox.reread, outcomes_kept=len(news.handled),
         stored_duplicates=news.handled.duplicates,
-        logged=news.topics.log.count,
-        logged_bytes=news.topics.log.size,
-        logged_trimmed=news.topics.log.trimmed,
-        log_readers=len(news.topics.readers),
-        log_readers_refused=news.topics.readers.refused,
-        log_missed=news.topics.readers.missed,
-        log_duplicates=news.positions.duplicates,
+        **_of_log(news),
         retries=len(news.redelivery),
         redelivered=news.redelivery.redelivered,
         dead_lettered=news.dead_letters.dead_lettered,
@@ -163,3 +157,17 @@ def gather(
         membership=membership.statistics(),
         links={peer.id: peer.link.statistics() for peer in peers},
     )  # fmt: skip
+
+
+def _of_log(news: LinkNews) -> dict[str, int]:
+    """Return the counters of publications that are kept."""
+    log, readers = news.topics.log, news.topics.readers
+    return {
+        "logged": log.count,
+        "logged_bytes": log.size,
+        "logged_trimmed": log.trimmed,
+        "log_readers": len(readers),
+        "log_readers_refused": readers.refused,
+        "log_missed": readers.missed,
+        "log_duplicates": news.positions.duplicates,
+    }

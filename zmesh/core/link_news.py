@@ -167,7 +167,11 @@ class LinkNews:
             Attempt: self.queues.pushed.on_accepted,
             **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
-        self._receivers: dict[int, _Receiver] = {
+        self._receivers = self._receivers_by_kind()
+
+    def _receivers_by_kind(self) -> dict[int, _Receiver]:
+        """Return who takes what arrives."""
+        return {
             Kind.DIRECT: self._on_direct,
             Kind.DURABILITY: self._on_durability,
             Kind.PUBLICATION: self.publish_subscribe.on_records,

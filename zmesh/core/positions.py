@@ -7,7 +7,7 @@ a publisher that comes back.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from msgpack import packb, unpackb
 
@@ -98,7 +98,7 @@ class Track:
     def entry(self) -> Entry:
         """Return what is kept of it."""
         flat = [number for pair in self.others.as_tuple(RANGES_KEPT_MAX) for number in pair]
-        value = packb([self.journal, self.done, *flat])
+        value = cast("bytes", packb([self.journal, self.done, *flat]))
         return Entry(EntryKind.SUBSCRIPTION, self.name or "", self.node, value)
 
 

@@ -5,7 +5,7 @@ after a restart get it as those before.
 """
 
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgpack import packb, unpackb
 
@@ -110,9 +110,8 @@ def _retaining(publish: Publish, logged: Logged) -> list[Command]:
     if not publish.keep:
         return [RemoveEntries(EntryKind.RETAINED, topic)]
     head, _, body, *extras = logged.record
-    value = packb(
-        [head, body, extras[0], logged.lane, logged.key, logged.expires_ms, publish.keep]
-    )
+    fields = [head, body, extras[0], logged.lane, logged.key, logged.expires_ms, publish.keep]
+    value = cast("bytes", packb(fields))
     return [SetEntries((Entry(EntryKind.RETAINED, topic, _key(logged.record), value),))]
 
 

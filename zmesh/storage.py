@@ -8,7 +8,7 @@ each at a position that is its own for good. An *entry* is a value under a name 
 place of the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import itemgetter
@@ -214,6 +214,12 @@ class StoreRun:
     def last(self) -> int:
         """The position of the last record."""
         return self.first + len(self.records) - 1
+
+    def rows(self) -> Iterator[Row]:
+        """Return the rows it stores, one by one."""
+        times = self.stored_ms, self.expires_ms, self.due_ms
+        for at, record in enumerate(self.records):
+            yield Row(self.first + at, record, *times, self.order + at, self.note)
 
     def blocks(self) -> list[tuple[int, Sequence[Record]]]:
         """Return the positions from which on records share a block, and the records."""

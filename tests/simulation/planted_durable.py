@@ -15,7 +15,7 @@ from zmesh.patterns import confirming
 from zmesh.patterns.boxes import Box
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.outbox import Outbox
-from zmesh.storage import Command, CountAttempts, Forget, Move, RowsRead, Store, StoreOutcomes
+from zmesh.storage import Command, CountAttempts, Forget, Move, RowsRead, StoreOutcomes, StoreRun
 from zmesh.testing.findings import Rule
 
 
@@ -51,7 +51,7 @@ def drop(patch: pytest.MonkeyPatch, unwanted: Callable[[Command], bool]) -> None
 
 @bug("durable", Rule.LOST)
 def storing_is_told_before_the_disk_has_it(patch: pytest.MonkeyPatch) -> None:
-    tell_at_once(patch, Store)
+    tell_at_once(patch, StoreRun)
 
 
 @bug("durable", Rule.LOST)

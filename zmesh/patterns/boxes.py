@@ -87,11 +87,9 @@ class Box:
 
     def add_run(self, run: StoreRun) -> None:
         """Add the rows of a run that follows those in memory, as far as they have space."""
-        times = run.stored_ms, run.expires_ms, run.due_ms
-        for at, record in enumerate(run.records):
+        for row in run.rows():
             if not self.has_space:
                 break
-            row = Row(run.first + at, record, *times, run.order + at, run.note)
             self.add_ready(StoredRow(row, 0))
 
     def add_caller(self, first: int, last: int, ticket: Ticket) -> None:

@@ -4,7 +4,7 @@ Disks tell every command that is on them for good; the engines are asked for not
 known at each moment which messages survive their sender, and which outcomes their receiver.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,8 +22,8 @@ from zmesh.storage import (
     RemoveEntries,
     Row,
     SetEntries,
-    Store,
     StoreOutcomes,
+    StoreRun,
     Stream,
     StreamKind,
 )
@@ -173,8 +173,8 @@ class DurableBooks:
 
     def _on_box(self, host: int, stream: Stream, command: Command) -> None:
         match command:
-            case Store(_, rows):
-                self._store(host, stream, rows)
+            case StoreRun():
+                self._store(host, stream, command.rows())
             case Forget(_, ranges):
                 for kept in self._take(host, stream, ranges):
                     self._check_forgotten(kept)
@@ -202,7 +202,7 @@ class DurableBooks:
             case _:
                 self._wrong(Rule.UNTRUE, str(host), f"has {command} for outcomes")
 
-    def _store(self, host: int, stream: Stream, rows: Sequence[Row]) -> None:
+    def _store(self, host: int, stream: Stream, rows: Iterable[Row]) -> None:
         for row in rows:
             self._store_one(host, stream, row)
 

@@ -237,13 +237,9 @@ class JournalContent:
         return self._lanes.setdefault(stream, _Lane())
 
     def _store_run(self, run: StoreRun) -> None:
-        for first, records in run.blocks():
-            rows = [
-                Row(position, record, run.stored_ms, run.expires_ms, run.due_ms,
-                    run.order + position - run.first, run.note)
-                for position, record in enumerate(records, first)
-            ]  # fmt: skip
-            self._store(run.stream, rows)
+        rows = run.rows()
+        for _, records in run.blocks():
+            self._store(run.stream, list(islice(rows, len(records))))
 
     def _store(self, stream: Stream, rows: Sequence[Row]) -> None:
         """Store a block."""

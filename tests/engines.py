@@ -36,7 +36,6 @@ from zmesh.actions import (
     WriteJournal,
 )
 from zmesh.core.engine import Engine
-from zmesh.errors import StorageError
 from zmesh.events import (
     Call,
     CandidateFound,
@@ -78,6 +77,7 @@ from zmesh.storage import (
     SetEntries,
     Written,
 )
+from zmesh.storage_errors import StorageError
 from zmesh.testing.clock import EventQueue, SeededEntropy
 from zmesh.testing.network import Network
 

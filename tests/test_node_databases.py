@@ -83,8 +83,7 @@ async def test_rows_that_were_stored_and_not_deleted_are_not_sent_again(tmp_path
                     break
             await asyncio.sleep(0.01)
         # As if the deletion had been lost, and the journal's note of it not been removed yet.
-        kept = ada._assembly.engine._news.outbox  # type: ignore[union-attr]
-        kept.relayed.add(bytes.fromhex(rows[0][1]))
+        ada._assembly.application._known.add(rows[0][1])  # type: ignore[union-attr]
         marks = ", ".join("?" * len(rows[0]))
         with database(tmp_path, "ada") as connection, connection:
             connection.execute(f"INSERT INTO zmesh_outbox VALUES ({marks})", rows[0])  # noqa: S608
@@ -178,3 +177,19 @@ async def test_a_transaction_needs_storage(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_work_is_refused(option: str, storage: dict[str, object]) -> None:
     with pytest.raises(zmesh.InvalidOption, match=option):
         Node("ada", storage=Storage(**{"path": "ada.journal", **storage}))  # type: ignore[arg-type]
+
+
+async def test_what_is_left_for_queues_and_topics_gets_there(tmp_path: Path) -> None:
+    async with (
+        life("ada", tmp_path) as ada,
+        life("bob", tmp_path, ada) as bob,
+        bob.pull("work") as jobs,
+        bob.subscribe("news.*", since="first") as news,
+    ):
+        with database(tmp_path, "ada") as connection, connection:
+            zmesh.outbox.enqueue(connection, "a job", queue="work", priority=7)
+            zmesh.outbox.enqueue(connection, "a word", topic="news.today", type="word")
+        job = await asyncio.wait_for(anext(jobs), 10)
+        assert (job.body, job.priority) == ("a job", 7)
+        heard = await asyncio.wait_for(anext(news), 10)
+        assert (heard.topic, heard.type, heard.body) == ("news.today", "word", "a word")

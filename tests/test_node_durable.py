@@ -301,3 +301,34 @@ async def test_who_waits_for_an_outcome_when_the_node_closes_is_told(tmp_path: P
 
 async def _outcome(receipt: zmesh.Receipt) -> int:
     return await receipt
+
+
+async def test_the_oldest_make_room_where_that_is_wanted_and_end_as_dropped(
+    tmp_path: Path,
+) -> None:
+    kept = Storage(tmp_path / "ada.journal", when_full="drop_oldest", options=SMALL)
+    body = bytes(16 * KIB)
+    async with life("ada", tmp_path, storage=kept) as ada:
+        receipts = [await ada.post("bob", number.to_bytes(4) + body) for number in range(60)]
+        dropped = [number for number, receipt in enumerate(receipts) if receipt.failures]
+        assert 0 < len(dropped) < 60
+        assert dropped == [*range(len(dropped))], "the oldest"
+        with pytest.raises(zmesh.Dropped, match="newer messages"):
+            await receipts[0]
+        async with life("bob", tmp_path, ada) as bob:
+            got = await bodies(bob, 60 - len(dropped))
+            await asyncio.wait_for(ada.flush(), 10)
+        assert [int.from_bytes(each[:4]) for each in got if isinstance(each, bytes)] == [
+            *range(len(dropped), 60)
+        ]
+        assert [receipt.accepted for receipt in receipts[len(dropped) :]] == [1] * len(got)
+
+
+async def test_the_oldest_publications_make_room_where_that_is_wanted(tmp_path: Path) -> None:
+    kept = Storage(tmp_path / "ada.journal", when_full="drop_oldest", options=SMALL)
+    async with life("ada", tmp_path, storage=kept) as ada:
+        for _ in range(60):
+            await ada.publish("big", bytes(16 * KIB))
+        engine = ada.statistics().engine
+        assert 0 < engine.logged < 60
+        assert engine.logged + engine.logged_trimmed == 60

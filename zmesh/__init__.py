@@ -3,18 +3,16 @@
 from zmesh import outbox
 from zmesh.actions import MemberState, PeerState, TicketState
 from zmesh.errors import (
-    AlreadyHandled,
     AlreadySettled,
     AmbiguousPeer,
     Backpressure,
     BodyNotEncodable,
     BodyTooLarge,
-    CannotRequeue,
     Closed,
     DeadLettered,
-    DeadLettersFull,
     DeliveryError,
     DeliveryTimeout,
+    Dropped,
     DuplicateIdentity,
     ExchangeConflict,
     ExchangeUnknown,
@@ -26,18 +24,10 @@ from zmesh.errors import (
     ForkedProcess,
     InvalidBody,
     InvalidOption,
-    JournalBroken,
-    JournalCorrupted,
-    JournalFull,
-    JournalLocked,
-    JournalTooNew,
     MapFull,
     MissingPackage,
-    NoDeadLetter,
-    NoJournal,
     NoMembers,
     NoProvider,
-    NotDurable,
     NotOpen,
     PeerLost,
     PeerRestarted,
@@ -48,10 +38,7 @@ from zmesh.errors import (
     Rejected,
     RemoteError,
     SlowSubscriber,
-    StorageError,
     StreamBroken,
-    TicketUnknown,
-    TransactionFailed,
     Unroutable,
     UsageError,
     WrongThread,
@@ -101,6 +88,22 @@ from zmesh.options import (
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
 from zmesh.storage import FailedAttempt
+from zmesh.storage_errors import (
+    AlreadyHandled,
+    CannotRequeue,
+    DeadLettersFull,
+    JournalBroken,
+    JournalCorrupted,
+    JournalFull,
+    JournalLocked,
+    JournalTooNew,
+    NoDeadLetter,
+    NoJournal,
+    NotDurable,
+    StorageError,
+    TicketUnknown,
+    TransactionFailed,
+)
 
 __version__ = "0.1.0"
 
@@ -126,6 +129,7 @@ __all__ = [
     "DestinationKind",
     "DiscoveryOptions",
     "DrainReport",
+    "Dropped",
     "DuplicateIdentity",
     "Exchange",
     "ExchangeConflict",

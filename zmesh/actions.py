@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.events import Source
 from zmesh.ids import NodeId, Path
 from zmesh.message import FailureKind, Record, Ticket, Ways
 from zmesh.storage import Batch, Question, Ranges
+from zmesh.storage_errors import StorageError
 
 
 class PeerState(Enum):

@@ -183,6 +183,18 @@ class Publish:
     at_most_once: bool = False  # to those with room, and forgotten: the ticket expects nothing
     durable: bool = False  # into the log first, which `TicketsStored` tells
     wall_ms: int = 0  # what the wall clock reads, for what is stored
+    entries: tuple[Entry, ...] = ()  # stored with it
+
+
+@dataclass(frozen=True, slots=True)
+class MakeRoom:
+    """Drop the oldest of what is stored for the same addressee, or of the log: so many bytes.
+
+    Whoever waits for the outcome of a message gets DROPPED.
+    """
+
+    rival: Post | Publish  # what found no room
+    size: int
 
 
 @dataclass(slots=True)
@@ -337,6 +349,7 @@ class Push:
     attempts_max: int | None = None  # None: as the node's options say
     durable: bool = False  # stored first, which `TicketsStored` tells, and kept until it is done
     wall_ms: int = 0  # what the wall clock reads, for what is stored
+    entries: tuple[Entry, ...] = ()  # stored with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,5 +540,5 @@ Event = (
     | Push | Pull | Unpull
     | RequeueLetter | PurgeLetters
     | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
-    | StreamCommand | Remember | RelayedGone
+    | StreamCommand | MakeRoom | Remember | RelayedGone
 )  # fmt: skip

@@ -109,6 +109,7 @@ class FailureKind(Enum):
     PEER_UNKNOWN = "peer_unknown"
     NO_PROVIDER = "no_provider"
     CLOSED = "closed"
+    DROPPED = "dropped"
 
 
 class Tag(IntEnum):

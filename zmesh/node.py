@@ -10,14 +10,7 @@ from typing import Final, Self
 
 from zeroconf.asyncio import AsyncZeroconf
 
-from zmesh.errors import (
-    Closed,
-    ForkedProcess,
-    NotOpen,
-    UsageError,
-    WrongThread,
-    ZmeshError,
-)
+from zmesh.errors import Closed, ForkedProcess, NotOpen, UsageError, WrongThread, ZmeshError
 from zmesh.face.assembly import Assembly, assemble
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing

@@ -175,7 +175,8 @@ class Storage:
     """Where a node keeps what must outlive its process, and how.
 
     `synchronous="normal"` may lose the last commits in a power cut, never by the end of the
-    process. Where the journal is full, a caller gets `JournalFull`, or waits: `when_full`.
+    process. Where the journal is full, a caller gets `JournalFull`, waits, or takes the
+    place of the oldest for the same addressee, which end as `Dropped`: `when_full`.
 
     `database` is the application's own: the path of an SQLite file, or what returns a new DB-API
     connection. What is left in its outbox is picked up, and `message.transaction()` is one of
@@ -185,7 +186,7 @@ class Storage:
     path: Path | str
     database: Path | str | Callable[[], Any] | None = None
     synchronous: Literal["full", "normal"] = "full"
-    when_full: Literal["raise", "wait"] = "raise"
+    when_full: Literal["raise", "wait", "drop_oldest"] = "raise"
     options: JournalOptions = JournalOptions()
     retention: Retention = Retention()
 

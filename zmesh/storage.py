@@ -14,9 +14,10 @@ from enum import IntEnum
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Outcome, Record
+from zmesh.storage_errors import StorageError
 
 POSITION_MAX: Final = (1 << 44) - 1
 """Of a row: four years of 150,000 messages a second on one lane."""

@@ -8,7 +8,6 @@ import pytest
 from zmesh.actions import WriteJournal
 from zmesh.core.handled import ORIGINS_MAX, Handled
 from zmesh.core.keeper import Keeper
-from zmesh.errors import JournalBroken
 from zmesh.events import Source
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, head
@@ -23,6 +22,7 @@ from zmesh.storage import (
     StoreOutcomes,
     Written,
 )
+from zmesh.storage_errors import JournalBroken
 
 ADA = NodeId(b"ada-ada-ada-ada-")
 JOURNAL = b"journal-journal-"

@@ -2,7 +2,7 @@
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
 from zmesh.core.keeper import LATER_S, NUMBERS_AT_ONCE, Keeper
-from zmesh.errors import JournalBroken, JournalFull, StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Kind, head
 from zmesh.storage import (
@@ -25,6 +25,7 @@ from zmesh.storage import (
     StreamKind,
     Written,
 )
+from zmesh.storage_errors import JournalBroken, JournalFull, StorageError
 
 BOX = Stream(StreamKind.WAITING, b"bob")
 STORE = Store(BOX, [Row(1, (head(Kind.DIRECT), "", b"body"))])

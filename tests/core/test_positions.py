@@ -7,7 +7,6 @@ import pytest
 from zmesh.core.keeper import Keeper
 from zmesh.core.positions import Positions
 from zmesh.deadlines import Agenda
-from zmesh.errors import JournalFull
 from zmesh.events import Source
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, head
@@ -20,6 +19,7 @@ from zmesh.storage import (
     SetEntries,
     Written,
 )
+from zmesh.storage_errors import JournalFull
 
 SHOP = NodeId(b"shop" * 4)
 OPENED = Opened(Identity(NodeId(b"till" * 4), b"", JournalId(b"j" * 16), 1), (), True, None)

@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.durability.model import Content, content_in, content_of
 from tests.durability.workload import batches
 from tests.journal.support import Talk, Unexpected, store
-from zmesh.errors import JournalCorrupted
 from zmesh.storage import Broken, Command, Opened, Rescue, Row, Stream
+from zmesh.storage_errors import JournalCorrupted
 from zmesh.testing.journal_content import JournalContent
 
 FILES = ("journal", "journal-wal", "journal.lock")

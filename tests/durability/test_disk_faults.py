@@ -10,8 +10,8 @@ from tests.durability.model import content_of
 from tests.durability.workload import Run, batches
 from tests.journal.faulty import FSYNC, FULL, WRITE, FaultyDisk, FaultyFiles, Operation
 from tests.journal.support import OUT, Talk, store, talk
-from zmesh.errors import JournalBroken, JournalFull
 from zmesh.storage import Broken, Forget, Opened, Room, Written
+from zmesh.storage_errors import JournalBroken, JournalFull
 
 WORK = batches(2, rounds=1)
 OURS = ("create", "rename", "unlink", "fsync", "allocate", "claim")

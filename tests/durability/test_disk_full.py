@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.journal.support import OUT, Talk, store, talk
-from zmesh.errors import JournalFull
 from zmesh.journal.tools import verify
 from zmesh.options import KIB, MIB, JournalOptions
 from zmesh.storage import Forget, Refused, Room, Written
+from zmesh.storage_errors import JournalFull
 
 OPTIONS = JournalOptions(
     reserve_bytes_min=1 * MIB, wal_bytes_max=256 * KIB, vacuum_bytes_min=64 * KIB, retry_full=0.05

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from tests.durability.model import Content, content_in
 from tests.journal.support import BOX, IN, OUT, Talk, row, run, store
-from zmesh.errors import JournalFull, StorageError
 from zmesh.message import Outcome
 from zmesh.storage import (
     DEAD_LETTERS,
@@ -30,6 +29,7 @@ from zmesh.storage import (
     StoreOutcomes,
     Written,
 )
+from zmesh.storage_errors import JournalFull, StorageError
 from zmesh.testing.journal_content import JournalContent
 
 BURIAL = Burial("queue", "broken", ((17, "no such file"), (18, "no such file"))).as_note()

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
-from zmesh.errors import StorageError
 from zmesh.ids import NodeId
 from zmesh.journal.files import Files
 from zmesh.journal.opening import new_identity, open_journal
@@ -23,6 +22,7 @@ from zmesh.storage import (
     Stream,
     Written,
 )
+from zmesh.storage_errors import StorageError
 
 SMALL = JournalOptions(reserve_bytes_min=256 * KIB, wal_bytes_max=128 * KIB)
 

@@ -6,10 +6,11 @@ import pytest
 
 from tests.journal.faulty import FULL, FaultyDisk, FaultyFiles
 from tests.journal.support import NODE, OUT, Talk, store, talk
-from zmesh.errors import InvalidOption, JournalFull
+from zmesh.errors import InvalidOption
 from zmesh.journal.salvage import INCARNATION_GAP
 from zmesh.journal.tools import verify
 from zmesh.storage import Answered, BackedUp, BackUp, Opened, Written
+from zmesh.storage_errors import JournalFull
 
 
 def test_copy_made_while_writing_is_a_journal_as_of_one_moment(tmp_path: Path) -> None:

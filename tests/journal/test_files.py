@@ -9,10 +9,10 @@ import pytest
 
 from tests.journal.faulty import FaultyDisk, FaultyFiles
 from tests.journal.support import SMALL
-from zmesh.errors import JournalLocked
 from zmesh.ids import JournalId
 from zmesh.journal.files import Files, Reserve, claim_of, holder_of
 from zmesh.options import KIB
+from zmesh.storage_errors import JournalLocked
 
 JOURNAL = JournalId(b"j" * 16)
 

@@ -9,7 +9,6 @@ import pytest
 from tests.journal.faulty import FaultyDisk, FaultyFiles, Operation
 from tests.journal.support import IN, NODE, OUT, SMALL, Talk, store, talk
 from zmesh.errors import Closed as ClosedError
-from zmesh.errors import JournalBroken, JournalFull
 from zmesh.journal.journal import SqliteJournal
 from zmesh.options import KIB, MIB, JournalOptions
 from zmesh.ports import Journal
@@ -29,6 +28,7 @@ from zmesh.storage import (
     Store,
     Written,
 )
+from zmesh.storage_errors import JournalBroken, JournalFull
 
 
 class Held:

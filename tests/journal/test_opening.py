@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.journal.support import NODE, Talk, store, talk
-from zmesh.errors import JournalBroken, JournalFull, JournalLocked, StorageError
 from zmesh.options import KIB, JournalOptions
+from zmesh.storage_errors import JournalBroken, JournalFull, JournalLocked, StorageError
 
 
 def refusal(path: Path) -> StorageError:

@@ -19,7 +19,6 @@ from tests.journal.support import (
     store,
     talk,
 )  # fmt: skip
-from zmesh.errors import JournalCorrupted
 from zmesh.journal import coding
 from zmesh.journal.coding import Table
 from zmesh.journal.salvage import INCARNATION_GAP
@@ -40,6 +39,7 @@ from zmesh.storage import (
     StoreOutcomes,
     StreamKind,
 )
+from zmesh.storage_errors import JournalCorrupted
 
 ENTRY = Entry(EntryKind.RETAINED, "topic", b"1", b"value")
 

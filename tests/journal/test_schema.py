@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.journal.support import BOX, IN, OUT, Talk, row, row_of_run, run, store, talk
-from zmesh.errors import JournalTooNew
 from zmesh.journal import opening, schema
 from zmesh.journal.tools import backup, verify
 from zmesh.message import Outcome
@@ -24,6 +23,7 @@ from zmesh.storage import (
     ReadOutcomes,
     StoredOutcome,
 )
+from zmesh.storage_errors import JournalTooNew
 
 NEXT = (
     *schema.MIGRATIONS,

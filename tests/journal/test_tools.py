@@ -9,9 +9,9 @@ import pytest
 
 from tests.journal.support import IN, OUT, store, talk
 from zmesh.cli.main import main
-from zmesh.errors import JournalCorrupted, JournalLocked, NoJournal
 from zmesh.journal import tools
 from zmesh.storage import DEAD_LETTERS, Entry, EntryKind, Forget, SetEntries
+from zmesh.storage_errors import JournalCorrupted, JournalLocked, NoJournal
 
 
 @pytest.fixture

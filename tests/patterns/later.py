@@ -13,7 +13,6 @@ from zmesh.actions import (
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
-from zmesh.errors import JournalBroken, JournalFull, StorageError
 from zmesh.events import Call, CallLater, ForgetTicket
 from zmesh.ids import JournalId, NodeId, SessionId
 from zmesh.message import Kind, Record, head
@@ -30,6 +29,7 @@ from zmesh.storage import (
     SetEntries,
     Written,
 )
+from zmesh.storage_errors import JournalBroken, JournalFull, StorageError
 from zmesh.testing.clock import SeededEntropy
 
 ME = NodeId(b"caller".ljust(16))

@@ -10,13 +10,7 @@ from zmesh.actions import TicketsStored
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
-from zmesh.errors import (
-    CannotRequeue,
-    DeadLettersFull,
-    JournalBroken,
-    NoDeadLetter,
-    ZmeshError,
-)
+from zmesh.errors import ZmeshError
 from zmesh.events import PurgeLetters, RequeueLetter
 from zmesh.ids import NodeId, SessionId
 from zmesh.message import Kind, Record, Tag, Ticket, extra, head, with_extra
@@ -34,6 +28,7 @@ from zmesh.storage import (
     Stream,
     StreamKind,
 )
+from zmesh.storage_errors import CannotRequeue, DeadLettersFull, JournalBroken, NoDeadLetter
 
 RECORD: Record = (head(Kind.DIRECT), "", b"x" * 100)
 BOX = Stream(StreamKind.WAITING, b"b")

@@ -5,11 +5,11 @@ import pytest
 from tests.engines import Disk, Host, World
 from tests.patterns.gathering import Report, fan_out, join, leave
 from zmesh.actions import FanOutRestored, FanOutStored, MemberState
-from zmesh.errors import JournalFull
 from zmesh.events import CloseNode, Event, JournalTold
 from zmesh.message import FailureKind, Outcome
 from zmesh.options import NodeOptions
 from zmesh.storage import EntryKind
+from zmesh.storage_errors import JournalFull
 
 FULL = JournalFull("journal", 1, 1)
 

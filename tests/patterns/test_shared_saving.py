@@ -11,7 +11,6 @@ from zmesh.actions import TicketsStored
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
-from zmesh.errors import JournalFull, StorageError
 from zmesh.ids import NodeId, SessionId
 from zmesh.message import Ticket
 from zmesh.options import LinkOptions, NodeOptions
@@ -19,6 +18,7 @@ from zmesh.patterns.shared_map import ReplicaMap
 from zmesh.patterns.shared_replica import Replica
 from zmesh.patterns.shared_saving import AGAIN_S, SharedSaving
 from zmesh.storage import EntryKind, ReadEntries
+from zmesh.storage_errors import JournalFull, StorageError
 
 NODE = NodeId(b"n" * 16)
 LIFE = bytes(8)

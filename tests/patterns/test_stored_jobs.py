@@ -7,11 +7,11 @@ import pytest
 
 from tests.engines import Host
 from tests.patterns.kept import KeptHost, KeptWorld, outcomes_on, rows_of
-from zmesh.errors import DeadLettersFull, JournalFull
 from zmesh.events import RequeueLetter
 from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
 from zmesh.options import NodeOptions
 from zmesh.storage import StreamKind
+from zmesh.storage_errors import DeadLettersFull, JournalFull
 from zmesh.testing.journal import Disk
 
 OPTIONS = NodeOptions(attempts_max=3, redeliver_min=0.1, redeliver_max=0.2)

@@ -12,7 +12,6 @@ from tests.durability.model import content_in, content_of
 from tests.durability.workload import batches as durable_work
 from tests.journal.support import IN, NODE, OUT, Talk, record, row, store
 from tests.memory import directory_in_memory
-from zmesh.errors import JournalFull
 from zmesh.ids import JournalId
 from zmesh.message import Outcome
 from zmesh.storage import (
@@ -51,6 +50,7 @@ from zmesh.storage import (
     Stream,
     Written,
 )
+from zmesh.storage_errors import JournalFull
 from zmesh.testing.journal import Disk, MemoryJournal
 from zmesh.testing.journal_content import JournalContent
 

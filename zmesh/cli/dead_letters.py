@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zmesh.errors import NoDeadLetter, UsageError, ZmeshError
+from zmesh.errors import UsageError, ZmeshError
 from zmesh.journal import dead_letters as tools
 from zmesh.patterns.letters import DeadLetter
+from zmesh.storage_errors import NoDeadLetter
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001

@@ -17,6 +17,7 @@ from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers, RemotePeer
 from zmesh.core.residents import Residents
 from zmesh.core.restoring import Restoring
+from zmesh.core.stored_commands import stored_commands
 from zmesh.core.turn import Turn
 from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
@@ -45,6 +46,7 @@ from zmesh.events import (
     JournalTold,
     LeaveGroup,
     LoopLate,
+    MakeRoom,
     OpenInbox,
     OpenState,
     OpenStream,
@@ -143,15 +145,12 @@ class Engine:
         )
         self._frequent: dict[type[Event], Callable[[Any], None]] = {  # found without a search
             PacketsReceived: self._on_packets,
-            JournalTold: self._on_journal,
-            Remember: self._on_memory,
-            RelayedGone: self._on_memory,
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
             Call: self._news.calls.on_call,
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
-            Post: self._on_post,
+            **stored_commands(self._turn, self._news),
             Publish: self._news.topics.on_publish,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
@@ -247,22 +246,6 @@ class Engine:
         for path, parts in received.packets:
             self._introductions.on_parts(path, parts)
 
-    def _on_journal(self, told: JournalTold) -> None:
-        for event in told.events:
-            self._turn.keeper.on_told(event)
-
-    def _on_memory(self, event: Remember | RelayedGone) -> None:
-        if isinstance(event, Remember):
-            self._turn.handled.remember(event.node, event.journal, event.ranges)
-        else:
-            self._news.outbox.on_relayed_gone(event.keys)
-
-    def _on_post(self, post: Post) -> None:
-        if post.durable:
-            self._news.outbox.on_post(post)
-        else:
-            self._news.direct.on_post(post)
-
     def _on_settled(self, settled: SettleDeliveries) -> None:
         news = self._news
         news.serving.on_settled(settled)
@@ -296,8 +279,8 @@ class Engine:
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push() | JournalTold() | Remember() | RelayedGone() | RequeueLetter()
-                | PurgeLetters() | CallLater() | ForgetTicket()
+                | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:

@@ -14,7 +14,7 @@ from typing import Final
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
 from zmesh.deadlines import Agenda, Deadlines
-from zmesh.errors import JournalFull, StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.storage import (
     Answer,
     Answered,
@@ -28,8 +28,11 @@ from zmesh.storage import (
     Question,
     Refused,
     SetEntries,
+    Stream,
+    StreamKind,
     Written,
 )
+from zmesh.storage_errors import JournalFull, StorageError
 
 NUMBERS_AT_ONCE: Final = 1 << 20
 """Reserved on disk before they are given out: a process that dies leaves the rest unused."""
@@ -42,6 +45,9 @@ COUNTER: Final = "numbers"
 
 OnWritten = Callable[[StorageError | None], None]
 """Told that what was ordered is on disk, or why it is not."""
+
+OnDropped = Callable[[Stream, int, int], None]
+"""Told of rows that made room for others, by their positions."""
 
 OnAnswer = Callable[[Answer | ZmeshError], None]
 
@@ -62,6 +68,7 @@ class Keeper:
         self.now = 0.0  # of the turn
         self.actions: list[Action] = []  # of this turn, in order
         self.error: StorageError | None = None  # why nothing is written any more
+        self.on_dropped: dict[StreamKind, OnDropped] = {}  # who is told that its oldest are gone
         self._tickets = count(1)
         self._gathered = _Orders()  # of the batch that is being gathered
         self._needs_room = False
@@ -197,7 +204,9 @@ class Keeper:
     def on_told(self, event: JournalEvent) -> None:
         """Take what the journal tells, and let those who wait for it go on."""
         match event:
-            case Written(tickets):
+            case Written(tickets, dropped):
+                for stream, first, last in dropped:
+                    self.on_dropped[stream.kind](stream, first, last)
                 self._written(tickets, None)
             case Refused(tickets, error):
                 self._written(tickets, error)

@@ -13,12 +13,12 @@ from msgpack import packb, unpackb
 
 from zmesh.batches import runs
 from zmesh.core.keeper import Keeper
-from zmesh.errors import JournalFull, StorageError
 from zmesh.events import Source
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import POSITION_MAX, Entry, EntryKind, Ranges, SetEntries
+from zmesh.storage_errors import JournalFull, StorageError
 
 TRACKS_MAX: Final = 100_000
 """Subscriptions times publishers, ever met: some 50 MB. Of more named ones take nothing."""

@@ -38,6 +38,7 @@ class Application:
         self._storage = storage
         self._database: Database | None = None
         self._relay: OutboxRelay | None = None
+        self._known: set[str] = set()  # rows of its outbox that are in the journal
         if storage is not None:
             self._database = Database(storage.database or f"{storage.path}{DATABASE_SUFFIX}")
         runner.settlements.transactions = Transactions(self._database, loop)
@@ -58,16 +59,18 @@ class Application:
     def start(self) -> None:
         """Pick up what the application leaves in its outbox, where it named a database."""
         if self._storage is not None and self._storage.database is not None:
-            known = [key.hex() for key in self._engine.relayed()]
-            database = self._storage.database
+            self._known = {key.hex() for key in self._engine.relayed()}
+            database, known = self._storage.database, tuple(self._known)
             self._relay = OutboxRelay(self._loop, database, self._take, self._gone, known=known)
             self._relay.start()
 
     async def _take(self, rows: Sequence[OutboxRow]) -> None:
-        known = self._engine.relayed()
-        await self._durable.relay([row for row in rows if bytes.fromhex(row.id) not in known])
+        new = [row for row in rows if row.id not in self._known]
+        await self._durable.relay(new)
+        self._known.update(row.id for row in new)
 
     def _gone(self, ids: Sequence[str]) -> None:
+        self._known.difference_update(ids)
         self._runner.command(RelayedGone(tuple(map(bytes.fromhex, ids))))
 
     def forgot(self, told: SenderForgot) -> None:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from zmesh.errors import StorageError, TransactionFailed
 from zmesh.face import inbox_table
 from zmesh.face.databases import Connect, Connection, Dialect, execute
 from zmesh.face.inbox_table import Handled
 from zmesh.face.one_by_one import Line, Worker
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import Ranges
+from zmesh.storage_errors import StorageError, TransactionFailed
 
 T = TypeVar("T")
 

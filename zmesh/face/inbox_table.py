@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from zmesh.errors import AlreadyHandled, TransactionFailed, UsageError
+from zmesh.errors import UsageError
 from zmesh.face.databases import (
     Connection,
     Dialect,
@@ -17,6 +17,7 @@ from zmesh.face.databases import (
     rows_of,
 )
 from zmesh.storage import Ranges
+from zmesh.storage_errors import AlreadyHandled, TransactionFailed
 
 TABLE: Final = "zmesh_inbox"
 

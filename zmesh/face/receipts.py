@@ -1,12 +1,13 @@
 """Receipts: what a sender holds until its messages have their outcome."""
 
 import asyncio
-from collections.abc import Generator
-from typing import assert_never
+from collections.abc import Callable, Generator
+from typing import Final
 
 from zmesh.errors import (
     Closed,
     DeadLettered,
+    Dropped,
     Expired,
     NoProvider,
     PeerLost,
@@ -17,28 +18,29 @@ from zmesh.errors import (
 )
 from zmesh.message import Failure, FailureKind, Ticket
 
+_BY_PEER: Final[dict[FailureKind, Callable[[str], ZmeshError]]] = {
+    FailureKind.EXPIRED: Expired,
+    FailureKind.PEER_RESTARTED: PeerRestarted,
+    FailureKind.PEER_UNKNOWN: PeerUnknown,
+    FailureKind.NO_PROVIDER: NoProvider,
+}
+_BY_REASON: Final[dict[FailureKind, Callable[[str, str], ZmeshError]]] = {
+    FailureKind.REJECTED: Rejected,
+    FailureKind.PEER_LOST: PeerLost,
+    FailureKind.DROPPED: Dropped,
+}
+
 
 def error_of(failure: Failure) -> ZmeshError:
     """Return the error that tells of this failure."""
-    match failure.kind:
-        case FailureKind.REJECTED:
-            return Rejected(failure.peer, failure.reason)
-        case FailureKind.EXPIRED:
-            return Expired(failure.peer)
-        case FailureKind.DEAD_LETTERED:
-            return DeadLettered(failure.peer, failure.attempts, failure.reason)
-        case FailureKind.PEER_LOST:
-            return PeerLost(failure.peer, failure.reason)
-        case FailureKind.PEER_RESTARTED:
-            return PeerRestarted(failure.peer)
-        case FailureKind.PEER_UNKNOWN:
-            return PeerUnknown(failure.peer)
-        case FailureKind.NO_PROVIDER:
-            return NoProvider(failure.peer)
-        case FailureKind.CLOSED:
-            return Closed(failure.reason or "node")
-        case _:
-            assert_never(failure.kind)
+    kind, peer, reason = failure.kind, failure.peer, failure.reason
+    if kind in _BY_PEER:
+        return _BY_PEER[kind](peer)
+    if kind in _BY_REASON:
+        return _BY_REASON[kind](peer, reason)
+    if kind is FailureKind.DEAD_LETTERED:
+        return DeadLettered(peer, failure.attempts, reason)
+    return Closed(reason or "node")
 
 
 class Receipt(Ticket):

@@ -116,7 +116,7 @@ def _checked(storage: Storage) -> Storage:
         raise InvalidOption("database", database, "a path, or what returns a DB-API connection")
     for option, value, allowed in (
         ("synchronous", storage.synchronous, ("full", "normal")),
-        ("when_full", storage.when_full, ("raise", "wait")),
+        ("when_full", storage.when_full, ("raise", "wait", "drop_oldest")),
     ):
         if value not in allowed:
             raise InvalidOption(option, value, " or ".join(map(repr, allowed)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
 from zmesh.actions import ReadJournal, WriteJournal
-from zmesh.errors import JournalFull, StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.events import Event, JournalTold
 from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
@@ -26,6 +26,7 @@ from zmesh.storage import (
     Room,
     Written,
 )
+from zmesh.storage_errors import JournalFull, StorageError
 
 logger = logging.getLogger("zmesh")
 

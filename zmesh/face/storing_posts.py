@@ -3,21 +3,28 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
-from zmesh.errors import Closed, JournalFull, UsageError, ZmeshError
-from zmesh.events import Post, Publish, Push
+from zmesh.errors import Closed, UsageError, ZmeshError
+from zmesh.events import MakeRoom, Post, Publish, Push
 from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
 from zmesh.face.receipts import Receipt
 from zmesh.face.runner import Runner
 from zmesh.face.storing import Storing, wall_ms
-from zmesh.message import Record, Ticket
+from zmesh.message import Record, Ticket, size_of
 from zmesh.storage import Entry, EntryKind
+from zmesh.storage_errors import JournalFull
 
 PIECES_MAX: Final = 4
 """Pieces of `post_many` on their way to the disk: the next is made while one is written."""
+
+ROOM_BYTES_MIN: Final = 64 * 1024
+ROOM_TRIES: Final = 3
+ROOM_WITHIN_S: Final = 0.5
+"""How much is dropped at least for what finds no room, how often more, and within which time."""
 
 Stored = asyncio.Future[ZmeshError | None]
 
@@ -171,18 +178,13 @@ class DurablePosting:
         Raises:
             JournalFull, JournalBroken, Closed: some of it is not.
         """
-        handed: list[tuple[Piece, Stored]] = []
+        handed: list[tuple[Storable, Stored]] = []
         now_ms = wall_ms()
         for row in rows:
             receipt = Receipt(is_stored=True)
             self._posting.track(receipt)
-            ttl = None if not row.expires_ms else max(1, row.expires_ms - now_ms) / 1000
-            entry = Entry(EntryKind.RELAYED, "", bytes.fromhex(row.id), b"")
-            post = Post(
-                row.destination, row.lane, [row.record()], receipt, row.key, ttl,
-                durable=True, entries=(entry,),
-            )  # fmt: skip
-            handed.append((post, self._begin(post)))
+            event = _event_of(row, receipt, now_ms)
+            handed.append((event, self._begin(event)))
         self._runner.flush()
         for piece, stored in handed:
             try:
@@ -225,11 +227,30 @@ class DurablePosting:
 
     async def _finish(self, post: Storable, stored: Stored) -> None:
         """Wait until a post is on disk; where there is no room do what the node was told to."""
-        error = await stored
-        if isinstance(error, JournalFull) and self._storing.storage.when_full == "wait":
+        error, when_full = await stored, self._storing.storage.when_full
+        if isinstance(error, JournalFull) and when_full == "wait":
             await self._wait_for_room(post)
-        elif error is not None:
+            return
+        if isinstance(error, JournalFull) and when_full == "drop_oldest":
+            error = await self._make_room(post)
+        if error is not None:
             raise error
+
+    async def _make_room(self, post: Storable) -> ZmeshError | None:
+        """Store in the place of older ones; return why that did not do either."""
+        error: ZmeshError | None = None
+        if isinstance(post, Push):
+            return await self._begin(post)  # jobs are not dropped
+        size = max(ROOM_BYTES_MIN, 2 * sum(map(size_of, _records_of(post))))
+        for _ in range(ROOM_TRIES):
+            self._runner.command(MakeRoom(post, size))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._storing.room(), ROOM_WITHIN_S)
+            error = await self._begin(post)
+            if not isinstance(error, JournalFull):
+                break
+            size *= 2
+        return error
 
     async def _wait_for_room(self, post: Storable) -> None:
         async with self._turnstile:
@@ -241,10 +262,31 @@ class DurablePosting:
                     raise error
                 await self._storing.room()
 
-    async def _give_up(self, pieces: Iterable[tuple[Piece, Stored]]) -> None:
+    async def _give_up(self, pieces: Iterable[tuple[Storable, Stored]]) -> None:
         """Take off receipts what turns out not to be on disk."""
         for post, stored in pieces:
             if await stored is not None:
-                post.ticket.expected -= len(post.records)
+                post.ticket.expected -= len(_records_of(post))
                 if post.ticket.done:
                     self._posting.done([post.ticket])
+
+
+def _records_of(event: Storable) -> list[Record]:
+    return [event.record] if isinstance(event, Publish) else event.records
+
+
+def _event_of(row: OutboxRow, receipt: Receipt, now_ms: int) -> Storable:
+    """Return what stores a row of an application's outbox, and that it was taken."""
+    ttl = None if not row.expires_ms else max(1, row.expires_ms - now_ms) / 1000
+    entries = (Entry(EntryKind.RELAYED, "", bytes.fromhex(row.id), b""),)
+    record, lane, key = row.record(), row.lane, row.key
+    match row.verb:
+        case "push":
+            delay = max(0, row.due_ms - now_ms) / 1000
+            return Push([record], lane, receipt, key, ttl, delay, durable=True, entries=entries)
+        case "publish":
+            return Publish(record, lane, receipt, key, ttl, durable=True, entries=entries)
+        case _:
+            return Post(
+                row.destination, lane, [record], receipt, key, ttl, durable=True, entries=entries
+            )

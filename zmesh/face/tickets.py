@@ -6,20 +6,13 @@ from typing import Any, assert_never
 
 from zmesh.actions import CallFailure, LaterAction, LaterEnded, LaterForgotten, LaterStored
 from zmesh.actions import TicketState as State
-from zmesh.errors import (
-    Closed,
-    DeliveryTimeout,
-    Expired,
-    JournalFull,
-    TicketUnknown,
-    UsageError,
-    ZmeshError,
-)
+from zmesh.errors import Closed, DeliveryTimeout, Expired, UsageError, ZmeshError
 from zmesh.events import CallLater, Event, ForgetTicket
 from zmesh.face.calls import error_of
 from zmesh.face.checks import check_timeout
 from zmesh.face.storing import Storing, wall_ms
 from zmesh.patterns.call_later import CallsLater, Later
+from zmesh.storage_errors import JournalFull, TicketUnknown
 from zmesh.wire.bodies import body_of
 
 Waiter = asyncio.Future[ZmeshError | None]

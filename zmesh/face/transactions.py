@@ -11,17 +11,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from zmesh.errors import (
-    AlreadyHandled,
-    Closed,
-    NotDurable,
-    TransactionFailed,
-    UsageError,
-)
+from zmesh.errors import Closed, UsageError
 from zmesh.face.application_database import Database
 from zmesh.face.databases import Connection
 from zmesh.face.inbox_table import MessageIdentity, Session
 from zmesh.face.one_by_one import Worker
+from zmesh.storage_errors import AlreadyHandled, NotDurable, TransactionFailed
 
 
 class Rows(list[Any]):

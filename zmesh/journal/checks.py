@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from zmesh.errors import JournalCorrupted
 from zmesh.ids import JournalId
 from zmesh.journal import coding
 from zmesh.journal.coding import Table, Unsound
@@ -14,6 +13,7 @@ from zmesh.journal.files import Files
 from zmesh.journal.store import JournalStore
 from zmesh.journal.tables import MARKS, NAMES
 from zmesh.storage import StreamState
+from zmesh.storage_errors import JournalCorrupted
 
 PROBLEMS_MAX = 20
 """Told of; more say no more."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from zmesh.core.keeper import COUNTER
-from zmesh.errors import CannotRequeue, NoDeadLetter
 from zmesh.journal.files import Files
 from zmesh.journal.store import JournalStore
 from zmesh.journal.tools import closed, reading
@@ -24,6 +23,7 @@ from zmesh.storage import (
     SetEntries,
     Store,
 )
+from zmesh.storage_errors import CannotRequeue, NoDeadLetter
 
 _PAGE: Final = 256
 

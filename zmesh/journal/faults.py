@@ -7,14 +7,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from zmesh.errors import (
+from zmesh.journal.coding import Unsound
+from zmesh.storage_errors import (
     JournalBroken,
     JournalCorrupted,
     JournalFull,
     JournalLocked,
     StorageError,
 )
-from zmesh.journal.coding import Unsound
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 

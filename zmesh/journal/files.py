@@ -17,9 +17,9 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
-from zmesh.errors import JournalLocked
 from zmesh.ids import JournalId
 from zmesh.options import JournalOptions
+from zmesh.storage_errors import JournalLocked
 
 BUSY_TIMEOUT_S: Final = 10.0  # a tool that copies the journal may hold it for a moment
 MODE: Final = 0o600  # bodies are nobody else's affair

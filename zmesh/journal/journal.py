@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zmesh.errors import Closed as ClosedError
-from zmesh.errors import JournalBroken, JournalCorrupted, JournalFull, StorageError
 from zmesh.ids import NodeId
 from zmesh.journal.coding import Unsound
 from zmesh.journal.faults import Fault, fault_of, told
@@ -32,6 +31,7 @@ from zmesh.storage import (
     Room,
     Written,
 )
+from zmesh.storage_errors import JournalBroken, JournalCorrupted, JournalFull, StorageError
 
 IDLE_S = 0.05
 """Without anything to do for so long, it is time to give space back."""

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
-from zmesh.errors import JournalBroken, JournalCorrupted
 from zmesh.ids import JournalId, NodeId
 from zmesh.journal.checks import check_opened, structural_problems
 from zmesh.journal.coding import Unsound
@@ -18,6 +17,7 @@ from zmesh.journal.schema import APPLICATION_ID, MIGRATIONS, migrate, version_of
 from zmesh.journal.store import JournalStore
 from zmesh.options import JournalOptions
 from zmesh.storage import Identity, Rescue, StreamState
+from zmesh.storage_errors import JournalBroken, JournalCorrupted
 
 Synchronous = Literal["full", "normal"]
 _APPLICATION_ID_AT: Final = 68  # in the file: https://www.sqlite.org/fileformat2.html section 1.3

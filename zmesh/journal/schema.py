@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from zmesh.errors import JournalTooNew
+from zmesh.storage_errors import JournalTooNew
 
 APPLICATION_ID: Final = 0x7A6D6A31  # "zmj1": what `file` tells of it
 CREATION_PRAGMAS: Final = (

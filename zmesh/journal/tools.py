@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmesh.errors import JournalCorrupted, JournalTooNew, NoJournal
 from zmesh.journal.backup import back_up
 from zmesh.journal.checks import all_problems
 from zmesh.journal.coding import Unsound
@@ -16,6 +15,7 @@ from zmesh.journal.files import Files, claim_of, holder_of
 from zmesh.journal.schema import MIGRATIONS, version_of
 from zmesh.journal.store import JournalStore
 from zmesh.storage import DEAD_LETTERS, EntryKind
+from zmesh.storage_errors import JournalCorrupted, JournalTooNew, NoJournal
 
 
 @dataclass(frozen=True, slots=True)

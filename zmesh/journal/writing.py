@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, assert_never
 
-from zmesh.errors import JournalBroken, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.journal.backup import back_up
 from zmesh.journal.coding import Unsound
 from zmesh.journal.faults import Fault, fault_of, told
@@ -28,6 +28,7 @@ from zmesh.storage import (
     ReadOutcomes,
     ReadRows,
 )
+from zmesh.storage_errors import JournalBroken
 
 SCARCE_STEPS: Final = 8
 """So many times smaller are the steps in which a full disk is cleared: each needs a log."""

@@ -22,13 +22,14 @@ from zmesh.actions import (
 )
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
-from zmesh.errors import JournalFull, ProtocolError, StorageError, UsageError
+from zmesh.errors import ProtocolError, UsageError
 from zmesh.events import Call, CallLater, ForgetTicket
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Record, Tag, size_of, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.kept import flat, packed, record_of, unpacked
 from zmesh.storage import Entry, EntryKind, RemoveEntries, SetEntries
+from zmesh.storage_errors import JournalFull, StorageError
 
 FIRST_LATER: Final = 1 << 41
 """Numbers of calls count from 1, those of surveys from 2**40: those of tickets never meet them."""

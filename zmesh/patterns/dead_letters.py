@@ -13,13 +13,7 @@ from typing import Final
 
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
-from zmesh.errors import (
-    CannotRequeue,
-    DeadLettersFull,
-    NoDeadLetter,
-    StorageError,
-    ZmeshError,
-)
+from zmesh.errors import ZmeshError
 from zmesh.events import PurgeLetters, RequeueLetter
 from zmesh.ids import NodeId
 from zmesh.message import PRIORITY_DEFAULT, Record, Ticket, size_of
@@ -40,6 +34,7 @@ from zmesh.storage import (
     StreamKind,
     StreamState,
 )
+from zmesh.storage_errors import CannotRequeue, DeadLettersFull, NoDeadLetter, StorageError
 
 PAGE_ROWS: Final = 256
 PAGE_BYTES: Final = 1024 * 1024

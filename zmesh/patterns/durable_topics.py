@@ -11,7 +11,6 @@ from msgpack import packb, unpackb
 
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
-from zmesh.errors import StorageError
 from zmesh.events import Publish
 from zmesh.message import Record, Tag, extra
 from zmesh.options import NodeOptions, Retention
@@ -21,6 +20,7 @@ from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.retained import Kept
 from zmesh.patterns.topic_log import Logged, TopicLog
 from zmesh.storage import Command, Entry, EntryKind, RemoveEntries, SetEntries
+from zmesh.storage_errors import StorageError
 
 _KEY_BYTES: Final = 8
 
@@ -103,16 +103,18 @@ class DurableTopics:
 
 
 def _retaining(publish: Publish, logged: Logged) -> list[Command]:
-    """Return what is stored or removed on disk with a publication."""
+    """Return what is done on disk with a publication: what is retained, and what came along."""
+    beside: list[Command] = [SetEntries(publish.entries)] if publish.entries else []
     if publish.keep is None:
-        return []
+        return beside
     topic = logged.record[1]
     if not publish.keep:
-        return [RemoveEntries(EntryKind.RETAINED, topic)]
+        return [*beside, RemoveEntries(EntryKind.RETAINED, topic)]
     head, _, body, *extras = logged.record
     fields = [head, body, extras[0], logged.lane, logged.key, logged.expires_ms, publish.keep]
     value = cast("bytes", packb(fields))
-    return [SetEntries((Entry(EntryKind.RETAINED, topic, _key(logged.record), value),))]
+    retained = Entry(EntryKind.RETAINED, topic, _key(logged.record), value)
+    return [*beside, SetEntries((retained,))]
 
 
 def _key(record: Record) -> bytes:

@@ -22,7 +22,7 @@ from zmesh.actions import (
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
-from zmesh.errors import ProtocolError, StorageError
+from zmesh.errors import ProtocolError
 from zmesh.events import StartFanOut
 from zmesh.ids import NodeId
 from zmesh.message import FailureKind, InterestKind, Outcome, Tag, Ticket, with_extra
@@ -33,6 +33,7 @@ from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.reliable.link_events import Returned
 from zmesh.storage import Entry, FailedAttempt
+from zmesh.storage_errors import StorageError
 
 _UNANSWERED = "it has not answered yet"
 _GONE = "it is gone"

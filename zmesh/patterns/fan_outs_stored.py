@@ -10,12 +10,12 @@ from typing import Final
 from zmesh.actions import MemberState
 from zmesh.core.keeper import OnWritten
 from zmesh.core.turn import Turn
-from zmesh.errors import StorageError
 from zmesh.ids import NodeId
 from zmesh.message import FailureKind
 from zmesh.patterns.fan_out_members import Member, Running
 from zmesh.patterns.kept import flat, packed, record_of, unpacked
 from zmesh.storage import POSITION_MAX, Entry, EntryKind, RemoveEntries, SetEntries
+from zmesh.storage_errors import StorageError
 
 FIRST_RESTORED: Final = POSITION_MAX + 1
 """The application counts its fan-outs from 1: those of earlier lives are above that."""

@@ -13,7 +13,7 @@ from typing import Final
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
-from zmesh.errors import AmbiguousPeer, PeerUnknown, StorageError, ZmeshError
+from zmesh.errors import AmbiguousPeer, PeerUnknown, ZmeshError
 from zmesh.events import Post
 from zmesh.message import (
     Failure,
@@ -37,6 +37,7 @@ from zmesh.storage import (
     Answer,
     Command,
     CountAttempts,
+    DropOldest,
     DropStream,
     Entry,
     EntryKind,
@@ -49,9 +50,11 @@ from zmesh.storage import (
     RowsRead,
     SetEntries,
     StoreRun,
+    Stream,
     StreamKind,
     StreamState,
 )
+from zmesh.storage_errors import StorageError
 
 RUN_MAX: Final = 256
 """Messages with one outcome for the journal: they are forgotten together."""
@@ -88,9 +91,10 @@ class Outbox:
         self._touched: dict[Box, None] = {}
         self._later: Deadlines[Box] = Deadlines(turn.agenda)
         self._expiry: Deadlines[tuple[Box, int, int]] = Deadlines(turn.agenda)
+        turn.keeper.on_dropped[StreamKind.WAITING] = self._on_dropped
         self.gathered = (self._touched, turn.stored_done)  # empty: nothing to flush
         self._unsure: dict[object, int] = {}  # lowest numbers of what is being stored or forgotten
-        self.relayed: set[bytes] = set()  # rows of an application's outbox that were stored
+        self.relayed: set[bytes] = set()  # rows of an application's outbox that others stored
         self.reread = 0  # rows sent again after a session ended
 
     @property
@@ -187,7 +191,6 @@ class Outbox:
         self._turn.stored(ticket, error)
         if error is not None:
             return  # their positions stay unused
-        self.relayed.update(entry.key for entry in post.entries)
         self._add(box, run)
         box.add_caller(run.first, run.last, ticket)
 
@@ -448,6 +451,26 @@ class Outbox:
         self._confirming.add(run.node, run.number, run.number + run.count - 1)
         self._confirming.on_floor_moved()
 
+    # Without room
+
+    def make_room(self, to: str, size: int) -> None:
+        """Drop the oldest messages for an addressee."""
+        box = self._boxes.get(to)
+        if box is not None:
+            self._turn.keeper.write(DropOldest(box.stream, size))
+
+    def _on_dropped(self, stream: Stream, first: int, last: int) -> None:
+        """Tell who waits for what made room for others; what is under way of it may arrive."""
+        box = self._box(stream.owner.decode())
+        self._rewind(box)
+        failure = Failure(FailureKind.DROPPED, box.to, "newer messages took its room on disk")
+        for low, high in box.done.missing(first, last):
+            for position in range(low, high + 1):
+                caller = box.caller_of(position)
+                if caller is not None:
+                    self._turn.fail(caller, failure)
+        box.done.add(first, last)
+
     # An application's own outbox
 
     def on_relayed(self, entry: Entry) -> None:
@@ -456,7 +479,6 @@ class Outbox:
 
     def on_relayed_gone(self, keys: Sequence[bytes]) -> None:
         """Forget rows that will not be seen again."""
-        self.relayed.difference_update(keys)
         self._turn.keeper.later(*(RemoveEntries(EntryKind.RELAYED, "", key) for key in keys))
 
     # Another life

@@ -17,12 +17,12 @@ from msgpack import packb, unpackb
 
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
-from zmesh.errors import StorageError
 from zmesh.message import Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.shared_map import Entry, ReplicaMap
 from zmesh.storage import Command, EntryKind, RemoveEntries, SetEntries
 from zmesh.storage import Entry as StoredEntry
+from zmesh.storage_errors import StorageError
 
 AGAIN_S: Final = 1.0
 """Seconds until what found no room is tried again."""

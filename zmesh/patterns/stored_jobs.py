@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from zmesh.core.peers import InternalTicket
 from zmesh.core.turn import Turn
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.events import Push
 from zmesh.ids import NodeId
 from zmesh.message import LANES, PRIORITY_DEFAULT, Record, Tag, Ticket, size_of, with_extra
@@ -36,12 +36,14 @@ from zmesh.storage import (
     ReadRows,
     Row,
     RowsRead,
+    SetEntries,
     Store,
     StoredRow,
     Stream,
     StreamKind,
     StreamState,
 )
+from zmesh.storage_errors import StorageError
 
 _STALE_MIN: Final = 64
 """Stale numbers kept before it is worth rebuilding a small heap."""
@@ -136,7 +138,8 @@ class StoredJobs:
                 each, terms.note)
             for each, record in enumerate(records, number)
         ]  # fmt: skip
-        self._store(queue, rows, terms, push.ticket, told)
+        beside = (SetEntries(push.entries),) if push.entries else ()
+        self._store(queue, rows, terms, push.ticket, told, *beside)
 
     def take_back(
         self,

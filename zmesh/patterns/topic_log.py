@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
-from zmesh.errors import StorageError, ZmeshError
+from zmesh.errors import ZmeshError
 from zmesh.events import Publish
 from zmesh.message import Record, Tag, size_of, with_extra
 from zmesh.options import Retention
 from zmesh.storage import (
     Answer,
     Command,
+    DropOldest,
     Forget,
     ReadRows,
     Row,
@@ -26,6 +27,7 @@ from zmesh.storage import (
     Stream,
     StreamKind,
 )
+from zmesh.storage_errors import StorageError
 
 LOG: Final = Stream(StreamKind.TOPIC)
 
@@ -82,6 +84,7 @@ class TopicLog:
         self.size = 0 if state is None else state.size  # in bytes, about
         self.trimmed = 0
         self._is_trimming = False
+        turn.keeper.on_dropped[StreamKind.TOPIC] = self._on_dropped
         self._due: Deadlines[None] = Deadlines(turn.agenda)
         if self.count:
             self._due.set(None, turn.now + LOOK_S_MIN)
@@ -123,6 +126,17 @@ class TopicLog:
             self._due.set(None, self._turn.now + self._look_after(self._retention.age))
         if self._is_beyond(SLACK):
             self._trim()
+
+    def make_room(self, size: int) -> None:
+        """Drop the oldest publications, retention or not."""
+        self._turn.keeper.write(DropOldest(LOG, size))
+
+    def _on_dropped(self, _: Stream, first: int, last: int) -> None:
+        gone = min(self.count, last - first + 1)
+        self.size -= self.size * gone // self.count if self.count else 0
+        self.count -= gone
+        self.trimmed += gone
+        self.first = max(self.first, last + 1)
 
     # Retention
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Final
 
 from zmesh.actions import ReadJournal, WriteJournal
-from zmesh.errors import JournalFull
 from zmesh.ids import Entropy
 from zmesh.options import JournalOptions
 from zmesh.storage import JournalEvent, Refused
+from zmesh.storage_errors import JournalFull
 from zmesh.testing.clock import EventQueue
 from zmesh.testing.journal import MemoryJournal
 

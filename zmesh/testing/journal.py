@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from zmesh.errors import JournalFull
 from zmesh.options import JournalOptions
 from zmesh.storage import (
     Answered,
@@ -24,6 +23,7 @@ from zmesh.storage import (
     Room,
     Written,
 )
+from zmesh.storage_errors import JournalFull
 from zmesh.testing.journal_content import Dropped, JournalContent
 
 PATH: Final = "simulated"

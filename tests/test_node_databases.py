@@ -193,3 +193,30 @@ async def test_what_is_left_for_queues_and_topics_gets_there(tmp_path: Path) -> 
         assert (job.body, job.priority) == ("a job", 7)
         heard = await asyncio.wait_for(anext(news), 10)
         assert (heard.topic, heard.type, heard.body) == ("news.today", "word", "a word")
+
+
+async def test_publications_have_their_effect_once_for_a_subscription_with_a_name(
+    tmp_path: Path,
+) -> None:
+    make_effects(tmp_path, "bob")
+    async with life("ada", tmp_path) as ada:
+        async with life("bob", tmp_path, ada) as bob:
+            await _have_effects_of(bob, ada, [1, 2, 3], lost=True)
+        # That they were handled is in the database alone.
+        async with life("bob", tmp_path, ada) as bob:
+            await _have_effects_of(bob, ada, [4], lost=False)
+    assert effects(tmp_path, "bob") == [1, 2, 3, 4]
+
+
+async def _have_effects_of(bob: Node, ada: Node, numbers: list[int], *, lost: bool) -> None:
+    """Publish numbers, and have their effects; or lose what the journal says of them."""
+    async with bob.subscribe("numbers", name="count", settle="manual") as subscription:
+        for number in numbers:
+            await ada.publish("numbers", number, min_receivers=1, timeout=10)
+        async for message in subscription:
+            async with message.transaction() as db:
+                await db.execute("INSERT INTO effects VALUES (?)", (message.body,))
+                if lost and message.body == numbers[-1]:
+                    bob._assembly.engine._turn.positions._save = lambda _: None  # type: ignore[union-attr,method-assign]
+            if message.body == numbers[-1]:
+                return

@@ -166,10 +166,11 @@ class TicketsStored:
 
 @dataclass(frozen=True, slots=True)
 class SenderForgot:
-    """A node no longer has these messages in its journal: nobody needs to know them."""
+    """These messages of a node do not come again: it has none of them, or its log was read on."""
 
     node: NodeId
     journal: bytes
+    name: str | None  # of the subscription that read it
     below: int  # all numbers below
     ranges: Ranges
 

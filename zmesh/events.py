@@ -127,6 +127,7 @@ class Remember:
     node: NodeId
     journal: bytes
     ranges: Ranges  # of their numbers in that journal
+    name: str | None = None  # of the subscription that had them: these are places in the log
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from zmesh.actions import SenderForgot
 from zmesh.core.keeper import Keeper
 from zmesh.core.positions import Positions
 from zmesh.deadlines import Agenda
@@ -45,6 +46,8 @@ class Till:
         """Have the journal do what it was told; return the entries."""
         entries: list[Entry] = []
         for action in self.keeper.take_actions():
+            if isinstance(action, SenderForgot):
+                continue
             batch = action.batch  # type: ignore[union-attr]
             for command in batch.commands:
                 if isinstance(command, SetEntries):

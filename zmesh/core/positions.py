@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from msgpack import packb, unpackb
 
+from zmesh.actions import SenderForgot
 from zmesh.batches import runs
 from zmesh.core.keeper import Keeper
 from zmesh.events import Source
@@ -75,6 +76,11 @@ class Track:
         if position > self.done:
             self.others.add(position, position)
 
+    def recall(self, ranges: Ranges) -> None:
+        """Note what was handled in an earlier life."""
+        for first, last in ranges:
+            self.others.add(max(first, self.done + 1), last)
+
     def advance(self) -> bool:
         """Move the mark below which all is handled; return whether it moved."""
         lowest = next(iter(self.pending), POSITION_MAX)  # they came in order, but for the late
@@ -122,6 +128,7 @@ class Positions:
         self.duplicates = 0
         self._keeper = keeper
         self._tracks: dict[tuple[NodeId, Reader], Track] = {}
+        self._remembered: dict[tuple[NodeId, Reader], tuple[bytes, Ranges]] = {}  # of no track yet
 
     def find(self, node: NodeId, reader: Reader) -> Track | None:
         """Return what is known of a publisher's log for a reader."""
@@ -247,6 +254,9 @@ class Positions:
                 return None
             name = reader if isinstance(reader, str) else None
             track = self._tracks[source.node, reader] = Track(source.node, name, source.journal)
+            journal, ranges = self._remembered.pop((source.node, reader), (b"", ()))
+            if journal == source.journal:
+                track.recall(ranges)
         return track
 
     # Outcomes
@@ -288,10 +298,12 @@ class Positions:
         return True
 
     def _save(self, track: Track) -> None:
-        owed, track.owed = track.owed, []
+        owed, track.owed, done = track.owed, [], track.done
 
         def saved(error: StorageError | None) -> None:
             if error is None:
+                gone = SenderForgot(track.node, track.journal, track.name, done + 1, ())
+                self._keeper.actions.append(gone)
                 for place, verdict in owed:
                     self.settle(*place, *verdict)
             elif isinstance(error, JournalFull):
@@ -308,6 +320,14 @@ class Positions:
             self._save(track)
 
     # Another life
+
+    def remember(self, node: NodeId, journal: bytes, ranges: Ranges, name: str) -> None:
+        """Take note of what a name handled in an earlier life, as somebody else kept it."""
+        track = self._tracks.get((node, name))
+        if track is None:  # the disk does not say yet where it begins
+            self._remembered[node, name] = (journal, ranges)
+        elif track.journal == journal:
+            track.recall(ranges)
 
     def on_entry(self, entry: Entry) -> None:
         """Learn how far a name was in an earlier life."""

@@ -43,6 +43,8 @@ class _StoredCommands:
         """Learn what others keep, or make room for what finds none."""
         news = self._news
         match event:
+            case Remember(node, journal, ranges, str(name)):
+                self._turn.positions.remember(node, journal, ranges, name)
             case Remember(node, journal, ranges):
                 self._turn.handled.remember(node, journal, ranges)
             case RelayedGone(keys):

@@ -13,7 +13,7 @@ from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.runner import Runner
 from zmesh.face.storing_posts import DurablePosting
 from zmesh.face.transactions import Transactions
-from zmesh.ids import NodeId
+from zmesh.ids import TOKEN_BYTES, NodeId
 from zmesh.options import Storage
 
 DATABASE_SUFFIX: Final = ".app"
@@ -50,10 +50,9 @@ class Application:
             StorageError: the database cannot be read.
         """
         if self._database is not None:
-            for handled in await self._database.load():
-                self._runner.command(
-                    Remember(NodeId(handled.node), handled.journal, handled.ranges)
-                )
+            for node, kept, ranges in await self._database.load():
+                journal, name = kept[:TOKEN_BYTES], kept[TOKEN_BYTES:].decode() or None
+                self._runner.command(Remember(NodeId(node), journal, ranges, name))
             self._runner.flush()
 
     def start(self) -> None:
@@ -76,7 +75,8 @@ class Application:
     def forgot(self, told: SenderForgot) -> None:
         """Forget handled messages that do not come again."""
         if self._database is not None:
-            self._database.forget(told.node, told.journal, told.ranges, told.below)
+            journal = told.journal + (told.name or "").encode()
+            self._database.forget(told.node, journal, told.ranges, told.below)
 
     async def stop(self) -> None:
         """Pick up nothing more."""

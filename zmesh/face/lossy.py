@@ -21,9 +21,12 @@ class _Single(Waiting):
 class LoggedQueue(DeliveryQueue):
     """The queue of a subscription that follows logs: it tells what was gone when it came to it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, settlements: Settlements, name: str | None
+    ) -> None:
         super().__init__(loop, settlements)
         self.dropped = 0
+        self._name = name  # of the subscription
         self._after = 0  # after the last that waits
 
     def missed(self, count: int) -> None:
@@ -46,7 +49,7 @@ class LoggedQueue(DeliveryQueue):
     def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
         chunk = super()._chunk_of(waiting, count_max)
         if chunk is not None:
-            chunk.gap = _gap_of(waiting)
+            chunk.gap, chunk.scope = _gap_of(waiting), self._name
         return chunk
 
 
@@ -165,7 +168,7 @@ def queue_of(
 ) -> DeliveryQueue:
     """Return the queue of a subscription on these terms."""
     if terms.follows:
-        return LoggedQueue(loop, settlements)
+        return LoggedQueue(loop, settlements, terms.name)
     if terms.when_full is WhenFull.BLOCK:
         return DeliveryQueue(loop, settlements)
     return LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)

@@ -10,7 +10,7 @@ from zmesh.events import SettleDeliveries, Source
 from zmesh.face.checks import is_seconds, sendable_text
 from zmesh.face.databases import Connection
 from zmesh.face.parts import BodyParts, WholeBody
-from zmesh.face.transactions import Transaction, Transactions
+from zmesh.face.transactions import Transaction, Transactions, identity_of
 from zmesh.face.typed import convert
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import body_of, decode_headers
@@ -77,6 +77,7 @@ class Chunk:
         "gap",
         "messages",
         "noted",
+        "scope",
         "settler",
         "stop",
     )
@@ -91,6 +92,7 @@ class Chunk:
         self.current: Message | None = None
         self.noted = False  # whether the settlements know that reading went on
         self.gap = 0  # dropped before its first message
+        self.scope: str | None = None  # the name of the subscription it was read by
         records = delivery.records
         self.messages = iter(
             [Message(self, records[index], index) for index in range(start, stop)]
@@ -411,15 +413,13 @@ class Message:
 
         Raises (those from `NotDurable` on where the block is entered or left):
             UsageError: this node has no storage.
-            NotDurable: the sender has none, so it could not be known again.
+            NotDurable: the sender has none, or the subscription no name: it could not be known.
             AlreadyHandled: it was, by another node with this database: go on with the next one.
             TransactionFailed: the database; nothing was written, and the message has no outcome.
         """
-        delivery, chunk, index = self._chunk.delivery, self._chunk, self.index
-        number, source = extra(self._record, Tag.STORED), delivery.source
-        identity = (source.node, source.journal, number) if isinstance(number, int) else None
-        transactions = chunk.settler.transactions
-        return transactions.begin(identity, lambda: chunk.accept(index), connection)
+        chunk, index = self._chunk, self.index
+        known = identity_of(self._record, chunk.delivery.source, chunk.scope)
+        return chunk.settler.transactions.begin(known, lambda: chunk.accept(index), connection)
 
     def __repr__(self) -> str:
         """Show where it came from, never what it says."""

@@ -12,11 +12,29 @@ from types import TracebackType
 from typing import Any, Final
 
 from zmesh.errors import Closed, UsageError
+from zmesh.events import Source
 from zmesh.face.application_database import Database
 from zmesh.face.databases import Connection
 from zmesh.face.inbox_table import MessageIdentity, Session
 from zmesh.face.one_by_one import Worker
+from zmesh.message import Record, Tag, extra
 from zmesh.storage_errors import AlreadyHandled, NotDurable, TransactionFailed
+
+
+def identity_of(record: Record, source: Source, scope: str | None) -> MessageIdentity | None:
+    """Return what a message is known by, whatever life it comes in; None where nothing does.
+
+    Args:
+        record: the message.
+        source: where it came from.
+        scope: the name of the subscription it is for, which is known by its place in a log.
+    """
+    number, position = extra(record, Tag.STORED), extra(record, Tag.POSITION)
+    if isinstance(number, int):
+        return (source.node, source.journal, number)
+    if isinstance(position, int) and scope is not None:
+        return (source.node, source.journal + scope.encode(), position)
+    return None
 
 
 class Rows(list[Any]):

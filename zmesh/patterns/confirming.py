@@ -119,4 +119,4 @@ class Confirming:
 
     def _known(self, node: NodeId, journal: bytes, floor: int, ranges: Ranges) -> None:
         self._turn.handled.on_known(node, journal, floor, ranges)
-        self._turn.actions.append(SenderForgot(node, journal, floor, ranges))
+        self._turn.actions.append(SenderForgot(node, journal, None, floor, ranges))

@@ -92,6 +92,18 @@ async def test_durable_subscription(tmp_path: Path) -> None:
                 assert await reader.ended() == (0, billed, "")
 
 
+async def test_effectively_once(tmp_path: Path) -> None:
+    program, place = "examples/effectively_once.py", f"--place={tmp_path}"
+    async with run(program, "order", place) as ordering:
+        assert await ordering.ended() == (0, "", "")
+    async with run(program, "shop", place) as shop:
+        assert await shop.line() == "sending"
+        for first, count in ((1, 2), (3, 1)):
+            async with run(program, "books", place, f"--count={count}") as books:
+                billed = "".join(f"billed order {first + at}\n" for at in range(count))
+                assert await books.ended() == (0, billed, "")
+
+
 async def test_fan_out(tmp_path: Path) -> None:
     program, firmware = "examples/fan_out.py", tmp_path / "firmware.bin"
     firmware.write_bytes(bytes(range(256)) * 1000)
@@ -340,6 +352,7 @@ async def test_tutorial_publisher_confirms() -> None:
         ("publish_subscribe.py", []),
         ("publish_subscribe.py", ["publish", "two"]),
         ("durable_subscription.py", ["bill"]),
+        ("effectively_once.py", []),
         ("send_file.py", ["receive"]),
         ("shared_state.py", []),
         ("stream.py", ["find"]),

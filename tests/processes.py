@@ -55,7 +55,10 @@ class Child:
 
 @asynccontextmanager
 async def run(
-    *arguments: str, environment: dict[str, str] | None = None, reads: bool = False
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    reads: bool = False,
+    place: Path = ROOT,
 ) -> AsyncIterator[Child]:
     """Run Python with these arguments, warnings being errors; kill it at the latest at the end.
 
@@ -69,7 +72,7 @@ async def run(
         stdin=PIPE if reads else DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
-        cwd=ROOT,
+        cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
     )
     try:

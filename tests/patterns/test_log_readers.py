@@ -132,6 +132,7 @@ def passed(sent: list[tuple[int, Record]]) -> list[Any]:
     [
         "", "[]", "nothing", "[1, 2]", '[1, "a.b", {}]', '[1, "a.b", {"since": "last"}]',
         '[1, "a.b", {"since": {"after": -1}}]', '[1, "a.b", {"since": {"after": "x"}}]',
+        '[1, "a.b", {"since": {"after": -1, "ms": 1, "but": 7}}]',
         '[1, "a.b", {"since": {"ms": null}}]', '[1, "a..b", {"since": "first"}]',
         '[-1, "a.b", {"since": "first"}]', '[1, "a.b", {"since": {"after": 1, "but": [[1]]}}]',
         '[1, "a.b", {"since": {"after": 1, "but": 7}}]', '[0, ">", {"lanes": []}]',

@@ -246,7 +246,7 @@ class LogReaders:
             case {"after": int(after)} if after >= 0:
                 ranges = since.get("but", ())
                 return min(after, log.written) if _are_ranges(ranges) else None
-            case {"ms": int(ms)} if ms >= 0:
+            case {"ms": int(ms)} if ms >= 0 and "after" not in since:
                 return log.first - 1
             case _:
                 return None

@@ -141,7 +141,7 @@ class LinkNews:
         self.dead_letters.takers[StreamKind.QUEUE] = self.queues.pushed.take_back
         self.later = CallsLater(turn, self.calls, options, entropy, known)
         self.calls.later = self.later.on_answered
-        self.following = Following(turn, self.interest)
+        self.following = Following(turn, self.interest, options.wire)
         self.publish_subscribe.were_here = self.following.were_here
         self.topics = DurableTopics(
             turn, self.interest, self.publish_subscribe, options, retention

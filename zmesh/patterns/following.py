@@ -17,6 +17,7 @@ from zmesh.errors import ProtocolError
 from zmesh.events import Source
 from zmesh.ids import NodeId
 from zmesh.message import InterestKind, Record
+from zmesh.options import WireLimits
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.wanted import filter_members
 from zmesh.storage import Entry
@@ -43,8 +44,9 @@ class _Follower:
 class Following:
     """All of one node."""
 
-    def __init__(self, turn: Turn, interest: InterestTable) -> None:
+    def __init__(self, turn: Turn, interest: InterestTable, limits: WireLimits) -> None:
         self._turn = turn
+        self._text_bytes_max = limits.text_bytes_max
         self._interest = interest
         self._followers: dict[int, _Follower] = {}
         self._last_token = 0
@@ -115,10 +117,20 @@ class Following:
         return self._were_here.get(node, 0)
 
     def _ask(self, peer: Peer, token: int, follower: _Follower) -> None:
-        members = {} if follower.terms.filter is None else filter_members(follower.terms.filter)
-        members["since"] = self._since(peer, token, follower)
-        text = follower.told[peer.id] = _json([token, follower.pattern, members])
+        text = follower.told[peer.id] = self._interest_of(peer, token, follower)
         self._interest.tell_one(peer, InterestKind.LOG, text, added=True)
+
+    def _interest_of(self, peer: Peer, token: int, follower: _Follower) -> str:
+        """Return what a publisher is asked for, with as many ranges as a text has room for."""
+        members = {} if follower.terms.filter is None else filter_members(follower.terms.filter)
+        since = members["since"] = self._since(peer, token, follower)
+        text = _json([token, follower.pattern, members])
+        while len(text.encode()) > self._text_bytes_max and "but" in since:
+            since["but"] = since["but"][: len(since["but"]) // 2]
+            if not since["but"]:
+                del since["but"]
+            text = _json([token, follower.pattern, members])
+        return text
 
     def _since(self, peer: Peer, token: int, follower: _Follower) -> Any:
         """Return from where on in a publisher's log a subscription reads."""

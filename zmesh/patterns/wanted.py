@@ -18,6 +18,9 @@ from zmesh.terms import LIMIT_DEFAULT, Filter, Match, Terms, WhenFull
 NUMBER_MAX: Final = 2**53
 """Of subscriptions and limits: what JSON carries everywhere."""
 
+SINCE_BYTES: Final = 40
+"""What an interest in a log has at least beside that: from where on, as in `following`."""
+
 
 class Wanted:
     """A subscription of a peer, as a publisher sees it.
@@ -135,7 +138,7 @@ def to_text(number: int, pattern: str, terms: Terms) -> str:
 
 def check_terms(pattern: str, terms: Terms, limits: WireLimits) -> None:
     """Check that a subscription can be told of; raises InvalidOption where it is too long."""
-    size = len(to_text(NUMBER_MAX, pattern, terms).encode())
+    size = len(to_text(NUMBER_MAX, pattern, terms).encode()) + SINCE_BYTES * terms.follows
     if size > limits.text_bytes_max:
         raise InvalidOption(
             "size of pattern and filter", size, f"at most {limits.text_bytes_max} bytes together"

@@ -188,6 +188,18 @@ def test_another_journal_begins_anew() -> None:
     assert [type(order) for order in memory.orders()] == [DropStream]
 
 
+def test_of_a_journal_that_is_gone_nothing_is_kept_any_more() -> None:
+    # It would come back to life on disk, and another life might take it for the sender's own.
+    memory = Memory()
+    memory.admit(source(), 1, numbered(5))
+    other = source(b"session-2", b"journal-2-------")
+    memory.admit(other, 1, numbered(7))
+    memory.orders()
+    assert memory.settle(source(), 1, 1, Outcome.ACCEPTED)
+    assert memory.orders() == []
+    assert memory.told == [(source(), (1, 1, Outcome.ACCEPTED))]
+
+
 @pytest.mark.parametrize(
     "numbers", [(5, 5), (0, 1), (POSITION_MAX + 1,)], ids=["twice", "zero", "too large"]
 )

@@ -183,7 +183,8 @@ class Handled:
                 for place in places:
                     self.settle(*place, outcome, reason, delay)
 
-        numbers = origin.lasting(numbers)
+        is_over = self._origins.get(origin.node) is not origin  # its sender has another journal
+        numbers = [] if is_over else origin.lasting(numbers)
         if outcome not in _FINAL or not numbers:
             pass_on(None)
             return True

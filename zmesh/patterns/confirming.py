@@ -17,7 +17,7 @@ from zmesh.events import Source
 from zmesh.ids import NodeId
 from zmesh.message import PRIORITY_DEFAULT, Kind, Record, head
 from zmesh.reliable.ranges import RangeSet
-from zmesh.storage import Ranges
+from zmesh.storage import POSITION_MAX, Ranges
 from zmesh.wire.bodies import body_of, encode_body
 
 TELL_COUNT: Final = 4096
@@ -25,6 +25,7 @@ TELL_COUNT: Final = 4096
 
 TELL_AFTER_S: Final = 0.5
 RANGES_TOLD_MAX: Final = 1024
+"""At once, and taken note of at once: the floor tells the others."""
 
 
 class Confirming:
@@ -109,14 +110,18 @@ class Confirming:
             self._turn.trace("confirmation_refused", 30, peer=peer.label, why=str(error))
             return
         match told:
-            case [int(floor), *rest] if len(rest) % 2 == 0:
-                numbers = [number for number in rest if isinstance(number, int)]
-                if len(numbers) == len(rest):
-                    ranges = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-                    self._known(peer.id, source.journal, floor, ranges)
+            case [floor, *rest] if len(rest) % 2 == 0 and all(map(_is_number, told)):
+                ranges = tuple(zip(rest[::2], rest[1::2], strict=True))
+                # Each costs a look at everything that is kept of its sender.
+                self._known(peer.id, source.journal, floor, ranges[:RANGES_TOLD_MAX])
             case _:
-                pass  # of a later version
+                pass  # of a later version, or what no journal gives: a database has no room for it
 
     def _known(self, node: NodeId, journal: bytes, floor: int, ranges: Ranges) -> None:
         self._turn.handled.on_known(node, journal, floor, ranges)
         self._turn.actions.append(SenderForgot(node, journal, None, floor, ranges))
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value is a number that a journal gives, or the one after them."""
+    return type(value) is int and 0 <= value <= POSITION_MAX + 1

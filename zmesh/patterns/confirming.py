@@ -6,7 +6,7 @@ and where older messages kept it low then, it is told once more when they are go
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from zmesh.actions import SenderForgot
 from zmesh.core.peers import InternalTicket, Peer
@@ -110,8 +110,9 @@ class Confirming:
             self._turn.trace("confirmation_refused", 30, peer=peer.label, why=str(error))
             return
         match told:
-            case [floor, *rest] if len(rest) % 2 == 0 and all(map(_is_number, told)):
-                ranges = tuple(zip(rest[::2], rest[1::2], strict=True))
+            case [_, *rest] if len(rest) % 2 == 0 and all(map(_is_number, told)):
+                floor, *flat = cast("list[int]", told)
+                ranges = tuple(zip(flat[::2], flat[1::2], strict=True))
                 # Each costs a look at everything that is kept of its sender.
                 self._known(peer.id, source.journal, floor, ranges[:RANGES_TOLD_MAX])
             case _:

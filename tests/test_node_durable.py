@@ -11,6 +11,7 @@ import pytest
 import zmesh
 from tests.nodes import QUICK, read
 from zmesh import JournalOptions, Node, Storage
+from zmesh.face.posting import BATCH_MAX
 from zmesh.journal.tools import status
 from zmesh.options import KIB
 from zmesh.patterns.boxes import WINDOW_RECORDS
@@ -268,6 +269,25 @@ async def test_a_caller_may_wait_for_room_in_the_journal(tmp_path: Path) -> None
         got = await bodies(bob, 100)
         await asyncio.wait_for(posting, 20)
     assert [int.from_bytes(each[:4]) for each in got if isinstance(each, bytes)] == [*range(100)]
+
+
+async def test_pieces_of_many_keep_their_order_where_the_first_waits_for_room(
+    tmp_path: Path,
+) -> None:
+    kept = Storage(tmp_path / "ada.journal", when_full="wait", options=SMALL)
+    count = BATCH_MAX + 10  # of which the second piece is small, and would fit
+    async with life("ada", tmp_path, storage=kept) as ada:
+        for _ in range(16):
+            await ada.post("carol", bytes(16 * KIB))
+        many = [number.to_bytes(4) + bytes(300) for number in range(count)]
+        posting = asyncio.create_task(ada.post_many("bob", many))
+        async with life("carol", tmp_path, ada) as carol:
+            await bodies(carol, 16)
+            receipt = await asyncio.wait_for(posting, 20)
+        async with life("bob", tmp_path, ada) as bob:
+            got = await bodies(bob, count)
+            assert await asyncio.wait_for(receipt, 10) == count
+    assert got == many
 
 
 async def test_two_nodes_cannot_have_one_journal(tmp_path: Path) -> None:

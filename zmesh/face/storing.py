@@ -103,11 +103,15 @@ class Storing:
         except ZmeshError as error:
             self._loop.call_soon(self._on_events, [_refusal(order, error)])
 
+    def has_room(self, size: int) -> bool:
+        """Return whether so many bytes could be stored now."""
+        return size <= self._journal.room_bytes
+
     def check_room(self, size: int) -> None:
         """Raise JournalFull, or what broke the journal, where so many bytes cannot be stored."""
         if self.error is not None:
             raise self.error
-        if size > self._journal.room_bytes:
+        if not self.has_room(size):
             counted = self._journal.statistics()
             limit = 0 if counted.is_full else counted.limit
             raise JournalFull(str(self.storage.path), counted.used, limit)

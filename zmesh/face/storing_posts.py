@@ -26,6 +26,9 @@ ROOM_TRIES: Final = 3
 ROOM_WITHIN_S: Final = 0.5
 """How much is dropped at least for what finds no room, how often more, and within which time."""
 
+RECORD_ROOM_BYTES: Final = 128
+"""What a record takes there beside itself, at most, and so does all that comes along with some."""
+
 Stored = asyncio.Future[ZmeshError | None]
 
 Piece = Post | Push
@@ -155,22 +158,33 @@ class DurablePosting:
                 await batch.prepare()
                 event = await piece(receipt)
                 receipt.expected += len(event.records)
+                # One that is refused for want of room must not be overtaken by smaller ones.
+                ahead = PIECES_MAX - 1 if self._has_room(event) else 0
                 pieces.append((event, self._begin(event)))
                 self._runner.flush()
-                if len(pieces) >= PIECES_MAX:
-                    await self._finish(*pieces[0])
-                    pieces.popleft()
-                else:
-                    await asyncio.sleep(0)
-            while pieces:
-                await self._finish(*pieces[0])
-                pieces.popleft()
+                await self._finish_until(pieces, ahead)
+                await asyncio.sleep(0)
+            await self._finish_until(pieces, 0)
         finally:
             await self._give_up(pieces)
             receipt.expected -= 1
             if receipt.done:
                 self._posting.done([receipt])
         return receipt
+
+    def _has_room(self, piece: Piece) -> bool:
+        """Return whether the journal is going to take a piece, whatever it makes of it."""
+        size = sum(map(size_of, piece.records)) + RECORD_ROOM_BYTES * (1 + len(piece.records))
+        return self._storing.has_room(size)
+
+    async def _finish_until(self, pieces: deque[tuple[Piece, Stored]], left: int) -> None:
+        """Wait until so many are on their way to the disk; none, once one of them was refused."""
+        while len(pieces) > left:
+            piece, stored = pieces[0]
+            if await stored is not None:
+                left = 0
+            await self._finish(piece, stored)
+            pieces.popleft()
 
     async def relay(self, rows: Sequence[OutboxRow]) -> None:
         """Store what an application left in its outbox, in order, and return once it is on disk.

@@ -464,7 +464,8 @@ class Outbox:
         box = self._box(stream.owner.decode())
         self._rewind(box)
         failure = Failure(FailureKind.DROPPED, box.to, "newer messages took its room on disk")
-        for low, high in box.done.missing(first, last):
+        # What is below the lowest that is open was told already, forgotten on disk or not yet.
+        for low, high in box.done.missing(max(first, box.lowest_open()), last):
             for position in range(low, high + 1):
                 caller = box.caller_of(position)
                 if caller is not None:

@@ -15,4 +15,5 @@ REGRESSIONS: list[tuple[Level, int, str]] = [
     ("durable", 88, "outcomes stayed with who was told of the floor while older messages waited"),
     ("durable", 513, "an outcome was kept that came after its sender had forgotten the message"),
     ("durable", 49, "a box for a name that two bore was not looked at when one of them left"),
+    ("durable", 182, "two copies of a message in one packet were rejected with all around them"),
 ]

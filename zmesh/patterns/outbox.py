@@ -386,7 +386,7 @@ class Outbox:
         """Take back what a peer did not settle: the next session, or another, gets it."""
         for to in (peer.name, peer.id.hex()):
             box = self._boxes.get(to)
-            if box is not None and box.runs:
+            if box is not None and any(run.node == peer.id for run in box.runs):
                 self._rewind(box)
 
     def _rewind(self, box: Box) -> None:

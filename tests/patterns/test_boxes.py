@@ -1,8 +1,8 @@
 """Boxes of stored messages on a simulated network: who gets what is in one, and in which order."""
 
 from tests.engines import Host, World
-from zmesh.errors import JournalFull
 from zmesh.message import Ticket
+from zmesh.storage_errors import JournalFull
 from zmesh.testing.journal import Disk
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from tests.scribe import Scribe
 from zmesh.actions import (
     Action,
     CallAnswered,
@@ -32,6 +33,7 @@ from zmesh.actions import (
     RoomChanged,
     SendPackets,
     TicketsDone,
+    TicketsStored,
     Trace,
     WriteJournal,
 )
@@ -61,24 +63,10 @@ from zmesh.ids import JournalId, MeshTag, NodeId, Path
 from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
 from zmesh.options import NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
-from zmesh.storage import (
-    Answered,
-    Batch,
-    Command,
-    EntriesRead,
-    Entry,
-    EntryKind,
-    Identity,
-    JournalEvent,
-    Opened,
-    ReadEntries,
-    Refused,
-    RemoveEntries,
-    SetEntries,
-    Written,
-)
-from zmesh.storage_errors import StorageError
+from zmesh.storage import JournalEvent
 from zmesh.testing.clock import EventQueue, SeededEntropy
+from zmesh.testing.drive import Drive
+from zmesh.testing.journal import Disk
 from zmesh.testing.network import Network
 
 Parts = list[bytes]
@@ -118,54 +106,6 @@ def echo(record: Record) -> Record:
     return reply(body(record).decode())
 
 
-class Disk:
-    """Entries that outlive a host. While it is stuck nothing is written."""
-
-    def __init__(self) -> None:
-        self.entries: dict[tuple[EntryKind, str, bytes], Entry] = {}
-        self.is_stuck = False
-        self.error: StorageError | None = None  # what writes get that need room
-        self.waiting: list[Batch] = []
-
-    def kinds(self, kind: EntryKind) -> list[Entry]:
-        return [self.entries[place] for place in sorted(self.entries) if place[0] is kind]
-
-    def told(self, order: WriteJournal | ReadJournal) -> JournalTold | None:
-        """Do what a host orders, and return what it is told."""
-        if isinstance(order, ReadJournal):
-            question = order.question
-            assert isinstance(question, ReadEntries)
-            read = EntriesRead(self.kinds(question.kind), is_end=True)
-            return JournalTold([Answered(order.ticket, read)])
-        self.waiting.append(order.batch)
-        return None if self.is_stuck else self.write()
-
-    def write(self) -> JournalTold:
-        """Write what waits."""
-        batches, self.waiting = self.waiting, []
-        news: list[JournalEvent] = []
-        for batch in batches:
-            if self.error is not None and batch.size:
-                news.append(Refused((batch.ticket,), self.error))
-                continue
-            for command in batch.commands:
-                self._do(command)
-            news.append(Written((batch.ticket,)))
-        return JournalTold(news)
-
-    def _do(self, command: Command) -> None:
-        match command:
-            case SetEntries(entries):
-                for entry in entries:
-                    self.entries[entry.kind, entry.name, entry.key] = entry
-            case RemoveEntries(kind, name, key):
-                for place in list(self.entries):
-                    if place[:2] == (kind, name) and key in (None, place[2]):
-                        del self.entries[place]
-            case _:
-                raise AssertionError(command)
-
-
 class Host:
     """One life of a node: its engine, its application, and everything its engine ordered."""
 
@@ -179,7 +119,6 @@ class Host:
         decompresses: tuple[int, ...] = (),
         disk: Disk | None = None,
     ) -> None:
-        self.disk = disk
         self.world = world
         self._index = index
         self.name = name
@@ -187,14 +126,20 @@ class Host:
         self.endpoint = f"tcp://127.0.0.1:{5000 + index}"
         self.alive = True
         entropy = SeededEntropy(f"{name} {incarnation}")
-        journal = JournalId(entropy.token(16) if disk is None else name.encode().ljust(16))
+        journal = JournalId(entropy.token(16))
+        self._scribe = None if disk is None else Scribe(disk, self.id)
+        opened = None if self._scribe is None else self._scribe.opened
+        if opened is not None:
+            incarnation, journal = opened.identity.incarnation, opened.identity.journal
         local = LocalIdentity(MESH, self.id, name, incarnation, journal, decompresses)
-        opened = None
-        if disk is not None:
-            opened = Opened(Identity(self.id, b"", journal, incarnation), (), False, None)
         self.engine = Engine(
             local, options, entropy, world.queue.now, opened=opened, wall_ms=world.wall_ms
         )
+        self.is_stuck = False  # nothing is written or read
+        self._drive: Drive | None = None
+        self.stored: dict[
+            Ticket, Exception | None
+        ] = {}  # told of the disk, or why it is not there
         self.actions: list[Action] = []
         self.inbox: list[str] = []
         self.heard: list[tuple[str, str]] = []  # (topic, body) of publications
@@ -220,6 +165,32 @@ class Host:
     @property
     def index(self) -> int:
         return self._index
+
+    @property
+    def disk(self) -> Disk:
+        return self.scribe.disk
+
+    @property
+    def scribe(self) -> Scribe:
+        assert self._scribe is not None, "it has a disk"
+        return self._scribe
+
+    @property
+    def drive(self) -> Drive:
+        assert self._drive is not None, "its disk takes time"
+        return self._drive
+
+    def read_journal(self, *, takes_time: bool) -> None:
+        """Read what is there at once; from then on the disk takes its time, or none."""
+        self.do(TimerFired())
+        self.world.run(0.0)
+        [restored] = [each for each in self.actions if isinstance(each, Restored)]
+        assert restored.error is None
+        if takes_time:
+            life = self.scribe.opened.identity.incarnation
+            entropy = SeededEntropy(f"disk of {self.name} {life}")
+            journal = self.scribe.journal
+            self._drive = Drive(self.world.queue, entropy, journal, self._on_told, self.kill)
 
     # Driving
 
@@ -279,10 +250,19 @@ class Host:
                     self._inform(action)
 
     def _keep(self, order: WriteJournal | ReadJournal) -> None:
-        assert self.disk is not None
-        told = self.disk.told(order)
-        if told is not None:
-            self.do(told)
+        if self._drive is not None:
+            self._drive.perform(order)
+            return
+        self.scribe.take([order])
+        if not self.is_stuck:
+            self.write()
+
+    def write(self) -> None:
+        """Let all that was ordered be done, and be told of it."""
+        self._on_told(self.scribe.work())
+
+    def _on_told(self, news: list[JournalEvent]) -> None:
+        self.do(JournalTold(news))
 
     def _inform(self, action: Action) -> None:
         match action:
@@ -303,6 +283,9 @@ class Host:
             case CallAnswered():
                 assert action.call not in self.answers, "a call has one answer"
                 self.answers[action.call] = action
+            case TicketsStored(tickets, error):
+                self.stored |= dict.fromkeys(tickets, error)
+                self._tell(action)
             case PeerChanged(change, peer, _):
                 self.changes.append((change, peer.name))
                 self._tell(action)
@@ -365,6 +348,11 @@ class Host:
         self.do(replace(event, **options))  # type: ignore[arg-type]
         return ticket
 
+    def store(self, queue: str, *texts: str, lane: int = 4, **options: object) -> Ticket:
+        """Push durable jobs."""
+        wall_ms = self.world.wall_ms
+        return self.push(queue, *texts, lane=lane, durable=True, wall_ms=wall_ms, **options)
+
     def pull(self, queue: str, prefetch: int = 1, token: int = 1) -> None:
         self.do(Pull(token, queue, prefetch))
 
@@ -417,9 +405,13 @@ class Host:
         self.do(Unsubscribe(token))
 
     def kill(self) -> None:
-        """End the process: its connections close."""
+        """End the process: its connections close; some of what was to be written is on disk."""
+        if not self.alive:
+            return
         self.alive = False
         self.world.network.kill(self)
+        if self._drive is not None:
+            self._drive.stop()
 
     # What it ordered
 
@@ -448,6 +440,7 @@ class World:
         self.network: Network[Parts] = Network(self.queue, self.random, corrupt=_corrupt)
         self.options = options or NodeOptions()
         self.hosts: dict[str, Host] = {}
+        self.disks: dict[str, Disk] = {}  # of those that `keep` starts
         self._incarnations: dict[str, int] = {}
 
     @property
@@ -464,8 +457,12 @@ class World:
         known_as: str | None = None,
         decompresses: tuple[int, ...] = (),
         disk: Disk | None = None,
+        takes_time: bool = False,
     ) -> Host:
-        """Start a host, or start it again; it may be known by another name than its own."""
+        """Start a host, or start it again; it may be known by another name than its own.
+
+        What it orders from its disk is done at once, or takes its time.
+        """
         index = list(self._incarnations).index(name) if name in self._incarnations else None
         if index is None:
             index = len(self._incarnations)
@@ -476,13 +473,15 @@ class World:
         self.hosts[name] = host
         self.network.listen(host, host.endpoint)
         if disk is not None:
-            host.do(TimerFired())  # which is when it reads what is there
-            self.run(0.0)
-            assert host.ordered(Restored), "nobody is met before"
+            host.read_journal(takes_time=takes_time)  # nobody is met before
         host.do(EndpointsChanged((host.endpoint,)))
         if inbox:
             host.do(OpenInbox())
         return host
+
+    def keep(self, name: str) -> Host:
+        """Start a host with a disk that takes its time, or start it again on the one it had."""
+        return self.host(name, disk=self.disks.setdefault(name, Disk()), takes_time=True)
 
     def introduce(self, one: Host, other: Host) -> None:
         """Let each know where the other is."""

@@ -37,7 +37,7 @@ async def pair(
     """Two nodes that compress so; the second may be one that cannot decompress."""
     async with Node("a", mdns=False, options=QUICK, compression=ours) as a:
         if not able:
-            monkeypatch.setattr("zmesh.face.assembly.AVAILABLE", ())
+            monkeypatch.setattr("zmesh.face.identity.AVAILABLE", ())
         peers = a.endpoints
         async with Node("b", peers=peers, mdns=False, options=QUICK, compression=theirs) as b:
             await a.peers.wait_for(name="b", timeout=10)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.stand_in import StandIn
+from tests.journal.support import talk
 from tests.nodes import nodes
 from tests.storing import stored
 from zmesh.cli.main import main
@@ -35,7 +35,6 @@ def burial(reason: str, source: Stream | None = BOX) -> Burial:
 def path(tmp_path: Path) -> Path:
     """A journal with two letters that can go back, and one that cannot."""
     path = tmp_path / "journal"
-    journal = StandIn(path)
     rows = [
         Row(at, (head(Kind.DIRECT), "", text, (16, at)), 500, order=at, note=kept.as_note())
         for at, text, kept in (
@@ -44,12 +43,9 @@ def path(tmp_path: Path) -> Path:
             (3, b"three", burial("no ink", None)),
         )
     ]
-    journal.store.begin()
-    journal.store.apply(Store(DEAD_LETTERS, rows))
     given_out = Entry(EntryKind.COUNTER, "numbers", b"", (4).to_bytes(8))
-    journal.store.apply(SetEntries((given_out,)))
-    journal.store.commit()
-    journal.close()
+    with talk(path) as (journal, _):
+        journal.write(Store(DEAD_LETTERS, rows), SetEntries((given_out,)))
     return path
 
 
@@ -144,9 +140,8 @@ def test_requeue_stores_the_chosen_anew_under_numbers_of_their_own(
     code, _, _ = run(capsys, "requeue", path, 2, 1)
     assert code == 0
     assert ids(path, capsys) == [3]
-    journal = StandIn(path)
-    rows = [each.row for each in journal.rows(BOX).rows]
-    journal.close()
+    with talk(path) as (journal, _):
+        rows = [each.row for each in journal.rows(BOX)]
     assert [(row.position, row.record[2], row.note) for row in rows] == [
         (1, b"two", (4, "key")), (2, b"one", (4, "key")),
     ]  # fmt: skip

@@ -138,6 +138,17 @@ def test_a_copy_of_what_is_being_handled_waits_for_its_outcome() -> None:
     ]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.MODIFIED])
+def test_a_copy_that_comes_together_with_the_first_gets_its_outcome(outcome: Outcome) -> None:
+    memory = Memory()
+    assert memory.admit(source(), 1, *map(numbered, (10, 11, 10))) == [(1, 2)]
+    memory.settle(source(), 1, 1, outcome)
+    memory.orders()
+    memory.written()
+    assert memory.told == [(source(), (1, 1, outcome)), (source(), (3, 3, outcome))]
+    assert memory.handled.duplicates == 1
+
+
 @pytest.mark.parametrize("outcome", [Outcome.RELEASED, Outcome.MODIFIED])
 def test_what_was_given_back_may_come_again(outcome: Outcome) -> None:
     memory = Memory()
@@ -200,9 +211,7 @@ def test_of_a_journal_that_is_gone_nothing_is_kept_any_more() -> None:
     assert memory.told == [(source(), (1, 1, Outcome.ACCEPTED))]
 
 
-@pytest.mark.parametrize(
-    "numbers", [(5, 5), (0, 1), (POSITION_MAX + 1,)], ids=["twice", "zero", "too large"]
-)
+@pytest.mark.parametrize("numbers", [(0, 1), (POSITION_MAX + 1,)], ids=["zero", "too large"])
 def test_numbers_that_no_journal_gives_are_refused(numbers: tuple[int, ...]) -> None:
     memory = Memory()
     assert memory.admit(source(), 1, *map(numbered, numbers)) == []

@@ -1,5 +1,6 @@
-"""What tests of tickets share: a disk, lives of a node on it, and calls that the test answers."""
+"""What tests of tickets share: lives of a node on a disk, and calls that the test answers."""
 
+from tests.scribe import Scribe, entries_of
 from zmesh.actions import (
     CallAnswered,
     CallFailure,
@@ -8,33 +9,23 @@ from zmesh.actions import (
     LaterForgotten,
     LaterStored,
     TicketState,
-    WriteJournal,
 )
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
 from zmesh.events import Call, CallLater, ForgetTicket
-from zmesh.ids import JournalId, NodeId, SessionId
+from zmesh.ids import NodeId, SessionId
 from zmesh.message import Kind, Record, head
 from zmesh.options import NodeOptions
 from zmesh.patterns.call_later import CallsLater, Later
-from zmesh.storage import (
-    Command,
-    Entry,
-    EntryKind,
-    Identity,
-    Opened,
-    Refused,
-    RemoveEntries,
-    SetEntries,
-    Written,
-)
+from zmesh.storage import EntryKind
 from zmesh.storage_errors import JournalBroken, JournalFull, StorageError
 from zmesh.testing.clock import SeededEntropy
+from zmesh.testing.journal import Disk
 
 ME = NodeId(b"caller".ljust(16))
 PROVIDER = NodeId(b"provider".ljust(16))
-JOURNAL = JournalId(b"journal".ljust(16))
+NOON_MS = 1_800_000_000_000
 FULL = JournalFull("journal", 1, 1)
 BROKEN = JournalBroken("journal", "write", "EIO")
 
@@ -47,55 +38,33 @@ def reply(text: str) -> Record:
     return (head(Kind.REPLY), "", text.encode())
 
 
-class Disk:
-    """Entries that outlive the node."""
-
-    def __init__(self) -> None:
-        self.entries: dict[tuple[EntryKind, str, bytes], Entry] = {}
-        self.now = 1_800_000_000_000  # by the wall clock
-
-    def do(self, command: Command) -> None:
-        match command:
-            case SetEntries(entries):
-                for entry in entries:
-                    self.entries[entry.kind, entry.name, entry.key] = entry
-            case RemoveEntries(kind, name, key):
-                for place in list(self.entries):
-                    if place[:2] == (kind, name) and key in (None, place[2]):
-                        del self.entries[place]
-            case _:
-                raise AssertionError(command)
-
-    def tickets(self) -> list[tuple[str, bytes]]:
-        return sorted(p[1:] for p in self.entries if p[0] is EntryKind.TICKET)
-
-
 class Life:
     """One life of the pattern. Nothing is on the disk before `write`."""
 
-    def __init__(self, disk: Disk, options: NodeOptions | None = None, now: float = 100.0) -> None:
+    def __init__(
+        self, disk: Disk, options: NodeOptions | None = None, wall_ms: int = NOON_MS
+    ) -> None:
+        now = 100.0
         self.disk = disk
+        self.scribe = Scribe(disk, ME)
         self.options = options or NodeOptions()
         session = SessionId(b"session".ljust(16))
         local = Peer(ME, "caller", Loopback(session, self.options.link))
-        opened = Opened(Identity(ME, b"", JOURNAL, 1), (), is_new=False, rescue=None)
+        opened = self.scribe.opened
         self.turn = Turn(Peers(local, self.options), self.options.link, now, opened)
-        self.turn.keeper.on_wall_clock(disk.now, now)
+        self.turn.keeper.on_wall_clock(wall_ms, now)
         self.calls: dict[int, Call] = {}
         self.cancelled: list[int] = []
         self.known: list[int] = []
         self.provided = True
         self.told: list[LaterAction] = []
-        self.unwritten: list[WriteJournal] = []
         self.later = CallsLater(
             self.turn, self, self.options, SeededEntropy("later"), self._on_known
         )
-        for place in sorted(disk.entries):
-            entry = disk.entries[place]
-            if entry.kind is EntryKind.TICKET:
-                self.later.on_entry(entry)
-            else:
-                self.turn.keeper.on_counter(entry)
+        for entry in entries_of(disk, EntryKind.COUNTER):
+            self.turn.keeper.on_counter(entry)
+        for entry in entries_of(disk, EntryKind.TICKET):
+            self.later.on_entry(entry)
 
     # What the pattern asks
 
@@ -129,24 +98,23 @@ class Life:
 
     def gather(self) -> None:
         """End the turn: what it ordered waits for the disk."""
-        for action in self.turn.end():
-            if isinstance(action, WriteJournal):
-                self.unwritten.append(action)
-            elif isinstance(action, LaterStored | LaterEnded | LaterForgotten):
-                self.told.append(action)
+        actions = self.turn.end()
+        self.scribe.take(actions)
+        told = LaterStored | LaterEnded | LaterForgotten
+        self.told += [action for action in actions if isinstance(action, told)]
 
     def write(self, error: StorageError | None = None) -> None:
         """Let all that was ordered be on disk, or be refused."""
         self.gather()
-        while self.unwritten:
-            batch = self.unwritten.pop(0).batch
-            if error is None:
-                for command in batch.commands:
-                    self.disk.do(command)
-                self.turn.keeper.on_told(Written((batch.ticket,)))
-            else:
-                self.turn.keeper.on_told(Refused((batch.ticket,), error))
+        self.scribe.error = error
+        while self.scribe.waiting:
+            for event in self.scribe.work():
+                self.turn.keeper.on_told(event)
             self.gather()
+
+    def tickets(self) -> list[tuple[str, bytes]]:
+        """Return names and keys of what is on the disk."""
+        return [(entry.name, entry.key) for entry in entries_of(self.disk, EntryKind.TICKET)]
 
     def answer(self, text: str = "!") -> None:
         self._answer(reply(text), None)
@@ -173,8 +141,7 @@ class Life:
 
     def next_life(self, *, after: float = 0.0) -> "Life":
         """End this one, with all that is not on the disk."""
-        self.disk.now = self.wall_ms + round(after * 1000)
-        return Life(self.disk, self.options)
+        return Life(self.disk, self.options, self.wall_ms + round(after * 1000))
 
     def find(self, name: str) -> Later:
         found = self.later.find(name)

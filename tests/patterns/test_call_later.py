@@ -2,14 +2,15 @@
 
 import pytest
 
-from tests.patterns.later import BROKEN, FULL, Disk, Life, request
+from tests.patterns.later import BROKEN, FULL, Life, request
 from zmesh.actions import CallFailure, LaterEnded, LaterForgotten, LaterStored, TicketState
 from zmesh.errors import UsageError
 from zmesh.events import CallLater
 from zmesh.message import Extras, Record, Tag, extra, extras_of
 from zmesh.options import NodeOptions
 from zmesh.patterns.call_later import FIRST_LATER
-from zmesh.storage import Entry, EntryKind
+from zmesh.storage import Entry, EntryKind, SetEntries
+from zmesh.testing.journal import Disk
 
 OPTIONS = NodeOptions(redeliver_min=1.0, redeliver_max=8.0, tickets_max=3, tickets_bytes_max=1000)
 
@@ -35,7 +36,7 @@ def test_request_that_is_refused_leaves_no_trace() -> None:
     life.later.on_call_later(CallLater("t", request(), 4, life.wall_ms))
     life.write(FULL)
     assert life.told == [LaterStored("t", FULL)]
-    assert (life.calls, len(life.later), life.disk.tickets()) == ({}, 0, [])
+    assert (life.calls, len(life.later), life.tickets()) == ({}, 0, [])
     life.ask("t")
     assert life.state("t") == "waiting"
 
@@ -50,7 +51,7 @@ def test_answer_is_told_when_it_is_on_disk_and_not_before() -> None:
     life.write()
     assert life.told[1:] == [LaterEnded("t")]
     assert (life.state("t"), life.answered("t")) == ("answered", "42")
-    assert life.disk.tickets() == [("t", b"standing")]
+    assert life.tickets() == [("t", b"standing")]
 
 
 def test_node_that_dies_before_the_request_is_on_disk_makes_none() -> None:
@@ -272,7 +273,7 @@ def test_closing_node_leaves_its_requests_to_another_life() -> None:
     life.fail(CallFailure.CLOSED)
     life.write()
     assert life.state("t") == "waiting"
-    assert life.disk.tickets() == [("t", b"request")]
+    assert life.tickets() == [("t", b"request")]
 
 
 def test_answer_that_finds_a_full_disk_is_written_later() -> None:
@@ -281,7 +282,7 @@ def test_answer_that_finds_a_full_disk_is_written_later() -> None:
     life.answer("42")
     life.write(FULL)
     assert life.state("t") == "waiting"
-    assert life.disk.tickets() == [("t", b"request")]
+    assert life.tickets() == [("t", b"request")]
     life.wait(8)
     assert life.answered("t") == "42"
     assert life.told == [LaterStored("t"), LaterEnded("t")]
@@ -308,7 +309,7 @@ def test_forgotten_ticket_is_gone_and_its_call_cancelled() -> None:
     assert life.told == [LaterStored("t")]
     life.write()
     assert life.told[1:] == [LaterForgotten("t")]
-    assert (life.disk.tickets(), len(life.later), life.later.deadline) == ([], 0, None)
+    assert (life.tickets(), len(life.later), life.later.deadline) == ([], 0, None)
     life.forget("t")
     life.write()
     assert life.told[2:] == [LaterForgotten("t")]
@@ -321,7 +322,7 @@ def test_ticket_forgotten_while_its_answer_is_written_is_gone() -> None:
     life.forget("t")
     life.write()
     assert life.told[1:] == [LaterForgotten("t")]
-    assert (life.disk.tickets(), len(life.later)) == ([], 0)
+    assert (life.tickets(), len(life.later)) == ([], 0)
 
 
 def test_answers_are_kept_for_their_time_in_all_lives_together() -> None:
@@ -334,7 +335,7 @@ def test_answers_are_kept_for_their_time_in_all_lives_together() -> None:
     life.wait(9)
     assert life.state("t") == "answered"
     life.wait(2)
-    assert (life.disk.tickets(), len(life.later)) == ([], 0)
+    assert (life.tickets(), len(life.later)) == ([], 0)
 
 
 def test_number_of_tickets_is_bounded() -> None:
@@ -381,7 +382,7 @@ def test_entry_that_cannot_be_read_is_told_of_and_passed_over() -> None:
     life = alive()
     life.ask("t")
     entry = Entry(EntryKind.TICKET, "u", b"request", b"\x91\x63")
-    life.disk.entries[EntryKind.TICKET, "u", b"request"] = entry
+    life.disk.content.apply(SetEntries((entry,)))
     life = life.next_life()
     assert [each.id for each in life.later.all()] == ["t"]
     assert [

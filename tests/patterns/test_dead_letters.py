@@ -1,11 +1,8 @@
-"""The dead letters of a node, on the tables of a journal and without."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""The dead letters of a node, on a disk and without."""
 
 import pytest
 
-from tests.journal.stand_in import StandIn
+from tests.scribe import Scribe, stored_in
 from zmesh.actions import TicketsStored
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
@@ -25,10 +22,12 @@ from zmesh.storage import (
     Move,
     Row,
     Store,
+    StoredRow,
     Stream,
     StreamKind,
 )
 from zmesh.storage_errors import CannotRequeue, DeadLettersFull, JournalBroken, NoDeadLetter
+from zmesh.testing.journal import Disk
 
 RECORD: Record = (head(Kind.DIRECT), "", b"x" * 100)
 BOX = Stream(StreamKind.WAITING, b"b")
@@ -38,9 +37,9 @@ BROKEN = JournalBroken("path", "write", "no disk")
 class Bench:
     """Dead letters of one life of a node, whose journal answers when it is let."""
 
-    def __init__(self, path: Path | None, options: NodeOptions | None = None) -> None:
+    def __init__(self, disk: Disk | None, options: NodeOptions | None = None) -> None:
         options = options or NodeOptions()
-        self.journal = None if path is None else StandIn(path)
+        self.journal = None if disk is None else Scribe(disk, NodeId(b"n" * 16))
         opened = None if self.journal is None else self.journal.opened
         self.peer = Peer(NodeId(b"p" * 16), "b", Loopback(SessionId(bytes(16)), LinkOptions()))
         self.turn = Turn(Peers(self.peer, options), options.link, 0.0, opened)
@@ -63,11 +62,18 @@ class Bench:
             for action in actions:
                 if isinstance(action, TicketsStored):
                     self.told += [(ticket, action.error) for ticket in action.tickets]
-            events = [] if self.journal is None else self.journal.answer(actions)
+            if self.journal is None:
+                return
+            self.journal.take(actions)
+            events = self.journal.work()
             if not events:
                 return
             for event in events:
                 self.turn.keeper.on_told(event)
+
+    def rows(self, stream: Stream) -> list[StoredRow]:
+        assert self.journal is not None
+        return stored_in(self.journal.disk, stream)
 
     def _send_again(self, letter: DeadLetter, _: Ticket) -> None:
         if self.why_not is not None:
@@ -110,21 +116,15 @@ class Bench:
         [error] = [error for told, error in self.told if told is ticket]
         return error
 
-    def die(self) -> None:
-        if self.journal is not None:
-            self.journal.close()
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
-@pytest.fixture
-def bench(path: Path) -> Iterator[Bench]:
-    bench = Bench(path)
-    yield bench
-    bench.die()
+def bench(disk: Disk) -> Bench:
+    return Bench(disk)
 
 
 def test_a_buried_message_has_all_that_is_known_of_it(bench: Bench) -> None:
@@ -151,48 +151,43 @@ def test_what_cannot_be_buried_stays_where_it_is(bench: Bench) -> None:
     bench.letters.bury(BOX, 1, "b", "why", 1)
     bench.run()
     assert (bench.letters.letters(), bench.letters.stored) == ([], 0)
-    assert len(bench.journal.rows(BOX).rows) == 1
+    assert len(bench.rows(BOX)) == 1
 
 
-def test_another_life_finds_the_letters_and_gives_no_id_twice(path: Path) -> None:
-    bench = Bench(path)
+def test_another_life_finds_the_letters_and_gives_no_id_twice(disk: Disk) -> None:
+    bench = Bench(disk)
     bench.bury(1, 2, 3)
     assert bench.purge(3) == 1
-    bench.die()
-    again = Bench(path)
+    again = Bench(disk)
     assert again.restored == [None]
     assert [letter.id for letter in again.letters.letters()] == [1, 2]
     again.bury(4)
     assert [letter.id for letter in again.letters.letters()] == [1, 2, 4]
-    again.die()
 
 
-def test_a_letter_whose_note_says_nothing_is_a_letter_still(path: Path) -> None:
-    bench = Bench(path)
+def test_a_letter_whose_note_says_nothing_is_a_letter_still(disk: Disk) -> None:
+    bench = Bench(disk)
     bench.turn.keeper.write(Store(DEAD_LETTERS, [Row(1, RECORD, note=("what",))]))
     bench.run()
-    bench.die()
-    again = Bench(path)
+    again = Bench(disk)
     [letter] = again.letters.letters()
     assert letter.reason == "nothing is known of it any more"
     assert isinstance(again.requeue(letter.id), CannotRequeue)
     assert again.purge(letter.id) == 1
-    again.die()
 
 
 # Bounds
 
 
-def test_as_many_as_are_kept_are_in_memory_and_the_next_come_when_some_go(path: Path) -> None:
-    bench = Bench(path, NodeOptions(dead_letters_max=2))
+def test_as_many_as_are_kept_are_in_memory_and_the_next_come_when_some_go(disk: Disk) -> None:
+    bench = Bench(disk, NodeOptions(dead_letters_max=2))
     assert bench.letters.refusal() is None
     bench.bury(1, 2, 3, 4)
     assert (bench.bodies(), bench.letters.stored) == ([1, 2], 4)
     assert isinstance(bench.letters.refusal(), DeadLettersFull)
     bench.purge(1)
     assert (bench.bodies(), bench.letters.stored) == ([2, 3], 3)
-    bench.die()
-    again = Bench(path, NodeOptions(dead_letters_max=2))
+    again = Bench(disk, NodeOptions(dead_letters_max=2))
     assert (again.bodies(), again.letters.stored) == ([2, 3], 3)
     again.bury(5)
     again.purge(2)
@@ -200,11 +195,10 @@ def test_as_many_as_are_kept_are_in_memory_and_the_next_come_when_some_go(path: 
     assert (again.bodies(), again.letters.stored) == ([4, 5], 2)
     again.purge(5)
     assert (again.bodies(), again.letters.refusal()) == ([4], None)
-    again.die()
 
 
-def test_their_bytes_are_bounded_too(path: Path) -> None:
-    bench = Bench(path, NodeOptions(dead_letters_bytes_max=1500))
+def test_their_bytes_are_bounded_too(disk: Disk) -> None:
+    bench = Bench(disk, NodeOptions(dead_letters_bytes_max=1500))
     bench.bury(1, size=1000)
     assert bench.letters.refusal() is None
     bench.bury(2, 3, size=1000)
@@ -212,22 +206,18 @@ def test_their_bytes_are_bounded_too(path: Path) -> None:
     bench.purge(1)
     bench.purge(2)
     assert (bench.bodies(), bench.letters.refusal()) == ([3], None)
-    bench.die()
 
 
-def test_all_are_purged_those_not_in_memory_too(path: Path) -> None:
-    bench = Bench(path, NodeOptions(dead_letters_max=2))
+def test_all_are_purged_those_not_in_memory_too(disk: Disk) -> None:
+    bench = Bench(disk, NodeOptions(dead_letters_max=2))
     bench.bury(1, 2, 3)
-    bench.die()
-    again = Bench(path, NodeOptions(dead_letters_max=2))
+    again = Bench(disk, NodeOptions(dead_letters_max=2))
     again.bury(4)
     assert again.purge() == 4
     assert (again.bodies(), again.letters.stored) == ([], 0)
-    assert again.journal is not None
-    assert again.journal.rows(DEAD_LETTERS).rows == []
+    assert again.rows(DEAD_LETTERS) == []
     again.bury(5)
     assert again.bodies() == [5]
-    again.die()
 
 
 def test_what_dies_while_all_are_purged_is_kept(bench: Bench) -> None:
@@ -242,13 +232,12 @@ def test_purging_nothing_is_no_error(bench: Bench) -> None:
     assert bench.purge() == 0
 
 
-def test_stored_letters_make_no_room_for_others(path: Path) -> None:
-    bench = Bench(path, NodeOptions(dead_letters_max=1))
+def test_stored_letters_make_no_room_for_others(disk: Disk) -> None:
+    bench = Bench(disk, NodeOptions(dead_letters_max=1))
     bench.bury(1)
     for text in (b"a", b"b"):
         bench.letters.keep(bench.peer, (0, "", text), "why", 1)
     assert bench.bodies() == [1, ord("b")]
-    bench.die()
 
 
 # Requeue and purge
@@ -262,7 +251,7 @@ def test_a_requeued_letter_is_stored_anew_and_gone_in_one_batch(bench: Bench) ->
     [(stored, gone)] = bench.journal.batches
     assert isinstance(stored, Store)
     assert gone == Forget(DEAD_LETTERS, ((1, 1),))
-    [row] = bench.journal.rows(BOX).rows
+    [row] = bench.rows(BOX)
     assert (bytes(row.row.record[2])[0], row.row.note, row.attempts) == (1, (4, "key"), 0)
     assert bench.letters.letters() == []
 

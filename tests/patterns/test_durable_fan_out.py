@@ -2,14 +2,16 @@
 
 import pytest
 
-from tests.engines import Disk, Host, World
+from tests.engines import Host, World
 from tests.patterns.gathering import Report, fan_out, join, leave
+from tests.scribe import entries_of
 from zmesh.actions import FanOutRestored, FanOutStored, MemberState
-from zmesh.events import CloseNode, Event, JournalTold
+from zmesh.events import CloseNode, JournalTold
 from zmesh.message import FailureKind, Outcome
 from zmesh.options import NodeOptions
-from zmesh.storage import EntryKind
+from zmesh.storage import EntryKind, SetEntries
 from zmesh.storage_errors import JournalFull
+from zmesh.testing.journal import Disk
 
 FULL = JournalFull("journal", 1, 1)
 
@@ -38,14 +40,12 @@ class Office:
 
     def write(self) -> None:
         """Let the disk go on."""
-        self.disk.is_stuck = False
-        self.sender.do(self.disk.write())
+        self.sender.is_stuck = False
+        self.sender.write()
 
     def kill(self) -> None:
         """End the sender, with all that waits for its disk."""
         self.sender.kill()
-        self.disk.waiting.clear()
-        self.disk.is_stuck = False
 
     def start(self) -> Report | None:
         """Begin another life of it; return the fan-out that goes on, if one does."""
@@ -65,7 +65,7 @@ class Office:
 
     @property
     def kept(self) -> int:
-        return len(self.disk.kinds(EntryKind.FAN_OUT))
+        return len(entries_of(self.disk, EntryKind.FAN_OUT))
 
     @property
     def stored(self) -> list[FanOutStored]:
@@ -78,7 +78,7 @@ def heard(*hosts: Host) -> list[list[str]]:
 
 def test_nothing_is_sent_before_it_is_on_disk() -> None:
     office = Office("one", "two")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.fan_out()
     office.run(5.0)
     assert heard(*office.cameras) == [[], []]
@@ -103,7 +103,7 @@ def test_fan_out_that_is_over_is_gone_from_the_disk() -> None:
 
 def test_fan_out_without_room_is_sent_to_nobody_and_leaves_no_trace() -> None:
     office = Office("one")
-    office.disk.error = FULL
+    office.sender.scribe.error = FULL
     office.fan_out()
     office.run(5.0)
     assert [each.error for each in office.stored] == [FULL]
@@ -114,7 +114,7 @@ def test_fan_out_without_room_is_sent_to_nobody_and_leaves_no_trace() -> None:
 
 def test_sender_that_dies_before_it_is_on_disk_sends_nothing() -> None:
     office = Office("one")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.fan_out()
     office.kill()
     assert office.start() is None
@@ -124,9 +124,9 @@ def test_sender_that_dies_before_it_is_on_disk_sends_nothing() -> None:
 
 def test_sender_that_dies_before_anything_is_sent_goes_on() -> None:
     office = Office("one", "two")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.fan_out()
-    office.disk.write()  # it is on disk, and nobody was told
+    office.sender.scribe.work()  # it is on disk, and nobody was told
     office.kill()
     report = office.start()
     assert report is not None
@@ -141,7 +141,7 @@ def test_outcome_is_told_when_it_is_on_disk() -> None:
     office = Office("one", "two")
     office.cameras[1].accepts = False
     report = office.fan_out()
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.run(1.0)
     assert heard(office.cameras[0]) == [["firmware"]]
     assert report.accepted == []
@@ -173,7 +173,7 @@ def test_member_whose_outcome_the_sender_lost_knows_the_copy() -> None:
     office = Office("one", "two")
     office.cameras[1].accepts = False
     office.fan_out()
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.run(1.0)
     assert heard(office.cameras[0]) == [["firmware"]]
     office.kill()
@@ -265,9 +265,9 @@ def test_fan_out_whose_deadline_came_while_nobody_lived_ends_at_once() -> None:
 
 def test_time_to_live_goes_on_while_nobody_lives() -> None:
     office = Office("one")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.fan_out(ttl=5.0, timeout=60.0)
-    office.disk.write()
+    office.sender.scribe.work()
     office.kill()
     office.run(10.0)
     report = office.start()
@@ -306,7 +306,7 @@ def test_cancelled_fan_out_is_gone_from_the_disk() -> None:
 
 def test_fan_out_cancelled_before_it_is_on_disk_is_sent_to_nobody() -> None:
     office = Office("one")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     report = office.fan_out()
     report.cancel()
     office.run(0.1)
@@ -340,7 +340,7 @@ def test_node_that_closes_leaves_it_to_another_life() -> None:
 
 def test_member_that_leaves_while_it_is_stored_gets_it_when_it_is_back() -> None:
     office = Office("one")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     report = office.fan_out()
     leave(office.cameras[0])
     office.run(1.0)
@@ -400,8 +400,8 @@ def test_entry_that_cannot_be_read_is_told_of_and_passed_over() -> None:
     office = Office("one")
     office.cameras[0].accepts = False
     office.fan_out()
-    place = min(office.disk.entries, key=lambda place: place[0] is not EntryKind.FAN_OUT)
-    office.disk.entries[place] = office.disk.entries[place]._replace(value=b"\x91\x63")
+    entry = entries_of(office.disk, EntryKind.FAN_OUT)[0]._replace(value=b"\x91\x63")
+    office.disk.content.apply(SetEntries((entry,)))
     office.kill()
     assert office.start() is None
     assert office.sender.traces("fan_out_unreadable")
@@ -411,12 +411,12 @@ def test_entry_that_cannot_be_read_is_told_of_and_passed_over() -> None:
 def test_sender_may_die_at_any_moment(moment: int) -> None:
     """Whatever batches are on disk, each member handles it once, or nobody was promised it."""
     office = Office("one", "two")
-    office.disk.is_stuck = True
+    office.sender.is_stuck = True
     office.fan_out()
     for _ in range(moment):
-        told: Event = office.disk.write()
-        if isinstance(told, JournalTold) and told.events:
-            office.sender.do(told)
+        events = office.sender.scribe.work()
+        if events:
+            office.sender.do(JournalTold(events))
         office.run(0.02)
     office.kill()
     report = office.start()

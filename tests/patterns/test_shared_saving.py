@@ -1,12 +1,9 @@
-"""Shared maps on the tables of a journal: what is on disk, when, and what comes back."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""Shared maps on a disk: what is on disk, when, and what comes back."""
 
 import pytest
 
-from tests.journal.stand_in import StandIn
 from tests.patterns.maps import entry, origin, state, tombstone
+from tests.scribe import Scribe, entries_of
 from zmesh.actions import TicketsStored
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
@@ -17,8 +14,9 @@ from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.shared_map import ReplicaMap
 from zmesh.patterns.shared_replica import Replica
 from zmesh.patterns.shared_saving import AGAIN_S, SharedSaving
-from zmesh.storage import EntryKind, ReadEntries
+from zmesh.storage import Entry, EntryKind
 from zmesh.storage_errors import JournalFull, StorageError
+from zmesh.testing.journal import Disk
 
 NODE = NodeId(b"n" * 16)
 LIFE = bytes(8)
@@ -29,20 +27,18 @@ NOON = 1_700_000_000_000
 class Bench:
     """The saving of one life of a node, whose journal answers when it is let."""
 
-    def __init__(self, path: Path, options: NodeOptions | None = None) -> None:
+    def __init__(self, disk: Disk, options: NodeOptions | None = None) -> None:
         self.options = options or NodeOptions()
-        self.journal = StandIn(path)
+        self.journal = Scribe(disk, NODE)
         local = Peer(NODE, "n", Loopback(SessionId(bytes(16)), LinkOptions()))
         self.turn = Turn(Peers(local, self.options), LinkOptions(), 0.0, self.journal.opened)
         self.saving = SharedSaving(self.turn, self.options)
         for each in self.on_disk():
             self.saving.on_entry(each)
-        self.journal.batches.clear()
         self.told: list[tuple[Ticket, StorageError | None]] = []
 
-    def on_disk(self) -> list:  # type: ignore[type-arg]
-        question = ReadEntries(EntryKind.SHARED, count_max=10_000)
-        return self.journal.store.read_entries(question).entries
+    def on_disk(self) -> list[Entry]:
+        return entries_of(self.journal.disk, EntryKind.SHARED)
 
     def open(self, name: str = "m") -> ReplicaMap:
         return self.saving.open(name)
@@ -60,7 +56,8 @@ class Bench:
         for action in actions:
             if isinstance(action, TicketsStored):
                 self.told += [(ticket, action.error) for ticket in action.tickets]  # type: ignore[misc]
-        for event in self.journal.answer(actions):
+        self.journal.take(actions)
+        for event in self.journal.work():
             self.turn.keeper.on_told(event)
 
     def run(self) -> None:
@@ -73,25 +70,16 @@ class Bench:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
+def bench() -> Bench:
+    return Bench(Disk())
 
 
-@pytest.fixture
-def bench(path: Path) -> Iterator[Bench]:
-    bench = Bench(path)
-    yield bench
-    bench.journal.close()
-
-
-def again(bench: Bench, path: Path) -> Bench:
+def again(bench: Bench) -> Bench:
     """Let the process die, and begin another life."""
-    bench.journal.close()
-    return Bench(path, bench.options)
+    return Bench(bench.journal.disk, bench.options)
 
 
-def test_entries_deletions_and_what_was_seen_come_back(path: Path) -> None:
-    bench = Bench(path)
+def test_entries_deletions_and_what_was_seen_come_back(bench: Bench) -> None:
     own = bench.open()
     own.write("mine", entry(7, "n"), 0.0)
     own.offer("theirs", entry(5, "b"), 0.0)
@@ -101,12 +89,11 @@ def test_entries_deletions_and_what_was_seen_come_back(path: Path) -> None:
     bench.run()
     assert bench.outcome(ticket) is None
     before = state(own)
-    later = again(bench, path)
+    later = again(bench)
     assert state(later.open()) == before
     later.wait()
     later.run()
     assert later.journal.batches == [], "what came from the disk is not written again"
-    later.journal.close()
 
 
 def test_what_changes_together_is_one_batch_and_the_next_waits_for_it(bench: Bench) -> None:
@@ -127,8 +114,7 @@ def test_what_changes_together_is_one_batch_and_the_next_waits_for_it(bench: Ben
     assert bench.outcome(second) is None
 
 
-def test_a_process_that_dies_between_batches_finds_the_map_as_it_was(path: Path) -> None:
-    bench = Bench(path)
+def test_a_process_that_dies_between_batches_finds_the_map_as_it_was(bench: Bench) -> None:
     own = bench.open()
     own.write("a", entry(1), 0.0)
     bench.wait()
@@ -136,9 +122,8 @@ def test_a_process_that_dies_between_batches_finds_the_map_as_it_was(path: Path)
     before = state(own)
     own.write("a", entry(2), 0.0)
     own.write("b", entry(3), 0.0)
-    later = again(bench, path)
+    later = again(bench)
     assert state(later.open()) == before
-    later.journal.close()
 
 
 def test_what_is_refused_is_written_when_there_is_room(bench: Bench) -> None:
@@ -158,8 +143,7 @@ def test_what_is_refused_is_written_when_there_is_room(bench: Bench) -> None:
     assert len(bench.on_disk()) == 2
 
 
-def test_a_deletion_that_is_forgotten_leaves_what_was_seen_of_it(path: Path) -> None:
-    bench = Bench(path)
+def test_a_deletion_that_is_forgotten_leaves_what_was_seen_of_it(bench: Bench) -> None:
     own = bench.open()
     own.offer("k", entry(1, "b"), 0.0)
     own.write("k", tombstone(2, "n"), 0.0)
@@ -169,23 +153,21 @@ def test_a_deletion_that_is_forgotten_leaves_what_was_seen_of_it(path: Path) -> 
     own.expire(1.0)
     bench.wait()
     bench.run()
-    later = again(bench, path)
+    later = again(bench)
     assert state(later.open()) == ({}, {origin("b"): 1, origin("n"): 2})
     later.open().offer("k", entry(1, "b"), 0.0)
     assert "k" not in later.open(), "who was away does not bring it back"
-    later.journal.close()
 
 
-def test_an_origin_that_is_forgotten_leaves_the_disk(path: Path) -> None:
-    bench = Bench(path, NodeOptions(shared_origins_max=2))
+def test_an_origin_that_is_forgotten_leaves_the_disk() -> None:
+    bench = Bench(Disk(), NodeOptions(shared_origins_max=2))
     own = bench.open()
     for letter in "abc":
         own.note_seen(origin(letter), 1)
         bench.wait()
         bench.run()
-    later = again(bench, path)
+    later = again(bench)
     assert set(later.open().seen) == {origin("b"), origin("c")}
-    later.journal.close()
 
 
 def test_a_forgotten_map_is_gone_and_not_written_again(bench: Bench) -> None:
@@ -208,9 +190,8 @@ def test_a_forgotten_map_is_gone_and_not_written_again(bench: Bench) -> None:
 
 
 def test_a_restored_replica_writes_above_all_it_holds_even_if_the_clock_went_back(
-    path: Path,
+    bench: Bench,
 ) -> None:
-    bench = Bench(path)
     first = Replica("m", NODE, LIFE, bench.options, bench.open())
     first.write("k", 0, b"old", NOON, 0.0)
     first.write("gone", 0, b"x", NOON + 5, 0.0)
@@ -221,11 +202,10 @@ def test_a_restored_replica_writes_above_all_it_holds_even_if_the_clock_went_bac
     bench.wait()
     bench.run()
     latest = first.written
-    later = again(bench, path)
+    later = again(bench)
     second = Replica("m", NODE, b"another.", later.options, later.open())
     second.write("k", 0, b"new", NOON - 60_000, 0.0)
     assert second.written > latest
     found = second.map.get("k")
     assert found is not None
     assert found.value == b"new"
-    later.journal.close()

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from tests.engines import Host
-from tests.patterns.kept import KeptHost, KeptWorld, outcomes_on, rows_of
+from tests.engines import Host, World
+from tests.scribe import outcomes_on, rows_of
 from zmesh.events import RequeueLetter
 from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
 from zmesh.options import NodeOptions
@@ -18,16 +18,16 @@ OPTIONS = NodeOptions(attempts_max=3, redeliver_min=0.1, redeliver_max=0.2)
 SMALL = NodeOptions(queued_jobs_max=20, attempts_max=3)
 
 
-def two(options: NodeOptions = OPTIONS) -> tuple[KeptWorld, KeptHost, KeptHost]:
+def two(options: NodeOptions = OPTIONS) -> tuple[World, Host, Host]:
     """Return a world with a producer and a consumer that know each other."""
-    world = KeptWorld(options)
+    world = World(options)
     producer, consumer = world.keep("p"), world.keep("c")
     world.introduce(producer, consumer)
     world.run(2.0)
     return world, producer, consumer
 
 
-def again(world: KeptWorld, name: str, *others: Host) -> KeptHost:
+def again(world: World, name: str, *others: Host) -> Host:
     """Start a host anew, and let others meet it."""
     host = world.keep(name)
     for other in others:
@@ -53,16 +53,16 @@ def test_a_job_is_handed_out_only_when_it_is_on_disk() -> None:
     ticket = producer.store("work", "one")
     world.run_until(lambda: bool(consumer.jobs))
     assert producer.stored == {ticket: None}
-    assert [extra(row.record, Tag.STORED) for row in rows_of(producer.kept_on)] == [1]
+    assert [extra(row.record, Tag.STORED) for row in rows_of(producer.disk)] == [1]
     consumer.settle_job()
     world.run(2.0)
     assert producer.finished(ticket)
-    assert rows_of(producer.kept_on) == []
+    assert rows_of(producer.disk) == []
 
 
 def test_a_job_that_found_no_room_on_disk_leaves_no_trace() -> None:
-    world = KeptWorld()
-    producer = world.keep("p", disk=Disk(bytes_max=10_000))
+    world = World()
+    producer = world.host("p", disk=Disk(bytes_max=10_000), takes_time=True)
     ticket = producer.store("work", "x" * 20_000, key="k")
     world.run(1.0)
     assert isinstance(producer.stored[ticket], JournalFull)
@@ -88,7 +88,7 @@ def test_jobs_outlive_their_producer() -> None:
     consumer.pull("work", 4)
     world.run(5.0)
     assert bodies(consumer) == ["first", *(f"{number}" for number in range(50))]
-    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
 
 
 def test_consumers_forget_outcomes_of_jobs_that_are_forgotten() -> None:
@@ -98,7 +98,7 @@ def test_consumers_forget_outcomes_of_jobs_that_are_forgotten() -> None:
     producer.store("work", *"abcdef")
     world.run(5.0)
     assert len(bodies(consumer)) == 6
-    assert outcomes_on(consumer.kept_on) == []
+    assert outcomes_on(consumer.disk) == []
 
 
 # A window over the disk
@@ -161,7 +161,7 @@ def test_delayed_jobs_take_no_place_in_the_window_and_come_at_their_time_in_anot
 
 
 def test_room_is_asked_for_jobs_that_are_all_in_memory() -> None:
-    world = KeptWorld(SMALL)
+    world = World(SMALL)
     producer = world.keep("p")
     producer.store("work", *"abcdefghijkl", key="k")
     world.run(1.0)
@@ -177,7 +177,7 @@ def test_jobs_whose_time_was_over_meanwhile_end() -> None:
     producer = again(world, "p", consumer)
     consumer.pull("work", 4)
     world.run(2.0)
-    assert (waiting(producer), consumer.jobs, rows_of(producer.kept_on)) == (0, [], [])
+    assert (waiting(producer), consumer.jobs, rows_of(producer.disk)) == (0, [], [])
 
 
 def test_failing_jobs_that_pause_do_not_hold_up_those_on_disk() -> None:
@@ -212,8 +212,8 @@ def test_attempts_that_failed_count_in_the_next_life() -> None:
     assert consumer.jobs == [("bad", 1), ("bad", 2), ("bad", 3)]
     consumer.settle_job(Outcome.MODIFIED)
     world.run(2.0)
-    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
-    [letter] = rows_of(producer.kept_on, StreamKind.DEAD_LETTERS)
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
+    [letter] = rows_of(producer.disk, StreamKind.DEAD_LETTERS)
     assert bytes(letter.record[2]) == b"bad"
 
 
@@ -249,7 +249,7 @@ def test_what_was_given_back_counts_as_not_begun_in_the_next_life_too() -> None:
 
 
 def test_a_job_that_kills_the_process_that_holds_it_ends_as_a_dead_letter() -> None:
-    world = KeptWorld(OPTIONS)
+    world = World(OPTIONS)
     host = world.keep("p")
     host.store("work", "deadly")
     world.run(1.0)
@@ -264,8 +264,8 @@ def test_a_job_that_kills_the_process_that_holds_it_ends_as_a_dead_letter() -> N
     host.pull("work", 1)
     world.run(5.0)
     assert host.jobs == []
-    assert rows_of(host.kept_on) == []
-    assert len(rows_of(host.kept_on, StreamKind.DEAD_LETTERS)) == 1
+    assert rows_of(host.disk) == []
+    assert len(rows_of(host.disk, StreamKind.DEAD_LETTERS)) == 1
 
 
 def test_a_rejected_job_moves_to_the_dead_letters_on_disk() -> None:
@@ -275,8 +275,8 @@ def test_a_rejected_job_moves_to_the_dead_letters_on_disk() -> None:
     consumer.pull("work", 1)
     world.run(2.0)
     assert [failure.kind for failure in ticket.failures] == [FailureKind.REJECTED]
-    assert rows_of(producer.kept_on) == []
-    assert len(rows_of(producer.kept_on, StreamKind.DEAD_LETTERS)) == 1
+    assert rows_of(producer.disk) == []
+    assert len(rows_of(producer.disk, StreamKind.DEAD_LETTERS)) == 1
 
 
 # What consumers remember
@@ -297,7 +297,7 @@ def test_a_job_that_was_handled_is_known_when_another_life_sends_it() -> None:
     consumer.settle_job()
     world.run(2.0)
     assert bodies(consumer) == ["a", "b"]
-    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
     assert consumer.engine.statistics().duplicate_jobs == 1
 
 
@@ -318,7 +318,7 @@ def test_a_job_in_work_is_not_begun_again_for_another_life_of_its_producer() -> 
     consumer.settle_job()
     world.run(5.0)
     assert bodies(consumer) == ["a", "b", "c"]
-    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
 
 
 def test_a_consumer_with_a_journal_knows_in_its_next_life_what_it_did() -> None:
@@ -336,7 +336,7 @@ def test_a_consumer_with_a_journal_knows_in_its_next_life_what_it_did() -> None:
     consumer.pull("work", 1)
     world.run(10.0)
     assert consumer.jobs == []
-    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])
 
 
 @pytest.mark.parametrize("victim", ["p", "c"])
@@ -351,7 +351,7 @@ def test_wherever_a_process_dies_each_stored_job_is_done(
     consumer.pull("work", 2)
     first.drive.die_at(first.drive.operations + operation, after=after)
     done: Counter[str] = Counter()
-    kept: dict[str, tuple[KeptHost, Ticket]] = {}
+    kept: dict[str, tuple[Host, Ticket]] = {}
     for turn in range(300):
         if turn % 5 == 0 and turn < 100:
             key = "k" if turn % 10 else None
@@ -376,13 +376,13 @@ def test_wherever_a_process_dies_each_stored_job_is_done(
 
 
 def test_the_floor_rises_with_what_is_forgotten_and_stays_below_what_is_left() -> None:
-    world = KeptWorld(OPTIONS)
+    world = World(OPTIONS)
     host = world.keep("p")
     for _ in range(30):
         host.store("work", *"abcdefghij", ttl=0.1)
         world.run(1.0)
     assert waiting(host) == 0
-    assert rows_of(host.kept_on) == []
+    assert rows_of(host.disk) == []
     pushed = host.engine.queues.pushed
     assert pushed.floor == 301
     host.store("work", "last", ttl=60.0)
@@ -393,11 +393,11 @@ def test_the_floor_rises_with_what_is_forgotten_and_stays_below_what_is_left() -
 @pytest.mark.parametrize("seed", range(4))
 def test_jobs_survive_whatever_dies_and_fails(seed: int) -> None:
     random = Random(seed)
-    world = KeptWorld(NodeOptions(queued_jobs_max=20, redeliver_min=0.1, attempts_max=100))
+    world = World(NodeOptions(queued_jobs_max=20, redeliver_min=0.1, attempts_max=100))
     hosts = {name: world.keep(name) for name in "pcd"}
     world.introduce(hosts["p"], hosts["c"])
     world.introduce(hosts["p"], hosts["d"])
-    kept: dict[str, tuple[KeptHost, Ticket]] = {}
+    kept: dict[str, tuple[Host, Ticket]] = {}
     done: list[str] = []
     for turn in range(900):
         alive = turn < 500
@@ -442,10 +442,10 @@ def test_a_dead_letter_goes_back_to_its_queue_on_disk_and_begins_anew() -> None:
     assert (letter.topic, letter.attempts, letter.key) == ("work", 1, "k")
     consumer.job_outcome = None
     ticket = Ticket()
-    producer.do(RequeueLetter(letter.id, ticket, producer.wall_ms))
+    producer.do(RequeueLetter(letter.id, ticket, world.wall_ms))
     world.run(0.5)
     assert producer.stored[ticket] is None
-    assert (producer.engine.dead_letters(), len(rows_of(producer.kept_on))) == ([], 1)
+    assert (producer.engine.dead_letters(), len(rows_of(producer.disk))) == ([], 1)
     assert consumer.jobs == [("bad", 1), ("bad", 1)]
     producer.kill()
     world.run(1.0)
@@ -453,7 +453,7 @@ def test_a_dead_letter_goes_back_to_its_queue_on_disk_and_begins_anew() -> None:
     producer = again(world, "p", consumer)
     world.run(2.0)
     assert consumer.jobs == [("bad", 1), ("bad", 1)], "known under its new number"
-    assert rows_of(producer.kept_on) == []
+    assert rows_of(producer.disk) == []
 
 
 def test_nothing_is_stored_while_dead_letters_leave_no_room() -> None:
@@ -465,4 +465,4 @@ def test_nothing_is_stored_while_dead_letters_leave_no_room() -> None:
     ticket = producer.store("work", "more")
     world.run(1.0)
     assert isinstance(producer.stored[ticket], DeadLettersFull)
-    assert (waiting(producer), rows_of(producer.kept_on)) == (0, [])
+    assert (waiting(producer), rows_of(producer.disk)) == (0, [])

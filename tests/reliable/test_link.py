@@ -59,7 +59,14 @@ def test_a_link_opens_and_both_know_the_other() -> None:
     assert (b.name, b.incarnation, b.endpoints) == ("a", 1, ("tcp://a",))
     assert a.session == b.session
     assert a.session is not None
-    opened = Opened(a.session, resumed=False, name="b", incarnation=1, endpoints=("tcp://b",))
+    opened = Opened(
+        a.session,
+        resumed=False,
+        name="b",
+        incarnation=1,
+        endpoints=("tcp://b",),
+        journal=b.local.journal,
+    )
     assert pair.a.events[0] == opened
     assert a.liveness is b.liveness is Liveness.ALIVE
     assert a.round_trip.smoothed == pytest.approx(2 * pair.delay)

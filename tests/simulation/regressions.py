@@ -15,4 +15,10 @@ REGRESSIONS: list[tuple[Level, int, str]] = [
     ("durable", 88, "outcomes stayed with who was told of the floor while older messages waited"),
     ("durable", 513, "an outcome was kept that came after its sender had forgotten the message"),
     ("durable", 49, "a box for a name that two bore was not looked at when one of them left"),
+    ("durable", 182, "two copies of a message in one packet were rejected with all around them"),
+    ("durable", 1598, "the next bearer of a name got what came after what the last one had"),
+    ("durable", 1786, "the same, of one key"),
+    ("durable", 3067, "the same, with another sender and key"),
+    ("durable", 3268, "the same, of one key and of one priority"),
+    ("durable", 3342, "a floor was waited for that lay above numbers whose reservation failed"),
 ]

@@ -101,7 +101,7 @@ class Handled:
         stored = [number for number in numbers if isinstance(number, int)]
         if not stored:
             return [(first, last, records)]
-        if len(set(stored)) < len(stored) or not 0 < min(stored) <= max(stored) <= POSITION_MAX:
+        if not 0 < min(stored) <= max(stored) <= POSITION_MAX:
             self.settle(source, first, last, Outcome.REJECTED, "numbers that no journal gives")
             return []
         origin = self._origin(source.node, source.journal)
@@ -109,7 +109,7 @@ class Handled:
             reason = "too many outcomes that senders have not taken note of"
             self.settle(source, first, last, Outcome.RELEASED, reason, _CROWDED_DELAY_S)
             return []
-        if len(stored) == len(records) and origin.is_new(stored):
+        if len(stored) == len(records) == len(set(stored)) and origin.is_new(stored):
             self._begin(origin, source, dict(zip(range(first, last + 1), stored, strict=False)))
             return [(first, last, records)]
         is_alone = len(records) == 1  # and may have come in fragments, with a number each

@@ -68,6 +68,11 @@ class Box:
         self._callers: list[tuple[int, Ticket]] = []  # with the last position
 
     @property
+    def holder(self) -> NodeId | None:
+        """Who has what is with the link: one node at a time."""
+        return next(iter(self.runs)).node if self.runs else None
+
+    @property
     def following_ready(self) -> int:
         """The position of the row that may be added to those in memory."""
         return (self.ready[-1].row.position if self.ready else self.cursor) + 1

@@ -77,7 +77,7 @@ class Confirming:
     def on_opened(self, peer: Peer) -> None:
         """Tell a peer whose session begins what is no longer here."""
         if self._turn.keeper.is_there:
-            self._owed[peer.id] = self._turn.keeper.next_number
+            self._owed[peer.id] = self._turn.keeper.numbers_given
             self._submit(peer, ())
 
     def on_session_ended(self, peer: Peer) -> None:

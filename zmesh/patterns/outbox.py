@@ -279,8 +279,8 @@ class Outbox:
 
     def _send(self, box: Box) -> None:
         peer = self._peer_of(box)
-        if peer is None:
-            return
+        if peer is None or box.holder not in (None, peer.id):
+            return  # what an earlier bearer of the name has comes first, once it is lost or done
         while box.ready and box.out < WINDOW_RECORDS:
             room = self._turn.room(peer)
             if room <= 0:
@@ -386,7 +386,7 @@ class Outbox:
         """Take back what a peer did not settle: the next session, or another, gets it."""
         for to in (peer.name, peer.id.hex()):
             box = self._boxes.get(to)
-            if box is not None and box.runs:
+            if box is not None and box.holder == peer.id:
                 self._rewind(box)
 
     def _rewind(self, box: Box) -> None:

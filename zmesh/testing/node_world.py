@@ -287,7 +287,8 @@ class NodeWorld(World[Parts]):
                 found.append((one.label, "sees a peer that is not there"))
             for other, app in living:
                 if other is not one:
-                    why = self.books.disagreement(one, other, app.services, app.topics)
+                    topics = {*app.topics, *self.scenario.hosts[other.index].followed}
+                    why = self.books.disagreement(one, other, app.services, topics)
                     if why:
                         found.append((one.label, f"does not see {other.label} as it is: {why}"))
         return found

@@ -78,6 +78,7 @@ class DurableBooks:
         life_of: which life of a host is the present one.
         attempts_max: after so many failures a message is a dead letter.
         readers: subscriptions with a name.
+        log_count: publications that a log keeps; None: all.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class DurableBooks:
         life_of: Callable[[int], int],
         attempts_max: int,
         readers: Collection[Reader] = (),
+        log_count: int | None = None,
     ) -> None:
         self._wrong = wrong
         self._wall_ms = wall_ms
@@ -96,7 +98,7 @@ class DurableBooks:
         self._index_of = index_of
         self._life_of = life_of
         self._attempts_max = attempts_max
-        self.topics = TopicBooks(wrong, readers, self._is_over, index_of, attempts_max)
+        self.topics = TopicBooks(wrong, readers, self._is_over, index_of, attempts_max, log_count)
         self._messages: dict[int, NodeMessage] = {}
         self._refused: set[NodeMessage] = set()
         self._told: dict[Ticket, _Told] = {}
@@ -402,14 +404,14 @@ class DurableBooks:
         return [kept for (sender, _, _), kept in self._by_place.items() if sender == host]
 
     def untold(self) -> list[NodeMessage]:
-        """Return messages of callers that wait, which are on no disk any more, or never were."""
+        """Return what callers wait for though it is in no box any more, or never was."""
         return [
-            message
+            told.parcel.messages[0]
             for told in self._open.values()
-            if all(each not in self._of or not self._of[each].on_disk
-                   for each in told.parcel.messages)  # of publications: not all were told of
-            for message in told.parcel.messages[:1]
-        ]  # fmt: skip
+            if not any(
+                each in self._of and self._of[each].on_disk for each in told.parcel.messages
+            )
+        ]
 
     def finish(self) -> None:
         """Find messages without an end, and effects that are missing."""

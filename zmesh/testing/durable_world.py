@@ -75,6 +75,7 @@ class DurableWorld(NodeWorld):
                 for index, plan in enumerate(scenario.hosts)
                 for name, pattern in named(plan)
             ],
+            scenario.log_count,
         )
         self.books.ledger.durable = self.durable
         for index, plan in enumerate(scenario.hosts):

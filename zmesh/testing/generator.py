@@ -318,7 +318,8 @@ class _DurableGenerator(_Generator):
             if random.random() < 0.5 else each
             for each in scenario.submissions
         )  # fmt: skip
-        return replace(scenario, hosts=hosts, submissions=submissions)
+        count = random.choice((None, None, 8))
+        return replace(scenario, hosts=hosts, submissions=submissions, log_count=count)
 
     def _node_plan(self, index: int) -> dict[str, Any]:
         random = self._random

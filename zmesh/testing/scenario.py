@@ -147,6 +147,7 @@ class Scenario:
     changes: tuple[InterestChange, ...] = ()  # whole nodes
     attempts_max: int = 20  # whole nodes
     discovery: Literal["mdns", "static"] = "mdns"  # whole nodes
+    log_count: int | None = None  # publications that logs keep, if not as ever
     box_window: int | None = None  # durable messages on their way to one addressee, if not as ever
 
     @property

@@ -55,7 +55,7 @@ class Logged:
     publisher: int  # host
     position: int
     expires_ms: int
-    is_kept: bool = True  # the retention has not reached it
+    rank: int  # how many the log had before
     handlings: dict[Reader, list[Handling]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -71,6 +71,7 @@ class TopicBooks:
         is_over: whether a time to live has ended, by the wall clock and about.
         index_of: the host that carries a node id.
         attempts_max: after so many failures a publication does not come again.
+        count: so many of the newest a log keeps; None: all.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class TopicBooks:
         is_over: Callable[[int], bool],
         index_of: Callable[[bytes], int],
         attempts_max: int,
+        count: int | None,
     ) -> None:
         self._wrong = wrong
         self._readers = {(reader.host, reader.name): reader for reader in readers}
         self._is_over = is_over
         self._index_of = index_of
         self._attempts_max = attempts_max
+        self._count = count
         self._messages: dict[int, NodeMessage] = {}
         self._refused: set[NodeMessage] = set()
         self._logs: dict[int, dict[int, Logged]] = {}  # by host and position
@@ -138,8 +141,10 @@ class TopicBooks:
                     self._store(host, row)
             case Forget(stream, ranges) if stream.kind is StreamKind.TOPIC:
                 for position, logged in self._logs.get(host, {}).items():
-                    if any(low <= position <= high for low, high in ranges):
-                        logged.is_kept = False
+                    is_forgotten = any(low <= position <= high for low, high in ranges)
+                    if is_forgotten and self._is_kept(logged):
+                        text = f"{logged} is forgotten, and is to be kept"
+                        self._wrong(Rule.LOST, logged.message.sender, text)
             case DropOldest(stream) | DropStream(stream) if stream.kind is StreamKind.TOPIC:
                 self._wrong(Rule.LOST, str(host), f"has {command} for its log")
             case _:
@@ -156,7 +161,7 @@ class TopicBooks:
             self._wrong(Rule.IDENTITY, message.sender, text)
         if message in self._refused:
             self._wrong(Rule.UNTRUE, message.sender, f"{message} was refused, and is in the log")
-        logged = Logged(message, host, row.position, row.expires_ms)
+        logged = Logged(message, host, row.position, row.expires_ms, len(log))
         log[row.position] = self._of[message] = logged
 
     def _on_position(self, host: int, entry: Entry) -> None:
@@ -179,11 +184,16 @@ class TopicBooks:
                 text = f"{reader} passes over {logged}, which it has not handled"
                 self._wrong(Rule.LOST, str(host), text)
 
+    def _is_kept(self, logged: Logged) -> bool:
+        """Whether a publication is among those that its log is to keep."""
+        newer = len(self._logs[logged.publisher]) - 1 - logged.rank
+        return self._count is None or newer < self._count
+
     def _waits(self, reader: Reader, logged: Logged) -> bool:
         """Whether a subscription is still to get a publication, or to decide on it."""
         if not reader.wants(logged.message.submission.name):
             return False
-        if not logged.is_kept or self._is_over(logged.expires_ms):
+        if not self._is_kept(logged) or self._is_over(logged.expires_ms):
             return False
         return not any(
             each.verdict is not None

@@ -221,9 +221,11 @@ class NodeLedger:
     def _check_order(self, message: NodeMessage, receiver: str) -> None:
         submission = message.submission
         sender = message.sender
-        if submission.durable and self.durable is not None and message.kind is Kind.DIRECT:
-            # for all lives; each box on its own
-            sender = f"host {message.source} by {'name' if submission.by_name else 'id'}"
+        if submission.durable and self.durable is not None:  # what is not need not wait for a disk
+            if message.kind is Kind.DIRECT:  # for all lives; each box on its own
+                sender = f"host {message.source} by {'name' if submission.by_name else 'id'}"
+            else:
+                sender = f"the log of {sender}"
         lane = (sender, receiver, submission.lane, message.kind)
         last = self._last_of_lane.get(lane, -1)
         if last > message.number:

@@ -212,3 +212,17 @@ def test_what_others_had_is_told_for_each_lane() -> None:
         till.positions.on_settle(source, 1, 1, Outcome.ACCEPTED, "", 0.0)
     assert till.positions.lanes(SHOP, b"J") == [(4, 10), (9, 12)]
     assert till.positions.lanes(SHOP, b"K") == []
+
+
+@pytest.mark.parametrize("is_refused", [False, True], ids=["taken", "refused"])
+def test_a_lane_begins_before_the_first_that_came_on_it(*, is_refused: bool) -> None:
+    till = Till()
+    source = Source(SHOP, b"s", 9, b"J")
+    record = publication(12, None)
+    if is_refused:
+        till.positions.refused(source, [record])
+    else:
+        assert list(till.positions.admit(source, 1, 1, [record]))
+    assert till.positions.lanes(SHOP, b"J") == [(9, 11)]
+    assert list(till.positions.admit(source, 2, 2, [publication(13, None)]))
+    assert till.positions.lanes(SHOP, b"J") == [(9, 11)]

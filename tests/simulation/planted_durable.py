@@ -11,11 +11,23 @@ import pytest
 from tests.simulation.planted import bug
 from zmesh.core.handled import Handled
 from zmesh.core.keeper import Keeper
+from zmesh.core.positions import Positions, Track
 from zmesh.patterns import confirming
 from zmesh.patterns.boxes import Box
 from zmesh.patterns.confirming import Confirming
+from zmesh.patterns.log_readers import LogReaders
 from zmesh.patterns.outbox import Outbox
-from zmesh.storage import Command, CountAttempts, Forget, Move, RowsRead, StoreOutcomes, StoreRun
+from zmesh.patterns.topic_log import TopicLog
+from zmesh.storage import (
+    Command,
+    CountAttempts,
+    Forget,
+    Move,
+    RowsRead,
+    Store,
+    StoreOutcomes,
+    StoreRun,
+)
 from zmesh.testing.findings import Rule
 
 
@@ -234,3 +246,81 @@ def the_outcome_of_all_lower_numbers_is_forgotten(patch: pytest.MonkeyPatch) -> 
         real(self, node, journal, max([floor, *(low for low, _ in ranges)]), ranges)
 
     patch.setattr(Handled, "on_known", on_known)
+
+
+# Logs, and subscriptions with a name
+
+
+@bug("durable", Rule.LOST)
+def publishing_is_told_before_the_disk_has_it(patch: pytest.MonkeyPatch) -> None:
+    tell_at_once(patch, Store)
+
+
+@bug("durable", Rule.DUPLICATED)
+def positions_are_not_restored(patch: pytest.MonkeyPatch) -> None:
+    real = Positions.on_entry
+
+    def on_entry(self: Positions, entry: Any) -> None:
+        if not entry.key:
+            real(self, entry)
+
+    patch.setattr(Positions, "on_entry", on_entry)
+
+
+@bug("durable", Rule.LOST)
+def a_position_passes_over_what_is_at_work(patch: pytest.MonkeyPatch) -> None:
+    real = Track.advance
+
+    def advance(self: Track) -> bool:
+        self.pending.clear()
+        return real(self)
+
+    patch.setattr(Track, "advance", advance)
+
+
+@bug("durable", Rule.LOST)
+def a_position_passes_over_what_was_given_back(patch: pytest.MonkeyPatch) -> None:
+    real = Track.advance
+
+    def advance(self: Track) -> bool:
+        self.returned.clear()
+        return real(self)
+
+    patch.setattr(Track, "advance", advance)
+
+
+@bug("durable", Rule.LOST)
+def a_log_keeps_one_less_than_it_is_to(patch: pytest.MonkeyPatch) -> None:
+    real = TopicLog._is_beyond
+
+    def is_beyond(self: TopicLog, slack: int) -> bool:
+        self.count += 1
+        beyond = real(self, slack)
+        self.count -= 1
+        return beyond
+
+    patch.setattr(TopicLog, "_is_beyond", is_beyond)
+
+
+@bug("durable", Rule.LOST)
+def a_reader_goes_live_a_publication_too_early(patch: pytest.MonkeyPatch) -> None:
+    real = LogReaders._advance
+
+    def advance(self: LogReaders, reader: Any) -> None:
+        if not reader.ready and reader.cursor == self._log.written - 1:
+            reader.cursor += 1
+        real(self, reader)
+
+    patch.setattr(LogReaders, "_advance", advance)
+
+
+@bug("durable", Rule.MISORDERED)
+def a_page_of_a_log_is_read_last_first(patch: pytest.MonkeyPatch) -> None:
+    real = LogReaders._on_read
+
+    def on_read(self: LogReaders, reader: Any, written: int, answer: Any) -> None:
+        if isinstance(answer, RowsRead):
+            answer = RowsRead(answer.rows[::-1], answer.is_end)
+        real(self, reader, written, answer)
+
+    patch.setattr(LogReaders, "_on_read", on_read)

@@ -1,7 +1,7 @@
 """Every point at which what is on a disk changes: a node dies there, and begins again."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zmesh.message import PRIORITY_DEFAULT, Outcome
 from zmesh.options import LinkOptions
@@ -61,6 +61,24 @@ def scenario(*, receiver_has_disk: bool = True) -> Scenario:
         settle_within=30.0,
         attempts_max=2,
         box_window=3,
+    )
+
+
+def with_logs(count: int | None = None) -> Scenario:
+    """Return the same run with publications in the place of posts, read under two names."""
+    plan = scenario()
+    publisher, reader = plan.hosts
+    return replace(
+        plan,
+        hosts=(
+            replace(publisher, topics=("news.local",)),
+            replace(reader, followed=("news.*", "news.local")),
+        ),
+        submissions=tuple(
+            replace(each, kind="publish", name=("news.local", "news.far")[number % 2])
+            for number, each in enumerate(plan.submissions)
+        ),
+        log_count=count,
     )
 
 

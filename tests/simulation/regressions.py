@@ -21,4 +21,15 @@ REGRESSIONS: list[tuple[Level, int, str]] = [
     ("durable", 3067, "the same, with another sender and key"),
     ("durable", 3268, "the same, of one key and of one priority"),
     ("durable", 3342, "a floor was waited for that lay above numbers whose reservation failed"),
+    (
+        "durable",
+        6791,
+        "a publisher that came back sent what was published before the subscription",
+    ),
+    (
+        "durable",
+        1061,
+        "the books wanted attempts at a publication counted over its publisher's lives",
+    ),
+    ("durable", 7759, "the books wanted what is not stored to wait for what is being stored"),
 ]

@@ -5,7 +5,7 @@
 
 import pytest
 
-from tests.simulation.points import RECEIVER, SENDER, Death, deaths, live, scenario
+from tests.simulation.points import RECEIVER, SENDER, Death, deaths, live, scenario, with_logs
 
 
 def dying(host: int, *, receiver_has_disk: bool = True) -> list[Death]:
@@ -33,6 +33,23 @@ def test_a_sender_may_die_at_every_operation(*, receiver_has_disk: bool) -> None
 def test_a_receiver_may_die_at_every_operation() -> None:
     for death in dying(RECEIVER):
         report, operations = live(scenario(), death)
+        assert operations[death.life] == death.point[0]
+        assert not report.violations, (death, report.first)
+
+
+@pytest.mark.parametrize("count", [None, 4], ids=["all", "four"])
+@pytest.mark.parametrize("host", [SENDER, RECEIVER], ids=["publisher", "reader"])
+def test_a_publisher_or_a_named_reader_may_die_at_every_operation(
+    host: int, count: int | None
+) -> None:
+    plan = with_logs(count)
+    report, operations = live(plan)
+    assert not report.violations, report.first
+    points = [death for death in deaths(operations) if death.life[0] == host]
+    assert {death.life for death in points} == {(host, 1), (host, 2)}
+    assert len(points) > 40
+    for death in points:
+        report, operations = live(plan, death)
         assert operations[death.life] == death.point[0]
         assert not report.violations, (death, report.first)
 

@@ -54,3 +54,17 @@ def test_nodes_with_disks_send_by_name_and_by_id_what_is_stored_and_what_is_not(
     assert any(each.key for each in stored)
     assert any(each.ttl for each in stored)
     assert len({each.lane for each in stored}) > 3
+
+
+def test_a_quarter_of_the_seeds_with_disks_have_logs_that_subscriptions_with_names_read() -> None:
+    scenarios = [generate(seed, "durable") for seed in range(160)]
+    published = [
+        scenario
+        for scenario in scenarios
+        if any(each.kind == "publish" and each.durable for each in scenario.submissions)
+    ]
+    followed = [scenario for scenario in published if any(h.followed for h in scenario.hosts)]
+    assert 20 < len(followed) <= len(published) <= 40
+    assert {scenario.log_count for scenario in published} == {None, 8}
+    readers = [host for scenario in scenarios for host in scenario.hosts if host.followed]
+    assert all(host.has_disk for host in readers)

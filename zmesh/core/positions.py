@@ -202,7 +202,7 @@ class Positions:
         reader = self._reader_of(source, record) if isinstance(position, int) else None
         if reader is None or not isinstance(position, int):
             return True  # it is not of a log, or who followed that has ended
-        track = self._track_of(source, reader)
+        track = self._track_of(source, reader, position)
         if isinstance(reader, tuple) and (track is None or len(track.others) > RANGES_MAX):
             return True  # it may come again, should its publisher die
         if track is None or position > POSITION_MAX or len(track.others) > RANGES_MAX:
@@ -227,14 +227,12 @@ class Positions:
         """Take note of what was given back before anything was made of it."""
         for record in records:
             position = extra(record, Tag.POSITION)
-            track = self._track_for(source, record) if isinstance(position, int) else None
-            if track is not None and isinstance(position, int):
+            if not isinstance(position, int):
+                continue
+            reader = self._reader_of(source, record)
+            track = None if reader is None else self._track_of(source, reader, position)
+            if track is not None:
                 track.returned.add(position)
-
-    def _track_for(self, source: Source, record: Record) -> Track | None:
-        """Return where the position of a record belongs; None where that is not followed."""
-        reader = self._reader_of(source, record)
-        return None if reader is None else self._track_of(source, reader)
 
     def _reader_of(self, source: Source, record: Record) -> Reader | None:
         if extra(record, Tag.RETAINED) is not None:
@@ -247,13 +245,16 @@ class Positions:
     def _track(self, source: Source, token: int) -> Track | None:
         return self._track_of(source, self.followers.get(token) or token)
 
-    def _track_of(self, source: Source, reader: Reader) -> Track | None:
+    def _track_of(self, source: Source, reader: Reader, position: int = 0) -> Track | None:
+        """Return how far a reader is, of whom a position may be told; None without room for it."""
         track = self._tracks.get((source.node, reader))
         if track is None or track.journal != source.journal:
             if track is None and len(self._tracks) >= TRACKS_MAX:
                 return None
             name = reader if isinstance(reader, str) else None
             track = self._tracks[source.node, reader] = Track(source.node, name, source.journal)
+            if isinstance(reader, tuple) and 0 < position <= POSITION_MAX:
+                track.done = track.highest = position - 1  # what was before was not for it
             journal, ranges = self._remembered.pop((source.node, reader), (b"", ()))
             if journal == source.journal:
                 track.recall(ranges)

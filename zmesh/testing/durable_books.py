@@ -4,12 +4,12 @@ Disks tell every command that is on them for good; the engines are asked for not
 known at each moment which messages survive their sender, and which outcomes their receiver.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from zmesh.ids import NODE_ID_BYTES
-from zmesh.message import FailureKind, Outcome, Record, Tag, Ticket, extra
+from zmesh.message import FailureKind, Kind, Outcome, Record, Tag, Ticket, extra
 from zmesh.storage import (
     POSITION_MAX,
     Command,
@@ -30,6 +30,7 @@ from zmesh.storage import (
 from zmesh.testing.findings import Rule
 from zmesh.testing.ledger import number_in
 from zmesh.testing.node_ledger import Handling, NodeMessage, NodeParcel
+from zmesh.testing.topic_books import Reader, TopicBooks
 
 EARLY_MS: Final = 250
 """How much too early clocks that differ may end a time to live."""
@@ -76,6 +77,8 @@ class DurableBooks:
         index_of: the host that carries a node id.
         life_of: which life of a host is the present one.
         attempts_max: after so many failures a message is a dead letter.
+        readers: subscriptions with a name.
+        log_count: publications that a log keeps; None: all.
     """
 
     def __init__(
@@ -86,6 +89,8 @@ class DurableBooks:
         index_of: Callable[[bytes], int],
         life_of: Callable[[int], int],
         attempts_max: int,
+        readers: Collection[Reader] = (),
+        log_count: int | None = None,
     ) -> None:
         self._wrong = wrong
         self._wall_ms = wall_ms
@@ -93,6 +98,7 @@ class DurableBooks:
         self._index_of = index_of
         self._life_of = life_of
         self._attempts_max = attempts_max
+        self.topics = TopicBooks(wrong, readers, self._is_over, index_of, attempts_max, log_count)
         self._messages: dict[int, NodeMessage] = {}
         self._refused: set[NodeMessage] = set()
         self._told: dict[Ticket, _Told] = {}
@@ -107,7 +113,10 @@ class DurableBooks:
 
     def on_submitted(self, parcel: NodeParcel) -> None:
         """Note messages that are to be stored."""
-        self._messages |= {each.number: each for each in parcel.messages}
+        if parcel.messages[0].kind is Kind.PUBLICATION:
+            self.topics.on_submitted(parcel)
+        else:
+            self._messages |= {each.number: each for each in parcel.messages}
         self._told[parcel.ticket] = self._open[parcel.ticket] = _Told(parcel)
 
     def on_death(self, sender: str) -> None:
@@ -123,12 +132,15 @@ class DurableBooks:
             return
         told.stored = is_stored
         for message in told.parcel.messages:
-            if is_stored and message not in self._of:
+            is_there = message in self._of or self.topics.is_stored(message)
+            if is_stored and not is_there:
                 self._wrong(Rule.LOST, sender, f"{message} is said to be stored, and is not")
-            elif not is_stored and message in self._of:
+            elif not is_stored and is_there:
                 self._wrong(Rule.UNTRUE, sender, f"{message} was refused, and is stored")
+            if not is_stored:
+                self._refused.add(message)
+                self.topics.on_refused(message)
         if not is_stored:
-            self._refused |= set(told.parcel.messages)
             del self._open[ticket]
 
     def on_done(self, parcel: NodeParcel) -> None:
@@ -140,6 +152,13 @@ class DurableBooks:
             return
         told.done = True
         self._open.pop(ticket, None)
+        if first.kind is Kind.PUBLICATION:
+            self.topics.check_end(parcel)
+        else:
+            self._check_end(parcel)
+
+    def _check_end(self, parcel: NodeParcel) -> None:
+        ticket, first = parcel.ticket, parcel.messages[0]
         if ticket.accepted + len(ticket.failures) != ticket.expected:
             self._wrong(Rule.UNTRUE, parcel.sender, f"{first}.. has more or fewer ends than one")
         kinds = [failure.kind for failure in ticket.failures]
@@ -163,6 +182,7 @@ class DurableBooks:
 
     def on_command(self, host: int, command: Command) -> None:
         """Take note of what is on a host's disk from now on."""
+        self.topics.on_command(host, command)
         if isinstance(command, SetEntries | RemoveEntries):
             return
         stream = command.source if isinstance(command, Move) else command.stream
@@ -261,7 +281,10 @@ class DurableBooks:
         )
 
     def _is_expired(self, kept: Kept) -> bool:
-        return 0 < kept.expires_ms <= self._wall_ms() + EARLY_MS
+        return self._is_over(kept.expires_ms)
+
+    def _is_over(self, expires_ms: int) -> bool:
+        return 0 < expires_ms <= self._wall_ms() + EARLY_MS
 
     def _check_forgotten(self, kept: Kept) -> None:
         if not self._is_accepted(kept) and not self._is_expired(kept):
@@ -381,14 +404,14 @@ class DurableBooks:
         return [kept for (sender, _, _), kept in self._by_place.items() if sender == host]
 
     def untold(self) -> list[NodeMessage]:
-        """Return messages of callers that wait, which are on no disk any more, or never were."""
+        """Return what callers wait for though it is in no box any more, or never was."""
         return [
-            message
+            told.parcel.messages[0]
             for told in self._open.values()
-            if all(each not in self._of or not self._of[each].on_disk
-                   for each in told.parcel.messages)
-            for message in told.parcel.messages[:1]
-        ]  # fmt: skip
+            if not any(
+                each in self._of and self._of[each].on_disk for each in told.parcel.messages
+            )
+        ]
 
     def finish(self) -> None:
         """Find messages without an end, and effects that are missing."""

@@ -15,10 +15,12 @@ from zmesh.testing.clock import HostClock
 from zmesh.testing.durable_books import DurableBooks, Kept
 from zmesh.testing.findings import Rule
 from zmesh.testing.journal import Disk
+from zmesh.testing.node_app import named
 from zmesh.testing.node_books import index_of
 from zmesh.testing.node_process import WALL_ZERO_MS, NodeProcess, Parts
 from zmesh.testing.node_world import NodeWorld, decoded
 from zmesh.testing.scenario import Fault, Scenario
+from zmesh.testing.topic_books import Logged, Reader
 from zmesh.testing.trace import Trace
 from zmesh.testing.world import Report
 from zmesh.wire.bodies import body_of
@@ -68,6 +70,12 @@ class DurableWorld(NodeWorld):
             lambda node: index_of(NodeId(node)),
             lambda index: self.lives[index].current,
             scenario.attempts_max,
+            [
+                Reader(index, name, pattern)
+                for index, plan in enumerate(scenario.hosts)
+                for name, pattern in named(plan)
+            ],
+            scenario.log_count,
         )
         self.books.ledger.durable = self.durable
         for index, plan in enumerate(scenario.hosts):
@@ -161,7 +169,7 @@ class DurableWorld(NodeWorld):
             for frame in () if seen is None else seen.frames:
                 if isinstance(frame, Data):
                     for record in frame.records:
-                        if record[0] & 15 == Kind.DURABILITY:
+                        if record[0] & 15 == Kind.DURABILITY and record[1] == "known":
                             self._on_known(source, body_of(record))
 
     def _on_known(self, source: int, told: object) -> None:
@@ -204,12 +212,17 @@ class DurableWorld(NodeWorld):
         kept = [(each.label, each.engine.statistics().outcomes_kept) for each in living]
         return [each for each in kept if each[1]]
 
+    def _behind(self) -> list[tuple[Reader, Logged]]:
+        """Return what named subscriptions have not handled, though its publisher is there."""
+        return self.durable.topics.behind({process.index for process, _ in self._living()})
+
     def settled(self) -> bool:
         """Whether no message waits that could be handled, and no outcome is kept for nothing."""
         return (
             super().settled()
             and not self.durable.untold()
             and not self._stuck()
+            and not self._behind()
             and not self._remembered()
             and not self._kept_for_nothing()
         )
@@ -224,6 +237,9 @@ class DurableWorld(NodeWorld):
         for kept in self._stuck():
             text = f"{kept} waits, and {kept.stream.owner.decode()} is there"
             self.around.wrong(Rule.LIVENESS, kept.message.sender, text)
+        for reader, logged in self._behind():
+            text = f"{reader} has not handled {logged}, whose publisher is there"
+            self.around.wrong(Rule.LOST, logged.message.sender, text)
         for host, sender, count in self._remembered():
             text = f"{count} outcomes of host {sender} are kept, which has nothing left"
             self.around.wrong(Rule.MEMORY, str(host), text)

@@ -291,12 +291,35 @@ class _Generator:
         return Fault(at, kind, host, other, seconds, random.random())
 
 
+_SEEDS_WITH_LOGS = (5, 7)  # of eight
+
+
 class _DurableGenerator(_Generator):
     """Nodes with disks that send each other what must not be lost, and some that may be."""
 
     def scenario(self) -> Scenario:
         window = self._wishes.choice((2, 8, None))
-        return replace(super().scenario(), box_window=window)
+        scenario = replace(super().scenario(), box_window=window)
+        return self._with_logs(scenario) if self._seed % 8 in _SEEDS_WITH_LOGS else scenario
+
+    def _with_logs(self, scenario: Scenario) -> Scenario:
+        """Return a scenario with durable publications and subscriptions that have names."""
+        random = Random(f"logs {self._seed}")  # noqa: S311
+        # A log that may keep everything fills a small disk for good.
+        hosts = tuple(
+            replace(
+                plan, disk_bytes=None, followed=tuple(t for t in TOPICS if random.random() < 0.4)
+            )
+            if plan.has_disk else plan
+            for plan in scenario.hosts
+        )  # fmt: skip
+        submissions = tuple(
+            replace(each, kind="publish", name=random.choice(PUBLISHED), durable=True)
+            if random.random() < 0.5 else each
+            for each in scenario.submissions
+        )  # fmt: skip
+        count = random.choice((None, None, 8))
+        return replace(scenario, hosts=hosts, submissions=submissions, log_count=count)
 
     def _node_plan(self, index: int) -> dict[str, Any]:
         random = self._random

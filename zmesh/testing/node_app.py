@@ -1,6 +1,7 @@
 """The application of a simulated node: sends what the scenario says, handles what arrives."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,6 +40,7 @@ from zmesh.events import (
 )
 from zmesh.ids import NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head
+from zmesh.terms import Terms
 from zmesh.testing.application import Application, Verdict
 from zmesh.testing.findings import Rule
 from zmesh.testing.node_books import NodeBooks
@@ -67,6 +69,11 @@ class NodeJob:
         return self.message.number
 
 
+def named(plan: HostPlan) -> list[tuple[str, str]]:
+    """Return the names and patterns of a host's subscriptions that have one."""
+    return [(f"reader of {pattern}", pattern) for pattern in plan.followed]
+
+
 class NodeApp:
     """Takes the engine's news, and gives it commands, for one life of a node."""
 
@@ -79,10 +86,12 @@ class NodeApp:
         )
         self.services: dict[str, None] = {}
         self.topics: dict[str, int] = {}  # pattern -> token
+        self.followed: dict[int, str] = {}  # token -> name
         self._requests: dict[tuple[Source, int], NodeJob] = {}
         self._tokens = 0
         self._parked: deque[Submission] = deque()
         self.leaving = False
+        self._is_logged = False  # what was settled last is from a log
 
     def start(self) -> None:
         """Offer and ask for what the plan says, and read the inbox, by and by."""
@@ -90,6 +99,11 @@ class NodeApp:
             self._offer(service)
         for pattern in self._plan.topics:
             self._subscribe(pattern)
+        for name, pattern in named(self._plan):
+            self._tokens += 1
+            self.followed[self._tokens] = name
+            terms = Terms(name=name, since="first")
+            self._process.deliver(Subscribe(self._tokens, pattern, terms))
         self._process.queue.after(self._plan.reads_at, self._process.deliver, OpenInbox())
 
     @property
@@ -182,11 +196,14 @@ class NodeApp:
 
     def _publish(self, submission: Submission) -> None:
         process = self._process
+        is_stored = self._is_stored(submission)
         for size in submission.sizes:
-            one = replace(submission, sizes=(size,))
+            one = replace(submission, sizes=(size,), durable=is_stored)
             parcel = self._books.submit(process, one, Kind.PUBLICATION)
             record: Record = (head(Kind.PUBLICATION), one.name, parcel.messages[0].body)
-            process.deliver(Publish(record, one.lane, parcel.ticket, one.key, one.ttl))
+            publish = Publish(record, one.lane, parcel.ticket, one.key, one.ttl, durable=is_stored)
+            publish.wall_ms = process.wall_ms if is_stored else 0
+            process.deliver(publish)
 
     def _call(self, submission: Submission) -> None:
         process = self._process
@@ -236,7 +253,7 @@ class NodeApp:
             case DeliverPublications(pairs):
                 for delivery, tokens in pairs:
                     self._books.check_tokens(self._process, delivery, tokens)
-                    self._take(delivery, Kind.PUBLICATION)
+                    self._take(delivery, Kind.PUBLICATION, tokens)
             case TicketsDone(tickets):
                 for ticket in tickets:
                     self._books.ledger.on_done(self._process.label, ticket)
@@ -278,11 +295,17 @@ class NodeApp:
             if target is not None:
                 self.submit(submission, target)
 
-    def _take(self, delivery: Delivery, kind: Kind) -> None:
+    def _take(
+        self, delivery: Delivery, kind: Kind, tokens: Sequence[tuple[int, ...]] = ()
+    ) -> None:
         source, records = delivery.source, delivery.records
         whole = delivery.last_seq - delivery.first_seq + 1 != len(records)
         for offset, record in enumerate(records):
-            taken = self._books.on_delivered(self._process, source, kind, record)
+            name = self._follower(record, tokens[offset]) if tokens else None
+            if name is None:
+                taken = self._books.on_delivered(self._process, source, kind, record)
+            else:
+                taken = self._books.on_followed(self._process, name, source, record)
             if taken is None:
                 continue
             first = delivery.first_seq + offset
@@ -291,6 +314,12 @@ class NodeApp:
             if kind is Kind.REQUEST:
                 self._requests[source, first] = job
             self.handlers.take(job)
+
+    def _follower(self, record: Record, tokens: tuple[int, ...]) -> str | None:
+        """Return the subscription with a name that was given a publication from a log."""
+        if extra(record, Tag.POSITION) is None:
+            return None
+        return next((self.followed[token] for token in tokens if token in self.followed), None)
 
     def _stop(self, source: Source, first_seq: int) -> None:
         """Give a request back that no handler has begun with: its caller waits no longer."""
@@ -333,9 +362,11 @@ class NodeApp:
     def _settle(self, job: NodeJob, verdict: Verdict) -> None:
         job.handling.verdict = verdict
         self._process.note("settles", job.number, verdict.outcome.name)
-        last = self._process.last_queued
+        last, before = self._process.last_queued, self._is_logged
+        self._is_logged = extra(job.record, Tag.POSITION) is not None
         if (
             isinstance(last, SettleDeliveries)
+            and self._is_logged is before  # what is handled alike is settled together
             and (last.source, last.last_seq + 1) == (job.source, job.first_seq)
             and (last.outcome, last.reason, last.delay)
             == (verdict.outcome, verdict.reason, verdict.delay)

@@ -129,6 +129,20 @@ class NodeBooks:
             self.wrong(Rule.IDENTITY, process.label, "is given a message of who has not joined")
         return taken
 
+    def on_followed(
+        self, process: NodeProcess, name: str, source: Source, record: Record
+    ) -> tuple[NodeMessage, Handling] | None:
+        """Check what a subscription with a name is given from a log."""
+        durable = self.ledger.durable
+        if durable is None:
+            return None
+        taken = durable.topics.on_delivered(
+            process.label, process.index, name, index_of(source.node), record
+        )
+        if taken is not None:
+            process.note("followed", taken[0].number, name)
+        return taken
+
     def check_tokens(
         self, process: NodeProcess, delivery: Delivery, tokens: list[tuple[int, ...]]
     ) -> None:

@@ -165,7 +165,7 @@ class NodeLedger:
             self._wrong(Rule.DAMAGED, receiver, f"{message} was not for {receiver}, lane {lane}")
         if kind is Kind.REQUEST:
             self._check_request(message, handling)
-        elif self.durable is not None and message.submission.durable:
+        elif self.durable is not None and message.submission.durable and kind is Kind.DIRECT:
             self.durable.on_delivered(message, handling, record)
         else:
             self._check_again(message, handling)
@@ -186,7 +186,9 @@ class NodeLedger:
             each.verdict is not None and each.verdict.outcome is Outcome.MODIFIED
             for each in before
         )
-        if handling.attempt != failed + 1:
+        # What comes from a log again, in another life of its publisher, begins anew.
+        fewest = 1 if message.submission.durable else failed + 1
+        if not fewest <= handling.attempt <= failed + 1:
             text = f"{message} comes as attempt {handling.attempt} after {failed} failures"
             self._wrong(Rule.UNTRUE, handling.receiver, text)
 
@@ -219,8 +221,11 @@ class NodeLedger:
     def _check_order(self, message: NodeMessage, receiver: str) -> None:
         submission = message.submission
         sender = message.sender
-        if submission.durable and self.durable is not None:  # for all lives; each box on its own
-            sender = f"host {message.source} by {'name' if submission.by_name else 'id'}"
+        if submission.durable and self.durable is not None:  # what is not need not wait for a disk
+            if message.kind is Kind.DIRECT:  # for all lives; each box on its own
+                sender = f"host {message.source} by {'name' if submission.by_name else 'id'}"
+            else:
+                sender = f"the log of {sender}"
         lane = (sender, receiver, submission.lane, message.kind)
         last = self._last_of_lane.get(lane, -1)
         if last > message.number:

@@ -29,7 +29,7 @@ from zmesh.events import (
     TimerFired,
 )
 from zmesh.ids import JournalId, MeshTag, NodeId, Path
-from zmesh.options import NodeOptions
+from zmesh.options import NodeOptions, Retention
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.storage import Identity, JournalEvent, Opened
 from zmesh.testing.clock import HostClock
@@ -68,6 +68,7 @@ class NodeProcess(Process[Parts, Event]):
         fresh_identity: whether this is another node with each life.
         options: of the node.
         disk: what outlives the process; None for a node that keeps nothing.
+        retention: how long publications stay on it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class NodeProcess(Process[Parts, Event]):
         fresh_identity: bool,
         options: NodeOptions,
         disk: Disk | None = None,
+        retention: Retention = Retention(),  # noqa: B008  # frozen
     ) -> None:
         super().__init__(around, index, incarnation, clock)
         self.name = name
@@ -102,6 +104,7 @@ class NodeProcess(Process[Parts, Event]):
             clock.read(),
             opened=opened,
             wall_ms=0 if opened is None else self.wall_ms,
+            retention=retention,
         )
         self.application: NodeApplication | None = None
         self.on_read: Callable[[int, Parts, float], None] | None = None

@@ -8,7 +8,7 @@ from zmesh.discovery.candidates import MDNS, STATIC
 from zmesh.errors import ProtocolError
 from zmesh.events import CandidateFound, CandidateGone, PathUp
 from zmesh.ids import NodeId, Path
-from zmesh.options import NodeOptions, WireLimits
+from zmesh.options import NodeOptions, Retention, WireLimits
 from zmesh.testing.clock import HostClock
 from zmesh.testing.findings import Rule
 from zmesh.testing.journal import Disk
@@ -41,6 +41,8 @@ class NodeWorld(World[Parts]):
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
         super().__init__(scenario, trace)
         self._options = NodeOptions(link=scenario.link, attempts_max=scenario.attempts_max)
+        count = scenario.log_count
+        self._retention = Retention() if count is None else Retention(count=count)
         self._ids = self.random.sample(range(256), len(scenario.hosts))
         self.books = NodeBooks(scenario, self.around.wrong, self.may_be_lost, self._node_of)
         self.disks: dict[int, Disk] = {}  # of the hosts whose nodes keep a journal
@@ -75,6 +77,7 @@ class NodeWorld(World[Parts]):
             fresh_identity=plan.fresh_identity,
             options=self._options,
             disk=self.disks.get(index),
+            retention=self._retention,
         )
         process.kill = partial(self.kill, index)
         app = NodeApp(process, self.books, plan)
@@ -287,7 +290,8 @@ class NodeWorld(World[Parts]):
                 found.append((one.label, "sees a peer that is not there"))
             for other, app in living:
                 if other is not one:
-                    why = self.books.disagreement(one, other, app.services, app.topics)
+                    topics = {*app.topics, *self.scenario.hosts[other.index].followed}
+                    why = self.books.disagreement(one, other, app.services, topics)
                     if why:
                         found.append((one.label, f"does not see {other.label} as it is: {why}"))
         return found

@@ -113,6 +113,7 @@ class HostPlan:
     reads_at: float = 0.0  # seconds until the application reads its inbox (whole nodes)
     services: tuple[str, ...] = ()  # whole nodes
     topics: tuple[str, ...] = ()  # patterns (whole nodes)
+    followed: tuple[str, ...] = ()  # patterns of subscriptions with a name (disks)
     has_disk: bool = False  # and a node that keeps a journal there
     disk_bytes: int | None = None  # how large it is; None: large enough
 
@@ -146,6 +147,7 @@ class Scenario:
     changes: tuple[InterestChange, ...] = ()  # whole nodes
     attempts_max: int = 20  # whole nodes
     discovery: Literal["mdns", "static"] = "mdns"  # whole nodes
+    log_count: int | None = None  # publications that logs keep, if not as ever
     box_window: int | None = None  # durable messages on their way to one addressee, if not as ever
 
     @property

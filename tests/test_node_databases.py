@@ -220,3 +220,19 @@ async def _have_effects_of(bob: Node, ada: Node, numbers: list[int], *, lost: bo
                     bob._assembly.engine._turn.positions._save = lambda _: None  # type: ignore[union-attr,method-assign]
             if message.body == numbers[-1]:
                 return
+
+
+async def test_a_row_that_cannot_be_sent_does_not_hold_up_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with database(tmp_path, "ada") as connection, connection:
+        zmesh.outbox.enqueue(connection, "wild", topic="news.today")
+        zmesh.outbox.enqueue(connection, "fine", to="bob")
+        # As if somebody had written rows without `enqueue`.
+        connection.execute("UPDATE zmesh_outbox SET destination = 'a..b' WHERE verb = 'publish'")
+        connection.execute("UPDATE zmesh_outbox SET id = ? WHERE verb = 'send'", ("x" * 32,))
+    async with life("ada", tmp_path) as ada, life("bob", tmp_path, ada) as bob:
+        assert (await asyncio.wait_for(anext(bob.inbox()), 10)).body == "fine"
+    assert "is left out" in caplog.text
+    with database(tmp_path, "ada") as connection:
+        assert connection.execute("SELECT count(*) FROM zmesh_outbox").fetchone() == (0,)

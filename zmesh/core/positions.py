@@ -70,6 +70,11 @@ class Track:
             self.late.add(position)
         self.highest = max(self.highest, position)
 
+    def give_back(self, position: int) -> None:
+        """Note that it is to come again; a publisher that makes up positions is not believed."""
+        if position <= POSITION_MAX and len(self.returned) < RANGES_MAX:
+            self.returned.add(position)
+
     def settle(self, position: int) -> None:
         """Note that it was handled."""
         self.returned.discard(position)
@@ -208,7 +213,7 @@ class Positions:
         if track is None or position > POSITION_MAX or len(track.others) > RANGES_MAX:
             reason = "no room for more positions in logs"
             if track is not None:
-                track.returned.add(position)
+                track.give_back(position)
             self.settle(*place, Outcome.RELEASED, reason, _CROWDED_DELAY_S)
             return False
         if position in track.pending:
@@ -232,7 +237,7 @@ class Positions:
             reader = self._reader_of(source, record)
             track = None if reader is None else self._track_of(source, reader, position)
             if track is not None:
-                track.returned.add(position)
+                track.give_back(position)
 
     def _reader_of(self, source: Source, record: Record) -> Reader | None:
         if extra(record, Tag.RETAINED) is not None:
@@ -284,7 +289,7 @@ class Positions:
                 track.settle(position)
                 touched[track] = None
             else:
-                track.returned.add(position)
+                track.give_back(position)
         verdict = (outcome, reason, delay)
         for track in touched:
             track.advance()

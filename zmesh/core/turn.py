@@ -131,10 +131,12 @@ class Turn:
         """Give records that arrived from a peer their outcome: now, or when it is on disk."""
         if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
             reason = reason.encode(errors="replace").decode()
-        handled, positions = self.handled, self.positions
-        if positions.open and positions.on_settle(source, first, last, outcome, reason, delay):
-            return
-        if not (handled.open and handled.on_settle(source, first, last, outcome, reason, delay)):
+        # A range may have messages of both, each with an outcome to keep: all is in one batch.
+        is_kept = False
+        for memory in (self.positions, self.handled):
+            if memory.open and memory.on_settle(source, first, last, outcome, reason, delay):
+                is_kept = True
+        if not is_kept:
             self.settle_now(source, first, last, outcome, reason, delay, lazy=lazy)
 
     def settle_now(

@@ -1,11 +1,13 @@
 """The application's own database beside the node: what is picked up there, and what is known."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final
 
 from zmesh.actions import SenderForgot
 from zmesh.core.engine import Engine
+from zmesh.errors import InvalidOption
 from zmesh.events import RelayedGone, Remember
 from zmesh.face.application_database import Database
 from zmesh.face.outbox_relay import OutboxRelay
@@ -14,7 +16,10 @@ from zmesh.face.runner import Runner
 from zmesh.face.storing_posts import DurablePosting
 from zmesh.face.transactions import Transactions
 from zmesh.ids import TOKEN_BYTES, NodeId
-from zmesh.options import Storage
+from zmesh.options import Storage, WireLimits
+from zmesh.wire.bodies import check_text
+
+logger = logging.getLogger("zmesh")
 
 DATABASE_SUFFIX: Final = ".app"
 """Of the journal's path: where transactions of messages write that name no database."""
@@ -30,8 +35,10 @@ class Application:
         runner: Runner,
         durable: DurablePosting,
         storage: Storage | None,
+        limits: WireLimits,
     ) -> None:
         self._loop = loop
+        self._limits = limits
         self._engine = engine
         self._runner = runner
         self._durable = durable
@@ -58,19 +65,31 @@ class Application:
     def start(self) -> None:
         """Pick up what the application leaves in its outbox, where it named a database."""
         if self._storage is not None and self._storage.database is not None:
-            self._known = {key.hex() for key in self._engine.relayed()}
+            self._known = {key.decode() for key in self._engine.relayed()}
             database, known = self._storage.database, tuple(self._known)
             self._relay = OutboxRelay(self._loop, database, self._take, self._gone, known=known)
             self._relay.start()
 
     async def _take(self, rows: Sequence[OutboxRow]) -> None:
-        new = [row for row in rows if row.id not in self._known]
+        new = [row for row in rows if row.id not in self._known and self._is_fit(row)]
         await self._durable.relay(new)
         self._known.update(row.id for row in new)
 
+    def _is_fit(self, row: OutboxRow) -> bool:
+        """Return whether a row can be sent; one that was not written by `enqueue` may not."""
+        try:
+            if row.verb == "publish":
+                self._engine.check_publish(row.destination)
+            else:
+                check_text("destination", row.destination, self._limits)
+        except InvalidOption as error:
+            logger.error("a message in the outbox is left out (id %s): %s", row.id, error)
+            return False
+        return True
+
     def _gone(self, ids: Sequence[str]) -> None:
         self._known.difference_update(ids)
-        self._runner.command(RelayedGone(tuple(map(bytes.fromhex, ids))))
+        self._runner.command(RelayedGone(tuple(map(str.encode, ids))))
 
     def forgot(self, told: SenderForgot) -> None:
         """Forget handled messages that do not come again."""

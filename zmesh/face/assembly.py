@@ -126,7 +126,7 @@ class Assembly:
         self.posting = self._new_posting(options)
         self.durable = DurablePosting(loop, self.runner, self.posting, self._storing)
         self.application = Application(
-            loop, self.engine, self.runner, self.durable, settings.storage
+            loop, self.engine, self.runner, self.durable, settings.storage, options.wire
         )
         self.dead_letters = DeadLettering(loop, self.runner, self.engine)
         self.pushing = Pushing(

@@ -292,7 +292,7 @@ def _records_of(event: Storable) -> list[Record]:
 def _event_of(row: OutboxRow, receipt: Receipt, now_ms: int) -> Storable:
     """Return what stores a row of an application's outbox, and that it was taken."""
     ttl = None if not row.expires_ms else max(1, row.expires_ms - now_ms) / 1000
-    entries = (Entry(EntryKind.RELAYED, "", bytes.fromhex(row.id), b""),)
+    entries = (Entry(EntryKind.RELAYED, "", row.id.encode(), b""),)
     record, lane, key = row.record(), row.lane, row.key
     match row.verb:
         case "push":

@@ -349,6 +349,9 @@ class Outbox:
                 return
             run.expires = self._turn.now + ttl
         self._turn.submit(peer, lane, records, run, key=key, ttl=ttl)
+        if run.failures:  # its bodies are too large to be sent: it is a matter for somebody
+            why = run.failures[0].reason
+            run.dead = dict.fromkeys(range(run.first, run.last + 1), (why, 0))
 
     # Outcomes
 

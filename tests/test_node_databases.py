@@ -1,6 +1,7 @@
 """Nodes and their application's database: picked up once, and each effect once."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -10,7 +11,7 @@ import pytest
 
 import zmesh
 from tests.nodes import QUICK
-from zmesh import Message, Node, Storage
+from zmesh import JournalOptions, Message, Node, Retention, Storage
 
 
 @asynccontextmanager
@@ -236,3 +237,54 @@ async def test_a_row_that_cannot_be_sent_does_not_hold_up_the_others(
     assert "is left out" in caplog.text
     with database(tmp_path, "ada") as connection:
         assert connection.execute("SELECT count(*) FROM zmesh_outbox").fetchone() == (0,)
+
+
+def test_a_storage_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "ada.journal")
+    with pytest.raises(zmesh.InvalidOption, match="another file"):
+        Node("ada", storage=Storage(tmp_path / "link", database=tmp_path / "ada.journal"))
+
+
+async def test_a_link_to_a_journal_is_no_second_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "ada.journal")
+    async with life("ada", tmp_path):
+        with pytest.raises(zmesh.JournalLocked):
+            await Node("eve", storage=tmp_path / "link", mdns=False).open()
+
+
+@pytest.mark.parametrize("path", ["", ".", "nowhere/ada.journal", "fifo", ":memory:"])
+def test_a_path_that_leads_to_no_file_is_refused(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    for storage in (path, Storage(path), Storage("ada.journal", database=path)):
+        with pytest.raises(zmesh.InvalidOption):
+            Node("ada", storage=storage)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["fifo"]
+    assert (tmp_path / "fifo").is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("option", "storage"),
+    [
+        ("options", Storage("j", options={})),  # type: ignore[arg-type]
+        ("retention", Storage("j", retention=7)),  # type: ignore[arg-type]
+        ("cache_bytes", Storage("j", options=JournalOptions(cache_bytes="64M"))),  # type: ignore[arg-type]
+        ("journal_bytes_max", Storage("j", options=JournalOptions(journal_bytes_max=-5))),
+        ("retry_full", Storage("j", options=JournalOptions(retry_full=0))),
+        ("count", Storage("j", retention=Retention(count=1.5))),  # type: ignore[arg-type]
+        ("age", Storage("j", retention=Retention(age=0))),
+    ],
+)
+def test_bounds_that_cannot_work_are_refused_by_name(option: str, storage: Storage) -> None:
+    with pytest.raises(zmesh.InvalidOption, match=option):
+        Node("ada", storage=storage)
+
+
+async def test_a_database_that_is_not_there_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with life("ada", tmp_path):
+        pass
+    assert "ada.db yet, so nothing is in its outbox" in caplog.text

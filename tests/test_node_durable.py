@@ -352,3 +352,10 @@ async def test_the_oldest_publications_make_room_where_that_is_wanted(tmp_path: 
         engine = ada.statistics().engine
         assert 0 < engine.logged < 60
         assert engine.logged + engine.logged_trimmed == 60
+
+
+async def test_a_report_tells_what_another_life_goes_on_with(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        await ada.post_many("bob", range(3))
+        report = await ada.close(drain=0.1)
+    assert (report.stored, report.unsettled_out) == (3, 0)

@@ -89,10 +89,14 @@ class JournalBroken(StorageError):
         self.path = path
         self.operation = operation
         self.reason = reason
-        super().__init__(
-            f"the journal {path} could not {operation} ({reason}) and writes nothing any more: "
-            "look at the disk and the permissions, then start the node again"
-        )
+        if operation == "be opened":
+            advice = ": look at the path, the disk and the permissions"
+        else:
+            advice = (
+                " and writes nothing any more: look at the disk and the permissions, then start "
+                "the node again"
+            )
+        super().__init__(f"the journal {path} could not {operation} ({reason}){advice}")
 
 
 class JournalLocked(StorageError):
@@ -154,7 +158,8 @@ class NoDeadLetter(UsageError):
     def __init__(self, letter: int) -> None:
         self.letter = letter
         super().__init__(
-            f"there is no dead letter {letter}: it was requeued or purged, or dropped"
+            f"there is no dead letter {letter}, or no more: see which there are, as "
+            "node.dead_letters() or `zmesh dead-letters list` tells"
         )
 
 

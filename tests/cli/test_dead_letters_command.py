@@ -172,3 +172,13 @@ async def test_what_is_requeued_without_the_node_is_sent_in_its_next_life(
             assert (message.body, message.attempt) == ("page", 1)
             await message.accept()
             assert [letter.body for letter in a.dead_letters()] == ["other"]
+
+
+@pytest.mark.parametrize("verb", ["requeue", "purge"])
+def test_all_and_some_is_refused(
+    path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(capsys, verb, path, "1", "--all")
+    assert code == 2
+    assert "--all is all of them" in error
+    assert len(run(capsys, "list", path)[1].splitlines()) == 3

@@ -44,8 +44,10 @@ def _chosen(options: argparse.Namespace, *, by_default: bool = False) -> list[De
     """Return the letters that the arguments name."""
     if not (by_default or options.ids or options.reason or options.all):
         raise UsageError("which dead letters? give their ids, --reason or --all")
+    if options.all and (options.ids or options.reason):
+        raise UsageError("--all is all of them: leave the ids and --reason, or --all")
     letters = tools.dead_letters(options.path)
-    if options.ids and not options.all:
+    if options.ids:
         by_id = {letter.id: letter for letter in letters}
         missing = [each for each in options.ids if each not in by_id]
         if missing:
@@ -68,7 +70,7 @@ def _list(options: argparse.Namespace) -> int:
     for each in letters:
         print(
             f"{each.id:6} {_time(each.died_ms)} {each.destination_kind} {each.destination}, "
-            f"{each.attempts} attempts: {each.reason}"
+            f"{each.attempts} attempt{'' if each.attempts == 1 else 's'}: {each.reason}"
         )
     return 0
 

@@ -523,6 +523,11 @@ class Engine:
         open_here = len(self._news.calls) + len(streams.calls) + self._news.shared_state.untold
         return unsettled_out + open_here, unsettled_in
 
+    @property
+    def stored_out(self) -> int:
+        """How many direct messages are on disk and have no outcome, about."""
+        return self._news.outbox.open
+
     def stream_room(self, stream: int) -> tuple[int, int]:
         """Return how many parts and bytes of a stream may be written now.
 

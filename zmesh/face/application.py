@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from zmesh.actions import SenderForgot
@@ -68,6 +69,8 @@ class Application:
             self._known = {key.decode() for key in self._engine.relayed()}
             database, known = self._storage.database, tuple(self._known)
             self._relay = OutboxRelay(self._loop, database, self._take, self._gone, known=known)
+            if isinstance(database, Path) and not database.exists():
+                logger.warning("there is no %s yet, so nothing is in its outbox", database)
             self._relay.start()
 
     async def _take(self, rows: Sequence[OutboxRow]) -> None:

@@ -351,7 +351,10 @@ class Assembly:
         unsettled_out, unsettled_in = self.engine.open_work()
         jobs = self.engine.queues.pushed
         report = DrainReport(
-            unsettled_out + jobs.waiting - jobs.wanted, unsettled_in, jobs.waiting
+            unsettled_out + jobs.waiting - jobs.wanted,
+            unsettled_in,
+            jobs.waiting,
+            self.engine.stored_out,
         )
         try:
             await self.services.close()

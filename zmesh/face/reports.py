@@ -16,6 +16,7 @@ class DrainReport:
     )
     unsettled_in: int  # messages we had not settled
     jobs_waiting: int = 0  # of what is out: jobs of ours that were with nobody
+    stored: int = 0  # direct messages on disk, with a peer or not: another life goes on with them
 
 
 @dataclass(frozen=True, slots=True)

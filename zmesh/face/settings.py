@@ -4,15 +4,14 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
-from zmesh.face.checks import is_seconds
 from zmesh.face.listening import check_interfaces
+from zmesh.face.storage_checks import storage_of
 from zmesh.options import NodeOptions, Storage
 from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
@@ -91,37 +90,5 @@ def settle(
         options=options,
         zeroconf=zeroconf,
         compression=compression,
-        storage=_storage(storage),
+        storage=storage_of(storage),
     )
-
-
-def _storage(storage: object) -> Storage | None:
-    if storage is None:
-        return None
-    if isinstance(storage, Storage):
-        return _checked(storage)
-    if isinstance(storage, str | os.PathLike) and storage:
-        return Storage(Path(storage))
-    raise InvalidOption("storage", storage, "the path of a file, or a zmesh.Storage")
-
-
-def _checked(storage: Storage) -> Storage:
-    """Check a storage, whose paths may have been given as texts."""
-    path, database = storage.path, storage.database
-    if not isinstance(path, str | os.PathLike) or not str(path):
-        raise InvalidOption("path", path, "the path of a file")
-    if isinstance(database, str | os.PathLike):
-        database = Path(database)
-    elif database is not None and not callable(database):
-        raise InvalidOption("database", database, "a path, or what returns a DB-API connection")
-    for option, value, allowed in (
-        ("synchronous", storage.synchronous, ("full", "normal")),
-        ("when_full", storage.when_full, ("raise", "wait", "drop_oldest")),
-    ):
-        if value not in allowed:
-            raise InvalidOption(option, value, " or ".join(map(repr, allowed)))
-    for bound in ("age", "count", "size"):
-        value = getattr(storage.retention, bound)
-        if value is not None and not (is_seconds(value) and value > 0):
-            raise InvalidOption(f"retention.{bound}", value, "more than 0, or None")
-    return replace(storage, path=Path(path), database=database)

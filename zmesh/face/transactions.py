@@ -322,7 +322,7 @@ class Transactions:
             return Transaction(connection, identity, done, self._loop)
         if self.database is None:
             raise UsageError(
-                "this node has no database: give it one with zmesh.Node(..., database=PATH), or "
-                "pass a connection, as in message.transaction(connection)"
+                "this node has no database: give it storage, as in Node(storage=PATH), or pass "
+                "a connection, as in message.transaction(connection)"
             )
         return Transaction(self.database, identity, done, self._loop)

@@ -38,7 +38,7 @@ class Files:
     """
 
     def __init__(self, path: Path, vfs: str | None = None) -> None:
-        self.path = path
+        self.path = Path(os.path.realpath(path))  # or two names would be two locks
         self._vfs = vfs
         self._lock = -1
         self._pid = os.getpid()

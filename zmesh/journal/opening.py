@@ -78,6 +78,8 @@ def _begin_life(files: Files, store: JournalStore) -> None:
 
 
 def _open_or_rescue(files: Files, options: JournalOptions, fresh: Identity) -> OpenJournal:
+    if files.exists(files.path) and not files.path.is_file():
+        raise JournalBroken(str(files.path), "be opened", "this is no regular file")
     finish_setting_aside(files)
     is_new = _is_new(files)
     if is_new:

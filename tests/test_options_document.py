@@ -24,7 +24,7 @@ NO_SECONDS = {
 }  # fmt: skip
 CLASSES = [
     NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
-    zmesh.DiscoveryOptions,
+    zmesh.DiscoveryOptions, zmesh.Storage, zmesh.Retention, zmesh.JournalOptions,
 ]  # fmt: skip
 TAKERS: dict[str, Callable[..., Any]] = {
     "Node": Node.__init__,
@@ -57,35 +57,52 @@ def rows_below(title: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("|")] for row in ROW.findall(section)][2:]
 
 
-def unit_of(name: str, kind: object) -> str:
+def is_in_bytes(name: str) -> bool:
+    """Return whether an option is a number of bytes, which its name tells."""
+    return "_bytes" in name or name == "size"
+
+
+def unit_of(name: str, kind: str) -> str:
     """Return the unit of an option, which its name and type tell."""
-    if "_bytes" in name:
+    if is_in_bytes(name):
         return "bytes"
-    return NO_SECONDS.get(name, "s") if kind is float else ""
+    return NO_SECONDS.get(name, "s") if "float" in kind else ""
 
 
 def shown(name: str, value: object) -> str:
     """Return a default as the page shows it."""
+    if value is dataclasses.MISSING:
+        return "required"
     if dataclasses.is_dataclass(value):
         return f"`{type(value).__name__}()`"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"`{value!r}`"
-    if "_bytes" in name and value % KIB == 0:
+    if is_in_bytes(name) and value % KIB == 0:
         return f"{value // MIB} MiB" if value % MIB == 0 else f"{value // KIB} KiB"
     return f"{value:,}" if isinstance(value, int) else f"{value:,g}"
 
 
+def types_of(options: type[Any]) -> dict[str, str]:
+    """Return the types of a class's fields, as the page shows them."""
+    [definition] = ast.parse(dedent(inspect.getsource(options))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        each.target.id: ast.unparse(each.annotation).replace(" | ", " or ")
+        for each in definition.body
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+
+
 @pytest.mark.parametrize("options", CLASSES, ids=lambda options: options.__name__)
 def test_page_tells_every_limit_as_it_is(options: type[Any]) -> None:
-    told = rows_below(f"`{options.__name__}`")
+    told, types = rows_below(f"`{options.__name__}`"), types_of(options)
     for row in told:
         assert len(row) == 5, row
         assert row[4].endswith("."), row
     assert [row[:4] for row in told] == [
-        [f"`{each.name}`", each.type.__name__, unit_of(each.name, each.type),
+        [f"`{each.name}`", types[each.name], unit_of(each.name, types[each.name]),
          shown(each.name, each.default)]
         for each in dataclasses.fields(options)
-        if isinstance(each.type, type)
     ]  # fmt: skip
 
 

@@ -72,7 +72,7 @@ _FINAL: Final = (FailureKind.REJECTED, FailureKind.EXPIRED, FailureKind.DEAD_LET
 
 
 class Outbox:
-    """The boxes of one node. `reach` finds the peer of a name or id, as for `Direct`."""
+    """The boxes of one node."""
 
     def __init__(
         self,

@@ -355,7 +355,7 @@ async def test_sender_without_journal_is_refused(path: Path) -> None:
 
 async def test_node_without_database_says_how_to_have_one() -> None:
     transactions = Transactions(None, asyncio.get_running_loop())
-    with pytest.raises(UsageError, match="database=PATH"):
+    with pytest.raises(UsageError, match="storage=PATH"):
         transactions.begin(identity(), lambda: None)
 
 

@@ -359,3 +359,12 @@ async def test_a_report_tells_what_another_life_goes_on_with(tmp_path: Path) -> 
         await ada.post_many("bob", range(3))
         report = await ada.close(drain=0.1)
     assert (report.stored, report.unsettled_out) == (3, 0)
+
+
+async def test_statistics_tell_of_the_journal_where_there_is_one(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada, Node("eve", mdns=False) as eve:
+        await ada.post("bob", "x")
+        journal = ada.statistics().journal
+        assert journal is not None
+        assert (journal.commits > 0, journal.used > 0) == (True, True)
+        assert eve.statistics().journal is None

@@ -87,7 +87,7 @@ from zmesh.options import (
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
-from zmesh.storage import FailedAttempt
+from zmesh.storage import FailedAttempt, JournalStatistics
 from zmesh.storage_errors import (
     AlreadyHandled,
     CannotRequeue,
@@ -159,6 +159,7 @@ __all__ = [
     "JournalFull",
     "JournalLocked",
     "JournalOptions",
+    "JournalStatistics",
     "JournalTooNew",
     "Left",
     "LinkOptions",

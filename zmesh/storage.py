@@ -36,11 +36,11 @@ Note = tuple[NoteItem, ...]
 class StreamKind(IntEnum):
     """What the rows of a stream are."""
 
-    LANE_OUT = 1  # bound to a peer, at their sequence numbers; owner: the session
-    LANE_IN = 2  # received and not settled; owner: the session
-    WAITING = 3  # for a peer without session yet; owner: the node
-    QUEUE = 4  # jobs of a queue, delayed ones too; owner: its name
-    TOPIC = 5  # publications kept for durable subscriptions and replay; owner: the topic
+    LANE_OUT = 1  # of one peer; nodes store none of these
+    LANE_IN = 2  # of outcomes of what another journal numbered; owner: its node id and its own
+    WAITING = 3  # for an addressee; owner: its name, or its node id as hex digits
+    QUEUE = 4  # jobs of a queue, delayed ones too; owner: its name, lane: see `job_lane`
+    TOPIC = 5  # the log: publications of all topics, for durable subscriptions and replay
     DEAD_LETTERS = 6
     FOUND = 15  # rescued from a damaged journal, of a stream whose description was lost
 
@@ -59,8 +59,7 @@ DEAD_LETTERS: Final = Stream(StreamKind.DEAD_LETTERS)
 class EntryKind(IntEnum):
     """What an entry is."""
 
-    SESSION = 1  # with a peer: see `Session`; key: its node id
-    SUBSCRIPTION = 2  # a durable one; name: its own, key: the publisher, value: the position
+    SUBSCRIPTION = 2  # with a name; name: that, key: the publisher, value: see `core.positions`
     RETAINED = 3  # name: the topic, key: which of its history
     SHARED = 4  # name: the map, key: one of its keys or origins, see `patterns.shared_saving`
     COUNTER = 5  # numbers given out up to here, so that none is given twice
@@ -77,7 +76,7 @@ class Row(NamedTuple):
     stored_ms: int = 0  # by the wall clock, as all times that outlive a process
     expires_ms: int = 0  # 0: never
     due_ms: int = 0  # 0: at once
-    order: int = 0  # among all that were accepted: what the sessions that end give back keeps it
+    order: int = 0  # among all that were stored; of a numbered message its number
     note: Note = ()
 
 
@@ -232,7 +231,7 @@ class StoreRun:
 
 @dataclass(frozen=True, slots=True)
 class SetWatermark:
-    """Note which numbers of an incoming lane were received, in the batch that has their rows."""
+    """Note which positions of a stream came, with or without their rows. Nodes order none."""
 
     stream: Stream
     cum: int

@@ -75,10 +75,9 @@ def test_who_waits_is_told_once_it_is_on_disk() -> None:
     kept.write(STORE, then=told.append)
     [(ticket, _)] = batches(kept.take_actions())
     assert told == []
-    assert not kept.is_idle
     kept.on_told(Written((ticket,)))
     assert told == [None]
-    assert kept.is_idle
+    assert kept.take_actions() == []
 
 
 def test_who_waits_is_told_why_it_is_not_on_disk() -> None:

@@ -126,6 +126,11 @@ def test_a_process_that_dies_between_batches_finds_the_map_as_it_was(bench: Benc
     assert state(later.open()) == before
 
 
+def unsaved(bench: Bench) -> int:
+    """Count the keys that are not on disk as they are in memory."""
+    return sum(len(saved.keys) for saved in bench.saving._maps.values())
+
+
 def test_what_is_refused_is_written_when_there_is_room(bench: Bench) -> None:
     own = bench.open()
     bench.journal.error = FULL
@@ -133,13 +138,13 @@ def test_what_is_refused_is_written_when_there_is_room(bench: Bench) -> None:
     ticket = bench.wait()
     bench.run()
     assert bench.outcome(ticket) is FULL
-    assert (bench.saving.unsaved, bench.on_disk()) == (1, [])
+    assert (unsaved(bench), bench.on_disk()) == (1, [])
     bench.journal.error = None
     assert bench.saving.deadline == AGAIN_S
     bench.turn.begin(AGAIN_S)
     bench.saving.on_timer()
     bench.run()
-    assert bench.saving.unsaved == 0
+    assert unsaved(bench) == 0
     assert len(bench.on_disk()) == 2
 
 

@@ -86,12 +86,6 @@ class Keeper:
         return self.opened is not None
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is on its way to the disk or from it."""
-        waiting = self._gathered.commands or self._later.commands or self.actions
-        return not (self._writing or self._reading or waiting)
-
-    @property
     def deadline(self) -> float | None:
         """When `on_timer` is due."""
         return self._due.next

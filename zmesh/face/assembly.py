@@ -303,6 +303,7 @@ class Assembly:
             declarations_refused=self.exchanges.declarations.refused,
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
+            journal=None if self._storing is None else self._storing.statistics(),
         )
 
     def services_seen(self) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from zmesh.core.engine_statistics import EngineStatistics
 from zmesh.ports import TransportStatistics
 from zmesh.reliable.link_statistics import LinkStatistics
+from zmesh.storage import JournalStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,4 @@ class NodeStatistics:
     declarations_refused: int  # in the table of exchanges, and none
     compressed: int  # bodies sent
     compression_saved_bytes: int
+    journal: JournalStatistics | None = None  # of a node with storage

@@ -65,11 +65,6 @@ class SharedSaving:
         """Of the maps that are kept, those that are not open too."""
         return list(self._maps)
 
-    @property
-    def unsaved(self) -> int:
-        """How many keys are not on disk as they are here."""
-        return sum(len(saved.keys) for saved in self._maps.values())
-
     # Another life
 
     def on_entry(self, stored: StoredEntry) -> None:

@@ -45,7 +45,6 @@ class Storing:
     def __init__(self, storage: Storage, fresh: NodeId) -> None:
         self._loop = asyncio.get_running_loop()
         self._news: Callable[[Sequence[Event]], None] | None = None
-        self._early: list[JournalEvent] = []  # before anybody takes news
         self._opened: asyncio.Future[Opened] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._outstanding = 0  # orders without answer

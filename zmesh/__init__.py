@@ -1,7 +1,7 @@
 """Brokerless, reliable messaging for services on a LAN."""
 
 from zmesh import outbox
-from zmesh.actions import MemberState, PeerState, TicketState
+from zmesh.actions import Audited, AuditKind, MemberState, PeerState, TicketState
 from zmesh.errors import (
     AlreadySettled,
     AmbiguousPeer,
@@ -44,6 +44,7 @@ from zmesh.errors import (
     WrongThread,
     ZmeshError,
 )
+from zmesh.face.audit import AuditWatcher
 from zmesh.face.exchange import Exchange
 from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
 from zmesh.face.file_terms import FileOffer
@@ -87,6 +88,7 @@ from zmesh.options import (
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
+from zmesh.security_errors import InvalidKey, NotAllowed, SecurityError
 from zmesh.storage import FailedAttempt, JournalStatistics
 from zmesh.storage_errors import (
     AlreadyHandled,
@@ -113,6 +115,9 @@ __all__ = [
     "AlreadySettled",
     "AmbiguousPeer",
     "AsyncDatabase",
+    "AuditKind",
+    "AuditWatcher",
+    "Audited",
     "Backpressure",
     "Binding",
     "BodyNotEncodable",
@@ -151,6 +156,7 @@ __all__ = [
     "Headers",
     "Inbox",
     "InvalidBody",
+    "InvalidKey",
     "InvalidOption",
     "Jobs",
     "Joined",
@@ -176,6 +182,7 @@ __all__ = [
     "Node",
     "NodeOptions",
     "NodeStatistics",
+    "NotAllowed",
     "NotDurable",
     "NotOpen",
     "Overrun",
@@ -195,6 +202,7 @@ __all__ = [
     "Rejected",
     "RemoteError",
     "Retention",
+    "SecurityError",
     "SentFile",
     "SharedMap",
     "SlowSubscriber",

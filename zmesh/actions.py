@@ -444,6 +444,30 @@ class IdentityClash:
     fenced: bool
 
 
+class AuditKind(StrEnum):
+    """What happened that somebody who guards the mesh should know."""
+
+    WRONG_KEY = "wrong_key"  # a connection's handshake failed: another mesh key, or none
+    FLOODED = "flooded"  # more was sent than is allowed, and some of it was not looked at
+    NOT_PROVED = "not_proved"  # a proof of identity that does not hold on its connection
+    NOT_TRUSTED = "not_trusted"  # a node whose key is not on the list
+    REVOKED = "revoked"  # a node that was linked, and is not trusted any more
+    FORBIDDEN = "forbidden"  # rules do not allow what a peer tried
+    BAD_SIGNATURE = "bad_signature"  # of a message
+    REPLAYED = "replayed"  # a signed message that came before
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Something for the audit log. Never with a body or a key."""
+
+    kind: AuditKind
+    peer: str = ""  # its name or id, where one is known
+    endpoint: str = ""  # of the other end, where one is known
+    detail: str = ""  # what was tried, and the likely cause
+    rule: str = ""  # that decided
+
+
 @dataclass(slots=True)
 class Drained:
     """The drain ended: what was still open when it did."""
@@ -469,5 +493,6 @@ Action = (
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StateChanged | StateReady | StreamAction
-    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Audited
+    | Drained | Trace
 )  # fmt: skip

@@ -12,6 +12,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.errors import Closed, ForkedProcess, NotOpen, UsageError, WrongThread, ZmeshError
 from zmesh.face.assembly import Assembly, assemble
+from zmesh.face.audit import AuditWatcher
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
@@ -194,6 +195,13 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
     def peers(self) -> Peers:
         """The other nodes: iterate, `get`, `wait_for` and `watch`."""
         return self._at_work().peers
+
+    def audit(self) -> AuditWatcher:
+        """Return an iterator of what was refused, and to whom, from now on.
+
+        The same goes to the logger `zmesh.audit`; `statistics().audited` counts it by kind.
+        """
+        return self._at_work().audit.watch()
 
     def statistics(self) -> NodeStatistics:
         """Return what it counted since it opened, and what it holds now."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final, assert_never
 
 from zmesh.actions import (
+    Audited,
     CallAnswered,
     CancelRequest,
     DeliverGroup,
@@ -50,6 +51,7 @@ from zmesh.discovery.interfaces import Interfaces
 from zmesh.errors import Closed, DuplicateIdentity, NotOpen, PeerUnknown, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.application import Application
+from zmesh.face.audit import Audit
 from zmesh.face.calls import Calls
 from zmesh.face.dead_lettering import DeadLettering
 from zmesh.face.exchanges import Exchanges
@@ -116,6 +118,7 @@ class Assembly:
         self._failed = failed
         self._loop = loop
         self._log = TraceLog(settings.name)
+        self.audit = Audit(settings.name)
         self.engine = Engine(
             local_identity(settings, identity), options, entropy, loop.time(),
             opened=opened, wall_ms=wall_ms(), retention=kept.retention,
@@ -303,6 +306,7 @@ class Assembly:
             declarations_refused=self.exchanges.declarations.refused,
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
+            audited=dict(self.audit.counts),
             journal=None if self._storing is None else self._storing.statistics(),
         )
 
@@ -389,6 +393,7 @@ class Assembly:
         self.peers.close(failure)
         self.shared.close(failure)
         self.files.close(failure)
+        self.audit.close()
 
     async def _release(self) -> None:
         """Close what holds descriptors, threads and timers."""
@@ -446,8 +451,8 @@ class Assembly:
                 self.posting.peer_rooms.passed(node)
                 self.posting.topic_rooms.passed_all()
             case (
-                CancelRequest() | PeerChanged() | IdentityClash() | Drained() | Trace()
-                | Restored() | SenderForgot()
+                CancelRequest() | PeerChanged() | IdentityClash() | Audited() | Drained()
+                | Trace() | Restored() | SenderForgot()
             ):  # fmt: skip
                 self._perform_rare(action)
             case _:
@@ -500,8 +505,8 @@ class Assembly:
 
     def _perform_rare(
         self,
-        action: CancelRequest | PeerChanged | IdentityClash | Drained | Trace | Restored
-        | SenderForgot,
+        action: CancelRequest | PeerChanged | IdentityClash | Audited | Drained | Trace
+        | Restored | SenderForgot,
     ) -> None:  # fmt: skip
         match action:
             case SenderForgot():
@@ -519,6 +524,8 @@ class Assembly:
                 error = DuplicateIdentity(self.id.hex(), endpoint)
                 logger.error("%s: %s", self._settings.name, error)
                 self._fail(error, f"node ({error})")
+            case Audited():
+                self.audit.tell(action)
             case Drained():
                 self._tell_drained()
             case Trace():

@@ -39,4 +39,5 @@ class NodeStatistics:
     declarations_refused: int  # in the table of exchanges, and none
     compressed: int  # bodies sent
     compression_saved_bytes: int
+    audited: dict[str, int]  # events of the audit log, by kind
     journal: JournalStatistics | None = None  # of a node with storage

@@ -11,6 +11,7 @@ from typing import Final, Protocol, assert_never
 
 from zmesh.actions import (
     Action,
+    Audited,
     CallAnswered,
     CancelRequest,
     DeliverGroup,
@@ -70,7 +71,8 @@ ApplicationAction = (
     | StateChanged | StateReady
     | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StreamAction
-    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Drained | Trace
+    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Audited | Drained
+    | Trace
 )  # fmt: skip
 
 

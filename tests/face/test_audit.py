@@ -1,0 +1,60 @@
+import asyncio
+import logging
+
+import pytest
+
+from zmesh.actions import Audited, AuditKind
+from zmesh.errors import Closed
+from zmesh.face.audit import WAITING_MAX, Audit
+
+EVENT = Audited(AuditKind.FORBIDDEN, "eve", "tcp://127.0.0.1:1", "publish 'a.b'", "rule 1")
+
+
+async def test_watchers_hear_what_happens_and_then_the_end() -> None:
+    audit = Audit("ada")
+    watcher = audit.watch()
+    audit.tell(EVENT)
+    assert await anext(watcher) is EVENT
+    next_one = asyncio.create_task(anext(watcher, None))
+    await asyncio.sleep(0)
+    audit.close()
+    assert await next_one is None
+
+
+async def test_one_that_does_not_keep_up_is_told_what_it_missed() -> None:
+    audit = Audit("ada")
+    watcher = audit.watch()
+    for _ in range(WAITING_MAX + 3):
+        audit.tell(EVENT)
+    assert watcher.missed == 3
+
+
+async def test_two_tasks_cannot_share_one() -> None:
+    watcher = Audit("ada").watch()
+    first = asyncio.create_task(anext(watcher))
+    await asyncio.sleep(0)
+    with pytest.raises(Closed, match="another task"):
+        await anext(watcher)
+    first.cancel()
+
+
+def test_what_a_culprit_does_again_is_counted_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    audit = Audit("ada")
+    with caplog.at_level(logging.WARNING, "zmesh.audit"):
+        for _ in range(3):
+            audit.tell(EVENT)
+    assert [record.message for record in caplog.records] == [
+        (
+            "ada: forbidden peer='eve' endpoint='tcp://127.0.0.1:1' detail=\"publish 'a.b'\" "
+            "rule='rule 1'"
+        )
+    ]
+    assert audit.counts["forbidden"] == 3
+
+
+def test_a_peer_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "zmesh.audit"):
+        Audit("ada").tell(Audited(AuditKind.NOT_TRUSTED, "eve\nada: all is well"))
+    assert "\n" not in caplog.text.rstrip("\n")

@@ -1,0 +1,1 @@
+"""Keys, proofs, trust and signatures."""

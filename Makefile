@@ -2,10 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 SEEDS ?= 10000
+MINUTES ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format simulate bench chaos clean
+.PHONY: demo test check format simulate fuzz bench chaos clean
 
 demo: $(STAMP)
 	$(BIN)/zmesh demo
@@ -27,6 +28,11 @@ format: $(STAMP)
 simulate: $(STAMP)
 	$(BIN)/python -m zmesh.testing.simulate --seeds 0:$(SEEDS) --workers 0
 
+# Each target of tests/fuzz for so many minutes; atheris has wheels for Linux and few Pythons.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,test,fuzz]'
+	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run
 
@@ -39,4 +45,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

@@ -1,0 +1,22 @@
+"""The targets by name: pure functions of bytes, which raise where zmesh has a defect."""
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.fuzz import (
+    codec_target,
+    compression_target,
+    engine_target,
+    link_target,
+    records_target,
+)
+
+Target = Callable[[bytes], None]
+
+TARGETS: Final[dict[str, Target]] = {
+    "codec": codec_target.run,
+    "compression": compression_target.run,
+    "records": records_target.run,
+    "link": link_target.run,
+    "engine": engine_target.run,
+}

@@ -1,0 +1,117 @@
+"""Fuzzing in short: what is kept of it, and some thousand changed inputs that are always the same.
+
+`make fuzz` looks for new ones, guided by coverage.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fuzz import codec_target, compression_target, seeds
+from tests.fuzz.mutations import mutations
+from tests.fuzz.targets import TARGETS
+from zmesh.core.introductions import Introductions
+from zmesh.discovery.candidates import CandidateTable
+from zmesh.options import WireLimits
+from zmesh.reliable.link import Link
+from zmesh.wire.codec import encode
+from zmesh.wire.compression import decompressed
+from zmesh.wire.frames import Packet
+
+MUTATIONS = {"codec": 4000, "compression": 4000, "records": 800, "link": 300, "engine": 250}
+"""About a second each."""
+
+CORPUS_BYTES_MAX = 1024 * 1024
+
+of_each_target = pytest.mark.parametrize("name", TARGETS)
+
+
+def inputs(name: str) -> list[bytes]:
+    return seeds.made(name) + seeds.stored(name)
+
+
+@of_each_target
+def test_what_is_kept_of_fuzzing_finds_nothing_any_more(name: str) -> None:
+    for data in (b"", *inputs(name)):
+        TARGETS[name](data)
+
+
+@of_each_target
+def test_changed_inputs_find_nothing(name: str) -> None:
+    for number, data in enumerate(mutations(inputs(name), MUTATIONS[name], name)):
+        try:
+            TARGETS[name](data)
+        except Exception as error:
+            raise AssertionError(f"mutation {number}: {data.hex()}") from error
+
+
+def test_mutations_repeat_by_their_seed() -> None:
+    first, second = (list(mutations([b"abc", b"defg" * 20], 50, "seed")) for _ in range(2))
+    assert first == second
+    assert len(set(first)) > 40
+
+
+def test_the_corpus_stays_small() -> None:
+    assert sum(len(data) for name in TARGETS for data in seeds.stored(name)) < CORPUS_BYTES_MAX
+
+
+# Each target notices a defect of its kind
+
+
+def forget_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(
+        packet: Packet, limits: WireLimits, inline_bytes_max: int
+    ) -> list[bytes | memoryview]:
+        shorter = Packet(packet.link, packet.number, packet.frames[:-1] or packet.frames)
+        return encode(shorter, limits, inline_bytes_max)
+
+    monkeypatch.setattr(codec_target, "encode", forgetful)
+
+
+def make_bodies_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        compression_target, "decompressed", lambda *given: decompressed(*given) + b"!"
+    )
+
+
+def take_everybody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CandidateTable, "_crowd", lambda *_: None)
+
+
+def raise_at_violations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_link: Link, error: Exception, _now: float) -> None:
+        raise error
+
+    monkeypatch.setattr(Link, "_on_violation", fail)
+
+
+def raise_at_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_introductions: Introductions, _path: object, error: Exception) -> None:
+        raise error
+
+    monkeypatch.setattr(Introductions, "_on_broken", fail)
+
+
+@pytest.mark.parametrize(
+    ("name", "plant"),
+    [
+        ("codec", forget_a_frame),
+        ("compression", make_bodies_longer),
+        ("records", take_everybody_in),
+        ("link", raise_at_violations),
+        ("engine", raise_at_what_is_broken),
+    ],
+)
+def test_a_planted_defect_is_found(
+    name: str, plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+
+    def is_found(data: bytes) -> bool:
+        try:
+            TARGETS[name](data)
+        except Exception:  # noqa: BLE001  any is a finding
+            return True
+        return False
+
+    assert any(map(is_found, mutations(inputs(name), MUTATIONS[name], "planted")))

@@ -18,7 +18,7 @@ from zmesh.wire.codec import encode
 from zmesh.wire.compression import decompressed
 from zmesh.wire.frames import Packet
 
-MUTATIONS = {"codec": 4000, "compression": 4000, "records": 800, "link": 300, "engine": 250}
+MUTATIONS = {"codec": 4000, "compression": 4000, "records": 400, "link": 300, "engine": 250}
 """About a second each."""
 
 CORPUS_BYTES_MAX = 1024 * 1024

@@ -49,7 +49,7 @@ def test_refused_dials_are_named_and_the_line_stays_short() -> None:
 
 def test_unresolved_names_are_named() -> None:
     line = why_alone(replace(OFF, written_down=1, unresolved={"printer:5": "unknown host"}))
-    assert "cannot resolve printer:5 (unknown host)" in line
+    assert "cannot use printer:5 (unknown host)" in line
 
 
 def test_a_list_of_peers_that_is_this_node_is_said() -> None:

@@ -47,7 +47,7 @@ class Ears:
         self.events: list[tuple[float, Event]] = []
         self.traces: list[Trace] = []
         self.source = MdnsSource(
-            mesh=mesh,
+            tags=[mesh],
             node=self.node,
             name=name,
             on_events=self._hear,

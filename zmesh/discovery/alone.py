@@ -43,7 +43,7 @@ def _dialed(seen: Surroundings) -> list[str]:
     reasons = []
     if seen.unresolved:
         names = [f"{name} ({why})" for name, why in seen.unresolved.items()]
-        reasons.append(f"cannot resolve {_some(names)}: check the names")
+        reasons.append(f"cannot use {_some(names)}: check the names")
     if seen.causes:
         dials = [f"{endpoint} ({_CAUSES[cause]})" for endpoint, cause in seen.causes.items()]
         reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -17,7 +18,7 @@ from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
-from zmesh.ids import NODE_ID_BYTES, NodeId
+from zmesh.security.node_key import NodeKey
 from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
@@ -65,12 +66,7 @@ class Assembly(NodeParts):
             self._transport = self._new_transport(listening)
             bound = self._transport.open()
             self.runner.start(self._transport)
-            if not listening.is_loopback:
-                logger.warning(
-                    "%s: listening on the network without encryption, as insecure=True allows: "
-                    "everybody there can read and send messages",
-                    self._settings.name,
-                )
+            self._tell_reach(listening)
             await self._sources.start(listening, bound, interfaces, self._transport.listen)
         except BaseException:
             self.runner.stop()
@@ -89,12 +85,30 @@ class Assembly(NodeParts):
         await self._restored
         await self.application.load()
 
+    def _tell_reach(self, listening: Listening) -> None:
+        name, settings = self._settings.name, self._settings
+        if settings.keys:
+            return
+        if not listening.is_loopback:
+            logger.warning(
+                "%s: listening on the network without encryption, as insecure=True allows: "
+                "everybody there can read and send messages",
+                name,
+            )
+        elif settings.interfaces is None:
+            logger.info(
+                "%s: there is no mesh key, so only this machine is listened to: make a key with "
+                "`zmesh keys new --mesh %s`, and copy its file to the other machines",
+                name,
+                shlex.quote(settings.mesh),
+            )
+
     async def _look_around(self) -> tuple[Interfaces, Listening]:
         wanted = self._settings.interfaces
         if wanted is None:
             return (), Listening((LOOPBACK,))
         interfaces = await self._sources.interfaces()
-        return interfaces, plan(wanted, interfaces, insecure=self._settings.insecure)
+        return interfaces, plan(wanted, interfaces, allowed=self._settings.may_leave_loopback)
 
     def _new_transport(self, listening: Listening) -> ZmqTransport:
         options, port = self._settings.options, self._settings.port
@@ -277,8 +291,14 @@ async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> 
 
     Raises:
         StorageError: the journal cannot be opened.
+        SecurityError: the node in it has no key, or another's, and needs one.
     """
     if settings.storage is None:
         return Assembly(settings, failed)
-    storing = Storing(settings.storage, NodeId(SystemEntropy().token(NODE_ID_BYTES)))
-    return Assembly(settings, failed, Kept(storing, await storing.open()))
+    storing = Storing(settings.storage, NodeKey.new(SystemEntropy()))
+    opened = await storing.open()
+    try:
+        return Assembly(settings, failed, Kept(storing, opened))
+    except BaseException:
+        await storing.close()
+        raise

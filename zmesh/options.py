@@ -235,6 +235,7 @@ class NodeOptions:
     attempts_max: int = 20
     dead_letters_max: int = 10_000
     dead_letters_bytes_max: int = 256 * MIB  # beyond either the oldest are dropped
+    key_files_every: float = 1.0  # looked at; no portable call tells of changes
     seen_messages_max: int = 100_000  # some 20 MB; a million stalls the loop when it grows
     seen_horizon: float = 86_400.0  # how long a handled message id is remembered
     reconnect_min: float = 0.1

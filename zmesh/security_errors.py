@@ -1,5 +1,7 @@
 """Errors of keys, trust and signatures. Never with a secret in them."""
 
+from shlex import quote
+
 from zmesh.errors import DeliveryError, ZmeshError
 
 
@@ -39,8 +41,8 @@ class KeyFileExposed(KeyFileError):
         self.mode = mode
         super().__init__(
             path,
-            f"is open to others (mode {mode:04o}): run `chmod 600 {path}`, and rotate the key if "
-            "somebody else was on this machine",
+            f"is open to others (mode {mode:04o}): run `chmod 600 {quote(path)}`, and rotate the "
+            "key if somebody else was on this machine",
         )
 
 

@@ -12,12 +12,15 @@ from zmesh.errors import Closed, NotOpen, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs
+from zmesh.face.key_sources import ReadKeys
+from zmesh.face.key_watch import KeyWatch
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
 from zmesh.face.node_parts import NodeParts
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
+from zmesh.security.mesh_key import MeshKey
 from zmesh.security.node_key import NodeKey
 from zmesh.transport.zeromq import ZmqTransport
 
@@ -47,6 +50,14 @@ class Assembly(NodeParts):
         super().__init__(settings, kept)
         self._failed = failed
         self._transport: ZmqTransport | None = None
+        self._key_watch = KeyWatch(
+            settings.key_sources,
+            ReadKeys(settings.keys, settings.key_stamps),
+            settings.options.key_files_every,
+            settings.name,
+            self._use_keys,
+            self.audit.tell,
+        )
         self._alone: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[DrainReport] | None = None
 
@@ -73,6 +84,7 @@ class Assembly(NodeParts):
             await self._release()
             raise
         self.application.start()
+        self._key_watch.start()
         self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)
 
     def _tell_if_alone(self) -> None:
@@ -84,6 +96,10 @@ class Assembly(NodeParts):
         self.runner.restore(storing)
         await self._restored
         await self.application.load()
+
+    async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:
+        """Go on with other mesh keys; links resume their sessions over new connections."""
+        await self._sources.use_keys(keys)
 
     def _tell_reach(self, listening: Listening) -> None:
         name, settings = self._settings.name, self._settings
@@ -256,6 +272,7 @@ class Assembly(NodeParts):
         """Close what holds descriptors, threads and timers."""
         if self._alone is not None:
             self._alone.cancel()
+        await self._key_watch.stop()
         try:
             await self._sources.stop()
         finally:

@@ -47,7 +47,7 @@ class Settings:
     storage: Storage | None = None
     keys: tuple[MeshKey, ...] = ()  # the primary one first
     key_sources: KeySources = NO_KEYS
-    key_stamps: tuple[Stamp | None, ...] = ()  # of key files, when `keys` were read
+    key_stamps: tuple[Stamp | None, ...] = ()  # of the files, when `keys` were read
     announces_name: bool = True
 
     @property

@@ -18,12 +18,19 @@ MeshTag = NewType("MeshTag", bytes)
 """8 bytes derived from the mesh name: who carries another tag is not of this mesh."""
 
 Path = int | bytes
-"""One way to one peer: an `int` is a connection we dialed, `bytes` a routing id that dialed us."""
+"""One way to one peer: an `int` is a connection we dialed, `bytes` one that dialed us.
+
+The bytes are the routing id of the connection and, where it is encrypted, its public key of
+`CONNECTION_KEY_BYTES` behind that.
+"""
 
 NODE_ID_BYTES = 16
 TOKEN_BYTES = 16
 LINK_ID_BYTES = 8
 MESH_TAG_BYTES = 8
+CONNECTION_KEY_BYTES = 32
+"""Of the public key (X25519) by which the other end knows an encrypted connection."""
+
 NO_LINK = LinkId(bytes(LINK_ID_BYTES))
 """The link id of packets sent outside any link (WHO, IAM, ERROR)."""
 

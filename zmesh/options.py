@@ -101,7 +101,7 @@ class TransportOptions:
     # queues inside libzmq, in packets a connection: credit keeps honest peers far below both
     send_queue_max: int = 8 * KIB  # a peer that reads nothing costs this much, and hears PathFull
     receive_queue_max: int = 1 * KIB  # a flood waits in TCP once this much is unread
-    sockets_max: int = 4 * KIB  # two a dialed peer, its own and its monitor, and three of ours
+    sockets_max: int = 4 * KIB  # two a dialed peer, its own and its monitor, and four of ours
     backlog: int = 1024  # connections the kernel holds while the I/O thread is busy
 
     # one turn of one socket: what it takes from the loop before the others have theirs
@@ -114,6 +114,17 @@ class TransportOptions:
     keepalive_interval: float = 2.0  # idle + interval * count seconds, whatever we have to say
     keepalive_count: int = 3
     unacked_max: float = 15.0  # the same where data waits for TCP's ack (TCP_USER_TIMEOUT)
+
+    # strangers, before anybody has shown that it belongs here
+    inbound_max: int = 4 * KIB  # connections: four times the peers, who may have several
+    handshakes_max: int = 256  # under way: a descriptor each, and 1,024 are all many systems give
+    address_handshakes_max: int = 64  # of one address on CURVE: nodes of a host that start at once
+    address_handshakes_per_second: float = 50.0  # a hundredth of a core: one takes 0.1 to 0.2 ms
+    address_handshakes_burst: int = 1024  # a whole mesh on one machine, or behind one router
+    addresses_max: int = 4 * KIB  # remembered without a connection: a megabyte
+    audit_gap: float = 10.0  # between two events of one kind about one address
+    audits_per_second: float = 10.0  # of all: a flood of addresses must not be one of events
+    keys_remembered_max: int = 4 * KIB  # endpoints for which an older mesh key was the right one
 
     full_retry: float = 0.05  # a ROUTER cannot say when one peer has room: ask again after this
     watchdog_interval: float = 1.0  # looks for what no wake-up announced, and for descriptors

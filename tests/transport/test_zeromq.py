@@ -11,7 +11,7 @@ from typing import Any, Never
 import pytest
 import zmq
 
-from tests.transport.conftest import MakePeer
+from tests.transport.conftest import MakePeer, plain_and_curve
 from tests.transport.peer import PATIENCE, Peer, options, unused_endpoint
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.events import InboundClosed, PathCause, PathUp, ProbeAnswered
@@ -36,6 +36,7 @@ async def test_it_is_a_transport(peer: MakePeer) -> None:
     assert transport.statistics().packets_sent == 0
 
 
+@plain_and_curve
 async def test_a_probe_is_answered_with_what_was_found(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     nobody = unused_endpoint()
@@ -49,6 +50,7 @@ async def test_a_probe_is_answered_with_what_was_found(peer: MakePeer) -> None:
     assert [trace.name for trace in alice.traces] == ["probe_refused"]
 
 
+@plain_and_curve
 async def test_both_sides_sending_all_they_can_lose_and_misplace_nothing(peer: MakePeer) -> None:
     # Every send may swallow the signal for what arrives: the stall this is about came within
     # thousands of messages. Here no watchdog would end it.
@@ -76,6 +78,7 @@ async def test_both_sides_sending_all_they_can_lose_and_misplace_nothing(peer: M
         assert mine == list(range(len(mine)))
 
 
+@plain_and_curve
 async def test_the_watchdog_reads_what_no_wake_up_announced(peer: MakePeer) -> None:
     alice, bob = peer(options=options(watchdog_interval=0.05)), peer()
     inbound = await alice.linked(bob)
@@ -219,6 +222,7 @@ async def test_without_descriptors_it_does_not_open(monkeypatch: pytest.MonkeyPa
         Peer().open()
 
 
+@plain_and_curve
 async def test_it_stops_listening_while_no_descriptor_is_left(
     peer: MakePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

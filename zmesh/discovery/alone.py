@@ -44,8 +44,18 @@ def _dialed(seen: Surroundings) -> list[str]:
     if seen.unresolved:
         names = [f"{name} ({why})" for name, why in seen.unresolved.items()]
         reasons.append(f"cannot use {_some(names)}: check the names")
-    if seen.causes:
-        dials = [f"{endpoint} ({_CAUSES[cause]})" for endpoint, cause in seen.causes.items()]
+    strangers = [each for each, cause in seen.causes.items() if cause is PathCause.WRONG_KEY]
+    if strangers:
+        reasons.append(
+            f"who listens at {_some(strangers)} uses another mesh key, or only one side uses any: "
+            "give all nodes the same key="
+        )
+    dials = [
+        f"{endpoint} ({_CAUSES[cause]})"
+        for endpoint, cause in seen.causes.items()
+        if cause in _CAUSES
+    ]
+    if dials:
         reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")
     if seen.wrong_mesh:
         reasons.append("nodes of another mesh answer: give all nodes the same mesh=")

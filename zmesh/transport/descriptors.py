@@ -6,6 +6,10 @@ a dial never reports. So we look ourselves, before dialing and once in a while.
 
 import errno
 import os
+import sys
+
+if sys.platform != "win32":
+    import resource
 
 
 def descriptors_left(at_most: int) -> int:
@@ -27,3 +31,11 @@ def descriptors_left(at_most: int) -> int:
         for descriptor in opened:
             os.close(descriptor)
     return len(opened)
+
+
+def descriptors_max() -> int:
+    """Return how many descriptors this process may have."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -13,6 +13,9 @@ from zmesh.events import PathCause
 LASTS_AFTER_S: Final = 0.1
 """A connection not reset by then belongs to a process that is there, if only stopped."""
 
+GREETING: Final = b"\xff"
+"""What libzmq says first, whatever its mechanism (RFC 23): before any key matters."""
+
 OnAnswer = Callable[[PathCause | None], None]
 
 
@@ -21,7 +24,7 @@ class _Probe:
     endpoint: Endpoint
     connection: socket.socket
     timer: asyncio.TimerHandle
-    waiting: list[OnAnswer]
+    waiting: list[tuple[OnAnswer, bool]]
 
 
 class Probes:
@@ -36,15 +39,18 @@ class Probes:
         self._loop = loop
         self._running: dict[Endpoint, _Probe] = {}
 
-    def start(self, endpoint: Endpoint, timeout: float, on_answer: OnAnswer) -> None:
+    def start(
+        self, endpoint: Endpoint, timeout: float, on_answer: OnAnswer, *, greeted: bool = False
+    ) -> None:
         """Try, for `timeout` seconds. `on_answer` is called in a later iteration of the loop.
 
         It gets None where the connection was made, else REFUSED or UNREACHABLE. Who asks for an
-        endpoint that is being tried shares the answer.
+        endpoint that is being tried shares the answer. With `greeted` None is said only of who
+        greets as ZeroMQ does (RFC 23, "Connection and Greeting").
         """
         running = self._running.get(endpoint)
         if running is not None:
-            running.waiting.append(on_answer)
+            running.waiting.append((on_answer, greeted))
             return
         try:
             connection, result = _connect(endpoint)
@@ -54,7 +60,9 @@ class Probes:
             self._loop.call_later(delay, on_answer, PathCause.UNREACHABLE)
             return
         timer = self._loop.call_later(timeout, self._on_timeout, endpoint)
-        probe = self._running[endpoint] = _Probe(endpoint, connection, timer, [on_answer])
+        probe = self._running[endpoint] = _Probe(
+            endpoint, connection, timer, [(on_answer, greeted)]
+        )
         if result in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._loop.add_writer(connection, self._on_writable, probe)
         else:
@@ -90,15 +98,16 @@ class Probes:
 
     def _on_readable(self, probe: _Probe) -> None:
         try:
-            greeted = bool(probe.connection.recv(1))
+            said = probe.connection.recv(1)
         except OSError:
-            greeted = False
-        self._answer(probe, None if greeted else PathCause.REFUSED)
+            said = b""
+        self._answer(probe, None if said else PathCause.REFUSED, said)
 
-    def _answer(self, probe: _Probe, cause: PathCause | None) -> None:
+    def _answer(self, probe: _Probe, cause: PathCause | None, said: bytes = b"") -> None:
         self._end(probe)
-        for on_answer in probe.waiting:
-            on_answer(cause)
+        for on_answer, greeted in probe.waiting:
+            is_other = cause is None and greeted and said != GREETING
+            on_answer(PathCause.UNREACHABLE if is_other else cause)
 
     def _end(self, probe: _Probe) -> None:
         del self._running[probe.endpoint]

@@ -20,8 +20,8 @@ MeshTag = NewType("MeshTag", bytes)
 Path = int | bytes
 """One way to one peer: an `int` is a connection we dialed, `bytes` one that dialed us.
 
-The bytes are the routing id of the connection and, where it is encrypted, its public key of
-`CONNECTION_KEY_BYTES` behind that.
+That is its routing id, and on a CURVE mesh behind it the public key of who dialed: a connection
+that only claims the same routing id is another path.
 """
 
 NODE_ID_BYTES = 16
@@ -33,6 +33,9 @@ CONNECTION_KEY_BYTES = 32
 
 NO_LINK = LinkId(bytes(LINK_ID_BYTES))
 """The link id of packets sent outside any link (WHO, IAM, ERROR)."""
+
+NO_JOURNAL = JournalId(bytes(TOKEN_BYTES))
+"""What stands for a journal id where none is told (IAM)."""
 
 
 class Entropy(Protocol):
@@ -50,3 +53,11 @@ class Entropy(Protocol):
 def short(identity: bytes) -> str:
     """Return the first 8 hex digits, enough for a person to tell two apart."""
     return identity[:4].hex()
+
+
+def connection_of(path: Path, own: bytes) -> bytes:
+    """Return the public key of the connection that a path is on a CURVE mesh.
+
+    It is the key of who dialed; `own` is the one with which this node does.
+    """
+    return own if isinstance(path, int) else path[-CONNECTION_KEY_BYTES:]

@@ -265,6 +265,7 @@ class NodeOptions:
     redeliver_max: float = 30.0  # what back-off grows to
     topics_cached_max: int = 4096  # topics whose receivers are remembered
     interest_max: int = 4096  # services, patterns and such of one peer: what a node may have
+    interest_bytes_max: int = 1 * MIB  # of their names, of one peer: 256 of each, all together
     filters_max: int = 256  # subscriptions with a filter or a limit, of one peer and of this node
     filter_steps_max: int = 10_000  # of one evaluation: some 10 ms
     filter_steps_per_second: int = 100_000  # of one peer's filters: a tenth of a core
@@ -284,6 +285,12 @@ class NodeOptions:
     replies_kept_bytes_max: int = 16 * MIB
     peer_paths_max: int = 4  # inbound, of one peer: nobody tells when one ends (at least 3)
     strangers_max: int = 4096  # paths without a link whose last answer is remembered
+    proofs_per_second: float = 500.0  # of strangers, looked at: 55 us each, 3 % of a core
+    proofs_burst: int = 2048  # of them at once: a whole mesh that starts together, twice
+    path_proofs_per_second: float = (
+        4.0  # made for or looked at from one path: twice what is honest
+    )
+    path_proofs_burst: int = 8  # IAM, HELLO and their repetitions while a connection is new
     doubts_per_second: int = 1000  # paths asked whether it was theirs, when connections end
     defects_traced_max: int = 4096  # culprits and kinds of defect told of once
     # shared maps

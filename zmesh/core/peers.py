@@ -68,6 +68,7 @@ class Peer:
         self.interests: dict[InterestKind, dict[str, None]] = {  # ordered, so that runs repeat
             kind: {} for kind in InterestKind
         }
+        self.interest_bytes = 0  # of their names
         self.selected: dict[str, int] = {}  # patterns it wants some of, with their subscriptions
         self.sources: dict[int, Source] = {}  # of what comes from it, by lane
         self.calls = 0  # our calls it has not answered

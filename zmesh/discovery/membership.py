@@ -74,6 +74,7 @@ class MembershipStatistics:
     itself: int
     wrong_node: int
     wrong_mesh: int
+    unproved: int  # answers by somebody who did not prove to be whom it said
     redundant: int
     forgotten: int
 
@@ -112,7 +113,17 @@ class Membership:
         self._last_path = 0
         self._dialing = 0
         self._counts = dict.fromkeys(
-            ("dials", "failed", "itself", "wrong_node", "wrong_mesh", "redundant", "forgotten"), 0
+            (
+                "dials",
+                "failed",
+                "itself",
+                "wrong_node",
+                "wrong_mesh",
+                "unproved",
+                "redundant",
+                "forgotten",
+            ),
+            0,
         )
 
     # What sources say
@@ -179,6 +190,19 @@ class Membership:
             self._counts["wrong_mesh"] += 1
             pursuit.slow = True
             self._hang_up(pursuit, path)
+            self._settle(pursuit, now)
+            self._fill(now)
+
+    def on_unproved(self, path: int, now: float) -> None:
+        """Learn that who answers on a dialed path does not prove to be whom it says.
+
+        Whom the record named may well be at its other addresses: those go on being tried.
+        """
+        pursuit = self._paths.get(path)
+        if pursuit is not None:
+            self._counts["unproved"] += 1
+            self._hang_up(pursuit, path)
+            pursuit.next_dial = now
             self._settle(pursuit, now)
             self._fill(now)
 
@@ -462,7 +486,7 @@ class Membership:
 
     def _round_failed(self, pursuit: Pursuit, now: float) -> None:
         pursuit.candidate.failures += 1
-        if pursuit.slow:
+        if pursuit.slow and not pursuit.causes:  # else a lie at one address would delay the others
             wait = slow_backoff(self._options, self._entropy)
         else:
             wait = backoff(pursuit.candidate.failures, self._options, self._entropy)

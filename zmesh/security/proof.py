@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from struct import pack
 
-from zmesh.ids import NO_LINK, LinkId, MeshTag, NodeId
+from zmesh.ids import NO_JOURNAL, NO_LINK, JournalId, LinkId, MeshTag, NodeId
 from zmesh.security.node_key import NodeKey, is_signed, node_id_of
 
 _DOMAIN = b"zmesh handshake v1\x00"
@@ -35,6 +35,7 @@ class Claim:
     connection: bytes  # the public key of the connection it goes over
     link: LinkId = NO_LINK  # that it is about; none with IAM
     attempt: int = 0  # of the HELLO, also where WELCOME answers it
+    journal: JournalId = NO_JOURNAL  # of who says it: tells two clones apart; none with IAM
 
     def prove(self, key: NodeKey) -> bytes:
         """Return the proof that the owner of this key says it; 64 bytes."""
@@ -47,4 +48,5 @@ class Claim:
     def _transcript(self, public: bytes) -> bytes:
         # Every field has one length, so no two transcripts are the same bytes.
         numbers = pack(">BQQQ", self.role, self.incarnation, self.to_incarnation, self.attempt)
-        return b"".join((_DOMAIN, numbers, self.mesh, public, self.to, self.link, self.connection))
+        names = (self.mesh, public, self.to, self.link, self.journal, self.connection)
+        return b"".join((_DOMAIN, numbers, *names))

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -20,8 +20,9 @@ from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
-from zmesh.security.mesh_key import MeshKey
+from zmesh.security.mesh_key import CurvePair, MeshKey
 from zmesh.security.node_key import NodeKey
+from zmesh.transport.curve import CurveKeys
 from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
@@ -99,6 +100,8 @@ class Assembly(NodeParts):
 
     async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:
         """Go on with other mesh keys; links resume their sessions over new connections."""
+        if self._transport is not None:
+            self._transport.rekey(curve_keys(keys, self._whoami.connection))
         await self._sources.use_keys(keys)
 
     def _tell_reach(self, listening: Listening) -> None:
@@ -127,7 +130,7 @@ class Assembly(NodeParts):
         return interfaces, plan(wanted, interfaces, allowed=self._settings.may_leave_loopback)
 
     def _new_transport(self, listening: Listening) -> ZmqTransport:
-        options, port = self._settings.options, self._settings.port
+        options, port, keys = self._settings.options, self._settings.port, self._settings.keys
         if not port and len(listening.hosts) > 1:
             port = common_port(listening.hosts)
         return ZmqTransport(
@@ -139,6 +142,8 @@ class Assembly(NodeParts):
             dial_timeout=options.dial_timeout,
             on_events=self.runner.news,
             on_trace=self._log.write,
+            on_audit=self.audit.tell,
+            curve=curve_keys(keys, self._whoami.connection) if keys else None,
         )
 
     @property
@@ -301,6 +306,12 @@ class Assembly(NodeParts):
         self.streams.close(why)
         self._tell_drained()
         self._end(why)
+
+
+def curve_keys(keys: Sequence[MeshKey], connection: CurvePair) -> CurveKeys:
+    """Return what the transport does with mesh keys: listen with the first, dial with all."""
+    pairs = [key.server_pair() for key in keys]
+    return CurveKeys(pairs[0], tuple(pair.public for pair in pairs), connection)
 
 
 async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> Assembly:

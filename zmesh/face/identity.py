@@ -44,6 +44,8 @@ def who_am_i(settings: Settings, kept: Kept, entropy: Entropy) -> Whoami:
         identity.incarnation,
         identity.journal,
         AVAILABLE,
+        key,
+        connection.public if settings.keys else b"",
     )
     return Whoami(local, key, connection)
 

@@ -76,9 +76,8 @@ def _heard(seen: Surroundings) -> list[str]:
     if not seen.mdns_addresses:
         return ["no network interface is up: waiting for one"]
     if seen.other_meshes:
-        return [
-            f"mDNS shows {seen.other_meshes} other mesh(es) only: give all nodes the same mesh="
-        ]
+        others = f"mDNS shows {seen.other_meshes} other mesh(es) only"
+        return [f"{others}: give all nodes the same mesh= and key="]
     if all(address.startswith("127.") for address in seen.mdns_addresses):
         return ["mDNS shows nobody on this machine, and loopback reaches no other"]
     where = _some(list(seen.mdns_addresses))

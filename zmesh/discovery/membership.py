@@ -237,6 +237,7 @@ class Membership:
         if isinstance(keep, int) and keep in pursuit.attempts:
             self._win(pursuit, keep, until=inf)
         pursuit.phase = Phase.LINKED
+        pursuit.locked_out.clear()
         pursuit.due = pursuit.forget_at = None
         candidate.linked = candidate.proven = True
         candidate.failures = 0
@@ -308,6 +309,17 @@ class Membership:
         """
         telling = self.telling(told)
         return bool(telling) and not self._confined and all(map(is_loopback, telling))
+
+    def judged(self, node: NodeId, endpoint: str, cause: PathCause | None) -> PathCause | None:
+        """Return what the answer to a probe says of a node.
+
+        Where its key and ours differ, that somebody accepts connections is no sign of it: it can
+        never talk to us again, and is out of reach. Not gone at once, however, as where it
+        refuses: it may be late with the file of a key that changes.
+        """
+        pursuit = self._pursuit(node)
+        is_locked_out = pursuit is not None and endpoint in pursuit.locked_out
+        return PathCause.UNREACHABLE if cause is None and is_locked_out else cause
 
     def causes(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of all that have no link."""
@@ -478,10 +490,10 @@ class Membership:
         attempt = self._release(pursuit, path)
         if not won:
             self._counts["failed"] += 1
-            pursuit.causes[attempt.endpoint] = cause
+            pursuit.fail(attempt.endpoint, cause)
             pursuit.next_dial = now  # the next address need not wait out its stagger
         elif pursuit.phase is Phase.GREETED:
-            pursuit.causes[attempt.endpoint] = cause
+            pursuit.fail(attempt.endpoint, cause)
             self._round_failed(pursuit, now)
 
     def _round_failed(self, pursuit: Pursuit, now: float) -> None:

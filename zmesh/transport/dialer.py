@@ -150,8 +150,14 @@ class Dialer:
                 self._news.later(PathFull(path))
 
     def rekey(self, keys: CurveKeys) -> None:
-        """Dial with these keys from now on; what is dialed already stays."""
+        """Dial with these keys from now on.
+
+        What is dialed already stays, but for what a key let in that is none any more.
+        """
         self._keyring.replace(keys)
+        for path, dialed in list(self._dialed.items()):
+            if dialed.keys[0] not in keys.dialed:
+                self._end(path, PathCause.CLOSED)
 
     def on_monitor(self, key: Path, event: int, value: int) -> None:
         """Take in an event of a connection's monitor."""
@@ -211,7 +217,7 @@ class Dialer:
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == MECHANISM_MISMATCH:
             told = _NO_KEY_THERE if is_guarded else _NO_KEY_HERE
             self._on_wrong_key(path, dialed, told)
-        elif not is_guarded or event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             self._end(path, PathCause.UNREACHABLE)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             fields: dict[str, object] = {"endpoint": str(dialed.endpoint), "status": value}
@@ -222,7 +228,9 @@ class Dialer:
         elif len(dialed.keys) > 1:
             self._try_next_key(path, dialed)
         else:
-            asked = partial(self._on_greeting, path, dialed)
+            # Without a key of ours, too: who wants CURVE may close before we read what it wants.
+            told = _OTHER_KEY_THERE if is_guarded else _NO_KEY_HERE
+            asked = partial(self._on_greeting, path, dialed, told)
             self._ask_why(dialed, asked, greeted=True)
 
     def _try_next_key(self, path: int, dialed: _Dialed) -> None:
@@ -252,11 +260,11 @@ class Dialer:
         seconds_left = dialed.timer.when() - self._loop.time()
         self._probes.start(dialed.endpoint, seconds_left, on_answer, greeted=greeted)
 
-    def _on_greeting(self, path: int, dialed: _Dialed, cause: PathCause | None) -> None:
+    def _on_greeting(self, path: int, dialed: _Dialed, told: str, cause: PathCause | None) -> None:
         if self._dialed.get(path) is not dialed:
             return
         if cause is None:
-            self._on_wrong_key(path, dialed, _OTHER_KEY_THERE)
+            self._on_wrong_key(path, dialed, told)
         else:
             self._end(path, cause)
         self._news.now()

@@ -45,22 +45,22 @@ def the_proof_of_a_welcome_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 
 @bug("node", Rule.IDENTITY, every=ATTACKED_EVERY)
 def a_proof_does_not_name_its_connection(patch: pytest.MonkeyPatch) -> None:
-    real = Claim._transcript
+    real = Claim.transcript
 
     def transcript(self: Claim, public: bytes) -> bytes:
         return real(replace(self, connection=b""), public)
 
-    patch.setattr(Claim, "_transcript", transcript)
+    patch.setattr(Claim, "transcript", transcript)
 
 
 @bug("node", Rule.IDENTITY, every=ATTACKED_EVERY)
 def a_proof_does_not_name_the_life_that_is_called(patch: pytest.MonkeyPatch) -> None:
-    real = Claim._transcript
+    real = Claim.transcript
 
     def transcript(self: Claim, public: bytes) -> bytes:
         return real(replace(self, to_incarnation=0), public)
 
-    patch.setattr(Claim, "_transcript", transcript)
+    patch.setattr(Claim, "transcript", transcript)
 
 
 @bug("node", Rule.IDENTITY, every=ATTACKED_EVERY)

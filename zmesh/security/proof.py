@@ -39,13 +39,14 @@ class Claim:
 
     def prove(self, key: NodeKey) -> bytes:
         """Return the proof that the owner of this key says it; 64 bytes."""
-        return key.sign(self._transcript(key.public))
+        return key.sign(self.transcript(key.public))
 
     def holds(self, node: NodeId, public: bytes, proof: bytes) -> bool:
         """Return whether a node says it, by the public key that it says is its own."""
-        return node_id_of(public) == node and is_signed(public, self._transcript(public), proof)
+        return node_id_of(public) == node and is_signed(public, self.transcript(public), proof)
 
-    def _transcript(self, public: bytes) -> bytes:
+    def transcript(self, public: bytes) -> bytes:
+        """Return the bytes that are signed; `docs/protocol.md` section 8.1 has their order."""
         # Every field has one length, so no two transcripts are the same bytes.
         numbers = pack(">BQQQ", self.role, self.incarnation, self.to_incarnation, self.attempt)
         names = (self.mesh, public, self.to, self.link, self.journal, self.connection)

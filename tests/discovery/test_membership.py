@@ -739,14 +739,14 @@ def test_host_whose_key_is_another_one_is_out_of_reach_though_it_accepts_connect
     linked(membership, HIGH, E1, 0.0)
     assert membership.judged(HIGH, E1, None) is None
     membership.on_unlinked(HIGH, 10.0)
-    [(at, dial)] = run_until(membership, 12.0)
+    at, dial = run_until(membership, 10.2)[-1]
     assert isinstance(dial, Dial)
     membership.on_dial_failed(dial.path, PathCause.WRONG_KEY, at)
     assert membership.judged(HIGH, E1, None) is PathCause.UNREACHABLE
     assert membership.judged(HIGH, E1, PathCause.REFUSED) is PathCause.REFUSED
     assert membership.judged(HIGH, E2, None) is None
     assert membership.judged(OTHER, E1, None) is None
-    [(at, again)] = run_until(membership, 20.0)[:1]
+    at, again = run_until(membership, at + 2 * OPTIONS.reconnect_min)[0]
     assert isinstance(again, Dial)
     assert membership.judged(HIGH, E1, None) is PathCause.UNREACHABLE  # while it is dialed, too
     membership.on_dial_failed(again.path, PathCause.CLOSED, at)
@@ -757,7 +757,7 @@ def test_link_ends_what_a_wrong_key_said() -> None:
     membership = member()
     linked(membership, HIGH, E1, 0.0)
     membership.on_unlinked(HIGH, 10.0)
-    [(at, dial)] = run_until(membership, 12.0)
+    at, dial = run_until(membership, 10.2)[-1]
     assert isinstance(dial, Dial)
     membership.on_dial_failed(dial.path, PathCause.WRONG_KEY, at)
     membership.on_linked(HIGH, at + 1, path=b"it called")

@@ -71,16 +71,20 @@ class Peer:
         finally:
             self.is_called = False
 
-    async def next(self, kind: type[E]) -> E:
-        """Wait for the next event of a kind, and take it out."""
+    async def next_of(self, *kinds: type[E]) -> E:
+        """Wait for the next event of some kinds, and take it out."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 for index, event in enumerate(self.events):
-                    if isinstance(event, kind):
+                    if isinstance(event, kinds):
                         del self.events[index]
                         return event
                 self._news.clear()
                 await self._news.wait()
+
+    async def next(self, kind: type[E]) -> E:
+        """Wait for the next event of a kind, and take it out."""
+        return await self.next_of(kind)
 
     async def packets(self, count: int) -> list[tuple[Path, list[bytes]]]:
         """Wait for the next `count` packets, and take them out."""
@@ -108,6 +112,12 @@ class Peer:
         """Give what must not happen the time to happen; return what did."""
         await asyncio.sleep(seconds)
         return self.events
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
 
 
 def server_pair(seed: int) -> CurvePair:

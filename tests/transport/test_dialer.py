@@ -170,9 +170,9 @@ async def test_hanging_up_while_the_cause_is_sought_tells_nothing(
     asked = asyncio.Event()
     start = Probes.start
 
-    def start_late(*arguments: Any, **options: Any) -> None:
+    def start_late(*arguments: Any) -> None:
         asked.set()
-        asyncio.get_running_loop().call_later(0.1, lambda: start(*arguments, **options))
+        asyncio.get_running_loop().call_later(0.1, lambda: start(*arguments))
 
     monkeypatch.setattr(Probes, "start", start_late)
     alice.dial(1, unused_endpoint())

@@ -12,19 +12,13 @@ import pytest
 import zmq
 
 from tests.transport.conftest import MakePeer, plain_and_curve
-from tests.transport.peer import PATIENCE, Peer, options, unused_endpoint
+from tests.transport.peer import Peer, options, until, unused_endpoint
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.events import InboundClosed, PathCause, PathUp, ProbeAnswered
 from zmesh.options import WireLimits
 from zmesh.ports import Transport
 from zmesh.transport import zeromq
 from zmesh.transport.zeromq import ZmqTransport
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.01)
 
 
 def descriptors() -> set[str]:

@@ -29,7 +29,7 @@ from zmesh.transport.descriptors import descriptors_left
 from zmesh.transport.doorkeeper import MECHANISM_MISMATCH
 from zmesh.transport.keyring import Keyring
 from zmesh.transport.news import News
-from zmesh.transport.probes import OnAnswer, Probes
+from zmesh.transport.probes import Probes
 from zmesh.transport.pump import REFUSED_FULL, Intake, Packets, push
 from zmesh.transport.sockets import Socket, Sockets
 
@@ -173,7 +173,7 @@ class Dialer:
         elif dialed.is_up:
             self._end(path, PathCause.CLOSED)
         elif event == zmq.EVENT_CONNECT_RETRIED:
-            self._ask_why(dialed, partial(self._on_reason, path, dialed))
+            self._ask_why(path, dialed)
         else:  # connected, and whoever listens there is not one of us
             self._on_failed(path, dialed, event, value)
 
@@ -209,29 +209,25 @@ class Dialer:
     def _on_failed(self, path: int, dialed: _Dialed, event: int, value: int) -> None:
         """Find out what it means that a handshake failed.
 
-        Who listens cannot open what was sealed for another key, and closes the connection; libzmq
-        tells no more of it than of any other end. An end by reset is none of that: the process is
-        gone, or it shut us out, see `doorkeeper`.
+        Who listens cannot open what was sealed for another key, or wants another mechanism, and
+        closes the connection; libzmq tells no more of it than of any other end.
         """
         is_guarded = self._keyring.keys is not None
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == MECHANISM_MISMATCH:
-            told = _NO_KEY_THERE if is_guarded else _NO_KEY_HERE
-            self._on_wrong_key(path, dialed, told)
-        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            self._end(path, PathCause.UNREACHABLE)
+            self._on_wrong_key(path, dialed, _NO_KEY_THERE if is_guarded else _NO_KEY_HERE)
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             fields: dict[str, object] = {"endpoint": str(dialed.endpoint), "status": value}
             self._on_trace(Trace("dial_turned_away", WARNING, fields))
             self._end(path, PathCause.UNREACHABLE)
-        elif value != errno.EPIPE:
-            self._ask_why(dialed, partial(self._on_reason, path, dialed))
-        elif len(dialed.keys) > 1:
+        elif event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._end(path, PathCause.UNREACHABLE)
+        elif value == errno.EPIPE and len(dialed.keys) > 1:
             self._try_next_key(path, dialed)
         else:
-            # Without a key of ours, too: who wants CURVE may close before we read what it wants.
-            told = _OTHER_KEY_THERE if is_guarded else _NO_KEY_HERE
-            asked = partial(self._on_greeting, path, dialed, told)
-            self._ask_why(dialed, asked, greeted=True)
+            seconds_left = self._seconds_left(dialed)
+            was_closed = value == errno.EPIPE
+            on_greeting = partial(self._on_greeting, path, dialed, was_closed)
+            self._probes.ask(dialed.endpoint, seconds_left, on_greeting)
 
     def _try_next_key(self, path: int, dialed: _Dialed) -> None:
         del dialed.keys[0]
@@ -253,20 +249,41 @@ class Dialer:
         self._auditing.tell(AuditKind.WRONG_KEY, str(dialed.endpoint), told, now)
         self._end(path, PathCause.WRONG_KEY)
 
-    def _ask_why(self, dialed: _Dialed, on_answer: OnAnswer, *, greeted: bool = False) -> None:
+    def _ask_why(self, path: int, dialed: _Dialed) -> None:
         # libzmq keeps the errno to itself. It matters: refused means that the process is gone.
+        seconds_left = self._seconds_left(dialed)
+        self._probes.start(dialed.endpoint, seconds_left, partial(self._on_reason, path, dialed))
+
+    def _seconds_left(self, dialed: _Dialed) -> float:
+        """End the dial's connection and timer, so that the probe's own takes over."""
         self._disconnect(dialed)
         dialed.timer.cancel()
-        seconds_left = dialed.timer.when() - self._loop.time()
-        self._probes.start(dialed.endpoint, seconds_left, on_answer, greeted=greeted)
+        return dialed.timer.when() - self._loop.time()
 
-    def _on_greeting(self, path: int, dialed: _Dialed, told: str, cause: PathCause | None) -> None:
+    def _on_greeting(
+        self,
+        path: int,
+        dialed: _Dialed,
+        was_closed: bool,
+        cause: PathCause | None,
+        mechanism: bytes,
+    ) -> None:
+        """Take in how who listens greets.
+
+        Where it wants the same mechanism as we, and closed the connection, it has another key. A
+        reset is another matter: it was about to end, or shut us out, see `doorkeeper`.
+        """
         if self._dialed.get(path) is not dialed:
             return
-        if cause is None:
-            self._on_wrong_key(path, dialed, told)
+        is_guarded = self._keyring.keys is not None
+        if mechanism == b"CURVE" and not is_guarded:
+            self._on_wrong_key(path, dialed, _NO_KEY_HERE)
+        elif mechanism == b"NULL" and is_guarded:
+            self._on_wrong_key(path, dialed, _NO_KEY_THERE)
+        elif mechanism == b"CURVE" and was_closed:
+            self._on_wrong_key(path, dialed, _OTHER_KEY_THERE)
         else:
-            self._end(path, cause)
+            self._end(path, cause or PathCause.UNREACHABLE)
         self._news.now()
 
     def _on_reason(self, path: int, dialed: _Dialed, cause: PathCause | None) -> None:

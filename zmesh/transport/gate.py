@@ -95,7 +95,7 @@ class Gate:
         # The lowest free one is given, so all below are taken.
         if descriptor >= descriptors_max - options.descriptors_spare:
             return self._refuse(descriptor, inbound, Refusal.DESCRIPTORS)
-        if len(self._inbound) > options.inbound_max:
+        if not self._counts_addresses and len(self._inbound) > options.inbound_max:
             return self._refuse(descriptor, inbound, Refusal.INBOUND)
         stranger.tokens -= 1.0
         self._unproven[descriptor] = None
@@ -108,11 +108,14 @@ class Gate:
     def on_admitted(self, address: str, now: float) -> bool:
         """Take in that somebody passed CURVE; return whether there is room for it.
 
+        Where this is asked it says of `inbound_max`, and not `on_accepted`: so who is turned away
+        is told, and does not have to guess.
+
         It may be told before the connection itself is, as it comes by another socket; so a count
         may be below 0 for a moment.
         """
         stranger = self._stranger(address, now)
-        if len(self._inbound) > self._options.inbound_max:
+        if len(self._inbound) - self._under_way >= self._options.inbound_max:
             return False
         stranger.under_way -= 1
         stranger.admitted += 1

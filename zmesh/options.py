@@ -287,9 +287,7 @@ class NodeOptions:
     strangers_max: int = 4096  # paths without a link whose last answer is remembered
     proofs_per_second: float = 500.0  # of strangers, looked at: 55 us each, 3 % of a core
     proofs_burst: int = 2048  # of them at once: a whole mesh that starts together, twice
-    path_proofs_per_second: float = (
-        4.0  # made for or looked at from one path: twice what is honest
-    )
+    path_proofs_per_second: float = 4.0  # made for or looked at from a path: twice what is honest
     path_proofs_burst: int = 8  # IAM, HELLO and their repetitions while a connection is new
     doubts_per_second: int = 1000  # paths asked whether it was theirs, when connections end
     defects_traced_max: int = 4096  # culprits and kinds of defect told of once

@@ -1,5 +1,6 @@
 """libzmq as it is, to be looked at."""
 
+import socket as tcp
 import struct
 import time
 
@@ -71,6 +72,11 @@ class Lab:
     def raw(self, endpoint: str, routing_id: bytes = b"") -> RawPeer:
         self.raw_peers.append(RawPeer.dial(endpoint, routing_id))
         return self.raw_peers[-1]
+
+    def connected(self, endpoint: str) -> tcp.socket:
+        """A bare connection."""
+        host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        return tcp.create_connection((host, int(port)), timeout=5)
 
     def pair(self, **options: int) -> tuple[Socket, bytes, Socket]:
         """A ROUTER, the routing id it gave, and the DEALER it gave it to."""

@@ -12,7 +12,6 @@ from zmq.utils import z85
 from tests.transport.conftest import MakePeer
 from tests.transport.lab import Lab, Socket, nothing_comes
 from tests.transport.peer import (
-    CurvePair,
     Peer,
     curve_keys,
     endpoint_of,
@@ -25,6 +24,7 @@ from zmesh.actions import AuditKind
 from zmesh.errors import UsageError
 from zmesh.events import InboundClosed, PathCause, PathDown, PathUp, ProbeAnswered
 from zmesh.ids import CONNECTION_KEY_BYTES
+from zmesh.security.mesh_key import CurvePair
 from zmesh.transport import listener
 from zmesh.transport.curve import CurveKeys
 

@@ -3,7 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
+from zmq.utils import z85
 
+from tests.transport.peer import curve_keys
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.sockets import Sockets, read_monitor, require_libzmq
 
@@ -50,7 +52,7 @@ def test_the_ear_names_whose_monitor_speaks(sockets: Sockets) -> None:
         dealer, key = sockets.dealer()
         dealer.connect(endpoint)
         keys.append(key)
-    heard = {}
+    heard: dict[bytes, int] = {}
     while len(heard) < 3:  # the router's too
         assert sockets.ear.poll(5000)
         key, *parts = sockets.ear.recv_multipart()
@@ -91,3 +93,21 @@ def test_closing_is_quick_with_much_unsent_and_may_be_repeated(sockets: Sockets)
     sockets.close()
     assert time.monotonic() - start < 1
     sockets.close()
+
+
+def test_with_keys_every_socket_speaks_curve_and_nothing_else(sockets: Sockets) -> None:
+    keys = curve_keys(1, 2)
+    router, _ = sockets.router(keys)
+    assert router.get(zmq.MECHANISM) == zmq.CURVE
+    assert router.get(zmq.CURVE_SERVER) == 1
+    assert router.get(zmq.ZAP_DOMAIN) == b"zmesh"
+    assert router.get(zmq.ZAP_ENFORCE_DOMAIN) == 1
+    assert router.get(zmq.CURVE_PUBLICKEY) == z85.encode(keys.server.public)
+    assert router.get(zmq.CURVE_SECRETKEY) == z85.encode(keys.server.secret)
+    dealer, _ = sockets.dealer(keys, keys.dialed[1])
+    assert dealer.get(zmq.MECHANISM) == zmq.CURVE
+    assert dealer.get(zmq.CURVE_SERVER) == 0
+    assert dealer.get(zmq.CURVE_SERVERKEY) == z85.encode(keys.dialed[1])
+    assert dealer.get(zmq.CURVE_PUBLICKEY) == z85.encode(keys.connection.public)
+    assert dealer.get(zmq.CURVE_SECRETKEY) == z85.encode(keys.connection.secret)
+    assert router.get(zmq.LAST_ENDPOINT) == dealer.get(zmq.LAST_ENDPOINT) == b""

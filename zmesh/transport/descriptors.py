@@ -8,9 +8,6 @@ import errno
 import os
 import sys
 
-if sys.platform != "win32":
-    import resource
-
 
 def descriptors_left(at_most: int) -> int:
     """Return how many descriptors can be opened now, counting up to `at_most`.
@@ -33,9 +30,16 @@ def descriptors_left(at_most: int) -> int:
     return len(opened)
 
 
-def descriptors_max() -> int:
-    """Return how many descriptors this process may have."""
-    if sys.platform == "win32":
+if sys.platform == "win32":
+
+    def descriptors_max() -> int:
+        """Return how many descriptors this process may have."""
         return sys.maxsize
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+else:
+    import resource
+
+    def descriptors_max() -> int:
+        """Return how many descriptors this process may have."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return sys.maxsize if soft == resource.RLIM_INFINITY else soft

@@ -37,6 +37,9 @@ WARNING: Final = 30
 """The level of a `Trace`, as in logging."""
 
 
+_ENDED: Final = (errno.EPIPE, errno.ECONNRESET)
+"""With a handshake that failed: the other side closed the connection, or reset it."""
+
 _NO_KEY_THERE: Final = "who listens there uses no mesh key, and this node does"
 _NO_KEY_HERE: Final = "who listens there uses a mesh key, and this node has none"
 _OTHER_KEY_THERE: Final = "who listens there uses another mesh key than this node"
@@ -219,7 +222,7 @@ class Dialer:
             fields: dict[str, object] = {"endpoint": str(dialed.endpoint), "status": value}
             self._on_trace(Trace("dial_turned_away", WARNING, fields))
             self._end(path, PathCause.UNREACHABLE)
-        elif event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        elif event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or value not in _ENDED:
             self._end(path, PathCause.UNREACHABLE)
         elif value == errno.EPIPE and len(dialed.keys) > 1:
             self._try_next_key(path, dialed)

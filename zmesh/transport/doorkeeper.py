@@ -165,11 +165,12 @@ def _taken(descriptor: int, listener: str) -> socket.socket | None:
     libzmq may have closed the descriptor meanwhile, and anybody in this process may have it by
     now: only what came to our own endpoint is ours.
     """
+    host, port = split_target(listener)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        connection = socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM)
+        connection = socket.fromfd(descriptor, family, socket.SOCK_STREAM)
     except OSError:
         return None
-    host, port = split_target(listener)
     try:
         here, here_port, *_ = connection.getsockname()
     except (OSError, ValueError, TypeError):

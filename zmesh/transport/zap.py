@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from zmesh.ids import CONNECTION_KEY_BYTES
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.counters import Counters
 from zmesh.transport.curve import ZAP_DOMAIN
@@ -62,7 +63,8 @@ class Authenticator:
         if len(parts) != _REQUEST_PARTS or parts[1] != _VERSION:
             return b"500", b"not a request for CURVE", b""
         _, _, _, domain, address, _, mechanism, key = parts
-        if domain != ZAP_DOMAIN or mechanism != _MECHANISM:
+        is_curve = domain == ZAP_DOMAIN and mechanism == _MECHANISM
+        if not is_curve or len(key) != CONNECTION_KEY_BYTES:
             return b"500", b"not a request for CURVE", b""
         if not self._admit(address.decode("ascii", "replace")):
             return b"400", b"no room", b""

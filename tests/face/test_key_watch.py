@@ -134,6 +134,25 @@ async def test_failure_to_use_keys_is_logged_and_watching_goes_on(
     assert bench.used == [(NEW,), (NEW, OLD)]
 
 
+async def test_failure_to_look_is_logged_once_and_watching_goes_on(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+
+    def fail(_: KeySources) -> None:
+        nonlocal looked
+        looked += 1
+        raise RuntimeError("can't start new thread")
+
+    async with bench.watching():
+        with monkeypatch.context() as patch:
+            patch.setattr(KeySources, "stamps", fail)
+            await until(lambda: looked > 3)
+        assert caplog.text.count("key files cannot be looked at") == 1
+        bench.write(NEW)
+        await until(lambda: bench.used == [(NEW,)])
+
+
 async def test_no_task_runs_where_there_is_no_file() -> None:
     before = asyncio.all_tasks()
     sources = KeySources((OLD,), "key=")

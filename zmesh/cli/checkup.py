@@ -145,7 +145,7 @@ def key_file(path: Path, now: float) -> Iterator[Finding]:
 
 def _placed(check: str, path: Path, found: os.stat_result) -> Iterator[Finding]:
     """Look at who owns a file, and at the directories that lead to it."""
-    if found.st_uid not in (0, os.geteuid()):
+    if os.name == "posix" and found.st_uid not in (0, os.geteuid()):
         yield _weak(check, f"it is user {found.st_uid}'s, who can change it", "own it yourself")
     real = path.resolve()
     for directory in real.parents:

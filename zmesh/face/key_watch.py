@@ -60,12 +60,23 @@ class KeyWatch:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self) -> None:
+        is_blind = False
         while True:
-            stamps = await in_thread(self._sources.stamps, _THREAD)
-            if stamps != self._stamps:
-                self._stamps = stamps
-                await self._read()
+            try:
+                await self._look()
+            except Exception:
+                if not is_blind:  # told once; a rotation must not pass this node by for ever
+                    logger.exception("%s: its key files cannot be looked at", self._node)
+                is_blind = True
+            else:
+                is_blind = False
             await asyncio.sleep(self._every)
+
+    async def _look(self) -> None:
+        stamps = await in_thread(self._sources.stamps, _THREAD)
+        if stamps != self._stamps:
+            self._stamps = stamps
+            await self._read()
 
     async def _read(self) -> None:
         try:

@@ -84,7 +84,7 @@ def first_call(runs: int) -> list[float]:
 
     async def measure(mesh: str) -> float:
         began = time.perf_counter()
-        async with zmesh.Node(mesh=mesh) as node:
+        async with zmesh.Node(mesh=mesh, key=()) as node:
             await node.peers.wait_for(service="echo", timeout=10)
             await node.call("echo", b"", timeout=5)
             return time.perf_counter() - began
@@ -111,7 +111,7 @@ def failover(runs: int) -> list[float]:
         with role(_run, _serve, mesh) as (left, victim), role(_run, _serve, mesh) as (right, _):
             expect(left)
             expect(right)
-            async with zmesh.Node(mesh=mesh) as node:
+            async with zmesh.Node(mesh=mesh, key=()) as node:
                 await node.peers.wait_for(service="slow", count=2, timeout=10)
                 return await measure(node, victim.pid)
 
@@ -169,8 +169,8 @@ def beside(
 
 def _node(name: str, mesh: str, place: Path | None) -> zmesh.Node:
     if place is None:
-        return zmesh.Node(name, mesh=mesh)
-    return zmesh.Node(name, mesh=mesh, storage=place / name)
+        return zmesh.Node(name, mesh=mesh, key=())
+    return zmesh.Node(name, mesh=mesh, key=(), storage=place / name)
 
 
 def _run(
@@ -191,7 +191,7 @@ def _run(
 
 def _run_many(pipe: Connection, mesh: str, count: int) -> None:
     async def main() -> None:
-        nodes = [zmesh.Node(f"peer-{number}", mesh=mesh) for number in range(count)]
+        nodes = [zmesh.Node(f"peer-{number}", mesh=mesh, key=()) for number in range(count)]
         for node in nodes:
             await node.__aenter__()
         pipe.send("ready")
@@ -204,7 +204,7 @@ def _run_many(pipe: Connection, mesh: str, count: int) -> None:
 
 def _idle(pipe: Connection, mesh: str, peers: int, seconds: float) -> None:
     async def main() -> None:
-        async with zmesh.Node(mesh=mesh) as node:
+        async with zmesh.Node(mesh=mesh, key=()) as node:
             await node.peers.wait_for(count=peers, timeout=20)
             await asyncio.sleep(2.0)  # joining is over
             before = time.process_time()

@@ -1,5 +1,10 @@
 """What holds for every test."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgresql import postgresql, postgresql_server
@@ -11,3 +16,14 @@ settings.register_profile(
     "zmesh", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("zmesh")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_the_developers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep keys and settings of this machine out, from processes that tests start as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in [each for each in os.environ if each.startswith("ZMESH_")]:
+            patch.delenv(variable)
+        empty: Path = tmp_path_factory.mktemp("config")
+        patch.setenv("XDG_CONFIG_HOME", str(empty))
+        yield

@@ -59,10 +59,11 @@ from zmesh.events import (
     Unpull,
     Unsubscribe,
 )
-from zmesh.ids import JournalId, MeshTag, NodeId, Path
+from zmesh.ids import CONNECTION_KEY_BYTES, JournalId, MeshTag, NodeId, Path
 from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
 from zmesh.options import NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
+from zmesh.security.node_key import NodeKey
 from zmesh.storage import JournalEvent
 from zmesh.testing.clock import EventQueue, SeededEntropy
 from zmesh.testing.drive import Drive
@@ -122,7 +123,8 @@ class Host:
         self.world = world
         self._index = index
         self.name = name
-        self.id = NodeId(bytes([index + 1]) * 16)
+        self.key = NodeKey.of(bytes([index + 1]) * 32) if world.secured else None
+        self.id = NodeId(bytes([index + 1]) * 16) if self.key is None else self.key.id
         self.endpoint = f"tcp://127.0.0.1:{5000 + index}"
         self.alive = True
         entropy = SeededEntropy(f"{name} {incarnation}")
@@ -131,7 +133,11 @@ class Host:
         opened = None if self._scribe is None else self._scribe.opened
         if opened is not None:
             incarnation, journal = opened.identity.incarnation, opened.identity.journal
-        local = LocalIdentity(MESH, self.id, name, incarnation, journal, decompresses)
+        # Another with each process, as connections are.
+        self.connection = entropy.token(CONNECTION_KEY_BYTES) if world.secured else b""
+        local = LocalIdentity(
+            MESH, self.id, name, incarnation, journal, decompresses, self.key, self.connection
+        )
         self.engine = Engine(
             local, options, entropy, world.queue.now, opened=opened, wall_ms=world.wall_ms
         )
@@ -239,7 +245,7 @@ class Host:
                     for packet in packets:
                         network.send(self, path, [bytes(part) for part in packet])
                 case Dial(path, endpoint):
-                    network.dial(self, path, endpoint)
+                    network.dial(self, path, endpoint, self.connection)
                 case HangUp(path):
                     network.hang_up(self, path)
                 case Probe(endpoint, timeout):
@@ -434,7 +440,8 @@ class Host:
 class World:
     """Hosts on one network. Time passes only in `run`."""
 
-    def __init__(self, options: NodeOptions | None = None) -> None:
+    def __init__(self, options: NodeOptions | None = None, *, secured: bool = False) -> None:
+        self.secured = secured  # a CURVE mesh, on which who says something proves who it is
         self.queue = EventQueue()
         self.random = Random(1)
         self.network: Network[Parts] = Network(self.queue, self.random, corrupt=_corrupt)

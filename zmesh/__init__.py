@@ -88,7 +88,16 @@ from zmesh.options import (
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
-from zmesh.security_errors import InvalidKey, NotAllowed, SecurityError
+from zmesh.security.mesh_key import MeshKey
+from zmesh.security_errors import (
+    InvalidKey,
+    KeyFileError,
+    KeyFileExposed,
+    NodeKeyMissing,
+    NoKeyFile,
+    NotAllowed,
+    SecurityError,
+)
 from zmesh.storage import FailedAttempt, JournalStatistics
 from zmesh.storage_errors import (
     AlreadyHandled,
@@ -167,19 +176,24 @@ __all__ = [
     "JournalOptions",
     "JournalStatistics",
     "JournalTooNew",
+    "KeyFileError",
+    "KeyFileExposed",
     "Left",
     "LinkOptions",
     "MapFull",
     "MapWatcher",
     "MemberOutcome",
     "MemberState",
+    "MeshKey",
     "Message",
     "MissingPackage",
     "NoDeadLetter",
     "NoJournal",
+    "NoKeyFile",
     "NoMembers",
     "NoProvider",
     "Node",
+    "NodeKeyMissing",
     "NodeOptions",
     "NodeStatistics",
     "NotAllowed",

@@ -455,6 +455,8 @@ class AuditKind(StrEnum):
     FORBIDDEN = "forbidden"  # rules do not allow what a peer tried
     BAD_SIGNATURE = "bad_signature"  # of a message
     REPLAYED = "replayed"  # a signed message that came before
+    KEYS_CHANGED = "keys_changed"  # this node uses other mesh keys now
+    KEYS_UNUSABLE = "keys_unusable"  # a key file changed and is no good: those of before stay
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class PathCause(Enum):
     UNREACHABLE = "unreachable"  # no route, or no answer in time
     CLOSED = "closed"  # the connection ended: the process died, or TCP gave up
     UNROUTABLE = "unroutable"  # ROUTER does not know the routing id any more
+    WRONG_KEY = "wrong key"  # who listens there has another mesh key, or only one of us has any
 
 
 # News from below

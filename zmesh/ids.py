@@ -18,14 +18,24 @@ MeshTag = NewType("MeshTag", bytes)
 """8 bytes derived from the mesh name: who carries another tag is not of this mesh."""
 
 Path = int | bytes
-"""One way to one peer: an `int` is a connection we dialed, `bytes` a routing id that dialed us."""
+"""One way to one peer: an `int` is a connection we dialed, `bytes` one that dialed us.
+
+That is its routing id, and on a CURVE mesh behind it the public key of who dialed: a connection
+that only claims the same routing id is another path.
+"""
 
 NODE_ID_BYTES = 16
 TOKEN_BYTES = 16
 LINK_ID_BYTES = 8
 MESH_TAG_BYTES = 8
+CONNECTION_KEY_BYTES = 32
+"""Of the public key (X25519) by which the other end knows an encrypted connection."""
+
 NO_LINK = LinkId(bytes(LINK_ID_BYTES))
 """The link id of packets sent outside any link (WHO, IAM, ERROR)."""
+
+NO_JOURNAL = JournalId(bytes(TOKEN_BYTES))
+"""What stands for a journal id where none is told (IAM)."""
 
 
 class Entropy(Protocol):
@@ -43,3 +53,11 @@ class Entropy(Protocol):
 def short(identity: bytes) -> str:
     """Return the first 8 hex digits, enough for a person to tell two apart."""
     return identity[:4].hex()
+
+
+def connection_of(path: Path, own: bytes) -> bytes:
+    """Return the public key of the connection that a path is on a CURVE mesh.
+
+    It is the key of who dialed; `own` is the one with which this node does.
+    """
+    return own if isinstance(path, int) else path[-CONNECTION_KEY_BYTES:]

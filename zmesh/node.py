@@ -16,11 +16,12 @@ from zmesh.face.audit import AuditWatcher
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
+from zmesh.face.key_sources import KeyArgument
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
 from zmesh.face.queueing import Queueing
 from zmesh.face.reports import DrainReport, NodeStatistics
-from zmesh.face.settings import settle
+from zmesh.face.settings import Announce, settle
 from zmesh.face.ticketing import Ticketing
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.letters import DeadLetter
@@ -38,7 +39,39 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         await node.send("printer-1", {"job": 7})
     ```
 
-    It belongs to the event loop, thread and process it was opened in.
+    It belongs to the event loop, thread and process it was opened in. Nothing happens before it is
+    opened; but for its key file, which is read at once.
+
+    Args:
+        name: a label for people; host name and process id by default.
+        mesh: nodes of different meshes do not see each other; `ZMESH_MESH` or "default".
+        peers: addresses of nodes, `host:port`, for where mDNS does not reach; `ZMESH_PEERS`
+            adds to them.
+        seeds: addresses of nodes that are asked whom they know; `ZMESH_SEEDS` adds to them.
+        mdns: whether to be found, and to find others, by mDNS.
+        interfaces: names or addresses of network interfaces to listen on, "*" for all; all by
+            default where there is a mesh key, and else this machine's loopback alone.
+        port: to listen on; any free one by default.
+        key: the mesh key, which encrypts everything and lets in nobody without it: its text,
+            the `pathlib.Path` of a key file, a `MeshKey`, or several of these, of which the
+            first is used and the others are accepted as well while keys are changed. Without
+            it `ZMESH_KEY` counts, then `ZMESH_KEY_FILE`, then the file
+            `$XDG_CONFIG_HOME/zmesh/<mesh>.key` (`~/.config/zmesh/`), where it is there. `()`
+            is no key, whatever there is.
+        insecure: allows the network without a mesh key: nothing is encrypted then, and
+            everybody there can read and send messages.
+        announce: what mDNS tells of this node beside its id and its addresses: "name" its
+            name as well, "id-only" nothing. The latter is the default with a mesh key.
+        storage: a file to keep what must outlive the process, which is made where there is
+            none: who the node is, and what it accepted. One node to a file.
+        compression: "zstd" or "lz4" for all that is sent, unless a message says otherwise.
+        options: limits and times.
+        zeroconf: the application's own mDNS responder, to be used instead of one of ours.
+
+    Raises:
+        InvalidOption: naming the argument that cannot work, and why.
+        MissingPackage: the compression needs it.
+        SecurityError: a mesh key or its file cannot be used; the kind of it tells why.
     """
 
     def __init__(
@@ -51,35 +84,14 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         mdns: bool = True,
         interfaces: Sequence[str] | None = None,
         port: int = 0,
+        key: KeyArgument | None = None,
         insecure: bool = False,
+        announce: Announce | None = None,
         storage: str | os.PathLike[str] | Storage | None = None,
         compression: Compression | None = None,
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
-        """Describe a node; nothing happens before it is opened.
-
-        Args:
-            name: a label for people; host name and process id by default.
-            mesh: nodes of different meshes do not see each other; `ZMESH_MESH` or "default".
-            peers: addresses of nodes, `host:port`, for where mDNS does not reach; `ZMESH_PEERS`
-                adds to them.
-            seeds: addresses of nodes that are asked whom they know; `ZMESH_SEEDS` adds to them.
-            mdns: whether to be found, and to find others, by mDNS.
-            interfaces: names or addresses of network interfaces to listen on, "*" for all; this
-                machine's loopback alone by default.
-            port: to listen on; any free one by default.
-            insecure: allows interfaces other than loopback, though nothing is encrypted yet.
-            storage: a file to keep what must outlive the process, which is made where there is
-                none: who the node is, and what it accepted. One node to a file.
-            compression: "zstd" or "lz4" for all that is sent, unless a message says otherwise.
-            options: limits and times.
-            zeroconf: the application's own mDNS responder, to be used instead of one of ours.
-
-        Raises:
-            InvalidOption: naming the argument that cannot work, and why.
-            MissingPackage: the compression needs it.
-        """
         super().__init__(options)
         self._settings = settle(
             name=name,
@@ -89,7 +101,9 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             mdns=mdns,
             interfaces=interfaces,
             port=port,
+            key=key,
             insecure=insecure,
+            announce=announce,
             compression=compression,
             storage=storage,
             options=options,
@@ -109,6 +123,7 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             InvalidOption: an interface or port that cannot be listened on.
             UsageError: it was opened before.
             StorageError: its journal cannot be opened; the kind of it tells why.
+            NodeKeyMissing: its journal is from before nodes had keys, and the mesh has one.
         """
         if not isinstance(self._refusal, NotOpen) or self._thread:
             raise UsageError("a node is opened once: make a new one")

@@ -101,7 +101,7 @@ class TransportOptions:
     # queues inside libzmq, in packets a connection: credit keeps honest peers far below both
     send_queue_max: int = 8 * KIB  # a peer that reads nothing costs this much, and hears PathFull
     receive_queue_max: int = 1 * KIB  # a flood waits in TCP once this much is unread
-    sockets_max: int = 4 * KIB  # two a dialed peer, its own and its monitor, and three of ours
+    sockets_max: int = 4 * KIB  # two a dialed peer, its own and its monitor, and four of ours
     backlog: int = 1024  # connections the kernel holds while the I/O thread is busy
 
     # one turn of one socket: what it takes from the loop before the others have theirs
@@ -114,6 +114,17 @@ class TransportOptions:
     keepalive_interval: float = 2.0  # idle + interval * count seconds, whatever we have to say
     keepalive_count: int = 3
     unacked_max: float = 15.0  # the same where data waits for TCP's ack (TCP_USER_TIMEOUT)
+
+    # strangers, before anybody has shown that it belongs here
+    inbound_max: int = 4 * KIB  # connections: four times the peers, who may have several
+    handshakes_max: int = 256  # under way: a descriptor each, and 1,024 are all many systems give
+    address_handshakes_max: int = 64  # of one address on CURVE: nodes of a host that start at once
+    address_handshakes_per_second: float = 50.0  # a hundredth of a core: one takes 0.1 to 0.2 ms
+    address_handshakes_burst: int = 1024  # a whole mesh on one machine, or behind one router
+    addresses_max: int = 4 * KIB  # remembered without a connection: a megabyte
+    audit_gap: float = 10.0  # between two events of one kind about one address
+    audits_per_second: float = 10.0  # of all: a flood of addresses must not be one of events
+    keys_remembered_max: int = 4 * KIB  # endpoints for which an older mesh key was the right one
 
     full_retry: float = 0.05  # a ROUTER cannot say when one peer has room: ask again after this
     watchdog_interval: float = 1.0  # looks for what no wake-up announced, and for descriptors
@@ -235,6 +246,7 @@ class NodeOptions:
     attempts_max: int = 20
     dead_letters_max: int = 10_000
     dead_letters_bytes_max: int = 256 * MIB  # beyond either the oldest are dropped
+    key_files_every: float = 1.0  # looked at; no portable call tells of changes
     seen_messages_max: int = 100_000  # some 20 MB; a million stalls the loop when it grows
     seen_horizon: float = 86_400.0  # how long a handled message id is remembered
     reconnect_min: float = 0.1
@@ -253,6 +265,7 @@ class NodeOptions:
     redeliver_max: float = 30.0  # what back-off grows to
     topics_cached_max: int = 4096  # topics whose receivers are remembered
     interest_max: int = 4096  # services, patterns and such of one peer: what a node may have
+    interest_bytes_max: int = 1 * MIB  # of their names, of one peer: 256 of each, all together
     filters_max: int = 256  # subscriptions with a filter or a limit, of one peer and of this node
     filter_steps_max: int = 10_000  # of one evaluation: some 10 ms
     filter_steps_per_second: int = 100_000  # of one peer's filters: a tenth of a core
@@ -272,6 +285,10 @@ class NodeOptions:
     replies_kept_bytes_max: int = 16 * MIB
     peer_paths_max: int = 4  # inbound, of one peer: nobody tells when one ends (at least 3)
     strangers_max: int = 4096  # paths without a link whose last answer is remembered
+    proofs_per_second: float = 500.0  # of strangers, looked at: 55 us each, 3 % of a core
+    proofs_burst: int = 2048  # of them at once: a whole mesh that starts together, twice
+    path_proofs_per_second: float = 4.0  # made for or looked at from a path: twice what is honest
+    path_proofs_burst: int = 8  # IAM, HELLO and their repetitions while a connection is new
     doubts_per_second: int = 1000  # paths asked whether it was theirs, when connections end
     defects_traced_max: int = 4096  # culprits and kinds of defect told of once
     # shared maps

@@ -87,6 +87,12 @@ class TransportStatistics:
     packets_full: int  # refused for want of room, each told by PathFull
     packets_unroutable: int  # refused because the path is gone, each told by PathDown
     dials: int
+    dials_wrong_key: int  # ended by `PathCause.WRONG_KEY`
+    inbound_accepted: int  # connections that came, probes of honest peers among them
+    handshakes: int  # of these that came to a good end
+    handshakes_failed: int  # another mesh key, none where one is needed, or another protocol
+    handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods
+    handshakes_refused: int  # shut because a bound on strangers was met
     watchdog_rescues: int  # packets found that no wake-up announced: a defect where it grows
 
 

@@ -1,5 +1,7 @@
 """Errors of keys, trust and signatures. Never with a secret in them."""
 
+from shlex import quote
+
 from zmesh.errors import DeliveryError, ZmeshError
 
 
@@ -14,6 +16,46 @@ class InvalidKey(SecurityError):
         self.where = where
         self.why = why
         super().__init__(f"{where} is no valid key: {why}")
+
+
+class KeyFileError(SecurityError):
+    """A key file cannot be used."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"the key file {path} {why}")
+
+
+class NoKeyFile(KeyFileError):
+    """There is no such key file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "is not there: make one with `zmesh keys new --file`, or copy it")
+
+
+class KeyFileExposed(KeyFileError):
+    """Others than its owner may get at a key file, so what is in it may be known already."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self.mode = mode
+        super().__init__(
+            path,
+            f"is open to others (mode {mode:04o}): run `chmod 600 {quote(path)}`, and rotate the "
+            "key if somebody else was on this machine",
+        )
+
+
+class NodeKeyMissing(SecurityError):
+    """A journal is from before node keys, so its node cannot prove who it is."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"the journal {path} has no node key, which a mesh with a key asks every node for: "
+            "open it without a key (key=()) to let it finish what it holds, then give the node a "
+            "new storage"
+        )
 
 
 class NotAllowed(DeliveryError):

@@ -230,10 +230,13 @@ def test_a_full_table_refuses_newcomers_and_keeps_its_peers() -> None:
     world.introduce(a, others[2])
     world.run(10.0)
     assert a.engine.statistics().peers == 2
+    assert a.engine.statistics().peers_refused > 0
+    assert a.engine.statistics().peers_displaced == 0
     assert sorted(view.name for view in a.engine.peers()) == ["b", "c"]
     others[0].do(CloseNode())
     world.run(60.0)
     assert sorted(view.name for view in a.engine.peers()) == ["c", "d"]
+    assert a.engine.statistics().peers_displaced == 1
 
 
 def test_a_peer_that_stays_away_is_forgotten() -> None:

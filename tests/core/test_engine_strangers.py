@@ -6,7 +6,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engines import MESH, Host, World
+from tests.core.telling import assert_unharmed, parts_of, tell
+from tests.engines import MESH, World
 from zmesh.actions import DeliverInbox, HangUp, IdentityClash, PeerState, SendPackets
 from zmesh.events import (
     CandidateFound,
@@ -19,17 +20,15 @@ from zmesh.events import (
     PathWritable,
 )
 from zmesh.ids import (
-    NO_LINK,
     JournalId,
     LinkId,
     MeshTag,
     NodeId,
-    Path,
     SessionId,
 )
 from zmesh.message import Kind, Record, head
 from zmesh.options import NodeOptions, WireLimits
-from zmesh.wire.codec import decode, encode
+from zmesh.wire.codec import decode
 from zmesh.wire.frames import (
     Bye,
     ByeCode,
@@ -37,10 +36,8 @@ from zmesh.wire.frames import (
     Error,
     ErrorCode,
     Fenced,
-    Frame,
     Hello,
     Iam,
-    Packet,
     PeerHint,
     Ping,
     Who,
@@ -51,39 +48,12 @@ OTHER_MESH = MeshTag(b"another!")
 LINK = LinkId(b"linklink")
 
 
-def parts_of(frame: Frame, link: LinkId = NO_LINK, number: int = 0) -> list[bytes]:
-    return [bytes(p) for p in encode(Packet(link, number, (frame,)), WireLimits(), 16384)]
-
-
 def hello(node: NodeId, to: NodeId, mesh: MeshTag = MESH) -> Hello:
     return Hello(
         mesh=mesh, node=node, to=to, name="mallory", incarnation=1,
         journal=JournalId(bytes(16)), attempt=1, resume=None, fresh=SessionId(b"f" * 16),
         endpoints=(), lanes=(),
     )  # fmt: skip
-
-
-def tell(host: Host, path: Path, *frames: Frame, link: LinkId = NO_LINK) -> list[Frame]:
-    """Let the host receive frames, each in a packet; return what it answers on that path."""
-    before = len(host.actions)
-    host.strangers.add(path)
-    host.do(PacketsReceived([(path, parts_of(frame, link)) for frame in frames]))
-    host.world.run(0.01)
-    return [
-        frame
-        for action in host.actions[before:]
-        if isinstance(action, SendPackets) and action.path == path
-        for packet in action.packets
-        for frame in decode([bytes(part) for part in packet], WireLimits()).frames
-    ]
-
-
-def assert_unharmed(world: World, a: Host, b: Host) -> None:
-    ticket = a.post(b, "still here?")
-    back = b.post(a, "still here!")
-    world.run_until(lambda: a.finished(ticket) and b.finished(back), 1.0)
-    assert ticket.accepted == back.accepted == 1
-    assert a.sees(b) is b.sees(a) is PeerState.ALIVE
 
 
 def test_who_is_answered_with_identity_and_known_peers() -> None:

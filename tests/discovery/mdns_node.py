@@ -33,7 +33,7 @@ def tell_events(events: list[Event]) -> None:
 
 async def main(mesh: str, node: str, name: str, port: str) -> None:
     source = MdnsSource(
-        mesh=mesh_tag(mesh),
+        tags=[mesh_tag(mesh)],
         node=NodeId(bytes.fromhex(node)),
         name=name,
         on_events=tell_events,

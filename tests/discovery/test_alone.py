@@ -47,9 +47,23 @@ def test_refused_dials_are_named_and_the_line_stays_short() -> None:
     assert "192.0.2.4" not in line
 
 
+def test_keys_that_do_not_match_are_named_apart_from_what_cannot_be_reached() -> None:
+    causes = {
+        "tcp://192.0.2.1:5": PathCause.WRONG_KEY,
+        "tcp://192.0.2.2:5": PathCause.REFUSED,
+    }
+    line = why_alone(replace(OFF, written_down=2, causes=causes))
+    assert "who listens at tcp://192.0.2.1:5 uses another mesh key" in line
+    assert "give all nodes the same key=" in line
+    assert "cannot reach tcp://192.0.2.2:5 (refused" in line
+    assert "192.0.2.1:5 (" not in line
+    only = {"tcp://192.0.2.1:5": PathCause.WRONG_KEY}
+    assert "cannot reach" not in why_alone(replace(OFF, written_down=1, causes=only))
+
+
 def test_unresolved_names_are_named() -> None:
     line = why_alone(replace(OFF, written_down=1, unresolved={"printer:5": "unknown host"}))
-    assert "cannot resolve printer:5 (unknown host)" in line
+    assert "cannot use printer:5 (unknown host)" in line
 
 
 def test_a_list_of_peers_that_is_this_node_is_said() -> None:

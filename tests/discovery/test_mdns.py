@@ -37,7 +37,7 @@ class Ears:
 
     def __init__(
         self,
-        mesh: MeshTag,
+        mesh: MeshTag | list[MeshTag],
         name: str = "",
         options: DiscoveryOptions = OPTIONS,
         zeroconf: AsyncZeroconf | None = None,
@@ -47,7 +47,7 @@ class Ears:
         self.events: list[tuple[float, Event]] = []
         self.traces: list[Trace] = []
         self.source = MdnsSource(
-            mesh=mesh,
+            tags=mesh if isinstance(mesh, list) else [mesh],
             node=self.node,
             name=name,
             on_events=self._hear,
@@ -145,6 +145,37 @@ async def test_nodes_of_one_process_see_each_other_and_not_themselves(
     )
     assert first.latest(first.node) is None
     assert first.traces == second.traces == []
+
+
+async def test_every_tag_is_accepted_and_the_first_announced(start: Starter) -> None:
+    old, new = (mesh_tag(f"test {secrets.token_hex(8)}") for _ in range(2))
+    both = await start(Ears([old, new]), ["tcp://127.0.0.1:5001"])
+    before = await start(Ears(old), ["tcp://127.0.0.1:5002"])
+    after = await start(Ears(new), ["tcp://127.0.0.1:5003"])
+    await both.saw(before.node)
+    await both.saw(after.node)
+    await before.saw(both.node)
+    await until(lambda: old.hex() in after.source.other_meshes)
+    assert not after.sees(both.node)
+
+
+async def test_new_tags_are_announced_and_what_was_heard_is_looked_at_again(
+    start: Starter,
+) -> None:
+    old, new = (mesh_tag(f"test {secrets.token_hex(8)}") for _ in range(2))
+    changing = await start(Ears(old), ["tcp://127.0.0.1:5001"])
+    before = await start(Ears(old), ["tcp://127.0.0.1:5002"])
+    after = await start(Ears(new), ["tcp://127.0.0.1:5003"])
+    await before.saw(changing.node)
+    await changing.saw(before.node)
+    await until(lambda: new.hex() in changing.source.other_meshes)
+    await changing.source.retag([new, old])
+    await changing.saw(after.node)
+    await after.saw(changing.node)
+    await until(lambda: isinstance(before.latest(changing.node), CandidateGone))
+    await changing.source.retag([new])
+    await until(lambda: isinstance(changing.latest(before.node), CandidateGone))
+    assert changing.sees(after.node)
 
 
 async def test_nodes_of_one_loop_share_one_responder(mesh: MeshTag, start: Starter) -> None:

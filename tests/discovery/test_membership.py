@@ -732,3 +732,33 @@ def test_a_peer_on_loopback_alone_may_be_elsewhere_where_others_reach_us() -> No
 
 def test_silence_is_looked_into_where_the_peer_itself_would_answer() -> None:
     assert member().telling(["tcp://127.0.0.1:7", "tcp://192.0.2.9:5", E1]) == [E1]
+
+
+def test_host_whose_key_is_another_one_is_out_of_reach_though_it_accepts_connections() -> None:
+    membership = member()
+    linked(membership, HIGH, E1, 0.0)
+    assert membership.judged(HIGH, E1, None) is None
+    membership.on_unlinked(HIGH, 10.0)
+    at, dial = run_until(membership, 10.2)[-1]
+    assert isinstance(dial, Dial)
+    membership.on_dial_failed(dial.path, PathCause.WRONG_KEY, at)
+    assert membership.judged(HIGH, E1, None) is PathCause.UNREACHABLE
+    assert membership.judged(HIGH, E1, PathCause.REFUSED) is PathCause.REFUSED
+    assert membership.judged(HIGH, E2, None) is None
+    assert membership.judged(OTHER, E1, None) is None
+    at, again = run_until(membership, at + 2 * OPTIONS.reconnect_min)[0]
+    assert isinstance(again, Dial)
+    assert membership.judged(HIGH, E1, None) is PathCause.UNREACHABLE  # while it is dialed, too
+    membership.on_dial_failed(again.path, PathCause.CLOSED, at)
+    assert membership.judged(HIGH, E1, None) is None
+
+
+def test_link_ends_what_a_wrong_key_said() -> None:
+    membership = member()
+    linked(membership, HIGH, E1, 0.0)
+    membership.on_unlinked(HIGH, 10.0)
+    at, dial = run_until(membership, 10.2)[-1]
+    assert isinstance(dial, Dial)
+    membership.on_dial_failed(dial.path, PathCause.WRONG_KEY, at)
+    membership.on_linked(HIGH, at + 1, path=b"it called")
+    assert membership.judged(HIGH, E1, None) is None

@@ -90,7 +90,7 @@ def test_what_is_announced_reads_back(name: str) -> None:
     announced = announcement(name, "tcp://192.0.2.7:5", "tcp://[::7]:5")
     assert announced is not None
     assert node_of(announced.instance) == NODE
-    assert read(MESH, NODE, announced.entries, announced.port, announced.addresses) == Announced(
+    assert read([MESH], NODE, announced.entries, announced.port, announced.addresses) == Announced(
         NODE, name, ("tcp://192.0.2.7:5", "tcp://[::7]:5")
     )
 
@@ -131,15 +131,15 @@ GOOD: dict[str, str | None] = {
     ],
 )
 def test_a_record_that_is_not_for_us_says_why(change: dict[str, str | None], unfit: Unfit) -> None:
-    assert read(MESH, NODE, {**GOOD, **change}, 5, ["192.0.2.7"]) is unfit
+    assert read([MESH], NODE, {**GOOD, **change}, 5, ["192.0.2.7"]) is unfit
 
 
 def test_a_record_without_a_port_is_malformed() -> None:
-    assert read(MESH, NODE, GOOD, None, ["192.0.2.7"]) is Unfit.MALFORMED
-    assert read(MESH, NODE, GOOD, 0, ["192.0.2.7"]) is Unfit.MALFORMED
+    assert read([MESH], NODE, GOOD, None, ["192.0.2.7"]) is Unfit.MALFORMED
+    assert read([MESH], NODE, GOOD, 0, ["192.0.2.7"]) is Unfit.MALFORMED
 
 
 def test_a_name_that_could_upset_a_terminal_is_not_taken() -> None:
-    announced = read(MESH, NODE, {**GOOD, "name": "a\x1b[2J"}, 5, ["192.0.2.7"])
+    announced = read([MESH], NODE, {**GOOD, "name": "a\x1b[2J"}, 5, ["192.0.2.7"])
     assert announced == Announced(NODE, "", ("tcp://192.0.2.7:5",))
-    assert read(MESH, NODE, {**GOOD, "name": None}, 5, []) == Announced(NODE, "", ())
+    assert read([MESH], NODE, {**GOOD, "name": None}, 5, []) == Announced(NODE, "", ())

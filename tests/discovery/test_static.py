@@ -99,11 +99,14 @@ class Ears:
         return self.events
 
 
-def source(names: Names, ears: Ears, *texts: str, kind: str = STATIC) -> StaticSource:
+def source(
+    names: Names, ears: Ears, *texts: str, kind: str = STATIC, only_loopback: bool = False
+) -> StaticSource:
     wanted = targets("peers", texts, 99)
     return StaticSource(
-        kind, wanted, ears.events.extend, ears.traces.append, OPTIONS, names.resolve
-    )
+        kind, wanted, ears.events.extend, ears.traces.append, OPTIONS, names.resolve,
+        only_loopback=only_loopback,
+    )  # fmt: skip
 
 
 async def test_addresses_are_told_at_once_and_names_when_they_are_resolved() -> None:
@@ -162,6 +165,20 @@ async def test_a_name_that_is_forgotten_for_a_while_keeps_its_last_address() -> 
     await until(lambda: bool(static.unresolved))
     await static.stop()
     assert len(ears.events) == 1
+
+
+async def test_names_that_lead_to_the_network_are_not_followed_where_that_is_not_allowed() -> None:
+    ears, names = Ears(), Names(printer=["192.0.2.9"], both=["192.0.2.9", "127.0.0.1"])
+    static = source(names, ears, "printer:6", "both:7", only_loopback=True)
+    static.start()
+    await ears.events_are(1)
+    await until(lambda: bool(static.unresolved))
+    assert ears.events == [CandidateFound(STATIC, None, "both:7", ("tcp://127.0.0.1:7",))]
+    assert "takes a mesh key or insecure=True" in static.unresolved["printer:6"]
+    names.addresses["printer"] = ["127.0.0.2"]
+    await ears.events_are(2)
+    await static.stop()
+    assert static.unresolved == {}
 
 
 def test_only_what_the_operator_writes_down_is_static() -> None:

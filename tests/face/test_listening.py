@@ -16,61 +16,61 @@ LAN = Interface("eth1", ("198.51.100.7",))
 @pytest.mark.parametrize("wanted", [[], "lo", ["*"], ["192.0.2.7"], ["lo", "fe80::1"]])
 def test_what_cannot_work_is_refused_before_looking(wanted: list[str]) -> None:
     with pytest.raises(InvalidOption, match="interfaces"):
-        check_interfaces(wanted, insecure=False)
+        check_interfaces(wanted, allowed=False)
 
 
 @pytest.mark.parametrize("wanted", [["lo"], ["127.0.0.1", "::1"], ["127.0.0.2"], ["eth0"]])
 def test_what_may_be_loopback_is_looked_at(wanted: list[str]) -> None:
-    check_interfaces(wanted, insecure=False)
+    check_interfaces(wanted, allowed=False)
 
 
 def test_insecure_allows_everything_that_is_named() -> None:
-    check_interfaces(["*", "192.0.2.7"], insecure=True)
+    check_interfaces(["*", "192.0.2.7"], allowed=True)
     with pytest.raises(InvalidOption):
-        check_interfaces([], insecure=True)
+        check_interfaces([], allowed=True)
 
 
 def test_loopback_interface_needs_no_word() -> None:
-    listening = plan(["lo"], (LO, ETH), insecure=False)
+    listening = plan(["lo"], (LO, ETH), allowed=False)
     assert listening == Listening(("127.0.0.1", "::1"))
     assert listening.is_loopback
-    assert plan(["::1"], (LO, ETH), insecure=False).hosts == ("::1",)
+    assert plan(["::1"], (LO, ETH), allowed=False).hosts == ("::1",)
 
 
 def test_interface_that_is_not_loopback_needs_the_word() -> None:
     with pytest.raises(InvalidOption, match="insecure=True"):
-        plan(["eth0"], (LO, ETH), insecure=False)
-    listening = plan(["eth0"], (LO, ETH), insecure=True)
+        plan(["eth0"], (LO, ETH), allowed=False)
+    listening = plan(["eth0"], (LO, ETH), allowed=True)
     assert listening.hosts == ("192.0.2.7", "2001:db8::7", "fe80::7%eth0")
     assert not listening.is_loopback
 
 
 def test_interface_that_is_not_there_is_told_with_those_that_are() -> None:
     with pytest.raises(InvalidOption, match="here: lo, eth0"):
-        plan(["wlan0"], (LO, ETH), insecure=True)
+        plan(["wlan0"], (LO, ETH), allowed=True)
 
 
 def test_everywhere_is_the_wildcard_and_tells_real_addresses() -> None:
-    listening = plan(["*"], (LO, LAN), insecure=True)
+    listening = plan(["*"], (LO, LAN), allowed=True)
     assert (listening.hosts, listening.is_loopback) == (("::",), False)
-    assert plan(["*"], (LAN,), insecure=True).hosts == ("0.0.0.0",)  # noqa: S104
+    assert plan(["*"], (LAN,), allowed=True).hosts == ("0.0.0.0",)  # noqa: S104
     told = listening.endpoints(("tcp://[::]:5000",), (LO, LAN))
     assert told == ("tcp://127.0.0.1:5000", "tcp://[::1]:5000", "tcp://198.51.100.7:5000")
 
 
 def test_named_interfaces_are_followed_to_their_addresses() -> None:
     moved = Interface("eth0", ("192.0.2.8",))
-    assert replan(["eth0"], (LO, moved), insecure=True).hosts == ("192.0.2.8",)
-    assert replan(["eth0", "lo"], (LO, moved), insecure=True).hosts == (
+    assert replan(["eth0"], (LO, moved), allowed=True).hosts == ("192.0.2.8",)
+    assert replan(["eth0", "lo"], (LO, moved), allowed=True).hosts == (
         "127.0.0.1", "::1", "192.0.2.8",
     )  # fmt: skip
-    assert replan(["192.0.2.7"], (LO, moved), insecure=True).hosts == ()
-    assert replan(["eth0"], (LO,), insecure=True) == Listening(())
+    assert replan(["192.0.2.7"], (LO, moved), allowed=True).hosts == ()
+    assert replan(["eth0"], (LO,), allowed=True) == Listening(())
 
 
 def test_nobody_is_followed_off_loopback_without_the_word() -> None:
     grown = Interface("lo", ("127.0.0.1", "127.0.0.2", "192.0.2.9"))
-    assert replan(["lo"], (grown,), insecure=False).hosts == ("127.0.0.1", "127.0.0.2")
+    assert replan(["lo"], (grown,), allowed=False).hosts == ("127.0.0.1", "127.0.0.2")
 
 
 def test_named_addresses_are_told_as_they_were_bound() -> None:

@@ -106,7 +106,8 @@ async def main(settings: dict[str, Any]) -> None:
     # More often than by default, so that the tests need not wait.
     discovery = zmesh.DiscoveryOptions(interfaces_every=0.5, ask_every=1.0, ask_every_max=4.0)
     options = zmesh.NodeOptions(discovery=discovery)
-    async with zmesh.Node(**settings, insecure=True, options=options) as node:
+    settings.setdefault("insecure", "key" not in settings)
+    async with zmesh.Node(**settings, options=options) as node:
 
         @node.service(f"who-{node.name}")
         async def who(_: zmesh.Message) -> str:

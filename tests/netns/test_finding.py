@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from tests.netns.residents import meet, town
+from zmesh import MeshKey
+from zmesh.face.system import SystemEntropy
 
 
 @pytest.mark.parametrize("families", [(4, 6), (4,), (6,)], ids=["both", "IPv4", "IPv6"])
@@ -16,6 +18,19 @@ async def test_two_machines_find_and_call_each_other(families: tuple[int, ...]) 
         assert expected in a.told[0].endpoints[0]
         for each in (a, b):
             assert any("without encryption" in text for _, text in each.log)
+
+
+async def test_machines_with_one_key_need_no_more_to_find_and_call_each_other() -> None:
+    key, other = (MeshKey.new(SystemEntropy()).text for _ in range(2))
+    async with town("a", "b", "c") as lan:
+        a, b = await lan.settle("a", "b", interfaces=None, key=key)
+        [c] = await lan.settle("c", interfaces=None, key=other)
+        await meet(a, b)
+        assert a.told[0].name == b.name  # which mDNS did not tell
+        assert lan["b"].addresses[4].partition("/")[0] in str(b.endpoints)
+        await asyncio.sleep(1.0)
+        assert [each for one in (a, b) for each in one.told if each.id == c.id] == []
+        assert not any("without encryption" in text for one in (a, b, c) for _, text in one.log)
 
 
 async def test_link_local_addresses_are_enough() -> None:

@@ -299,6 +299,27 @@ def test_what_a_peer_may_be_interested_in_is_bounded_and_checked() -> None:
     assert str(told.fields["detail"]).startswith("2 entries")
 
 
+def test_what_a_peer_may_be_interested_in_is_bounded_in_bytes_too() -> None:
+    world = World(NodeOptions(interest_bytes_max=100))
+    a, b = world.mesh("a", "b")
+    long = ["x" * 40 + str(number) for number in range(4)]
+    for token, topic in enumerate(long):
+        b.subscribe(token, topic)
+    world.run(1.0)
+    assert a.engine.peers()[0].topics == set(long[:2])
+    assert a.engine.statistics().defects["interest"] == 1
+    b.unsubscribe(0)
+    b.subscribe(9, "y" * 41)
+    world.run(1.0)
+    assert a.engine.peers()[0].topics == {long[1], "y" * 41}, "what was taken back makes room"
+    peer = a.engine._peers.get(b.id)
+    assert peer is not None
+    assert peer.interest_bytes == 82
+    b.kill()
+    world.run(100.0)
+    assert peer.interest_bytes == 0
+
+
 def test_a_publication_given_back_fails_when_its_subscriber_restarts() -> None:
     world = World(NodeOptions(link=LinkOptions(gone_linger=30.0)))
     a, b = world.mesh("a", "b")

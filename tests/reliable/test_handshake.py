@@ -8,13 +8,8 @@ from tests.reliable.pair import hash_of, identity
 from zmesh.errors import ProtocolError
 from zmesh.ids import JournalId, SessionId
 from zmesh.options import LinkOptions
-from zmesh.reliable.handshake import (
-    HELLO_TRIES_MAX,
-    Handshake,
-    HelloTimer,
-    HelloVerdict,
-    SessionChoice,
-)
+from zmesh.reliable.handshake import Handshake, HelloVerdict, SessionChoice
+from zmesh.reliable.hello_timer import HELLO_TRIES_MAX, HelloTimer
 from zmesh.reliable.link_events import SessionEnd
 from zmesh.wire.frames import Hello, LaneState, Welcome
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from zmesh.ids import LinkId, MeshTag
+from zmesh.ids import JournalId, LinkId, MeshTag
 from zmesh.security.node_key import NodeKey
 from zmesh.security.proof import Claim, Role
 
@@ -16,6 +16,7 @@ SAID = Claim(
     connection=b"c" * 32,
     link=LinkId(b"link-id."),
     attempt=1,
+    journal=JournalId(b"j" * 16),
 )
 PROOF = SAID.prove(ADA)
 
@@ -35,6 +36,7 @@ def test_a_proof_holds_for_what_was_said() -> None:
         replace(SAID, connection=b"d" * 32),
         replace(SAID, link=LinkId(b"another.")),
         replace(SAID, attempt=2),
+        replace(SAID, journal=JournalId(b"k" * 16)),
     ],
 )
 def test_it_does_not_hold_for_anything_else(other: Claim) -> None:

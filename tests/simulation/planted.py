@@ -47,16 +47,17 @@ class Bug:
     level: Level
     rules: frozenset[Rule]
     plant: Plant
+    every: int = 1  # of the seeds that can show it
 
 
 BUGS: list[Bug] = []
 
 
-def bug(level: Level, *rules: Rule) -> Callable[[Plant], Plant]:
+def bug(level: Level, *rules: Rule, every: int = 1) -> Callable[[Plant], Plant]:
     """Register the decorated function as a bug."""
 
     def register(plant: Plant) -> Plant:
-        BUGS.append(Bug(plant.__name__, level, frozenset(rules), plant))
+        BUGS.append(Bug(plant.__name__, level, frozenset(rules), plant, every))
         return plant
 
     return register

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation import planted_durable
+from tests.simulation import planted_durable, planted_security
 from tests.simulation.planted import BUGS, Bug
 from tests.simulation.regressions import REGRESSIONS
 from zmesh.testing.findings import Violation
@@ -13,7 +13,7 @@ SEEDS_MAX = 1000
 
 def first_violation(bug: Bug) -> Violation | None:
     known = [seed for level, seed, _ in REGRESSIONS if level == bug.level and seed < SEEDS_MAX]
-    for seed in (*known, *range(SEEDS_MAX)):
+    for seed in (*known, *range(0, SEEDS_MAX, bug.every)):
         for violation in run(seed, bug.level).first:
             if violation.rule in bug.rules:
                 return violation
@@ -25,6 +25,8 @@ def test_at_least_twenty_bugs_are_planted() -> None:
     durable = {bug.name for bug in BUGS if bug.level == "durable"}
     assert len(durable) >= 8
     assert durable <= vars(planted_durable).keys()
+    security = [bug for bug in BUGS if bug.name in vars(planted_security)]
+    assert len(security) >= 6
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

@@ -1,14 +1,17 @@
 """A transport under test, with its news in a list that can be waited for."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from zmesh.actions import Trace
+from zmesh.actions import Audited, Trace
 from zmesh.events import Event, PacketsReceived, PathCause, PathDown, PathUp
 from zmesh.ids import Path
 from zmesh.options import TransportOptions, WireLimits
+from zmesh.security.mesh_key import CurvePair
+from zmesh.transport.curve import CurveKeys
 from zmesh.transport.zeromq import ZmqTransport
 
 PATIENCE = 10.0
@@ -23,13 +26,19 @@ class Peer:
     def __init__(self, **options: Any) -> None:
         self.events: list[Event] = []
         self.traces: list[Trace] = []
+        self.audited: list[Audited] = []
         self.packets_left: list[tuple[Path, list[bytes]]] = []
         self.is_called = False  # while one of the transport's methods runs
         self._news = asyncio.Event()
         loop = options.pop("loop", None) or asyncio.get_running_loop()
         limits = options.pop("limits", WireLimits())
         self.transport = ZmqTransport(
-            loop, limits, on_events=self._on_events, on_trace=self.traces.append, **options
+            loop,
+            limits,
+            on_events=self._on_events,
+            on_trace=self.traces.append,
+            on_audit=self.audited.append,
+            **options,
         )
 
     def open(self) -> "Peer":
@@ -62,16 +71,20 @@ class Peer:
         finally:
             self.is_called = False
 
-    async def next(self, kind: type[E]) -> E:
-        """Wait for the next event of a kind, and take it out."""
+    async def next_of(self, *kinds: type[E]) -> E:
+        """Wait for the next event of some kinds, and take it out."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 for index, event in enumerate(self.events):
-                    if isinstance(event, kind):
+                    if isinstance(event, kinds):
                         del self.events[index]
                         return event
                 self._news.clear()
                 await self._news.wait()
+
+    async def next(self, kind: type[E]) -> E:
+        """Wait for the next event of a kind, and take it out."""
+        return await self.next_of(kind)
 
     async def packets(self, count: int) -> list[tuple[Path, list[bytes]]]:
         """Wait for the next `count` packets, and take them out."""
@@ -99,6 +112,24 @@ class Peer:
         """Give what must not happen the time to happen; return what did."""
         await asyncio.sleep(seconds)
         return self.events
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.01)
+
+
+def server_pair(seed: int) -> CurvePair:
+    """The pair that the listeners of a mesh share."""
+    return CurvePair.of(bytes([seed] * 32))
+
+
+def curve_keys(*seeds: int, connection: CurvePair | None = None) -> CurveKeys:
+    """The keys of a node: it listens with the first, and dials with all of them."""
+    pairs = [server_pair(seed) for seed in seeds or (1,)]
+    own = connection or CurvePair.of(os.urandom(32))
+    return CurveKeys(pairs[0], tuple(pair.public for pair in pairs), own)
 
 
 def options(**changes: Any) -> TransportOptions:

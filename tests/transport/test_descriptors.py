@@ -1,11 +1,12 @@
 import errno
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
 
-from zmesh.transport.descriptors import descriptors_left
+from zmesh.transport.descriptors import descriptors_left, descriptors_max
 
 
 def open_descriptors() -> int:
@@ -40,3 +41,11 @@ def test_another_error_is_not_taken_for_a_full_table(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "open", no_such_device)
     with pytest.raises(OSError, match="no such file"):
         descriptors_left(1)
+
+
+@pytest.mark.parametrize(("soft", "most"), [(1024, 1024), (resource.RLIM_INFINITY, sys.maxsize)])
+def test_tells_how_many_there_may_be(
+    soft: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
+    assert descriptors_max() == most

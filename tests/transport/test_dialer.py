@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.transport.conftest import MakePeer
+from tests.transport.conftest import MakePeer, plain_and_curve
 from tests.transport.peer import endpoint_of, options, unused_endpoint
 from tests.transport.zmtp import RawPeer
 from zmesh.errors import UsageError
@@ -23,6 +23,7 @@ from zmesh.transport.probes import Probes
 MIB = 1 << 20
 
 
+@plain_and_curve
 async def test_dialed_path_is_up_after_the_handshake_and_carries_packets_both_ways(
     peer: MakePeer,
 ) -> None:
@@ -34,6 +35,7 @@ async def test_dialed_path_is_up_after_the_handshake_and_carries_packets_both_wa
     assert await alice.packets(2) == [(1, [b"back"]), (1, [b"a", b"b"])]
 
 
+@plain_and_curve
 async def test_ipv6_loopback_carries_packets(peer: MakePeer) -> None:
     alice, bob = peer(), peer(hosts=["::1"])
     assert bob.endpoint.startswith("tcp://[::1]:")
@@ -42,6 +44,7 @@ async def test_ipv6_loopback_carries_packets(peer: MakePeer) -> None:
     assert await alice.packets(1) == [(1, [b"back"])]
 
 
+@plain_and_curve
 async def test_two_paths_to_one_endpoint_are_two_connections(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     first, second = await alice.linked(bob, 1), await alice.linked(bob, 2)
@@ -51,6 +54,7 @@ async def test_two_paths_to_one_endpoint_are_two_connections(peer: MakePeer) -> 
     assert await alice.packets(1) == [(2, [b"still here"])]
 
 
+@plain_and_curve
 async def test_dialing_where_nobody_listens_is_refused_at_once(peer: MakePeer) -> None:
     alice = peer(dial_timeout=60)
     alice.dial(1, unused_endpoint())
@@ -69,6 +73,7 @@ async def test_dialing_a_black_hole_is_given_up_after_the_dial_timeout(peer: Mak
         assert await alice.down(1) is PathCause.UNREACHABLE
 
 
+@plain_and_curve
 async def test_who_accepts_and_says_nothing_is_unreachable(peer: MakePeer) -> None:
     alice = peer(dial_timeout=0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -76,6 +81,7 @@ async def test_who_accepts_and_says_nothing_is_unreachable(peer: MakePeer) -> No
         assert await alice.down(1) is PathCause.UNREACHABLE
 
 
+@plain_and_curve
 async def test_who_speaks_another_protocol_is_unreachable(peer: MakePeer) -> None:
     alice = peer(dial_timeout=60)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -107,6 +113,7 @@ async def test_an_address_without_route_is_unreachable(peer: MakePeer) -> None:
     assert await alice.down(1) is PathCause.UNREACHABLE
 
 
+@plain_and_curve
 async def test_what_a_peer_sent_before_it_closed_arrives_before_the_path_is_down(
     peer: MakePeer,
 ) -> None:
@@ -127,6 +134,7 @@ async def test_what_a_peer_sent_before_it_closed_arrives_before_the_path_is_down
         alice.events.clear()
 
 
+@plain_and_curve
 async def test_what_is_sent_just_before_hanging_up_still_goes(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     for path in range(1, 31):
@@ -136,6 +144,7 @@ async def test_what_is_sent_just_before_hanging_up_still_goes(peer: MakePeer) ->
         assert await bob.packets(1) == [(inbound, [b"bye"])]
 
 
+@plain_and_curve
 async def test_hanging_up_is_told_to_the_peer_and_not_to_us(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     await alice.linked(bob)
@@ -187,6 +196,7 @@ async def test_a_path_that_ended_may_be_dialed_again(peer: MakePeer) -> None:
     await alice.linked(bob, 1)
 
 
+@plain_and_curve
 async def test_sending_on_a_path_that_is_gone_tells_so(peer: MakePeer) -> None:
     alice = peer()
     alice.send(7, [b"lost"])
@@ -248,6 +258,7 @@ async def test_more_dials_than_sockets_are_told_and_traced(peer: MakePeer) -> No
     alice.transport.close()
 
 
+@plain_and_curve
 async def test_sockets_of_closed_paths_serve_again(peer: MakePeer) -> None:
     alice, bob = peer(options=options(sockets_max=9)), peer()
     for path in range(1, 31):  # ten times as many as there are at once

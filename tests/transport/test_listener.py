@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from tests.transport.conftest import DialRaw, MakePeer
+from tests.transport.conftest import DialRaw, MakePeer, plain_and_curve
 from tests.transport.peer import Peer, options, unused_endpoint
 from zmesh.errors import InvalidOption
 from zmesh.events import (
@@ -51,6 +51,7 @@ async def refused(dialing: Peer, endpoint: str) -> None:
                 return
 
 
+@plain_and_curve
 async def test_listens_on_other_hosts_when_told_and_keeps_those_that_stay(peer: MakePeer) -> None:
     bob = peer(hosts=["127.0.0.1", "127.0.0.2"], port=int(unused_endpoint().rpartition(":")[2]))
     first, second = bob.endpoints
@@ -114,6 +115,7 @@ async def test_sending_to_somebody_unknown_tells_so(peer: MakePeer) -> None:
     assert bob.transport.statistics().packets_unroutable == 1
 
 
+@plain_and_curve
 async def test_sending_to_somebody_who_left_tells_so(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     inbound = await alice.linked(bob)
@@ -128,6 +130,7 @@ async def test_sending_to_somebody_who_left_tells_so(peer: MakePeer) -> None:
     assert await bob.down(inbound) is PathCause.UNROUTABLE
 
 
+@plain_and_curve
 async def test_a_peer_that_restarted_is_served_at_once(peer: MakePeer) -> None:
     bob = peer()
     for _ in range(5):
@@ -138,6 +141,7 @@ async def test_a_peer_that_restarted_is_served_at_once(peer: MakePeer) -> None:
         alice.transport.close()
 
 
+@plain_and_curve
 async def test_many_connections_that_end_together_are_told_in_few_events(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     for path in range(1, 21):
@@ -147,6 +151,7 @@ async def test_many_connections_that_end_together_are_told_in_few_events(peer: M
     assert len(await bob.idle()) < 20
 
 
+@plain_and_curve
 async def test_a_probe_does_not_look_like_a_peer_that_left(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     for _ in range(10):
@@ -158,6 +163,7 @@ async def test_a_probe_does_not_look_like_a_peer_that_left(peer: MakePeer) -> No
     await bob.next(InboundClosed)  # and does not hide one that did
 
 
+@plain_and_curve
 async def test_who_connects_and_says_nothing_is_thrown_out(peer: MakePeer) -> None:
     bob = peer(options=options(handshake_timeout=0.1))
     host, _, port = bob.endpoint.removeprefix("tcp://").rpartition(":")
@@ -184,6 +190,7 @@ async def test_who_claims_the_routing_id_of_another_gets_nothing(
     assert await bob.packets(1) == [(inbound, [b"I am alice"])]
 
 
+@plain_and_curve
 async def test_routing_ids_cannot_be_foretold(peer: MakePeer) -> None:
     # libzmq aborts the process when it gives an id that somebody has claimed.
     alice, bob, carol = peer(), peer(), peer()

@@ -3,7 +3,9 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
+from zmq.utils import z85
 
+from tests.transport.peer import curve_keys
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.sockets import Sockets, read_monitor, require_libzmq
 
@@ -50,12 +52,12 @@ def test_the_ear_names_whose_monitor_speaks(sockets: Sockets) -> None:
         dealer, key = sockets.dealer()
         dealer.connect(endpoint)
         keys.append(key)
-    heard = {}
-    for _ in range(2):
+    heard: dict[bytes, int] = {}
+    while len(heard) < 3:  # the router's too
         assert sockets.ear.poll(5000)
         key, *parts = sockets.ear.recv_multipart()
-        heard[key] = read_monitor(parts)
-    assert heard == dict.fromkeys(keys, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        heard[key] = read_monitor(parts)[0]
+    assert [heard[key] for key in keys] == [zmq.EVENT_HANDSHAKE_SUCCEEDED] * 2
 
 
 def test_a_dropped_socket_is_closed_and_heard_of_no_more(sockets: Sockets) -> None:
@@ -63,14 +65,20 @@ def test_a_dropped_socket_is_closed_and_heard_of_no_more(sockets: Sockets) -> No
     router.bind("tcp://127.0.0.1:0")
     dealer, key = sockets.dealer()
     dealer.connect(router.get_string(zmq.LAST_ENDPOINT))
-    assert sockets.ear.poll(5000)
-    sockets.ear.recv_multipart()
+    _hear(sockets, key, zmq.EVENT_HANDSHAKE_SUCCEEDED)
     sockets.drop(key)
     assert dealer.closed
-    assert sockets.ear.poll(5000)
-    speaker, *parts = sockets.ear.recv_multipart()
-    assert (speaker, read_monitor(parts)) == (router_key, zmq.EVENT_DISCONNECTED)
+    _hear(sockets, router_key, zmq.EVENT_DISCONNECTED)
     assert not sockets.ear.poll(50)
+
+
+def _hear(sockets: Sockets, key: bytes, event: int) -> None:
+    """Wait until a socket's monitor tells of an event."""
+    while True:
+        assert sockets.ear.poll(5000)
+        speaker, *parts = sockets.ear.recv_multipart()
+        if (speaker, read_monitor(parts)[0]) == (key, event):
+            return
 
 
 def test_closing_is_quick_with_much_unsent_and_may_be_repeated(sockets: Sockets) -> None:
@@ -85,3 +93,21 @@ def test_closing_is_quick_with_much_unsent_and_may_be_repeated(sockets: Sockets)
     sockets.close()
     assert time.monotonic() - start < 1
     sockets.close()
+
+
+def test_with_keys_every_socket_speaks_curve_and_nothing_else(sockets: Sockets) -> None:
+    keys = curve_keys(1, 2)
+    router, _ = sockets.router(keys)
+    assert router.get(zmq.MECHANISM) == zmq.CURVE
+    assert router.get(zmq.CURVE_SERVER) == 1
+    assert router.get(zmq.ZAP_DOMAIN) == b"zmesh"
+    assert router.get(zmq.ZAP_ENFORCE_DOMAIN) == 1
+    assert router.get(zmq.CURVE_PUBLICKEY) == z85.encode(keys.server.public)
+    assert router.get(zmq.CURVE_SECRETKEY) == z85.encode(keys.server.secret)
+    dealer, _ = sockets.dealer(keys, keys.dialed[1])
+    assert dealer.get(zmq.MECHANISM) == zmq.CURVE
+    assert dealer.get(zmq.CURVE_SERVER) == 0
+    assert dealer.get(zmq.CURVE_SERVERKEY) == z85.encode(keys.dialed[1])
+    assert dealer.get(zmq.CURVE_PUBLICKEY) == z85.encode(keys.connection.public)
+    assert dealer.get(zmq.CURVE_SECRETKEY) == z85.encode(keys.connection.secret)
+    assert router.get(zmq.LAST_ENDPOINT) == dealer.get(zmq.LAST_ENDPOINT) == b""

@@ -11,20 +11,14 @@ from typing import Any, Never
 import pytest
 import zmq
 
-from tests.transport.conftest import MakePeer
-from tests.transport.peer import PATIENCE, Peer, options, unused_endpoint
+from tests.transport.conftest import MakePeer, plain_and_curve
+from tests.transport.peer import Peer, options, until, unused_endpoint
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.events import InboundClosed, PathCause, PathUp, ProbeAnswered
 from zmesh.options import WireLimits
 from zmesh.ports import Transport
 from zmesh.transport import zeromq
 from zmesh.transport.zeromq import ZmqTransport
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0.01)
 
 
 def descriptors() -> set[str]:
@@ -36,6 +30,7 @@ async def test_it_is_a_transport(peer: MakePeer) -> None:
     assert transport.statistics().packets_sent == 0
 
 
+@plain_and_curve
 async def test_a_probe_is_answered_with_what_was_found(peer: MakePeer) -> None:
     alice, bob = peer(), peer()
     nobody = unused_endpoint()
@@ -49,6 +44,7 @@ async def test_a_probe_is_answered_with_what_was_found(peer: MakePeer) -> None:
     assert [trace.name for trace in alice.traces] == ["probe_refused"]
 
 
+@plain_and_curve
 async def test_both_sides_sending_all_they_can_lose_and_misplace_nothing(peer: MakePeer) -> None:
     # Every send may swallow the signal for what arrives: the stall this is about came within
     # thousands of messages. Here no watchdog would end it.
@@ -76,6 +72,7 @@ async def test_both_sides_sending_all_they_can_lose_and_misplace_nothing(peer: M
         assert mine == list(range(len(mine)))
 
 
+@plain_and_curve
 async def test_the_watchdog_reads_what_no_wake_up_announced(peer: MakePeer) -> None:
     alice, bob = peer(options=options(watchdog_interval=0.05)), peer()
     inbound = await alice.linked(bob)
@@ -219,6 +216,7 @@ async def test_without_descriptors_it_does_not_open(monkeypatch: pytest.MonkeyPa
         Peer().open()
 
 
+@plain_and_curve
 async def test_it_stops_listening_while_no_descriptor_is_left(
     peer: MakePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,9 @@ What they make is valid: `decode` returns it, and `encode` takes it back to the 
 are small, numbers are not.
 """
 
+from dataclasses import replace
+from typing import TypeVar
+
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy, composite
 
@@ -29,6 +32,7 @@ from zmesh.wire.frames import (
     Drain,
     Error,
     ErrorCode,
+    Evidence,
     Fenced,
     Frame,
     Gap,
@@ -47,6 +51,8 @@ from zmesh.wire.frames import (
 )
 
 COUNT_MAX = 2**63 - 1
+
+Said = TypeVar("Said", Iam, Hello, Welcome)
 
 texts = st.text(max_size=20)
 counts = st.integers(0, 300) | st.integers(0, COUNT_MAX)
@@ -155,44 +161,70 @@ def lane_states(draw: st.DrawFn) -> tuple[LaneState, ...]:
     )
 
 
+def with_proof(said: SearchStrategy[Said]) -> SearchStrategy[Said]:
+    """Frames as they are, or with a key and a proof of the right sizes."""
+    keys, proofs = st.binary(min_size=32, max_size=32), st.binary(min_size=64, max_size=64)
+    return said | st.builds(
+        lambda frame, key, proof: replace(frame, key=key, proof=proof), said, keys, proofs
+    )
+
+
+evidence = st.builds(
+    Evidence,
+    role=st.sampled_from([2, 3]),
+    incarnation=counts,
+    journal=journal_ids,
+    to_incarnation=counts,
+    connection=st.binary(min_size=32, max_size=32),
+    link=link_ids,
+    attempt=counts,
+    proof=st.binary(min_size=64, max_size=64),
+)
+
 whos = st.builds(Who, mesh=mesh_tags, node=node_ids)
 hints = st.builds(PeerHint, node=node_ids, name=texts, endpoints=endpoints)
-iams = st.builds(
-    Iam,
-    mesh=mesh_tags,
-    node=node_ids,
-    name=texts,
-    incarnation=counts,
-    endpoints=endpoints,
-    known=st.lists(hints, max_size=3).map(tuple),
+iams = with_proof(
+    st.builds(
+        Iam,
+        mesh=mesh_tags,
+        node=node_ids,
+        name=texts,
+        incarnation=counts,
+        endpoints=endpoints,
+        known=st.lists(hints, max_size=3).map(tuple),
+    )
 )
-hellos = st.builds(
-    Hello,
-    mesh=mesh_tags,
-    node=node_ids,
-    to=node_ids,
-    name=texts,
-    incarnation=counts,
-    journal=journal_ids,
-    attempt=counts,
-    resume=st.none() | session_ids,
-    fresh=session_ids,
-    endpoints=endpoints,
-    lanes=lane_states(),
-    decompresses=algorithms,
+hellos = with_proof(
+    st.builds(
+        Hello,
+        mesh=mesh_tags,
+        node=node_ids,
+        to=node_ids,
+        name=texts,
+        incarnation=counts,
+        journal=journal_ids,
+        attempt=counts,
+        resume=st.none() | session_ids,
+        fresh=session_ids,
+        endpoints=endpoints,
+        lanes=lane_states(),
+        decompresses=algorithms,
+    )
 )
-welcomes = st.builds(
-    Welcome,
-    node=node_ids,
-    name=texts,
-    incarnation=counts,
-    journal=journal_ids,
-    attempt=counts,
-    calls=counts,
-    session=session_ids,
-    endpoints=endpoints,
-    lanes=lane_states(),
-    decompresses=algorithms,
+welcomes = with_proof(
+    st.builds(
+        Welcome,
+        node=node_ids,
+        name=texts,
+        incarnation=counts,
+        journal=journal_ids,
+        attempt=counts,
+        calls=counts,
+        session=session_ids,
+        endpoints=endpoints,
+        lanes=lane_states(),
+        decompresses=algorithms,
+    )
 )
 
 
@@ -237,8 +269,8 @@ frames: SearchStrategy[Frame] = st.one_of(
     st.builds(Ping, nonce=nonces),
     st.builds(Pong, nonce=nonces),
     st.builds(Bye, code=st.sampled_from(ByeCode), text=texts),
-    st.builds(Fenced, incarnation=counts),
-    st.builds(Error, code=st.sampled_from(ErrorCode), text=texts),
+    st.builds(Fenced, incarnation=counts, evidence=st.none() | evidence),
+    st.builds(Error, code=st.sampled_from(ErrorCode), text=texts, evidence=st.none() | evidence),
 )
 packets = st.builds(
     Packet,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.vector_cases import ADA, BOB, FRESH, JOURNAL, LINK, MESH
+from tests.wire.proof_cases import FRESH, JOURNAL, LINK, MESH
+from tests.wire.vector_cases import ADA, BOB
 from zmesh.ids import NO_LINK, JournalId
 from zmesh.message import Encoding, Kind, Outcome, Record, Tag, size_of
 from zmesh.options import LinkOptions, NodeOptions, WireLimits
@@ -20,6 +21,7 @@ from zmesh.wire.frames import (
     ControlType,
     Data,
     ErrorCode,
+    Evidence,
     FrameType,
     Hello,
     Iam,
@@ -99,7 +101,9 @@ def test_sizes_and_times_are_those_of_the_options() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))))
 def test_what_is_named_in_code_type_exists(name: str) -> None:
-    of_frames = {field.name for frame in (Hello, LaneState, Ack) for field in fields(frame)}
+    of_frames = {
+        field.name for frame in (Hello, LaneState, Ack, Evidence) for field in fields(frame)
+    }
     options = {field.name for of in (WireLimits, LinkOptions, NodeOptions) for field in fields(of)}
     assert name in options | of_frames
 

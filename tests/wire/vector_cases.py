@@ -4,12 +4,14 @@ The file changes only on purpose, when the protocol does: `python -m tests.wire.
 """
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import msgpack
 
-from zmesh.ids import NO_LINK, JournalId, LinkId, MeshTag, NodeId, SessionId
+from tests.wire import proof_cases
+from tests.wire.proof_cases import FRESH, JOURNAL, LINK, MESH
+from zmesh.ids import NO_LINK, LinkId, NodeId, SessionId
 from zmesh.message import Extras, ExtraValue, Outcome, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.wire import frames as wire
@@ -45,14 +47,10 @@ INLINE_BYTES_MAX = 16
 """What the vectors are encoded with, so that bodies in parts of their own can be short."""
 
 MAX = 2**63 - 1
-LINK = LinkId(bytes.fromhex("a1a2a3a4a5a6a7a8"))
-MESH = MeshTag(bytes.fromhex("4d4d4d4d4d4d4d4d"))
 ADA = NodeId(bytes.fromhex("ad" * 16))
 BOB = NodeId(bytes.fromhex("b0" * 16))
 CYD = NodeId(bytes.fromhex("c1" * 16))
-JOURNAL = JournalId(bytes.fromhex("10" * 16))
 SESSION = SessionId(bytes.fromhex("5e" * 16))
-FRESH = SessionId(bytes.fromhex("f5" * 16))
 ZSTD_BODY = "28b52ffd204a8d00005881a474657874d942616263010054725e"
 """`{"text": "abc" * 22}` in msgpack."""
 LZ4_BODY = "4f61626364040024506461626364"
@@ -144,6 +142,28 @@ def handshake_packets() -> dict[str, Packet]:
         ),
         "welcome without lanes": Packet(
             LINK, 0, (Welcome(BOB, "bob", 3, JOURNAL, 1, 0, FRESH, (), ()),)
+        ),
+    } | proved_packets()
+
+
+def proved_packets() -> dict[str, Packet]:
+    """What is said on a mesh with keys; the proofs hold, and `proofs.json` says of what."""
+    iam, hello, welcome, evidence = (
+        proof_cases.IAM, proof_cases.HELLO, proof_cases.WELCOME, proof_cases.EVIDENCE,
+    )  # fmt: skip
+    return {
+        "iam with a proof": Packet(NO_LINK, 0, (iam,)),
+        "hello with a proof": Packet(LINK, 0, (hello,)),
+        "hello with a proof of one that decompresses": Packet(
+            LINK, 0, (replace(hello, decompresses=(1, 2)),)
+        ),
+        "welcome with a proof": Packet(LINK, 0, (welcome,)),
+        "welcome with a proof of one that decompresses": Packet(
+            LINK, 0, (replace(welcome, decompresses=(127,)),)
+        ),
+        "fenced with evidence": Packet(LINK, 0, (Fenced(4, evidence),)),
+        "error with evidence": Packet(
+            LINK, 0, (Error(ErrorCode.DUPLICATE_IDENTITY, "same", evidence),)
         ),
     }
 
@@ -400,8 +420,45 @@ def malformed_frames() -> Invalid:
         "ACK with a credit that is true": one(FrameType.ACK, 1, 0, [], [[4, True, 0]]),
         "PING with a nonce that is false": one(FrameType.PING, False),
         "BYE with an unknown code": one(FrameType.BYE, 3, ""),
+        **malformed_proofs(),
         "ERROR with code 0": one(FrameType.ERROR, 0, ""),
         "FENCED without an incarnation": one(FrameType.FENCED),
+    }
+
+
+def malformed_proofs() -> Invalid:
+    key, proof = b"k" * 32, b"p" * 64
+    said = [2, 4, JOURNAL, 3, key, LINK, 1, proof]
+
+    def welcome(*more: object) -> list[bytes]:
+        return one(FrameType.WELCOME, BOB, "bob", 1, JOURNAL, 1, 0, FRESH, [], [], *more)
+
+    def iam(*more: object) -> list[bytes]:
+        return one(FrameType.IAM, MESH, ADA, "ada", 1, [], [], *more)
+
+    def fenced(*items: object) -> list[bytes]:
+        return one(FrameType.FENCED, 4, items)
+
+    return {
+        "IAM with a key alone": iam(key),
+        "IAM with a key of 31 bytes": iam(key[1:], proof),
+        "IAM with a proof of 63 bytes": iam(key, proof[1:]),
+        "IAM with a field too many": iam(key, proof, 0),
+        "IAM with a key that is a text": iam("k" * 32, proof),
+        "HELLO with a key in place of algorithms": hello(more=(key, proof)),
+        "HELLO with a key alone": hello(more=([], key)),
+        "HELLO with a key of 33 bytes": hello(more=([], key + b"k", proof)),
+        "HELLO with a proof of 65 bytes": hello(more=([], key, proof + b"p")),
+        "HELLO with an empty key and proof": hello(more=([], b"", b"")),
+        "WELCOME with a key in place of algorithms": welcome(key, proof),
+        "WELCOME with a proof of 0 bytes": welcome([], key, b""),
+        "WELCOME with a field too many": welcome([], key, proof, 0),
+        "FENCED with evidence that is nil": one(FrameType.FENCED, 4, None),
+        "FENCED with evidence of an IAM": fenced(1, *said[1:]),
+        "FENCED with evidence of nothing": fenced(4, *said[1:]),
+        "FENCED with evidence without a proof": fenced(*said[:7]),
+        "FENCED with evidence of a short connection": fenced(*said[:4], key[1:], *said[5:]),
+        "ERROR with evidence that is a text": one(FrameType.ERROR, 8, "", "evidence"),
     }
 
 
@@ -537,3 +594,6 @@ def in_hex(parts: list[bytes]) -> list[str]:
 
 if __name__ == "__main__":
     PATH.write_text(json.dumps(as_file(), indent=1) + "\n", encoding="ascii")
+    proof_cases.PATH.write_text(
+        json.dumps(proof_cases.as_file(), indent=1) + "\n", encoding="ascii"
+    )

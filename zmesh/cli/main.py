@@ -7,7 +7,9 @@ from pathlib import Path
 
 import zmesh
 from zmesh.cli.dead_letters import add_dead_letters
+from zmesh.cli.doctor import add_doctor
 from zmesh.cli.journal import add_journal
+from zmesh.cli.keys import add_keys
 from zmesh.errors import UsageError, ZmeshError
 
 
@@ -47,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
     add_journal(commands)
     add_dead_letters(commands)
+    add_keys(commands)
+    add_doctor(commands)
     return parser
 
 

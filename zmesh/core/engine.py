@@ -581,5 +581,10 @@ class Engine:
     def statistics(self) -> EngineStatistics:
         """Return counters, and what is held now."""
         return gather(
-            self._peers, self._news, self._introductions, self._defects, self._membership
+            self._peers,
+            self._news,
+            self._introductions,
+            self._defects,
+            self._membership,
+            self._residents,
         )

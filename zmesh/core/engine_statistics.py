@@ -6,6 +6,7 @@ from zmesh.core.defects import Defects
 from zmesh.core.introductions import Introductions
 from zmesh.core.link_news import LinkNews
 from zmesh.core.peers import Peers
+from zmesh.core.residents import Residents
 from zmesh.discovery.membership import Membership, MembershipStatistics
 from zmesh.ids import NodeId
 from zmesh.reliable.link_statistics import LinkStatistics
@@ -17,6 +18,8 @@ class EngineStatistics:
 
     peers: int
     present: int
+    peers_refused: int  # for whom the table of peers had no room
+    peers_displaced: int  # who were not there, and made room for others
     queued_messages: int  # submitted and without outcome, all peers
     queued_bytes: int
     unsettled_in: int  # delivered and not yet settled, all peers
@@ -83,6 +86,9 @@ class EngineStatistics:
     decompressed: int  # bodies that were compressed here, for peers that cannot decompress
     packets_received: int
     packets_unknown: int  # of no link known here
+    strangers: int  # paths without a link of which something is remembered
+    proofs_checked: int
+    proofs_unseen: int  # not looked at: too many came
     defects: dict[str, int]
     membership: MembershipStatistics
     links: dict[NodeId, LinkStatistics]
@@ -94,12 +100,14 @@ def gather(
     introductions: Introductions,
     defects: Defects,
     membership: Membership,
+    residents: Residents,
 ) -> EngineStatistics:
     """Collect the counters of an engine's parts."""
     everyone = [peers.local, *peers]
     return EngineStatistics(
         peers=len(peers),
         present=sum(peer.present for peer in peers),
+        peers_refused=residents.refused, peers_displaced=residents.displaced,
         queued_messages=sum(peer.carrier.queued_messages for peer in everyone),
         queued_bytes=sum(peer.carrier.queued_bytes for peer in everyone),
         unsettled_in=sum(peer.open_in + peer.stale_in for peer in everyone),
@@ -152,7 +160,8 @@ def gather(
         filters_failed=news.publish_subscribe.filters.failed,
         filters_passed_over=news.publish_subscribe.filters.passed_over,
         decompressed=news.decompressed, packets_received=introductions.packets_received,
-        packets_unknown=introductions.packets_unknown,
+        packets_unknown=introductions.packets_unknown, strangers=introductions.strangers,
+        proofs_checked=introductions.proofs.checked, proofs_unseen=introductions.proofs.unseen,
         defects=dict(defects.counts),
         membership=membership.statistics(),
         links={peer.id: peer.link.statistics() for peer in peers},

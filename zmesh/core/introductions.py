@@ -1,21 +1,24 @@
 """Who is at the other end of a path: all that happens before a link, and beside one.
 
 WHO and IAM tell, HELLO claims. From then on what comes on the path goes to that peer's link and to
-no other, so whoever sends rubbish harms only the link of whom it claims to be.
+no other, so whoever sends rubbish harms only the link of whom it claims to be. On a CURVE mesh a
+claim without a proof that holds on this very connection has no effect: so that is its own link.
 """
 
 from collections.abc import Callable
 from itertools import islice
 
 from zmesh.actions import HangUp, IdentityClash, SendPackets
-from zmesh.core.defects import Defects
+from zmesh.core.defects import FLOOD, NOT_PROVED, Defects
 from zmesh.core.peers import RemotePeer
+from zmesh.core.proofs import Proofs
+from zmesh.core.proofs import Verdict as Proof
 from zmesh.core.turn import Turn
 from zmesh.discovery.candidates import PEER
 from zmesh.discovery.membership import Membership, Verdict
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
-from zmesh.ids import NO_LINK, LinkId, NodeId, Path
+from zmesh.ids import NO_LINK, LinkId, NodeId, Path, short
 from zmesh.options import NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.wire.codec import decode, encode
@@ -68,6 +71,7 @@ class Introductions:
         self._membership = membership
         self._defects = defects
         self._admit = admit
+        self.proofs = Proofs(local, options, turn, defects)
         self._answered: dict[Path, float] = {}  # when errors were answered last, oldest first
         self._gifted: dict[Path, float] = {}  # when a list of peers was given last
         self._gift_from = 0  # whom the next list begins with
@@ -77,6 +81,11 @@ class Introductions:
         self.endpoints: tuple[str, ...] = ()
         self.packets_received = 0
         self.packets_unknown = 0
+
+    @property
+    def strangers(self) -> int:
+        """Of how many paths something is remembered."""
+        return max(len(self._answered), len(self._gifted), len(self.proofs))
 
     # Packets
 
@@ -141,7 +150,11 @@ class Introductions:
         if self._is_due(self._gifted, path, self._options.ask_after / 2):
             known = self._hints(who.node)
         iam = Iam(local.mesh, local.node, local.name, local.incarnation, self.endpoints, known)
-        self._send(path, NO_LINK, iam)
+        signed = self.proofs.signed(path, iam, who.node)
+        if signed is None:
+            self._note_flood(path, "WHO")
+        else:
+            self._send(path, NO_LINK, signed)
 
     def _hints(self, asker: NodeId) -> tuple[PeerHint, ...]:
         """Return some of the peers that are here; whoever asks again hears of others."""
@@ -163,26 +176,59 @@ class Introductions:
         return tuple(hints)
 
     def _on_iam(self, path: Path, iam: Iam) -> None:
-        now = self._turn.now
         if iam.mesh != self._local.mesh:
             if isinstance(path, int):
-                self._membership.on_wrong_mesh(path, now)
+                self._membership.on_wrong_mesh(path, self._turn.now)
             self._defects.note(self._whose(path), "wrong mesh", "IAM of another mesh")
             return
         peer = self._turn.peers.on_path(path)
-        if isinstance(path, int):
-            if iam.node == self._local.node:
-                self._look_for_clone(path, iam)
-            endpoint = self._membership.endpoint(path)
-            verdict = self._membership.on_identified(path, iam.node, iam.endpoints, now)
-            if verdict is Verdict.PROCEED:
-                peer = self._meet(path, iam)
-            if endpoint is not None:
-                self._note_who_listens(endpoint, iam.node)
-        if peer is None or peer.id != iam.node:
+        is_of_peer = peer is not None and peer.id == iam.node
+        if not (isinstance(path, int) or is_of_peer) or not self._is_proved(path, iam):
             return
-        for hint in iam.known:
-            self._on_hint(hint)
+        if isinstance(path, int):
+            peer = self._on_dialed(path, iam) or peer
+        if peer is not None and peer.id == iam.node:
+            for hint in iam.known:
+                self._on_hint(hint)
+
+    def _on_dialed(self, path: int, iam: Iam) -> RemotePeer | None:
+        """Learn who answers on a path we dialed; return the peer if it is met there now."""
+        if iam.node == self._local.node:
+            self._look_for_clone(path, iam)
+        peer, endpoint = None, self._membership.endpoint(path)
+        verdict = self._membership.on_identified(path, iam.node, iam.endpoints, self._turn.now)
+        if verdict is Verdict.PROCEED:
+            peer = self._meet(path, iam)
+        if endpoint is not None:
+            self._note_who_listens(endpoint, iam.node)
+        return peer
+
+    def _is_proved(self, path: Path, iam: Iam) -> bool:
+        """Whether an IAM counts. Who dialed somebody that proves nothing tries elsewhere."""
+        proof = self.proofs.of_iam(path, iam)
+        if proof is Proof.HOLDS:
+            return True
+        if proof is Proof.UNSEEN:
+            self._note_flood(path, "IAM")
+            return False
+        self._note_not_proved(path, "IAM", iam.node)
+        if isinstance(path, int) and self._turn.peers.on_path(path) is None:
+            self._membership.on_unproved(path, self._turn.now)
+        return False
+
+    def _note_not_proved(self, path: Path, what: str, claimed: NodeId) -> None:
+        endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
+        whose = endpoint.encode() if endpoint else self._whose(path)
+        peer = self._turn.peers.get(claimed)
+        name = short(claimed) if peer is None else peer.label
+        detail = f"{what} in the name of {name}, with no proof that holds on its connection"
+        self._defects.note(whose, NOT_PROVED, detail, endpoint or "")
+
+    def _note_flood(self, path: Path, what: str) -> None:
+        detail = (
+            f"more {what} than are looked at: its connection's share, or the node's, is used up"
+        )
+        self._defects.note(self._whose(path), FLOOD, detail)
 
     def _note_who_listens(self, endpoint: str, node: NodeId) -> None:
         """Tell the links of others that were said to listen there that they do no more.
@@ -216,7 +262,7 @@ class Introductions:
             return None
         if not peer.name:
             peers.rename(peer, iam.name)
-        peer.link.hello(path, now)
+        peer.link.hello(path, now, iam.incarnation)
         self._turn.touched[peer] = None
         return peer
 
@@ -224,7 +270,8 @@ class Introductions:
         known = self._turn.peers.get(hint.node)
         if hint.node == self._local.node or (known is not None and known.present):
             return
-        self._turn.peers.hints.add(PEER, hint.node, hint.name)
+        if known is None or not known.incarnation:  # who was here has told its name itself
+            self._turn.peers.hints.add(PEER, hint.node, hint.name)
         self._membership.on_candidate(PEER, hint.node, hint.name, hint.endpoints, self._turn.now)
 
     def _on_hello(self, path: Path, link: LinkId, hello: Hello) -> bool:
@@ -235,14 +282,16 @@ class Introductions:
         if hello.to != self._local.node:
             self._refuse(path, link, ErrorCode.WRONG_NODE, "HELLO is for another node")
             return False
-        if hello.node == self._local.node:
-            self._refuse(path, link, ErrorCode.DUPLICATE_IDENTITY, "this id is taken: here")
-            self._defects.note(self._whose(path), "identity", "HELLO with our own id")
-            return False
         bound = self._turn.peers.on_path(path)
         if bound is not None and bound.id != hello.node:
             # Before anybody is admitted: one connection must not fill the table with names.
             self._defects.note(bound.id, "identity", "HELLO with two ids on one path")
+            return False
+        if not self._may_call(path, link, hello):
+            return False
+        if hello.node == self._local.node:
+            self._refuse(path, link, ErrorCode.DUPLICATE_IDENTITY, "this id is taken: here")
+            self._defects.note(self._whose(path), "identity", "HELLO with our own id")
             return False
         peer = self._admit(hello.node)
         if peer is None:
@@ -252,6 +301,16 @@ class Introductions:
         self._turn.peers.bind(path, peer)
         return True
 
+    def _may_call(self, path: Path, link: LinkId, hello: Hello) -> bool:
+        """Whether a HELLO is of whom it says."""
+        proof = self.proofs.of_hello(path, link, hello)
+        if proof is Proof.UNSEEN:
+            self._note_flood(path, "HELLO")
+        elif proof is Proof.FAILS:
+            self._note_not_proved(path, "HELLO", hello.node)
+            self._refuse(path, link, ErrorCode.NOT_PROVED, "the proof is of another connection")
+        return proof is Proof.HOLDS
+
     # Paths
 
     def on_path_down(self, path: Path, cause: PathCause) -> None:
@@ -259,6 +318,7 @@ class Introductions:
         now, peers = self._turn.now, self._turn.peers
         self._answered.pop(path, None)
         self._gifted.pop(path, None)
+        self.proofs.forget(path)
         peer = peers.unbind(path)
         if peer is not None:
             peer.link.on_path_down(path, cause, now)
@@ -268,6 +328,7 @@ class Introductions:
 
     def on_hung_up(self, path: int) -> None:
         """Note that a path was given up here, so no PathDown comes."""
+        self.proofs.forget(path)
         peer = self._turn.peers.unbind(path)
         if peer is not None:
             peer.link.on_path_down(path, PathCause.CLOSED, self._turn.now)

@@ -594,7 +594,6 @@ class LinkNews:
         for peer in self._locating.pop(endpoint, ()):
             peer.elsewhere = peer.elsewhere and cause is not None
         for peer in self._probing.pop(endpoint, ()):
-            is_other = cause is None and endpoint in peer.supplanted
-            answer = PathCause.REFUSED if is_other else cause
+            answer = self._membership.judged(peer.id, endpoint, peer.judged(endpoint, cause))
             peer.link.on_probe(endpoint, answer, self._turn.now)
             self._turn.touched[peer] = None

@@ -5,7 +5,7 @@ from math import inf
 
 from zmesh.actions import PeerState, PeerView
 from zmesh.errors import AmbiguousPeer, PeerUnknown
-from zmesh.events import Source
+from zmesh.events import PathCause, Source
 from zmesh.ids import NODE_ID_BYTES, NodeId, Path, SessionId, short
 from zmesh.message import InterestKind, Ticket
 from zmesh.options import NodeOptions
@@ -68,6 +68,7 @@ class Peer:
         self.interests: dict[InterestKind, dict[str, None]] = {  # ordered, so that runs repeat
             kind: {} for kind in InterestKind
         }
+        self.interest_bytes = 0  # of their names
         self.selected: dict[str, int] = {}  # patterns it wants some of, with their subscriptions
         self.sources: dict[int, Source] = {}  # of what comes from it, by lane
         self.calls = 0  # our calls it has not answered
@@ -153,6 +154,11 @@ class RemotePeer(Peer):
         self.is_forgotten = False  # no longer in the table
         self.look_at = inf  # when its link is looked at; early, where that has changed its mind
         self.elsewhere = False  # listens on the loopback of another machine: probes find our own
+
+    def judged(self, endpoint: str, cause: PathCause | None) -> PathCause | None:
+        """Return what the answer to a probe says of this peer."""
+        is_other = cause is None and endpoint in self.supplanted
+        return PathCause.REFUSED if is_other else cause
 
     @property
     def state(self) -> PeerState:

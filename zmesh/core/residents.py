@@ -16,6 +16,7 @@ from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link import Link
 from zmesh.reliable.link_events import SessionEnd
+from zmesh.reliable.link_states import LinkState
 from zmesh.wire.codec import encode
 from zmesh.wire.frames import ByeCode, ControlData, Data, Packet
 
@@ -45,6 +46,8 @@ class Residents:
         self._limits = options.wire
         self._inline_bytes_max = options.link.inline_bytes_max
         self._endpoints: tuple[str, ...] = ()
+        self.refused = 0  # for whom there was no room
+        self.displaced = 0  # who made room for others
 
     def on_endpoints(self, endpoints: tuple[str, ...]) -> None:
         """Learn where this node listens: links tell their peers when they handshake."""
@@ -60,6 +63,7 @@ class Residents:
         if peer is not None:
             return peer
         if len(self._peers) >= self._options.peers_max and not self._make_room():
+            self.refused += 1
             return None
         options, now = self._options, self._turn.now
         link = Link(self._local, node, options.link, options.wire, self._entropy, now, self._pool)
@@ -70,12 +74,18 @@ class Residents:
         return peer
 
     def _make_room(self) -> bool:
-        """Forget somebody who is not there and has nothing to lose."""
-        for peer in self._peers:
-            if not (peer.present or peer.session or peer.link.queued_messages or peer.retries):
-                self._forget(peer)
-                return True
-        return False
+        """Forget somebody who is not there and has nothing to lose; whether there was one.
+
+        Where all who are not there may come back to their sessions, the newest goes: a flood that
+        comes and goes pushes out its own.
+        """
+        idle = [peer for peer in self._peers if not (peer.present or _has_to_lose(peer))]
+        victim = next((peer for peer in idle if not peer.session), idle[-1] if idle else None)
+        if victim is None:
+            return False
+        self.displaced += 1
+        self._forget(victim)
+        return True
 
     def _forget(self, peer: RemotePeer) -> None:
         self.end(peer, SessionEnd.LINGER_OVER, ByeCode.CLOSED)
@@ -217,6 +227,12 @@ class Residents:
             high = Data(frame.lane, frame.first_seq + half, frame.records[half:])
             return self._unsendable(low) + self._unsendable(high)
         return []
+
+
+def _has_to_lose(peer: RemotePeer) -> bool:
+    """Whether something of one who is not there waits for its return, or for its outcome."""
+    is_back = peer.session is not None and peer.link.state is not LinkState.IDLE
+    return bool(is_back or peer.link.queued_messages or peer.retries or peer.open_in)
 
 
 def _less_of(packet: Packet) -> Packet | None:

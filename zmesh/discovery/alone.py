@@ -43,9 +43,19 @@ def _dialed(seen: Surroundings) -> list[str]:
     reasons = []
     if seen.unresolved:
         names = [f"{name} ({why})" for name, why in seen.unresolved.items()]
-        reasons.append(f"cannot resolve {_some(names)}: check the names")
-    if seen.causes:
-        dials = [f"{endpoint} ({_CAUSES[cause]})" for endpoint, cause in seen.causes.items()]
+        reasons.append(f"cannot use {_some(names)}: check the names")
+    strangers = [each for each, cause in seen.causes.items() if cause is PathCause.WRONG_KEY]
+    if strangers:
+        reasons.append(
+            f"who listens at {_some(strangers)} uses another mesh key, or only one side uses any: "
+            "give all nodes the same key="
+        )
+    dials = [
+        f"{endpoint} ({_CAUSES[cause]})"
+        for endpoint, cause in seen.causes.items()
+        if cause in _CAUSES
+    ]
+    if dials:
         reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")
     if seen.wrong_mesh:
         reasons.append("nodes of another mesh answer: give all nodes the same mesh=")
@@ -66,9 +76,8 @@ def _heard(seen: Surroundings) -> list[str]:
     if not seen.mdns_addresses:
         return ["no network interface is up: waiting for one"]
     if seen.other_meshes:
-        return [
-            f"mDNS shows {seen.other_meshes} other mesh(es) only: give all nodes the same mesh="
-        ]
+        others = f"mDNS shows {seen.other_meshes} other mesh(es) only"
+        return [f"{others}: give all nodes the same mesh= and key="]
     if all(address.startswith("127.") for address in seen.mdns_addresses):
         return ["mDNS shows nobody on this machine, and loopback reaches no other"]
     where = _some(list(seen.mdns_addresses))

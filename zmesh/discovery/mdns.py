@@ -5,7 +5,7 @@ process. Whether a peer is alive is found out by talking to it, never here.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from logging import WARNING
 from typing import assert_never
@@ -47,9 +47,9 @@ class MdnsSource:
     """One node's announcement, and its ears. Make it in the running loop.
 
     Args:
-        mesh: only nodes with this tag are candidates.
+        tags: only nodes with one of these are candidates; the first is announced.
         node: this node's id.
-        name: this node's name, shown to people.
+        name: this node's name, shown to people; empty to tell nobody.
         on_events: told of candidates found and gone, in the loop.
         on_trace: told of what is worth a log line.
         options: bounds and rates.
@@ -60,7 +60,7 @@ class MdnsSource:
     def __init__(
         self,
         *,
-        mesh: MeshTag,
+        tags: Sequence[MeshTag],
         node: NodeId,
         name: str,
         on_events: Callable[[list[Event]], None],
@@ -68,7 +68,7 @@ class MdnsSource:
         options: DiscoveryOptions,
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
-        self._mesh = mesh
+        self._tags = tuple(tags)
         self._node = node
         self._name = name
         self._on_events = on_events
@@ -79,6 +79,7 @@ class MdnsSource:
         self._addresses: frozenset[str] = frozenset()  # where we browse
         self._browser: AsyncServiceBrowser | None = None
         self._announced: Announcement | None = None
+        self._endpoints: tuple[str, ...] = ()
         self._lock = asyncio.Lock()  # start, update and stop come one after the other
         self._loop = asyncio.get_running_loop()
         self._pacer: Pacer[NodeId, ServiceStateChange] = Pacer(options, self._loop.time())
@@ -117,8 +118,10 @@ class MdnsSource:
         Raises:
             InvalidOption: as `start`; what was announced before stays.
         """
-        announcement = Announcement.of(self._mesh, self._node, self._name, endpoints)
+        endpoints = tuple(endpoints)
         async with self._lock:
+            announcement = Announcement.of(self._tags[0], self._node, self._name, endpoints)
+            self._endpoints = endpoints
             try:
                 await self._listen(self._addresses if addresses is None else frozenset(addresses))
                 await self._announce(announcement)
@@ -127,6 +130,19 @@ class MdnsSource:
                 self._on_trace(Trace("mdns_unavailable", WARNING, {"why": self.failure}))
             else:
                 self.failure = ""
+
+    async def retag(self, tags: Sequence[MeshTag]) -> None:
+        """Announce the first of these tags and accept all, from now on.
+
+        Records that are known already are looked at again.
+        """
+        async with self._lock:
+            self._tags = tuple(tags)
+            self.other_meshes.clear()
+            if self._browser is not None:
+                await self._browser.async_cancel()
+                self._browser = None
+        await self.update(self._endpoints)
 
     async def stop(self) -> None:
         """Say goodbye and listen no more. Takes about a quarter of a second."""
@@ -300,7 +316,7 @@ class MdnsSource:
     def _read(self, node: NodeId, info: AsyncServiceInfo) -> None:
         entries = info.decoded_properties
         addresses = info.parsed_scoped_addresses(IPVersion.All)
-        announced = read(self._mesh, node, entries, info.port, addresses)
+        announced = read(self._tags, node, entries, info.port, addresses)
         match announced:
             case Announced():
                 found = CandidateFound(MDNS, node, announced.name, announced.endpoints)

@@ -74,6 +74,7 @@ class MembershipStatistics:
     itself: int
     wrong_node: int
     wrong_mesh: int
+    unproved: int  # answers by somebody who did not prove to be whom it said
     redundant: int
     forgotten: int
 
@@ -112,7 +113,17 @@ class Membership:
         self._last_path = 0
         self._dialing = 0
         self._counts = dict.fromkeys(
-            ("dials", "failed", "itself", "wrong_node", "wrong_mesh", "redundant", "forgotten"), 0
+            (
+                "dials",
+                "failed",
+                "itself",
+                "wrong_node",
+                "wrong_mesh",
+                "unproved",
+                "redundant",
+                "forgotten",
+            ),
+            0,
         )
 
     # What sources say
@@ -182,6 +193,19 @@ class Membership:
             self._settle(pursuit, now)
             self._fill(now)
 
+    def on_unproved(self, path: int, now: float) -> None:
+        """Learn that who answers on a dialed path does not prove to be whom it says.
+
+        Whom the record named may well be at its other addresses: those go on being tried.
+        """
+        pursuit = self._paths.get(path)
+        if pursuit is not None:
+            self._counts["unproved"] += 1
+            self._hang_up(pursuit, path)
+            pursuit.next_dial = now
+            self._settle(pursuit, now)
+            self._fill(now)
+
     def on_dial_failed(self, path: int, cause: PathCause, now: float) -> None:
         """Learn that a dialed path ended, at whatever stage."""
         pursuit = self._paths.get(path)
@@ -213,6 +237,7 @@ class Membership:
         if isinstance(keep, int) and keep in pursuit.attempts:
             self._win(pursuit, keep, until=inf)
         pursuit.phase = Phase.LINKED
+        pursuit.locked_out.clear()
         pursuit.due = pursuit.forget_at = None
         candidate.linked = candidate.proven = True
         candidate.failures = 0
@@ -284,6 +309,17 @@ class Membership:
         """
         telling = self.telling(told)
         return bool(telling) and not self._confined and all(map(is_loopback, telling))
+
+    def judged(self, node: NodeId, endpoint: str, cause: PathCause | None) -> PathCause | None:
+        """Return what the answer to a probe says of a node.
+
+        Where its key and ours differ, that somebody accepts connections is no sign of it: it can
+        never talk to us again, and is out of reach. Not gone at once, however, as where it
+        refuses: it may be late with the file of a key that changes.
+        """
+        pursuit = self._pursuit(node)
+        is_locked_out = pursuit is not None and endpoint in pursuit.locked_out
+        return PathCause.UNREACHABLE if cause is None and is_locked_out else cause
 
     def causes(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of all that have no link."""
@@ -454,15 +490,15 @@ class Membership:
         attempt = self._release(pursuit, path)
         if not won:
             self._counts["failed"] += 1
-            pursuit.causes[attempt.endpoint] = cause
+            pursuit.fail(attempt.endpoint, cause)
             pursuit.next_dial = now  # the next address need not wait out its stagger
         elif pursuit.phase is Phase.GREETED:
-            pursuit.causes[attempt.endpoint] = cause
+            pursuit.fail(attempt.endpoint, cause)
             self._round_failed(pursuit, now)
 
     def _round_failed(self, pursuit: Pursuit, now: float) -> None:
         pursuit.candidate.failures += 1
-        if pursuit.slow:
+        if pursuit.slow and not pursuit.causes:  # else a lie at one address would delay the others
             wait = slow_backoff(self._options, self._entropy)
         else:
             wait = backoff(pursuit.candidate.failures, self._options, self._entropy)

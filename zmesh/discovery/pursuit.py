@@ -52,6 +52,7 @@ class Pursuit:
     slow: bool = False  # the answer was wrong, not missing: hurry cannot help
     forget_at: float | None = None
     causes: dict[str, PathCause] = field(default_factory=dict)  # endpoint -> latest failure
+    locked_out: set[str] = field(default_factory=set)  # where the latest dial had a wrong key
 
     def begin(self, endpoints: Iterable[str], now: float) -> None:
         """Start a round."""
@@ -77,6 +78,14 @@ class Pursuit:
     def is_over(self) -> bool:
         """Whether every endpoint of this round was tried in vain."""
         return self.phase is Phase.DIALING and not self.untried and not self.attempts
+
+    def fail(self, endpoint: str, cause: PathCause) -> None:
+        """Take note why the latest dial of an endpoint failed."""
+        self.causes[endpoint] = cause
+        if cause is PathCause.WRONG_KEY:
+            self.locked_out.add(endpoint)
+        else:
+            self.locked_out.discard(endpoint)
 
     def rest(self, due: float | None) -> None:
         """Do nothing until `due`."""

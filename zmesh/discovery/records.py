@@ -6,11 +6,12 @@ record has the port, its host's A and AAAA records the addresses, its TXT record
 - `txtvers=1`: the layout of the entries, always the first (RFC 6763 section 6.7);
 - `v=1`: the version of the link protocol;
 - `id=...`: the node's id in hex, once more;
-- `mesh=...`: the mesh tag in hex; nodes with another one are not ours;
-- `name=...`: the node's name, for people. Left out where it is empty.
+- `mesh=...`: the mesh tag in hex; nodes with another one are not ours. It is made of the mesh key
+  where there is one, so that who has no key can tell nothing from it;
+- `name=...`: the node's name, for people. Left out where it is empty, or nobody's business.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -115,7 +116,7 @@ def node_of(instance: str) -> NodeId | None:
 
 
 def read(
-    mesh: MeshTag,
+    tags: Collection[MeshTag],
     node: NodeId,
     entries: Mapping[str, str | None],
     port: int | None,
@@ -124,7 +125,7 @@ def read(
     """Read a node's records.
 
     Args:
-        mesh: the tag they have to carry.
+        tags: they have to carry one of these.
         node: whose they are by the instance's name.
         entries: of the TXT record; an empty value may read as None.
         port: of the SRV record.
@@ -134,7 +135,7 @@ def read(
         return Unfit.OTHER_VERSION if entries.get("txtvers") else Unfit.MALFORMED
     if entries.get("id") != node.hex() or not port:
         return Unfit.MALFORMED
-    if entries.get("mesh") != mesh.hex():
+    if entries.get("mesh") not in {tag.hex() for tag in tags}:
         return Unfit.OTHER_MESH
     name = entries.get("name") or ""
     endpoints = tuple(

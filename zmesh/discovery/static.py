@@ -16,10 +16,13 @@ from logging import WARNING
 from zmesh.actions import Trace
 from zmesh.discovery.blocking import in_thread
 from zmesh.discovery.candidates import PINNED_SOURCES
-from zmesh.discovery.endpoints import Endpoint, split_target
+from zmesh.discovery.endpoints import Endpoint, is_loopback, split_target
 from zmesh.errors import InvalidOption
 from zmesh.events import CandidateFound, Event
 from zmesh.options import DiscoveryOptions
+
+NEEDS_KEY = "it is on the network, which takes a mesh key or insecure=True"
+"""Why a name is not followed to where it leads."""
 
 _SEPARATORS = re.compile(r"[,\s]+")
 
@@ -114,6 +117,7 @@ class StaticSource:
         on_trace: told of names that cannot be resolved.
         options: how often to resolve.
         resolver: what resolves; called in a thread.
+        only_loopback: whether names that lead elsewhere are not followed.
     """
 
     def __init__(
@@ -124,6 +128,8 @@ class StaticSource:
         on_trace: Callable[[Trace], None],
         options: DiscoveryOptions,
         resolver: Resolver = resolve,
+        *,
+        only_loopback: bool = False,
     ) -> None:
         if source not in PINNED_SOURCES:
             raise InvalidOption("source", source, f"one of {', '.join(sorted(PINNED_SOURCES))}")
@@ -133,6 +139,7 @@ class StaticSource:
         self._on_trace = on_trace
         self._options = options
         self._resolver = resolver
+        self._only_loopback = only_loopback
         self._tasks: list[asyncio.Task[None]] = []
         self.unresolved: dict[str, str] = {}
         """What was written down and leads nowhere at the moment, and why."""
@@ -175,14 +182,20 @@ class StaticSource:
         try:
             hosts = await in_thread(partial(self._resolver, target.host), "zmesh-resolver")
         except OSError as error:
-            if target.text not in self.unresolved:  # told once, until it resolves again
-                fields: dict[str, object] = {"peer": target.text, "why": str(error)}
-                self._on_trace(Trace("name_unresolved", WARNING, fields))
-            self.unresolved[target.text] = str(error)
-            return ()
+            return self._unresolved(target, str(error))
+        found = {_endpoint(host, target.port) for host in hosts}
+        if self._only_loopback and not (found := {each for each in found if is_loopback(each)}):
+            return self._unresolved(target, NEEDS_KEY)
         self.unresolved.pop(target.text, None)
         # Sorted: name servers turn their answers round, which is no change.
-        return tuple(sorted({_endpoint(host, target.port) for host in hosts}))
+        return tuple(sorted(found))
+
+    def _unresolved(self, target: Target, why: str) -> tuple[str, ...]:
+        if target.text not in self.unresolved:  # told once, until it resolves again
+            fields: dict[str, object] = {"peer": target.text, "why": why}
+            self._on_trace(Trace("name_unresolved", WARNING, fields))
+        self.unresolved[target.text] = why
+        return ()
 
 
 def _endpoint(host: str, port: int) -> str:

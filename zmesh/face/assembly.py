@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -11,13 +12,17 @@ from zmesh.errors import Closed, NotOpen, ZmeshError
 from zmesh.events import CloseNode, DrainNode, OpenInbox
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs
+from zmesh.face.key_sources import ReadKeys
+from zmesh.face.key_watch import KeyWatch
 from zmesh.face.listening import LOOPBACK, Listening, common_port, plan
 from zmesh.face.node_parts import NodeParts
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
-from zmesh.ids import NODE_ID_BYTES, NodeId
+from zmesh.security.mesh_key import CurvePair, MeshKey
+from zmesh.security.node_key import NodeKey
+from zmesh.transport.curve import CurveKeys
 from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
@@ -46,6 +51,14 @@ class Assembly(NodeParts):
         super().__init__(settings, kept)
         self._failed = failed
         self._transport: ZmqTransport | None = None
+        self._key_watch = KeyWatch(
+            settings.key_sources,
+            ReadKeys(settings.keys, settings.key_stamps),
+            settings.options.key_files_every,
+            settings.name,
+            self._use_keys,
+            self.audit.tell,
+        )
         self._alone: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[DrainReport] | None = None
 
@@ -65,18 +78,14 @@ class Assembly(NodeParts):
             self._transport = self._new_transport(listening)
             bound = self._transport.open()
             self.runner.start(self._transport)
-            if not listening.is_loopback:
-                logger.warning(
-                    "%s: listening on the network without encryption, as insecure=True allows: "
-                    "everybody there can read and send messages",
-                    self._settings.name,
-                )
+            self._tell_reach(listening)
             await self._sources.start(listening, bound, interfaces, self._transport.listen)
         except BaseException:
             self.runner.stop()
             await self._release()
             raise
         self.application.start()
+        self._key_watch.start()
         self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)
 
     def _tell_if_alone(self) -> None:
@@ -89,15 +98,39 @@ class Assembly(NodeParts):
         await self._restored
         await self.application.load()
 
+    async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:
+        """Go on with other mesh keys; links resume their sessions over new connections."""
+        if self._transport is not None:
+            self._transport.rekey(curve_keys(keys, self._whoami.connection))
+        await self._sources.use_keys(keys)
+
+    def _tell_reach(self, listening: Listening) -> None:
+        name, settings = self._settings.name, self._settings
+        if settings.keys:
+            return
+        if not listening.is_loopback:
+            logger.warning(
+                "%s: listening on the network without encryption, as insecure=True allows: "
+                "everybody there can read and send messages",
+                name,
+            )
+        elif settings.interfaces is None:
+            logger.info(
+                "%s: there is no mesh key, so only this machine is listened to: make a key with "
+                "`zmesh keys new --mesh %s`, and copy its file to the other machines",
+                name,
+                shlex.quote(settings.mesh),
+            )
+
     async def _look_around(self) -> tuple[Interfaces, Listening]:
         wanted = self._settings.interfaces
         if wanted is None:
             return (), Listening((LOOPBACK,))
         interfaces = await self._sources.interfaces()
-        return interfaces, plan(wanted, interfaces, insecure=self._settings.insecure)
+        return interfaces, plan(wanted, interfaces, allowed=self._settings.may_leave_loopback)
 
     def _new_transport(self, listening: Listening) -> ZmqTransport:
-        options, port = self._settings.options, self._settings.port
+        options, port, keys = self._settings.options, self._settings.port, self._settings.keys
         if not port and len(listening.hosts) > 1:
             port = common_port(listening.hosts)
         return ZmqTransport(
@@ -109,6 +142,8 @@ class Assembly(NodeParts):
             dial_timeout=options.dial_timeout,
             on_events=self.runner.news,
             on_trace=self._log.write,
+            on_audit=self.audit.tell,
+            curve=curve_keys(keys, self._whoami.connection) if keys else None,
         )
 
     @property
@@ -242,6 +277,7 @@ class Assembly(NodeParts):
         """Close what holds descriptors, threads and timers."""
         if self._alone is not None:
             self._alone.cancel()
+        await self._key_watch.stop()
         try:
             await self._sources.stop()
         finally:
@@ -272,13 +308,25 @@ class Assembly(NodeParts):
         self._end(why)
 
 
+def curve_keys(keys: Sequence[MeshKey], connection: CurvePair) -> CurveKeys:
+    """Return what the transport does with mesh keys: listen with the first, dial with all."""
+    pairs = [key.server_pair() for key in keys]
+    return CurveKeys(pairs[0], tuple(pair.public for pair in pairs), connection)
+
+
 async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> Assembly:
     """Open the journal of a node, where it has one, and join its parts.
 
     Raises:
         StorageError: the journal cannot be opened.
+        SecurityError: the node in it has no key, or another's, and needs one.
     """
     if settings.storage is None:
         return Assembly(settings, failed)
-    storing = Storing(settings.storage, NodeId(SystemEntropy().token(NODE_ID_BYTES)))
-    return Assembly(settings, failed, Kept(storing, await storing.open()))
+    storing = Storing(settings.storage, NodeKey.new(SystemEntropy()))
+    opened = await storing.open()
+    try:
+        return Assembly(settings, failed, Kept(storing, opened))
+    except BaseException:
+        await storing.close()
+        raise

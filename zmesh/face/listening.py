@@ -1,4 +1,8 @@
-"""Where a node listens: loopback unless told otherwise, and what it tells others about it."""
+"""Where a node listens, and what it tells others about it.
+
+On loopback without a mesh key, everywhere with one: what goes over a network is encrypted, unless
+the operator says `insecure=True`.
+"""
 
 import socket
 from collections.abc import Sequence
@@ -12,24 +16,25 @@ from zmesh.discovery.interfaces import ALL, Interfaces, endpoints_on, select
 from zmesh.errors import InvalidOption
 
 LOOPBACK: Final = "127.0.0.1"
+EVERYWHERE: Final = (ALL,)
 
-INSECURE_NEEDED: Final = (
-    "loopback only, or insecure=True beside it: messages are not encrypted yet, and everybody on "
-    "the network can read and send them"
+KEY_NEEDED: Final = (
+    "loopback only, or a mesh key (`zmesh keys new`), or insecure=True: without a key nothing is "
+    "encrypted, and everybody on the network can read and send messages"
 )
-"""Why an interface is refused."""
+"""Why an interface, or a peer on the network, is refused."""
 
 
-def check_interfaces(wanted: Sequence[str], *, insecure: bool) -> None:
+def check_interfaces(wanted: Sequence[str], *, allowed: bool) -> None:
     """Check what can be checked before the machine's interfaces are known.
 
     Raises:
-        InvalidOption: nothing is named, or something that is not loopback without `insecure`.
+        InvalidOption: nothing is named, or something on the network where that is not allowed.
     """
     if isinstance(wanted, str) or not wanted:
         raise InvalidOption("interfaces", wanted, "a list of interface names or addresses, or '*'")
-    if not insecure and any(each == ALL or _is_foreign_address(each) for each in wanted):
-        raise InvalidOption("interfaces", list(wanted), INSECURE_NEEDED)
+    if not allowed and any(each == ALL or _is_foreign_address(each) for each in wanted):
+        raise InvalidOption("interfaces", list(wanted), KEY_NEEDED)
 
 
 def _is_foreign_address(text: str) -> bool:
@@ -58,11 +63,16 @@ class Listening:
         return endpoints_on(interfaces, int(bound[0].rpartition(":")[2]))
 
 
-def plan(wanted: Sequence[str], interfaces: Interfaces, *, insecure: bool) -> Listening:
+def plan(wanted: Sequence[str], interfaces: Interfaces, *, allowed: bool) -> Listening:
     """Return where to listen.
 
+    Args:
+        wanted: names or addresses of interfaces, or "*".
+        interfaces: the machine's.
+        allowed: whether it may be reached from the network.
+
     Raises:
-        InvalidOption: none of the interfaces is there, or one is not loopback without `insecure`.
+        InvalidOption: none of the interfaces is there, or one may not be listened on.
     """
     if ALL in wanted:
         has_version_6 = any(":" in each for one in interfaces for each in one.addresses)
@@ -71,19 +81,19 @@ def plan(wanted: Sequence[str], interfaces: Interfaces, *, insecure: bool) -> Li
     if not listening.hosts:
         here = ", ".join(one.name for one in interfaces) or "none"
         raise InvalidOption("interfaces", list(wanted), f"at least one that is up (here: {here})")
-    if not (insecure or listening.is_loopback):
-        raise InvalidOption("interfaces", list(wanted), INSECURE_NEEDED)
+    if not (allowed or listening.is_loopback):
+        raise InvalidOption("interfaces", list(wanted), KEY_NEEDED)
     return listening
 
 
-def replan(wanted: Sequence[str], interfaces: Interfaces, *, insecure: bool) -> Listening:
+def replan(wanted: Sequence[str], interfaces: Interfaces, *, allowed: bool) -> Listening:
     """Return where to listen once the interfaces that were named have changed; maybe nowhere.
 
-    Without `insecure` an interface is not followed to an address that is not loopback: it had none
+    Where only loopback is allowed, an interface is not followed to another address: it had none
     when the node opened, and else would have been refused.
     """
     hosts = _hosts(wanted, interfaces)
-    if not insecure:
+    if not allowed:
         hosts = tuple(host for host in hosts if ip_address(host).is_loopback)
     return Listening(hosts)
 

@@ -55,7 +55,7 @@ from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.files import Files
 from zmesh.face.gatherings import GatheringAction, Gatherings
-from zmesh.face.identity import local_identity, new_identity
+from zmesh.face.identity import who_am_i
 from zmesh.face.inbox import DeliveryQueue, Settle
 from zmesh.face.jobs import Pulls
 from zmesh.face.lossy import queue_of
@@ -99,14 +99,14 @@ class NodeParts(ABC):
         loop = asyncio.get_running_loop()
         options, entropy = settings.options, SystemEntropy()
         self._storing, opened = kept
-        identity = new_identity(entropy) if opened is None else opened.identity
-        self.id = identity.node
+        self._whoami = who_am_i(settings, kept, entropy)
+        self.id = self._whoami.local.node
         self._settings = settings
         self._loop = loop
         self._log = TraceLog(settings.name)
         self.audit = Audit(settings.name)
         self.engine = Engine(
-            local_identity(settings, identity), options, entropy, loop.time(),
+            self._whoami.local, options, entropy, loop.time(),
             opened=opened, wall_ms=wall_ms(), retention=kept.retention,
         )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)

@@ -5,19 +5,26 @@ import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
-from zmesh.face.listening import check_interfaces
+from zmesh.face.key_sources import NO_KEYS, KeyArgument, KeySources, ReadKeys, key_sources
+from zmesh.face.listening import EVERYWHERE, KEY_NEEDED, check_interfaces
 from zmesh.face.storage_checks import storage_of
 from zmesh.options import NodeOptions, Storage
+from zmesh.security.key_files import Stamp
+from zmesh.security.mesh_key import MeshKey
 from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
 from zmesh.wire.compression import algorithm_of
 
 MESH_DEFAULT = "default"
+
+Announce = Literal["name", "id-only"]
+"""What mDNS tells everybody on the network beside a node's id and addresses."""
 
 _NOT_PRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -38,6 +45,15 @@ class Settings:
     zeroconf: AsyncZeroconf | None
     compression: Compression | None = None
     storage: Storage | None = None
+    keys: tuple[MeshKey, ...] = ()  # the primary one first
+    key_sources: KeySources = NO_KEYS
+    key_stamps: tuple[Stamp | None, ...] = ()  # of the files, when `keys` were read
+    announces_name: bool = True
+
+    @property
+    def may_leave_loopback(self) -> bool:
+        """Whether it may talk over a network: encrypted, or because the operator said so."""
+        return bool(self.keys) or self.insecure
 
 
 def settle(
@@ -54,6 +70,8 @@ def settle(
     zeroconf: AsyncZeroconf | None,
     compression: Compression | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
+    key: KeyArgument | None = None,
+    announce: Announce | None = None,
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
@@ -61,6 +79,7 @@ def settle(
     Raises:
         InvalidOption: naming the argument or the variable that cannot work.
         MissingPackage: the compression needs it.
+        SecurityError: a mesh key or its file cannot be used; the kind of it tells why.
     """
     if name is None:
         name = f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
@@ -72,17 +91,26 @@ def settle(
         check_text(option, value, options.wire)
     if not 0 <= port <= 65535:
         raise InvalidOption("port", port, "0 for any free one, or up to 65535")
-    if interfaces is not None:
-        check_interfaces(interfaces, insecure=insecure)
+    if announce not in (None, "name", "id-only"):
+        raise InvalidOption("announce", announce, '"name" or "id-only"')
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
     algorithm_of(compression)
+    sources = key_sources(key, mesh, environment)
+    read = sources.read()
     room = options.candidates_max // 2
+    written = {
+        option: targets_of(option, given, f"ZMESH_{option.upper()}", environment, room)
+        for option, given in (("peers", peers), ("seeds", seeds))
+    }
+    _check_security(sources, read, interfaces, written, insecure=insecure)
+    if interfaces is None and read.keys:
+        interfaces = EVERYWHERE
     return Settings(
         name=name,
         mesh=mesh,
-        peers=targets_of("peers", peers, "ZMESH_PEERS", environment, room),
-        seeds=targets_of("seeds", seeds, "ZMESH_SEEDS", environment, room),
+        peers=written["peers"],
+        seeds=written["seeds"],
         mdns=mdns,
         interfaces=None if interfaces is None else tuple(interfaces),
         port=port,
@@ -91,4 +119,35 @@ def settle(
         zeroconf=zeroconf,
         compression=compression,
         storage=storage_of(storage),
+        keys=read.keys,
+        key_sources=sources,
+        key_stamps=read.stamps,
+        announces_name=announce == "name" or (announce is None and not read.keys),
     )
+
+
+def _check_security(
+    sources: KeySources,
+    read: ReadKeys,
+    interfaces: Sequence[str] | None,
+    written: Mapping[str, Iterable[Target]],
+    *,
+    insecure: bool,
+) -> None:
+    """Refuse what would go over the network without encryption and nobody asked for."""
+    if insecure and read.keys:
+        expected = (
+            f"False where there is a mesh key (from {sources.told_by}): it encrypts everything; "
+            "key=() is no key"
+        )
+        raise InvalidOption("insecure", insecure, expected)
+    allowed = insecure or bool(read.keys)
+    if interfaces is not None:
+        check_interfaces(interfaces, allowed=allowed)
+    if allowed:
+        return
+    for option, targets in written.items():
+        for target in targets:  # names are looked at when they are resolved
+            endpoint = target.endpoint
+            if endpoint is not None and not endpoint.address.is_loopback:
+                raise InvalidOption(option, target.text, KEY_NEEDED)

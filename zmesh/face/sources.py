@@ -14,7 +14,14 @@ from zmesh.discovery.static import StaticSource
 from zmesh.events import EndpointsChanged, Event, PathCause
 from zmesh.face.listening import Listening, replan
 from zmesh.face.settings import Settings
-from zmesh.ids import NodeId
+from zmesh.ids import MeshTag, NodeId
+from zmesh.security.mesh_key import MeshKey
+
+
+def announced_tags(mesh: str, keys: Sequence[MeshKey]) -> tuple[MeshTag, ...]:
+    """Return the tags a node goes by in mDNS, the one it announces first."""
+    return tuple(key.tag(mesh) for key in keys) or (mesh_tag(mesh),)
+
 
 Listen = Callable[[Sequence[str]], tuple[str, ...]]
 """Listens on these hosts from now on, and returns the endpoints."""
@@ -41,15 +48,22 @@ class Sources:
         self._settings = settings
         self._on_events = on_events
         self._written = [
-            StaticSource(STATIC, settings.peers, on_events, on_trace, discovery),
-            StaticSource(SEED, settings.seeds, on_events, on_trace, discovery),
+            StaticSource(
+                source,
+                targets,
+                on_events,
+                on_trace,
+                discovery,
+                only_loopback=not settings.may_leave_loopback,
+            )
+            for source, targets in ((STATIC, settings.peers), (SEED, settings.seeds))
         ]
         self._mdns: MdnsSource | None = None
         if settings.mdns:
             self._mdns = MdnsSource(
-                mesh=mesh_tag(settings.mesh),
+                tags=announced_tags(settings.mesh, settings.keys),
                 node=node,
-                name=settings.name,
+                name=settings.name if settings.announces_name else "",
                 on_events=on_events,
                 on_trace=on_trace,
                 options=discovery,
@@ -93,6 +107,11 @@ class Sources:
             source.start()
         if self._mdns is not None:
             await self._mdns.start(self.endpoints, self._mdns_on)
+
+    async def use_keys(self, keys: Sequence[MeshKey]) -> None:
+        """Be found by who has one of these keys, the first of which this node is known by."""
+        if self._mdns is not None:
+            await self._mdns.retag(announced_tags(self._settings.mesh, keys))
 
     async def stop(self) -> None:
         """Say goodbye, and follow nothing any more."""
@@ -145,8 +164,8 @@ class Sources:
         """Listen where the interfaces that were named are reached now."""
         if self._listen is None or self._listening.is_everywhere:
             return
-        wanted, insecure = self._settings.interfaces or (), self._settings.insecure
-        self._listening = replan(wanted, interfaces, insecure=insecure)
+        wanted, allowed = self._settings.interfaces or (), self._settings.may_leave_loopback
+        self._listening = replan(wanted, interfaces, allowed=allowed)
         self._bound = self._listen(self._listening.hosts)
         if len(self._bound) < len(self._listening.hosts):
             # A port may be taken for a while, and be it by what listened there until just now.

@@ -14,7 +14,7 @@ from zmesh.journal.faults import told
 from zmesh.journal.files import Files, claim_of, holder_of
 from zmesh.journal.schema import MIGRATIONS, version_of
 from zmesh.journal.store import JournalStore
-from zmesh.storage import DEAD_LETTERS, EntryKind
+from zmesh.storage import DEAD_LETTERS, EntryKind, Identity
 from zmesh.storage_errors import JournalCorrupted, JournalTooNew, NoJournal
 
 
@@ -87,6 +87,17 @@ def status(path: Path) -> JournalStatus:
         dead_letters=sum(dead),
         set_aside=sorted(map(str, path.absolute().parent.glob(path.name + ".damaged-*[0-9]"))),
     )
+
+
+def identity(path: Path) -> Identity:
+    """Return who keeps a journal, its node's secret seed included, whether or not it is open.
+
+    Raises:
+        NoJournal: there is none.
+        StorageError: it cannot be read.
+    """
+    with reading(Files(path), "be read") as database:
+        return JournalStore.load(database).identity
 
 
 def verify(path: Path) -> list[str]:

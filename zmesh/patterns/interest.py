@@ -245,6 +245,8 @@ class InterestTable:
             return False
         if kind is InterestKind.ATTRIBUTE and not is_attribute(text):
             return False
+        if peer.interest_bytes + len(text.encode()) > self._options.interest_bytes_max:
+            return text in peer.interests[kind]
         return sum(map(len, peer.interests.values())) < self._options.interest_max
 
     def _learn(self, peer: Peer, entry: Entry) -> bool:
@@ -254,6 +256,7 @@ class InterestTable:
         if kind is InterestKind.SUBSCRIPTION and not self.wanted.add(peer, text):
             return False
         peer.interests[kind][text] = None
+        peer.interest_bytes += len(text.encode())
         if kind is InterestKind.LOG:
             self.log_news.append((peer, text, True))
         elif kind is InterestKind.TOPIC:
@@ -267,6 +270,7 @@ class InterestTable:
         if text not in peer.interests[kind]:
             return False
         del peer.interests[kind][text]
+        peer.interest_bytes -= len(text.encode())
         if kind is InterestKind.LOG:
             self.log_news.append((peer, text, False))
             return True

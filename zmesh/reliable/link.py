@@ -10,27 +10,15 @@ from typing import assert_never
 
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
-from zmesh.ids import LINK_ID_BYTES, NO_LINK, Entropy, LinkId, NodeId, Path, SessionId
+from zmesh.ids import LINK_ID_BYTES, NO_LINK, LinkId, Path
 from zmesh.message import Outcome, Record, Ticket
-from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable import link_events as happened
-from zmesh.reliable.conduct import Conduct
-from zmesh.reliable.credit import CreditPool
-from zmesh.reliable.handshake import (
-    Handshake,
-    HelloTimer,
-    HelloVerdict,
-    LocalIdentity,
-    SessionChoice,
-)
+from zmesh.reliable.handshake import HelloVerdict, NotProved, SessionChoice
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
+from zmesh.reliable.link_facts import LinkFacts
 from zmesh.reliable.link_states import TRANSITIONS, LinkState, Trigger
-from zmesh.reliable.link_statistics import LinkCounters, LinkStatistics
-from zmesh.reliable.liveness import LivenessVerdict
-from zmesh.reliable.recovery import Piece, Recovery
-from zmesh.reliable.round_trip import RoundTrip
+from zmesh.reliable.recovery import Piece
 from zmesh.reliable.session import Session
-from zmesh.reliable.writer import PacketWriter
 from zmesh.wire.frames import (
     Ack,
     Bye,
@@ -54,98 +42,8 @@ from zmesh.wire.frames import (
 )
 
 
-class Link:
+class Link(LinkFacts):
     """Everything that stands between this node and one peer."""
-
-    def __init__(
-        self,
-        local: LocalIdentity,
-        peer: NodeId,
-        options: LinkOptions,
-        limits: WireLimits,
-        entropy: Entropy,
-        now: float,
-        pool: CreditPool | None = None,
-    ) -> None:
-        self.local = local
-        self.peer = peer
-        self.local_endpoints: tuple[str, ...] = ()
-        self.state = LinkState.IDLE
-        self.path: Path | None = None
-        self._options = options
-        self._limits = limits
-        self._entropy = entropy
-        self._pool = pool
-        self.events: list[LinkEvent] = []
-        self._handshake = Handshake(local, peer, entropy)
-        self._session = Session(options, limits, pool, self.events)
-        self._recovery = Recovery(options, entropy)
-        self._verdict = LivenessVerdict(options, self._recovery.round_trip)
-        self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
-        self._link_id = NO_LINK
-        self._outbox: list[tuple[Path, Packet]] = []  # outside the flow of the current link
-        self._own_call: tuple[Path | None, LinkId] | None = None  # crossed by the one answered
-        self._hello_timer = HelloTimer(options, entropy)
-        self._down_until: float | None = None  # when the session ends for want of a link
-        self._conduct = Conduct(options, now)
-        self._path_full = False
-        self._counters = LinkCounters()
-
-    # What is known
-
-    @property
-    def name(self) -> str:
-        """The peer's name; empty until it said so."""
-        return self._handshake.name
-
-    @property
-    def incarnation(self) -> int:
-        """The peer's incarnation; 0 until it said so."""
-        return self._handshake.incarnation
-
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        """Where the peer listens, by its own word."""
-        return self._handshake.endpoints
-
-    @property
-    def session(self) -> SessionId | None:
-        """The session both sides are in; None before the first and after the last."""
-        return self._handshake.session
-
-    @property
-    def liveness(self) -> Liveness:
-        """The verdict on the peer."""
-        return self._verdict.state
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a link carries traffic now."""
-        return self.state is LinkState.OPEN
-
-    @property
-    def round_trip(self) -> RoundTrip:
-        """The round trip on the current link."""
-        return self._recovery.round_trip
-
-    @property
-    def room_messages(self) -> int:
-        """How many more messages fit the queue; at most 0 where it is full."""
-        return self._session.room_messages
-
-    @property
-    def queued_messages(self) -> int:
-        """Messages without outcome yet."""
-        return self._session.queued_messages
-
-    @property
-    def queued_bytes(self) -> int:
-        """Their bytes."""
-        return self._session.queued_bytes
-
-    def statistics(self) -> LinkStatistics:
-        """Return counters, and what is held now."""
-        return self._counters.snapshot(self._session, self._recovery, self._writer)
 
     # Commands
 
@@ -205,8 +103,12 @@ class Link:
         """End as REJECTED a record of a packet that could not be made into bytes."""
         self._session.refuse(lane, seq, reason)
 
-    def hello(self, path: Path, now: float) -> None:
-        """Begin a handshake on a path on which this peer answered, unless a link lives."""
+    def hello(self, path: Path, now: float, incarnation: int = 0) -> None:
+        """Begin a handshake on a path on which this peer answered, unless a link lives.
+
+        `incarnation` is what it told there; a proof of HELLO names it.
+        """
+        self._handshake.told = incarnation
         if self.state is LinkState.IDLE and not self._conduct.refused(now):
             self._call(path, now)
 
@@ -240,6 +142,8 @@ class Link:
                 self._on_refusal(frame, now)
             else:
                 self._on_link_packet(packet, now)
+        except NotProved as error:
+            self._on_not_proved(error, now)
         except ProtocolError as error:
             self._on_violation(error, now)
         if self._verdict.events:
@@ -257,6 +161,7 @@ class Link:
         if isinstance(frame, Fenced):
             self._on_fenced(frame)
         elif isinstance(frame, Error) and frame.code is ErrorCode.DUPLICATE_IDENTITY:
+            self._handshake.check_duplicate(frame)
             self.events.append(happened.Clash(fenced=False))
         if isinstance(frame, Error | Fenced):
             self._give_up("HELLO was refused", now)
@@ -305,9 +210,7 @@ class Link:
                 assert_never(frame)
 
     def _on_fenced(self, fenced: Fenced) -> None:
-        if fenced.incarnation <= self.local.incarnation:
-            detail = f"by incarnation {fenced.incarnation}, which is not newer"
-            raise ProtocolError("fenced", detail)
+        self._handshake.check_fenced(fenced)
         self.events.append(happened.Clash(fenced=True))
 
     def _resend(self, lost: Sequence[Piece]) -> None:
@@ -341,6 +244,13 @@ class Link:
             code = ErrorCode.OVER_CREDIT if error.kind == "credit" else ErrorCode.MALFORMED
             self._send(self.path, self._link_id, Error(code, error.detail[:200]))
         self._give_up("it broke the protocol", now)
+
+    def _on_not_proved(self, error: NotProved, now: float) -> None:
+        """Give up the link on which something false was said: nobody but its other end can."""
+        self._defect(error.kind, error.detail)
+        self._own_call = None
+        if self.state is not LinkState.ANSWERED:
+            self._give_up("it proves nothing", now)
 
     def on_path_down(self, path: Path, cause: PathCause, now: float) -> None:
         """A path ended; where it carried the link, the link is given up."""
@@ -430,7 +340,8 @@ class Link:
         self._say_hello(path, now)
 
     def _say_hello(self, path: Path, now: float) -> None:
-        hello = self._handshake.hello(self.local_endpoints, self._session.lane_states())
+        lanes = self._session.lane_states()
+        hello = self._handshake.hello(self.local_endpoints, lanes, path, self._link_id)
         self._send(path, self._link_id, hello)
         self._hello_timer.on_hello(now)
 
@@ -449,9 +360,9 @@ class Link:
             case HelloVerdict.STALE:
                 self._counters.packets_stale += 1
             case HelloVerdict.FENCED:
-                self._send(path, link, Fenced(self.incarnation))
+                self._send(path, link, self._handshake.fenced())
             case HelloVerdict.CLASH:
-                self._send(path, link, Error(ErrorCode.DUPLICATE_IDENTITY, "same incarnation"))
+                self._send(path, link, self._handshake.duplicate())
                 self._defect("clone", "two nodes have this peer's id and incarnation")
             case HelloVerdict.REPEAT:
                 if path == self.path:
@@ -463,7 +374,7 @@ class Link:
         # Our own HELLO may have crossed the peer's: the lower id takes the answer to it as well.
         calls = self.state is LinkState.CALLING and self.local.node < self.peer
         own_call = (self.path, self._link_id) if calls else None
-        choice = self._handshake.accept(hello)
+        choice = self._handshake.accept(hello, path, link)
         self._enter(choice, hello.lanes, now)
         self._move(Trigger.HELLO)
         self._leave_path()
@@ -476,13 +387,16 @@ class Link:
 
     def _welcome(self, path: Path, attempt: int) -> None:
         lanes = self._session.lane_states()
-        welcome = self._handshake.welcome(attempt, self.local_endpoints, lanes)
+        link, where = self._link_id, self.local_endpoints
+        welcome = self._handshake.welcome(attempt, where, lanes, path, link)
         self._send(path, self._link_id, welcome)
 
     def _on_welcome(self, path: Path, link: LinkId, welcome: Welcome, now: float) -> None:
         calls = self.state is LinkState.CALLING
         call = (self.path, self._link_id) if calls else self._own_call
-        choice = self._handshake.on_welcome(welcome) if (path, link) == call else None
+        choice = None
+        if (path, link) == call:
+            choice = self._handshake.on_welcome(welcome, path, link)
         if choice is None:
             self._counters.packets_stale += 1
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from struct import pack
 
-from zmesh.ids import NO_LINK, LinkId, MeshTag, NodeId
+from zmesh.ids import NO_JOURNAL, NO_LINK, JournalId, LinkId, MeshTag, NodeId
 from zmesh.security.node_key import NodeKey, is_signed, node_id_of
 
 _DOMAIN = b"zmesh handshake v1\x00"
@@ -35,16 +35,19 @@ class Claim:
     connection: bytes  # the public key of the connection it goes over
     link: LinkId = NO_LINK  # that it is about; none with IAM
     attempt: int = 0  # of the HELLO, also where WELCOME answers it
+    journal: JournalId = NO_JOURNAL  # of who says it: tells two clones apart; none with IAM
 
     def prove(self, key: NodeKey) -> bytes:
         """Return the proof that the owner of this key says it; 64 bytes."""
-        return key.sign(self._transcript(key.public))
+        return key.sign(self.transcript(key.public))
 
     def holds(self, node: NodeId, public: bytes, proof: bytes) -> bool:
         """Return whether a node says it, by the public key that it says is its own."""
-        return node_id_of(public) == node and is_signed(public, self._transcript(public), proof)
+        return node_id_of(public) == node and is_signed(public, self.transcript(public), proof)
 
-    def _transcript(self, public: bytes) -> bytes:
+    def transcript(self, public: bytes) -> bytes:
+        """Return the bytes that are signed; `docs/protocol.md` section 8.1 has their order."""
         # Every field has one length, so no two transcripts are the same bytes.
         numbers = pack(">BQQQ", self.role, self.incarnation, self.to_incarnation, self.attempt)
-        return b"".join((_DOMAIN, numbers, self.mesh, public, self.to, self.link, self.connection))
+        names = (self.mesh, public, self.to, self.link, self.journal, self.connection)
+        return b"".join((_DOMAIN, numbers, *names))

@@ -122,6 +122,7 @@ _HOW: dict[FaultKind, Callable[["World[Any]", Fault], None]] = {
     FaultKind.ECHO: lambda world, fault: world.echo(fault.host, fault.other),
     FaultKind.GHOST: lambda world, fault: world.haunt(fault.host, fault.severity),
     FaultKind.STRANGER: lambda world, fault: world.intrude(fault.host),
+    FaultKind.ATTACK: lambda world, fault: world.attack(fault.host, fault.other),
     FaultKind.DISK_DEATH: lambda world, fault: world.doom(fault),
     FaultKind.DISK_FULL: lambda world, fault: world.fill(fault),
 }

@@ -23,8 +23,14 @@ def generate(seed: int, level: Level = "link") -> Scenario:
     """Return the scenario of a seed: always the same one."""
     if level == "durable":
         return _DurableGenerator(seed, level).scenario()
+    if level == "node" and seed % SECURED_EVERY == 0:
+        return _SecuredGenerator(seed, level).scenario()
     generator = _Generator(seed, level)
     return generator.drill() if level == "node" and seed % 16 == 15 else generator.scenario()
+
+
+SECURED_EVERY = 4
+"""Of the seeds of whole nodes: nodes that prove who they are. Half of those are attacked."""
 
 
 SERVICES = ("add", "multiply")
@@ -63,7 +69,7 @@ class _Generator:
     def scenario(self) -> Scenario:
         random, whole = self._random, self._level != "link"
         hosts = random.choices((2, 3, 4, 5), (8, 3, 1, 1))[0]
-        intensity = random.choices((0, 1, 3, 6), (2, 3, 4, 2))[0]
+        intensity = self._intensity()
         active = self._between(0.5, 8.0)
         options = self._link_options()
         delay = random.choice((0.000_1, 0.000_2, 0.002, 0.02))
@@ -84,6 +90,9 @@ class _Generator:
             attempts_max=random.choice((3, 20)),
             discovery=random.choice(("mdns", "mdns", "static")),
         )
+
+    def _intensity(self) -> int:
+        return self._random.choices((0, 1, 3, 6), (2, 3, 4, 2))[0]
 
     def drill(self) -> Scenario:
         """Return a scenario of calls only, of which one provider is lost while it handles them."""
@@ -289,6 +298,31 @@ class _Generator:
             case _:
                 seconds = self._between(0.05, 10.0)
         return Fault(at, kind, host, other, seconds, random.random())
+
+
+class _SecuredGenerator(_Generator):
+    """Whole nodes that prove who they are; a member may mean them harm.
+
+    In half of the runs with attacks nothing else goes wrong: all must be as if there were none.
+    """
+
+    def _intensity(self) -> int:
+        intensity = super()._intensity()
+        return 0 if self._seed % (4 * SECURED_EVERY) == 0 else intensity
+
+    def scenario(self) -> Scenario:
+        scenario = super().scenario()
+        attacks: tuple[Fault, ...] = ()
+        if self._seed % (2 * SECURED_EVERY) == 0:
+            random = Random(f"attacks {self._seed}")  # noqa: S311
+            hosts = range(len(scenario.hosts))
+            pairs = [random.sample(hosts, 2) for _ in range(random.randint(2, 12))]
+            attacks = tuple(
+                Fault(random.random() * scenario.active, FaultKind.ATTACK, host, other, 0.0)
+                for host, other in pairs
+            )
+        faults = sorted((*scenario.faults, *attacks), key=lambda fault: fault.at)
+        return replace(scenario, faults=tuple(faults), secured=True)
 
 
 _SEEDS_WITH_LOGS = (5, 7)  # of eight

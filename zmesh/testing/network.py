@@ -76,13 +76,14 @@ class _Socket(Generic[P]):
     """One end of a connection."""
 
     __slots__ = (
-        "backlog", "black_holed", "closing", "full", "last_arrival", "open", "path", "peer",
-        "port", "unread",
+        "backlog", "black_holed", "closing", "connection", "full", "last_arrival", "open", "path",
+        "peer", "port", "unread",
     )  # fmt: skip
 
-    def __init__(self, port: Port[P], path: Path) -> None:
+    def __init__(self, port: Port[P], path: Path, connection: bytes = b"") -> None:
         self.port = port
         self.path = path
+        self.connection = connection  # the public key of who dials, on a CURVE mesh
         self.peer: _Socket[P] = self
         self.open = True
         self.black_holed = False
@@ -132,9 +133,12 @@ class Network(Generic[P]):
         self._machines[endpoint] = port.index
         self._listening[endpoint] = port
 
-    def dial(self, port: Port[P], path: int, endpoint: str) -> None:
-        """Connect; PathUp or PathDown tells how it went."""
-        socket: _Socket[P] = _Socket(port, path)
+    def dial(self, port: Port[P], path: int, endpoint: str, connection: bytes = b"") -> None:
+        """Connect; PathUp or PathDown tells how it went.
+
+        `connection` is what the other end sees as the proved key of who dials, on a CURVE mesh.
+        """
+        socket: _Socket[P] = _Socket(port, path, connection)
         self._sockets[port.index, path] = socket
         self._connect(
             port.index,
@@ -318,7 +322,8 @@ class Network(Generic[P]):
         self._number += 1
         # libzmq names an inbound connection by a zero and a counter
         accepted: _Socket[P] = _Socket(
-            self._listening[endpoint], b"\0" + self._number.to_bytes(4, "big")
+            self._listening[endpoint],
+            b"\0" + self._number.to_bytes(4, "big") + socket.connection,
         )
         accepted.peer, socket.peer = socket, accepted
         self._sockets[accepted.port.index, accepted.path] = accepted

@@ -28,9 +28,10 @@ from zmesh.events import (
     PacketsReceived,
     TimerFired,
 )
-from zmesh.ids import JournalId, MeshTag, NodeId, Path
+from zmesh.ids import CONNECTION_KEY_BYTES, JournalId, MeshTag, NodeId, Path
 from zmesh.options import NodeOptions, Retention
 from zmesh.reliable.handshake import LocalIdentity
+from zmesh.security.node_key import NodeKey
 from zmesh.storage import Identity, JournalEvent, Opened
 from zmesh.testing.clock import HostClock
 from zmesh.testing.drive import Drive
@@ -69,6 +70,7 @@ class NodeProcess(Process[Parts, Event]):
         options: of the node.
         disk: what outlives the process; None for a node that keeps nothing.
         retention: how long publications stay on it.
+        key: of the node, on a mesh where who says something proves who it is; None elsewhere.
     """
 
     def __init__(
@@ -84,9 +86,13 @@ class NodeProcess(Process[Parts, Event]):
         options: NodeOptions,
         disk: Disk | None = None,
         retention: Retention = Retention(),  # noqa: B008  # frozen
+        key: NodeKey | None = None,
     ) -> None:
         super().__init__(around, index, incarnation, clock)
         self.name = name
+        self.key = key
+        # Of its connections: another with each process.
+        self.connection = b"" if key is None else self.entropy.token(CONNECTION_KEY_BYTES)
         # Who has no storage is somebody new with each process, and counts from 1.
         told = 1 if fresh_identity else incarnation
         identity = Identity(node, b"", JournalId(self.entropy.token(16)), told)
@@ -96,7 +102,15 @@ class NodeProcess(Process[Parts, Event]):
         if opened is not None:
             identity = opened.identity
         self.node = identity.node
-        local = LocalIdentity(MESH, self.node, name, identity.incarnation, identity.journal)
+        local = LocalIdentity(
+            MESH,
+            self.node,
+            name,
+            identity.incarnation,
+            identity.journal,
+            key=key,
+            connection=self.connection,
+        )
         self.engine = Engine(
             local,
             options,
@@ -198,7 +212,7 @@ class NodeProcess(Process[Parts, Event]):
                 for packet in packets:
                     self.network.send(self, path, [bytes(part) for part in packet])
             case Dial(path, endpoint):
-                self.network.dial(self, path, endpoint)
+                self.network.dial(self, path, endpoint, self.connection)
             case HangUp(path):
                 self.network.hang_up(self, path)
             case Probe(endpoint, timeout):

@@ -7,22 +7,23 @@ from random import Random
 from zmesh.discovery.candidates import MDNS, STATIC
 from zmesh.errors import ProtocolError
 from zmesh.events import CandidateFound, CandidateGone, PathUp
-from zmesh.ids import NodeId, Path
+from zmesh.ids import LinkId, NodeId, Path
 from zmesh.options import NodeOptions, Retention, WireLimits
+from zmesh.testing.adversary import Adversary
 from zmesh.testing.clock import HostClock
 from zmesh.testing.findings import Rule
 from zmesh.testing.journal import Disk
 from zmesh.testing.link_world import describe
 from zmesh.testing.network import Network, NetworkEvent
 from zmesh.testing.node_app import NodeApp
-from zmesh.testing.node_books import NodeBooks, node_id
+from zmesh.testing.node_books import NodeBooks, node_id, node_key
 from zmesh.testing.node_process import NodeProcess, Parts
 from zmesh.testing.scenario import InterestChange, Scenario, Submission
 from zmesh.testing.trace import Trace
 from zmesh.testing.watch import WireWatch
 from zmesh.testing.world import World
 from zmesh.wire.codec import decode
-from zmesh.wire.frames import Hello, Packet
+from zmesh.wire.frames import Hello, Iam, Packet, Welcome
 
 ECHOES_MAX = 4  # handshakes remembered for each pair of hosts
 WATCHED_EVERY = 4  # of the seeds with faults, whose packets are decoded and watched
@@ -52,9 +53,21 @@ class NodeWorld(World[Parts]):
         self._overheard: list[Parts] = []  # what a stranger may repeat
         self._ghosts = 0
         self._strangers = 0
+        self._adversary: Adversary | None = None
+        self._called: dict[LinkId, set[str]] = {}  # lives that a HELLO was for
+        self._met: set[tuple[str, int]] = set()  # lives and whom they said IAM to
         self._watch: WireWatch | None = None
         if scenario.calm or scenario.seed % WATCHED_EVERY == 0:
             self._watch = WireWatch(scenario.link, self.findings, None, calm=scenario.calm)
+
+        if scenario.is_attacked:
+            self._adversary = Adversary(
+                self.queue,
+                self.network,
+                Random(f"adversary {scenario.seed}"),  # noqa: S311
+                self._members,
+                lambda host, text: self.around.wrong(Rule.IDENTITY, host, text),
+            )
 
     def _schedule(self) -> None:
         super()._schedule()
@@ -67,17 +80,20 @@ class NodeWorld(World[Parts]):
         """Make a life of a host."""
         plan = self.scenario.hosts[index]
         identity = incarnation if plan.fresh_identity else 0
+        named = index, identity, self._ids[index]
+        key = node_key(*named) if self.scenario.secured else None
         process = NodeProcess(
             self.around,
             index,
             incarnation,
             clock,
-            node=node_id(index, identity, self._ids[index]),
+            node=node_id(*named) if key is None else key.id,
             name=self.books.name_of(index),
             fresh_identity=plan.fresh_identity,
             options=self._options,
             disk=self.disks.get(index),
             retention=self._retention,
+            key=key,
         )
         process.kill = partial(self.kill, index)
         app = NodeApp(process, self.books, plan)
@@ -191,9 +207,43 @@ class NodeWorld(World[Parts]):
         if seen is not None and self._watch is not None and target >= 0:
             now = process.clock.read()
             self._watch.on_sent(process.label, target, seen, now, self.queue.now)
+        if self.scenario.secured and packet[0][_NUMBER_AT] == 0:
+            self._on_handshake(process, target, seen or decode(packet, _LIMITS))
         if seen is not None and self.trace.readable:
             self.trace.explain(self.queue.now, process.label, "", describe(seen))
         self._remember(source, target, packet)
+
+    def _on_handshake(self, process: NodeProcess, target: int, packet: Packet) -> None:
+        """Hold a node to answering HELLOs that were for this life of it; let others overhear."""
+        frame = packet.frames[0]
+        if isinstance(frame, Hello) and target >= 0:
+            called = self._nodes[target]
+            lives = self._called.setdefault(packet.link, set())
+            lives.add("" if called is None else called.label)
+        elif isinstance(frame, Welcome) and process.label not in self._called.get(packet.link, ()):
+            text = "answers a HELLO that was not for it, or for an earlier life of it"
+            self.around.wrong(Rule.IDENTITY, process.label, text)
+        if self._adversary is None:
+            return
+        self._adversary.on_sent(process.index, packet)
+        if target < 0 or not isinstance(frame, Iam) or self.scenario.calm:
+            return
+        meeting = (process.label, target)
+        if process.incarnation > 1 and meeting not in self._met:
+            self._met.add(meeting)
+            self.echo(target, process.index)  # before whom it answers says HELLO to this life
+
+    def attack(self, host: int, other: int) -> None:
+        """Let a member turn on a host in the name of another."""
+        if self._adversary is None:
+            return
+        self._adversary.attack(host, other)
+        if not self.scenario.calm:
+            self.echo(other, host)
+
+    def _members(self) -> dict[int, NodeProcess]:
+        nodes = {index: self._alive(index) for index in range(len(self._nodes))}
+        return {index: process for index, process in nodes.items() if process is not None}
 
     def _remember(self, source: int, target: int, packet: Parts) -> None:
         """Keep handshakes for echoes, and some of the rest for strangers."""

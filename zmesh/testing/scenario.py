@@ -33,6 +33,7 @@ class FaultKind(Enum):
     STRANGER = "stranger"  # somebody connects to the host and sends rubbish (whole nodes)
     DISK_DEATH = "disk_death"  # the process dies at one of its next commits or reads (disks)
     DISK_FULL = "disk_full"  # others have filled the host's disk (disks)
+    ATTACK = "attack"  # a member turns on the host in the name of other (nodes that prove)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class Fault:
         return self.kind in _OF_ONE
 
     def strikes(self, one: int, other: int) -> bool:
-        """Return whether anything between two hosts is touched."""
+        """Return whether anything between two hosts is touched; by an attack nothing may be."""
+        if self.kind is FaultKind.ATTACK:
+            return False
         if self.is_of_one:
             return self.host in (one, other)
         return {self.host, self.other} == {one, other}
@@ -150,10 +153,17 @@ class Scenario:
     log_count: int | None = None  # publications that logs keep, if not as ever
     box_window: int | None = None  # durable messages on their way to one addressee, if not as ever
 
+    secured: bool = False  # who says something proves who it is (whole nodes)
+
     @property
     def calm(self) -> bool:
-        """Whether nothing goes wrong at all."""
-        return not self.faults
+        """Whether nothing goes wrong at all. Attacks are not to make a difference."""
+        return all(fault.kind is FaultKind.ATTACK for fault in self.faults)
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether a member means harm."""
+        return any(fault.kind is FaultKind.ATTACK for fault in self.faults)
 
     @property
     def quiet_from(self) -> float:

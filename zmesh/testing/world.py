@@ -189,6 +189,9 @@ class World(ABC, Generic[P]):
     def intrude(self, host: int) -> None:
         """Let a stranger send rubbish to a host; hosts of links alone have no door for it."""
 
+    def attack(self, host: int, other: int) -> None:
+        """Let a member turn on a host in the name of another; on links alone there is none."""
+
     def doom(self, fault: Fault) -> None:
         """Let a host die at its disk; hosts without a disk do not."""
 

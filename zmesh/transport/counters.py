@@ -16,6 +16,12 @@ class Counters:
     packets_full: int = 0
     packets_unroutable: int = 0
     dials: int = 0
+    dials_wrong_key: int = 0
+    inbound_accepted: int = 0
+    handshakes: int = 0
+    handshakes_failed: int = 0
+    handshakes_abandoned: int = 0
+    handshakes_refused: int = 0
     watchdog_rescues: int = 0
 
     def frozen(self) -> TransportStatistics:

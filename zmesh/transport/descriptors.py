@@ -6,6 +6,7 @@ a dial never reports. So we look ourselves, before dialing and once in a while.
 
 import errno
 import os
+import sys
 
 
 def descriptors_left(at_most: int) -> int:
@@ -27,3 +28,18 @@ def descriptors_left(at_most: int) -> int:
         for descriptor in opened:
             os.close(descriptor)
     return len(opened)
+
+
+if sys.platform == "win32":
+
+    def descriptors_max() -> int:
+        """Return how many descriptors this process may have."""
+        return sys.maxsize
+
+else:
+    import resource
+
+    def descriptors_max() -> int:
+        """Return how many descriptors this process may have."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return sys.maxsize if soft == resource.RLIM_INFINITY else soft

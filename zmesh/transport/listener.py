@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import zmq
 
@@ -15,14 +16,25 @@ from zmesh.events import (
     PathWritable,
 )
 from zmesh.options import TransportOptions, WireLimits
+from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
+from zmesh.transport.curve import CurveKeys, guard_listener
+from zmesh.transport.doorkeeper import Doorkeeper
 from zmesh.transport.news import News
-from zmesh.transport.pump import REFUSED_FULL, Intake, Packets, push
+from zmesh.transport.pump import REFUSED_FULL, REFUSED_UNROUTABLE, Intake, Packets, push
+from zmesh.transport.senders import Senders
 from zmesh.transport.sockets import Sockets
+from zmesh.transport.zap import Authenticator
+
+REBIND_RETRY_S: Final = 0.005
+"""Between two tries to listen again: the I/O thread closes a port when it comes to that."""
 
 
 class Listener:
-    """One ROUTER bound to every endpoint of the node. Paths are the routing ids it gave."""
+    """One ROUTER bound to every endpoint of the node.
+
+    Paths are the routing ids it gave; on CURVE, with the key of the connection, see `senders`.
+    """
 
     def __init__(
         self,
@@ -32,6 +44,8 @@ class Listener:
         limits: WireLimits,
         news: News,
         counters: Counters,
+        auditing: Auditing,
+        curve: CurveKeys | None = None,
     ) -> None:
         self._loop = loop
         self._options = options
@@ -39,12 +53,35 @@ class Listener:
         self._counters = counters
         self._bound: dict[str, str] = {}  # endpoints, by host
         self._suspended: list[str] = []  # endpoints not listened on until `resume`
-        self._has_handshake_failed = False
         self._full: dict[bytes, asyncio.TimerHandle] = {}
-        self._socket, self.key = sockets.router()
-        self.intake = Intake(
-            loop, self._socket, None, options, limits, counters, deliver=self._on_packets
+        self._rebinding: asyncio.TimerHandle | None = None
+        self._doorkeeper = Doorkeeper(
+            options, counters, auditing, loop.time, is_guarded=curve is not None
         )
+        self._curve = curve
+        self._senders = None if curve is None else Senders(2 * options.inbound_max)
+        self._authenticator = (
+            None
+            if curve is None
+            else Authenticator(loop, sockets, options, limits, self._doorkeeper.admit)
+        )
+        self._socket, self.key = sockets.router(curve)
+        self._intake = Intake(
+            loop,
+            self._socket,
+            None,
+            options,
+            limits,
+            counters,
+            deliver=self._on_packets,
+            senders=self._senders,
+        )
+
+    @property
+    def intakes(self) -> list[Intake]:
+        """Its own, and that of the handler who lets in."""
+        handler = [] if self._authenticator is None else [self._authenticator.intake]
+        return [self._intake, *handler]
 
     @property
     def is_suspended(self) -> bool:
@@ -106,8 +143,12 @@ class Listener:
 
     def send(self, path: bytes, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         """Send to the peer behind a path."""
-        refused = push(self._socket, path, packets, self._counters)
-        self.intake.look()
+        routing_id = path if self._senders is None else self._senders.routing_id(path)
+        if routing_id is None:
+            refused = REFUSED_UNROUTABLE
+        else:
+            refused = push(self._socket, routing_id, packets, self._counters)
+            self._intake.look()
         if refused == REFUSED_FULL:
             self._counters.packets_full += 1
             if path not in self._full:
@@ -119,16 +160,28 @@ class Listener:
             self._counters.packets_unroutable += 1
             self._news.later(PathDown(path, PathCause.UNROUTABLE))
 
-    def on_monitor(self, event: int) -> bool:
+    def on_monitor(self, event: int, value: int, endpoint: str) -> bool:
         """Take in an event of the monitor; return whether a living connection has ended."""
-        if event != zmq.EVENT_DISCONNECTED:
-            # libzmq says that a handshake failed right before, in the same call, it says that the
-            # connection ended. A probe looks like that: it must not make its target probe others.
-            self._has_handshake_failed = True
-            return False
-        was_alive = not self._has_handshake_failed
-        self._has_handshake_failed = False
-        return was_alive
+        has_ended = self._doorkeeper.on_monitor(event, value, endpoint)
+        if has_ended and self._senders is not None:
+            self._senders.doubt()
+        return has_ended
+
+    def rekey(self, keys: CurveKeys) -> None:
+        """Listen with another server key from now on, on the same ports.
+
+        Where it is another one, inbound connections end.
+        """
+        before, self._curve = self._curve, keys
+        if before is not None and keys.server == before.server:
+            return
+        is_suspended = self.is_suspended and self._rebinding is None
+        self.suspend()
+        guard_listener(self._socket, keys)
+        if self._senders is not None:
+            self._senders.forget()
+        if not is_suspended:
+            self._rebind()
 
     def suspend(self) -> None:
         """Stop listening. It ends the inbound connections too; their links survive that."""
@@ -150,10 +203,19 @@ class Listener:
 
     def close(self) -> None:
         """Read and report nothing any more."""
-        self.intake.close()
+        self._intake.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
+        if self._rebinding is not None:
+            self._rebinding.cancel()
         for timer in self._full.values():
             timer.cancel()
         self._full.clear()
+
+    def _rebind(self) -> None:
+        self._rebinding = None
+        if not self.resume():
+            self._rebinding = self._loop.call_later(REBIND_RETRY_S, self._rebind)
 
     def _bind(self, endpoint: str) -> str:
         # IPv4 on an IPv6 socket would be reported as ::ffff:..., and fail where there is no IPv6.

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,17 @@ from zmesh.events import PathCause
 LASTS_AFTER_S: Final = 0.1
 """A connection not reset by then belongs to a process that is there, if only stopped."""
 
+GREETS_WITHIN_S: Final = 1.0
+"""Who said nothing by then does not greet: libzmq does that apart from what else goes on."""
+
+_SIGNATURE: Final = b"\xff" + bytes(8) + b"\x7f"
+_VERSION: Final = b"\x03\x00"
+_MECHANISM: Final = slice(12, 32)
+"""The parts of a greeting (RFC 23, "Connection and Greeting"). To signature and version libzmq
+answers with all of its own, and waits for the rest of ours before it judges that."""
+
 OnAnswer = Callable[[PathCause | None], None]
+OnGreeting = Callable[[PathCause | None, bytes], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -21,7 +32,9 @@ class _Probe:
     endpoint: Endpoint
     connection: socket.socket
     timer: asyncio.TimerHandle
-    waiting: list[OnAnswer]
+    asks: bool  # for the greeting
+    waiting: list[OnGreeting]
+    said: bytes = b""
 
 
 class Probes:
@@ -34,7 +47,7 @@ class Probes:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._running: dict[Endpoint, _Probe] = {}
+        self._running: dict[tuple[Endpoint, bool], _Probe] = {}
 
     def start(self, endpoint: Endpoint, timeout: float, on_answer: OnAnswer) -> None:
         """Try, for `timeout` seconds. `on_answer` is called in a later iteration of the loop.
@@ -42,19 +55,29 @@ class Probes:
         It gets None where the connection was made, else REFUSED or UNREACHABLE. Who asks for an
         endpoint that is being tried shares the answer.
         """
-        running = self._running.get(endpoint)
+        self._start(endpoint, timeout, lambda cause, _: on_answer(cause), asks=False)
+
+    def ask(self, endpoint: Endpoint, timeout: float, on_greeting: OnGreeting) -> None:
+        """The same, and ask for the mechanism: b"CURVE", b"NULL", or b"" of who does not greet."""
+        self._start(endpoint, min(timeout, GREETS_WITHIN_S), on_greeting, asks=True)
+
+    def _start(
+        self, endpoint: Endpoint, timeout: float, on_greeting: OnGreeting, *, asks: bool
+    ) -> None:
+        running = self._running.get((endpoint, asks))
         if running is not None:
-            running.waiting.append(on_answer)
+            running.waiting.append(on_greeting)
             return
         try:
             connection, result = _connect(endpoint)
         except OSError as error:
             # Our own lack of descriptors says nothing about the peer: it had its time to answer.
             delay = timeout if error.errno in (errno.EMFILE, errno.ENFILE) else 0.0
-            self._loop.call_later(delay, on_answer, PathCause.UNREACHABLE)
+            self._loop.call_later(delay, on_greeting, PathCause.UNREACHABLE, b"")
             return
-        timer = self._loop.call_later(timeout, self._on_timeout, endpoint)
-        probe = self._running[endpoint] = _Probe(endpoint, connection, timer, [on_answer])
+        timer = self._loop.call_later(timeout, self._on_timeout, endpoint, asks)
+        probe = _Probe(endpoint, connection, timer, asks, [on_greeting])
+        self._running[endpoint, asks] = probe
         if result in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._loop.add_writer(connection, self._on_writable, probe)
         else:
@@ -68,11 +91,11 @@ class Probes:
     def _on_writable(self, probe: _Probe) -> None:
         self._on_result(probe, probe.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-    def _on_timeout(self, endpoint: Endpoint) -> None:
-        self._answer(self._running[endpoint], PathCause.UNREACHABLE)
+    def _on_timeout(self, endpoint: Endpoint, asks: bool) -> None:
+        self._answer(self._running[endpoint, asks], PathCause.UNREACHABLE)
 
     def _on_result(self, probe: _Probe, result: int) -> None:
-        if self._running.get(probe.endpoint) is not probe:
+        if self._running.get((probe.endpoint, probe.asks)) is not probe:
             return  # timed out or closed before its turn came
         if result == 0 and not _is_own(probe.connection):
             self._watch(probe)
@@ -83,25 +106,35 @@ class Probes:
 
     def _watch(self, probe: _Probe) -> None:
         """See whether the connection lasts: libzmq's greeting says so at once, else time does."""
-        probe.timer.cancel()
-        probe.timer = self._loop.call_later(LASTS_AFTER_S, self._answer, probe, None)
         self._loop.remove_writer(probe.connection)
         self._loop.add_reader(probe.connection, self._on_readable, probe)
+        if probe.asks:
+            with suppress(OSError):  # it has ended: reading tells
+                probe.connection.send(_SIGNATURE + _VERSION)  # few bytes, which the kernel takes
+        else:
+            probe.timer.cancel()
+            probe.timer = self._loop.call_later(LASTS_AFTER_S, self._answer, probe, None)
 
     def _on_readable(self, probe: _Probe) -> None:
         try:
-            greeted = bool(probe.connection.recv(1))
+            said = probe.connection.recv(_MECHANISM.stop - len(probe.said))
         except OSError:
-            greeted = False
-        self._answer(probe, None if greeted else PathCause.REFUSED)
+            said = b""
+        probe.said += said
+        if not said:
+            self._answer(probe, None if probe.said else PathCause.REFUSED)
+        elif not probe.asks or len(probe.said) == _MECHANISM.stop:
+            self._answer(probe, None)
 
     def _answer(self, probe: _Probe, cause: PathCause | None) -> None:
         self._end(probe)
-        for on_answer in probe.waiting:
-            on_answer(cause)
+        is_greeting = probe.said.startswith(_SIGNATURE[:1])
+        mechanism = probe.said[_MECHANISM].rstrip(b"\0") if is_greeting else b""
+        for on_greeting in probe.waiting:
+            on_greeting(cause, mechanism)
 
     def _end(self, probe: _Probe) -> None:
-        del self._running[probe.endpoint]
+        del self._running[probe.endpoint, probe.asks]
         probe.timer.cancel()
         self._loop.remove_writer(probe.connection)
         self._loop.remove_reader(probe.connection)

@@ -11,7 +11,7 @@ swallows the Ctrl-C that comes while it is freed.
 import asyncio
 import errno
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import zmq
 from zmq.backend import Socket as _Socket
@@ -20,6 +20,7 @@ from zmesh.ids import Path
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.counters import Counters
 from zmesh.transport.process import ThisProcess
+from zmesh.transport.senders import USER_ID, Senders
 from zmesh.transport.sockets import Socket
 
 REFUSED_FULL: Final = errno.EAGAIN
@@ -101,8 +102,10 @@ class Intake:
         *,
         deliver: Callable[[Packets], None],
         on_room: Callable[[], None] | None = None,
+        senders: Senders | None = None,
     ) -> None:
-        """Begin to read. With `path` None the first part of each message is its path.
+        """Begin to read. With `path` None the first part of each message is its path, or what
+        `senders` make of it.
 
         Of a packet with more than `limits.parts_max` parts one more than that is delivered,
         enough for the codec to refuse it. `on_room` is called once there is room again after
@@ -119,6 +122,7 @@ class Intake:
         self._counters = counters
         self._deliver = deliver
         self._on_room = on_room
+        self._senders = senders
         self._awaits_room = False
         self._is_reading = False
         self._pid = ThisProcess.pid
@@ -192,13 +196,21 @@ class Intake:
         self._is_reading = True
         receive = self._socket.recv
         path = self._path
+        senders = self._senders
+        known: dict[Path, bytes] = {} if senders is None else senders.known
         count = size = 0
         count_max, bytes_max = self._options.turn_packets_max, self._options.turn_bytes_max
         is_empty = False
         try:
             while count < count_max and size < bytes_max:
                 sender: Path = receive(_NOW) if path is None else path
-                part = receive(_NOW)
+                if senders is None:
+                    part = receive(_NOW)
+                elif sender in known:
+                    part = receive(_NOW)
+                    sender = known[sender]
+                else:
+                    sender, part = self._introduce(senders, sender)
                 parts = [part]
                 packets.append((sender, parts))
                 count += 1
@@ -215,6 +227,12 @@ class Intake:
         self._counters.packets_received += count
         self._counters.bytes_received += size
         return is_empty
+
+    def _introduce(self, senders: Senders, routing_id: Path) -> tuple[Path, bytes]:
+        """Read a part with what libzmq knows of its sender; return whose it is, and the part."""
+        frame = self._socket.recv(_NOW, copy=False)
+        user = str(frame.get(USER_ID))
+        return senders.learn(cast("bytes", routing_id), user), frame.bytes
 
     def _read_rest(self, parts: list[bytes]) -> int:
         size = 0

@@ -11,6 +11,7 @@ from typing import Final
 import zmq
 
 from zmesh.options import TransportOptions, WireLimits
+from zmesh.transport.curve import CurveKeys, guard_dialer, guard_listener
 from zmesh.transport.process import ThisProcess
 
 LIBZMQ_MIN: Final = (4, 3, 5)
@@ -20,13 +21,15 @@ NEVER_MS: Final = 24 * 3600 * 1000
 """As a reconnect interval: longer than any socket lives after its connection ended."""
 
 # A connect that failed is known by CONNECT_RETRIED: CLOSED is missing where no socket was made.
-DIAL_EVENTS: Final = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED
-)
-LISTENER_EVENTS: Final = (
-    zmq.EVENT_DISCONNECTED
+HANDSHAKE_EVENTS: Final = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+DIAL_EVENTS: Final = HANDSHAKE_EVENTS | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED
+LISTENER_EVENTS: Final = (
+    HANDSHAKE_EVENTS | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 )
 
 Socket = zmq.Socket[bytes]
@@ -74,8 +77,10 @@ class Sockets:
         """Whether there is something to close, and this process may do it."""
         return ThisProcess.pid == self._pid and not self._context.closed
 
-    def router(self) -> tuple[Socket, bytes]:
+    def router(self, keys: CurveKeys | None = None) -> tuple[Socket, bytes]:
         """Make the socket peers dial, and return it with its key at the ear.
+
+        With keys it lets in whom the handler admits, see `handler`, and nobody else.
 
         ROUTER_HANDOVER stays off: our DEALERs leave their routing id to the ROUTER, which gives
         every connection a new one, so a peer that restarted is never ignored. With handover on,
@@ -86,10 +91,14 @@ class Sockets:
         socket.set(zmq.ROUTER_MANDATORY, 1)  # unroutable raises; else it vanishes silently
         socket.set(zmq.HANDSHAKE_IVL, _ms(self._options.handshake_timeout))
         socket.set(zmq.BACKLOG, self._options.backlog)
+        if keys is not None:
+            guard_listener(socket, keys)
         return socket, self._watch(socket, LISTENER_EVENTS)
 
-    def dealer(self) -> tuple[Socket, bytes]:
+    def dealer(self, keys: CurveKeys | None = None, server: bytes = b"") -> tuple[Socket, bytes]:
         """Make a socket to dial one peer once, and return it with its key at the ear.
+
+        With keys it speaks to nobody but who listens with the server key of this public half.
 
         libzmq must not reconnect, as the socket is replaced. But neither RECONNECT_IVL=-1 nor
         IMMEDIATE=1: both drop what was received and not yet read when the connection ends, and
@@ -97,7 +106,19 @@ class Sockets:
         """
         socket = self._make(zmq.DEALER)
         socket.set(zmq.RECONNECT_IVL, NEVER_MS)
+        if keys is not None:
+            guard_dialer(socket, keys, server)
         return socket, self._watch(socket, DIAL_EVENTS)
+
+    def handler(self, endpoint: str) -> Socket:
+        """Make a socket that answers libzmq itself, bound to an endpoint of the context.
+
+        It must be there before a guarded socket is bound: whoever comes earlier gets no answer.
+        """
+        self._handler = self._context.socket(zmq.ROUTER)
+        self._handler.set(zmq.RCVHWM, 0)  # bounded by the handshakes under way
+        self._handler.bind(endpoint)
+        return self._handler
 
     def drop(self, key: bytes) -> None:
         """Close a socket."""
@@ -146,10 +167,10 @@ class Sockets:
         return key
 
 
-def read_monitor(parts: list[bytes]) -> int:
-    """Return the event that a monitor's message tells of."""
-    event, _value = _EVENT.unpack(parts[0])
-    return int(event)
+def read_monitor(parts: list[bytes]) -> tuple[int, int, str]:
+    """Return the event that a monitor's message tells of, its value, and the endpoint."""
+    event, value = _EVENT.unpack(parts[0])
+    return event, value, parts[1].decode("ascii", "replace")
 
 
 def _seed_routing_ids() -> None:

@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from zmesh.actions import Trace
+from zmesh.actions import Audited, Trace
 from zmesh.discovery.endpoints import Endpoint
 from zmesh.errors import Closed, ForkedProcess, InvalidOption, UsageError
 from zmesh.events import Event, InboundClosed, PathCause, ProbeAnswered
 from zmesh.ids import Path
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.ports import TransportStatistics
+from zmesh.transport.auditing import Auditing, OnAudit
 from zmesh.transport.counters import Counters
+from zmesh.transport.curve import CurveKeys
 from zmesh.transport.descriptors import descriptors_left
 from zmesh.transport.dialer import Dialer
 from zmesh.transport.listener import Listener
@@ -39,6 +41,12 @@ def _close_forgotten(sockets: Sockets) -> None:
         warnings.warn("a ZmqTransport was not closed", ResourceWarning, stacklevel=2)
 
 
+def log_audit(event: Audited) -> None:
+    """Write an event to the audit log."""
+    facts = event.kind.value, event.endpoint, event.detail
+    logging.getLogger("zmesh.audit").warning("%s %r: %s", *facts)
+
+
 def log_trace(trace: Trace) -> None:
     """Write a trace to the log."""
     _logger.log(trace.level, "%s %s", trace.name, trace.fields)
@@ -60,6 +68,10 @@ class ZmqTransport:
         dial_timeout: seconds from dial to the end of the handshake.
         on_events: gets all news, in order, several times in an iteration of the loop if need be.
         on_trace: gets what an operator should know; by default it is logged.
+        on_audit: gets what somebody who guards the mesh should know: wrong keys and floods, from
+            callbacks of the loop and no faster than the options allow. By default it is logged.
+        curve: with these keys every connection is encrypted and authenticated, and inbound paths
+            are the routing id and the key of the connection; without, nothing is.
     """
 
     def __init__(
@@ -73,6 +85,8 @@ class ZmqTransport:
         port: int = 0,
         dial_timeout: float = 2.0,
         on_trace: Callable[[Trace], None] = log_trace,
+        on_audit: OnAudit = log_audit,
+        curve: CurveKeys | None = None,
     ) -> None:
         self._pid = ThisProcess.pid
         self._loop = loop
@@ -85,6 +99,8 @@ class ZmqTransport:
         self._news = News(loop, on_events)
         self._counters = Counters()
         self._probes = Probes(loop)
+        self._auditing = Auditing(on_audit, options)
+        self._curve = curve
         self._is_open = False
         self._is_closed = False
         self._descriptors_left = options.descriptors_spare
@@ -124,11 +140,20 @@ class ZmqTransport:
             self._news,
             self._counters,
             self._probes,
+            self._auditing,
             dial_timeout=self._dial_timeout,
             on_trace=self._on_trace,
+            curve=self._curve,
         )
         self._listener = Listener(
-            self._loop, sockets, self._options, self._limits, self._news, self._counters
+            self._loop,
+            sockets,
+            self._options,
+            self._limits,
+            self._news,
+            self._counters,
+            self._auditing,
+            self._curve,
         )
         self._ear.look()
         self._watchdog = self._loop.call_later(self._options.watchdog_interval, self._on_watchdog)
@@ -151,6 +176,22 @@ class ZmqTransport:
             fields = {"endpoint": error.value, "why": str(error)}
             self._on_trace(Trace("listening_failed", WARNING, fields))
         return self._listener.endpoints
+
+    def rekey(self, curve: CurveKeys) -> None:
+        """Use these keys from now on, while a mesh changes its key.
+
+        With another server key inbound connections end, and new ones come with it; the ports stay.
+        What was dialed stays up.
+
+        Raises:
+            UsageError: the transport was made without keys: nobody could be told apart.
+        """
+        self._check_usable()
+        if self._curve is None:
+            raise UsageError("a transport without keys cannot be given some: make a new one")
+        self._curve = curve
+        self._dialer.rekey(curve)
+        self._listener.rekey(curve)
 
     def send(self, path: Path, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         """Send packets, each a list of parts, in order; refusals come as events."""
@@ -224,21 +265,22 @@ class ZmqTransport:
     def _on_monitors(self, packets: Packets) -> None:
         has_ended = False
         for key, parts in packets:
-            event = read_monitor(parts)
+            event, value, endpoint = read_monitor(parts)
             if key == self._listener.key:
-                has_ended |= self._listener.on_monitor(event)
+                has_ended |= self._listener.on_monitor(event, value, endpoint)
             else:
-                self._dialer.on_monitor(key, event)
+                self._dialer.on_monitor(key, event, value)
         if has_ended:
             self._news.later(InboundClosed())
         self._news.now()
+        self._ear.look()  # another key may have been dialed with
 
     def _on_probe(self, endpoint: str, cause: PathCause | None) -> None:
         self._news.now(ProbeAnswered(endpoint, cause))
 
     def _on_watchdog(self) -> None:
         self._watchdog = self._loop.call_later(self._options.watchdog_interval, self._on_watchdog)
-        for intake in (self._ear, self._listener.intake, *self._dialer.intakes):
+        for intake in (self._ear, *self._listener.intakes, *self._dialer.intakes):
             self._counters.watchdog_rescues += intake.rescue()
         self._look_at_descriptors()
 

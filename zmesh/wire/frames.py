@@ -56,6 +56,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_LINK = 6  # the link was given up here; say HELLO again
     OVER_CREDIT = 7
     DUPLICATE_IDENTITY = 8
+    NOT_PROVED = 9  # HELLO whose proof does not hold on its connection
 
 
 class ByeCode(IntEnum):
@@ -85,7 +86,11 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Iam:
-    """Answer to WHO: identity, and the peers known here (a seed's gift)."""
+    """Answer to WHO: identity, and the peers known here (a seed's gift).
+
+    `key` is the node's public key and `proof` its signature of the claim (`security.proof`), here
+    and in what follows; both are empty where the mesh has no CURVE.
+    """
 
     mesh: MeshTag
     node: NodeId
@@ -93,6 +98,8 @@ class Iam:
     incarnation: int
     endpoints: tuple[str, ...]
     known: tuple[PeerHint, ...]
+    key: bytes = b""
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,8 @@ class Hello:
     endpoints: tuple[str, ...]
     lanes: tuple[LaneState, ...]
     decompresses: tuple[int, ...] = ()
+    key: bytes = b""
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +163,26 @@ class Welcome:
     endpoints: tuple[str, ...]
     lanes: tuple[LaneState, ...]
     decompresses: tuple[int, ...] = ()
+    key: bytes = b""
+    proof: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What another process with the addressed node's key said in HELLO or WELCOME, and its proof.
+
+    So who is told of a clone need not believe it: it can see its own signature under what it never
+    said. What is not here of the claim (`security.proof`), both ends know.
+    """
+
+    role: int
+    incarnation: int
+    journal: JournalId
+    to_incarnation: int
+    connection: bytes
+    link: LinkId
+    attempt: int
+    proof: bytes
 
 
 @dataclass(slots=True)
@@ -257,14 +286,16 @@ class Fenced:
     """A newer incarnation of the addressed node is known here; the older one must stop."""
 
     incarnation: int
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """The packet was refused and had no effect."""
+    """The packet was refused and had no effect. Evidence is of DUPLICATE_IDENTITY."""
 
     code: ErrorCode
     text: str
+    evidence: Evidence | None = None
 
 
 Frame = Who | Iam | Hello | Welcome | Data | ControlData | Ack | Ping | Pong | Bye | Fenced | Error

@@ -4,16 +4,20 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, cast
 
 from zmesh.ids import (
+    CONNECTION_KEY_BYTES,
+    LINK_ID_BYTES,
     MESH_TAG_BYTES,
     NODE_ID_BYTES,
     TOKEN_BYTES,
     JournalId,
+    LinkId,
     MeshTag,
     NodeId,
     SessionId,
 )
 from zmesh.message import CONTROL_LANE
 from zmesh.options import WireLimits
+from zmesh.security.proof import Role
 from zmesh.wire.fields import (
     ALGORITHM_MAX,
     COUNT_MAX,
@@ -35,6 +39,7 @@ from zmesh.wire.frames import (
     ByeCode,
     Error,
     ErrorCode,
+    Evidence,
     Fenced,
     Frame,
     FrameType,
@@ -54,6 +59,15 @@ ALL_LANES: Final = CONTROL_LANE + 1
 ALGORITHMS_MAX: Final = 8
 """Ways to decompress that a node tells of."""
 
+KEY_BYTES: Final = 32
+"""A node's public key (Ed25519, RFC 8032)."""
+
+PROOF_BYTES: Final = 64
+"""A signature by it."""
+
+_SAID_IN: Final = (Role.HELLO, Role.WELCOME)
+"""What evidence may come from."""
+
 PlainFrame = Who | Iam | Hello | Welcome | Ack | Ping | Pong | Bye | Fenced | Error
 """Every frame without records."""
 
@@ -69,7 +83,7 @@ def _iam_to_wire(frame: Iam) -> Fields:
     known = [(hint.node, hint.name, hint.endpoints) for hint in frame.known]
     return (
         FrameType.IAM, frame.mesh, frame.node, frame.name, frame.incarnation, frame.endpoints,
-        known,
+        known, *_proof_to_wire(frame),
     )  # fmt: skip
 
 
@@ -77,7 +91,7 @@ def _hello_to_wire(frame: Hello) -> Fields:
     return (
         FrameType.HELLO, frame.mesh, frame.node, frame.to, frame.name, frame.incarnation,
         frame.journal, frame.attempt, frame.resume, frame.fresh, frame.endpoints,
-        _lanes_to_wire(frame.lanes), *_abilities_to_wire(frame.decompresses),
+        _lanes_to_wire(frame.lanes), *_rest_to_wire(frame),
     )  # fmt: skip
 
 
@@ -85,12 +99,30 @@ def _welcome_to_wire(frame: Welcome) -> Fields:
     return (
         FrameType.WELCOME, frame.node, frame.name, frame.incarnation, frame.journal,
         frame.attempt, frame.calls, frame.session, frame.endpoints, _lanes_to_wire(frame.lanes),
-        *_abilities_to_wire(frame.decompresses),
+        *_rest_to_wire(frame),
     )  # fmt: skip
 
 
-def _abilities_to_wire(decompresses: tuple[int, ...]) -> Fields:
-    return (decompresses,) if decompresses else ()
+def _rest_to_wire(frame: Hello | Welcome) -> Fields:
+    """Return what may be left out from the end: nothing before what is there."""
+    if frame.proof:
+        return (frame.decompresses, *_proof_to_wire(frame))
+    return (frame.decompresses,) if frame.decompresses else ()
+
+
+def _proof_to_wire(frame: Iam | Hello | Welcome) -> Fields:
+    return (frame.key, frame.proof) if frame.proof else ()
+
+
+def _evidence_to_wire(evidence: Evidence | None) -> Fields:
+    if evidence is None:
+        return ()
+    return (
+        (
+            evidence.role, evidence.incarnation, evidence.journal, evidence.to_incarnation,
+            evidence.connection, evidence.link, evidence.attempt, evidence.proof,
+        ),
+    )  # fmt: skip
 
 
 def _lanes_to_wire(lanes: Sequence[LaneState]) -> list[Fields]:
@@ -120,11 +152,11 @@ def _bye_to_wire(frame: Bye) -> Fields:
 
 
 def _fenced_to_wire(frame: Fenced) -> Fields:
-    return (FrameType.FENCED, frame.incarnation)
+    return (FrameType.FENCED, frame.incarnation, *_evidence_to_wire(frame.evidence))
 
 
 def _error_to_wire(frame: Error) -> Fields:
-    return (FrameType.ERROR, frame.code, frame.text)
+    return (FrameType.ERROR, frame.code, frame.text, *_evidence_to_wire(frame.evidence))
 
 
 TO_WIRE: Final[dict[type[Frame], Callable[..., Fields]]] = {
@@ -189,6 +221,7 @@ def _who(fields: Fields, _: WireLimits) -> Who:
 
 
 def _iam(fields: Fields, limits: WireLimits) -> Iam:
+    fields, key, proof = _split_proof(fields, 6)
     mesh, node, name, incarnation, endpoints, known = row(fields, "IAM", 6)
     return Iam(
         _mesh(mesh),
@@ -197,6 +230,8 @@ def _iam(fields: Fields, limits: WireLimits) -> Iam:
         integer(incarnation, "the incarnation"),
         _endpoints(endpoints, limits),
         tuple([_hint(hint, limits) for hint in array(known, "known peers", limits.known_max)]),
+        key,
+        proof,
     )
 
 
@@ -205,6 +240,14 @@ def _hint(value: object, limits: WireLimits) -> PeerHint:
     return PeerHint(
         _node(node), text(name, "the name of a known peer"), _endpoints(endpoints, limits)
     )
+
+
+def _split_proof(fields: Fields, width: int) -> tuple[Fields, bytes, bytes]:
+    """Return the first fields of a frame, and what may follow: a public key and a proof."""
+    if len(fields) != width + 2:
+        return fields, b"", b""
+    key = token(fields[width], "a public key", KEY_BYTES)
+    return fields[:width], key, token(fields[width + 1], "a proof", PROOF_BYTES)
 
 
 def _split_abilities(fields: Fields, width: int) -> tuple[Fields, tuple[int, ...]]:
@@ -219,6 +262,7 @@ def _split_abilities(fields: Fields, width: int) -> tuple[Fields, tuple[int, ...
 
 
 def _hello(fields: Fields, limits: WireLimits) -> Hello:
+    fields, key, proof = _split_proof(fields, 12)
     fields, decompresses = _split_abilities(fields, 11)
     (
         mesh, node, to, name, incarnation, journal, attempt, resume, fresh, endpoints, lanes,
@@ -236,10 +280,13 @@ def _hello(fields: Fields, limits: WireLimits) -> Hello:
         _endpoints(endpoints, limits),
         _lanes(lanes, limits),
         decompresses,
+        key,
+        proof,
     )
 
 
 def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
+    fields, key, proof = _split_proof(fields, 10)
     fields, decompresses = _split_abilities(fields, 9)
     node, name, incarnation, journal, attempt, calls, session, endpoints, lanes = row(
         fields, "WELCOME", 9
@@ -255,6 +302,8 @@ def _welcome(fields: Fields, limits: WireLimits) -> Welcome:
         _endpoints(endpoints, limits),
         _lanes(lanes, limits),
         decompresses,
+        key,
+        proof,
     )
 
 
@@ -314,12 +363,33 @@ def _bye(fields: Fields, _: WireLimits) -> Bye:
 
 
 def _fenced(fields: Fields, _: WireLimits) -> Fenced:
-    return Fenced(integer(row(fields, "FENCED", 1)[0], "the incarnation"))
+    fields, evidence = _split_evidence(fields, 1)
+    return Fenced(integer(row(fields, "FENCED", 1)[0], "the incarnation"), evidence)
 
 
 def _error(fields: Fields, _: WireLimits) -> Error:
+    fields, evidence = _split_evidence(fields, 2)
     code, reason = row(fields, "ERROR", 2)
-    return Error(_code(ErrorCode, code), text(reason, "the text of ERROR"))
+    return Error(_code(ErrorCode, code), text(reason, "the text of ERROR"), evidence)
+
+
+def _split_evidence(fields: Fields, width: int) -> tuple[Fields, Evidence | None]:
+    """Return the first fields of a frame, and what may follow: evidence of a clone."""
+    if len(fields) != width + 1:
+        return fields, None
+    role, incarnation, journal, to_incarnation, connection, link, attempt, proof = row(
+        fields[width], "evidence", 8
+    )
+    return fields[:width], Evidence(
+        integer(role, "what evidence comes from", *_SAID_IN),
+        integer(incarnation, "the incarnation"),
+        _journal(journal),
+        integer(to_incarnation, "the incarnation of who was told"),
+        token(connection, "the key of a connection", CONNECTION_KEY_BYTES),
+        LinkId(token(link, "a link id", LINK_ID_BYTES)),
+        integer(attempt, "the attempt"),
+        token(proof, "a proof", PROOF_BYTES),
+    )
 
 
 Code = TypeVar("Code", ByeCode, ErrorCode)

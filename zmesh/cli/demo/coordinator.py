@@ -112,7 +112,7 @@ async def demonstrate(paths: list[Path], view: View) -> Summary:
     workers = Workers(mesh)
     started = time.monotonic()
     try:
-        async with zmesh.Node("coordinator", mesh=mesh) as node:
+        async with zmesh.Node("coordinator", mesh=mesh, key=()) as node:
             greeter = asyncio.create_task(_greet(node, tally, view))
             for number in range(1, WORKERS + 1):
                 await workers.start(f"worker-{number}")

@@ -11,7 +11,7 @@ from zmesh.cli.demo.work import analyse
 async def serve(name: str, mesh: str) -> None:
     """Join the mesh and answer; the end of standard input is the end of the demonstration."""
     started_at = time.monotonic()
-    async with zmesh.Node(name, mesh=mesh) as node:
+    async with zmesh.Node(name, mesh=mesh, key=()) as node:
 
         @node.service("analyse", concurrency=4)
         def handle(message: zmesh.Message) -> dict[str, object]:

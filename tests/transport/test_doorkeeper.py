@@ -1,0 +1,195 @@
+"""Strangers at the door of a real transport: what they cost, and whom they disturb."""
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.transport.conftest import MakePeer, plain_and_curve
+from tests.transport.peer import Peer, curve_keys, options, until
+from zmesh.actions import AuditKind
+from zmesh.events import ProbeAnswered
+from zmesh.transport.doorkeeper import _peer_of, _shut
+
+
+class Crowd:
+    """Connections that say nothing."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.members: list[socket.socket] = []
+
+    async def come(self, peer: Peer, count: int, source: str = "127.7.0.2") -> None:
+        port = int(peer.endpoint.rpartition(":")[2])
+        for _ in range(count):
+            connection = socket.create_connection(
+                ("127.0.0.1", port), timeout=5, source_address=(source, 0)
+            )
+            self.members.append(self._stack.enter_context(connection))
+            await asyncio.sleep(0)
+
+    def left(self) -> int:
+        """How many are still connected."""
+        return sum(map(_is_connected, self.members))
+
+
+def _is_connected(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        while connection.recv(100):
+            pass
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    return False
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    with ExitStack() as stack:
+        yield Crowd(stack)
+
+
+async def test_half_open_connections_of_one_address_are_bounded_and_disturb_nobody(
+    peer: MakePeer, crowd: Crowd
+) -> None:
+    bounds = options(address_handshakes_max=5, handshake_timeout=30.0)
+    alice, bob = peer(curve=curve_keys()), peer(curve=curve_keys(), options=bounds)
+    inbound = await alice.linked(bob)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    await crowd.come(bob, 60)
+    await until(lambda: crowd.left() == 5)
+    await until(lambda: bob.transport.statistics().handshakes_refused == 55)
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 60 + 5)  # noqa: PTH208
+    bob.send(inbound, [b"undisturbed"])
+    assert await alice.packets(1) == [(1, [b"undisturbed"])]
+    await alice.linked(bob, 2)
+    [event] = bob.audited
+    assert (event.kind, event.endpoint) == (AuditKind.FLOODED, "127.7.0.2")
+    assert event.rule == "address_handshakes_max"
+    assert bob.transport.statistics().handshakes == 2
+    assert bob.traces == []
+
+
+async def test_half_open_connections_of_many_addresses_push_out_each_other(
+    peer: MakePeer, crowd: Crowd
+) -> None:
+    bounds = options(handshakes_max=10, handshake_timeout=30.0)
+    alice, bob = peer(curve=curve_keys()), peer(curve=curve_keys(), options=bounds)
+    for number in range(2, 32):
+        await crowd.come(bob, 2, f"127.7.0.{number}")
+    await until(lambda: crowd.left() == 10)
+    await alice.linked(bob)
+    assert [_is_connected(each) for each in crowd.members[-5:]] == [True] * 5, "the oldest went"
+    assert {event.rule for event in bob.audited} == {"handshakes_max"}
+
+
+async def test_without_keys_all_handshakes_under_way_are_bounded(
+    peer: MakePeer, crowd: Crowd
+) -> None:
+    alice, bob = peer(), peer(options=options(handshakes_max=10, handshake_timeout=30.0))
+    inbound = await alice.linked(bob)
+    await crowd.come(bob, 30)
+    await until(lambda: crowd.left() == 10)
+    bob.send(inbound, [b"undisturbed"])
+    assert await alice.packets(1) == [(1, [b"undisturbed"])]
+    crowd.members.pop().close()
+    crowd.members.pop(0).close()
+    await until(lambda: bob.transport._listener._doorkeeper.gate.under_way < 10)
+    await alice.linked(bob, 2)
+
+
+@plain_and_curve
+async def test_who_connects_again_and_again_is_shut_out_until_it_slows_down(
+    peer: MakePeer, crowd: Crowd
+) -> None:
+    bounds = options(address_handshakes_burst=10, address_handshakes_per_second=50.0)
+    alice, bob = peer(), peer(options=bounds)
+    for _ in range(40):
+        await crowd.come(bob, 1)
+        crowd.members.pop().close()
+    await crowd.come(bob, 40)
+    await until(lambda: bob.transport.statistics().handshakes_refused > 0)
+    await alice.linked(bob)
+    assert {event.rule for event in bob.audited} == {"address_handshakes_per_second"}
+
+
+@plain_and_curve
+async def test_probes_are_not_attacks(peer: MakePeer) -> None:
+    alice, bob = peer(), peer()
+    for _ in range(50):
+        alice.probe(bob.endpoint, 5.0)
+        assert await alice.next(ProbeAnswered) == ProbeAnswered(bob.endpoint, None)
+    await until(lambda: bob.transport.statistics().handshakes_abandoned == 50)
+    assert bob.transport.statistics().handshakes_refused == 0
+    assert bob.audited == []
+    assert bob.transport._listener._doorkeeper.gate.connections == 0
+    await alice.linked(bob)
+
+
+@plain_and_curve
+async def test_connections_that_end_are_counted_no_more(peer: MakePeer) -> None:
+    alice, bob = peer(), peer()
+    gate = bob.transport._listener._doorkeeper.gate
+    for path in range(1, 6):
+        await alice.linked(bob, path)
+        await until(lambda: (gate.connections, gate.under_way) == (1, 0))
+        alice.hang_up(path)
+        await until(lambda: gate.connections == 0)
+    assert bob.transport.statistics().handshakes == 5
+
+
+async def test_a_stranger_on_ipv6_is_known_by_its_address(peer: MakePeer) -> None:
+    bob = peer(curve=curve_keys(), hosts=["::1"], options=options(address_handshakes_max=1))
+    alice = peer(curve=curve_keys())
+    for path in range(1, 4):
+        await alice.linked(bob, path)
+    strangers = bob.transport._listener._doorkeeper.gate._strangers
+    assert strangers.keys() == {"::1"}
+    assert strangers["::1"].under_way == 0
+    assert strangers["::1"].admitted == 3
+
+
+# A descriptor that libzmq closed may be anybody's by now
+
+
+def test_what_is_no_connection_to_our_endpoint_is_left_alone() -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = server.getsockname()[1]
+        one, other = socket.socketpair()
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        inbound = stack.enter_context(server.accept()[0])
+        file = stack.enter_context(tempfile.TemporaryFile())
+        for each in (one, other):
+            stack.enter_context(each)
+        elsewhere = f"tcp://127.0.0.1:{port % 65000 + 1}"
+        here = f"tcp://127.0.0.1:{port}"
+        for descriptor, listener in [
+            (one.fileno(), here),
+            (client.fileno(), here),  # it goes there, and did not come
+            (file.fileno(), here),
+            (inbound.fileno(), elsewhere),
+            (inbound.fileno(), f"tcp://127.0.0.9:{port}"),
+            (999_999, here),
+        ]:
+            assert _peer_of(descriptor, listener) == ""
+            _shut(descriptor, listener, "127.0.0.1")
+        one.send(b"still")
+        assert other.recv(10) == b"still"
+        client.send(b"there")
+        assert inbound.recv(10) == b"there"
+        assert _peer_of(inbound.fileno(), here) == "127.0.0.1"
+        assert _peer_of(inbound.fileno(), f"tcp://0.0.0.0:{port}") == "127.0.0.1"
+        _shut(inbound.fileno(), here, "192.0.2.1")  # somebody else came
+        client.send(b"yes")
+        assert inbound.recv(10) == b"yes"
+        _shut(inbound.fileno(), here, "127.0.0.1")
+        assert inbound.recv(10) == b""
+        client.close()
+        inbound.close()

@@ -1,0 +1,167 @@
+"""Which connections of strangers are too many."""
+
+import pytest
+
+from tests.transport.peer import options
+from zmesh.transport.gate import Gate, Refusal
+
+MANY = 1_000_000
+HERE = "tcp://127.0.0.1:1"
+
+
+class Bench:
+    """A gate, and descriptors for who comes."""
+
+    def __init__(self, *, curve: bool = True, **bounds: float) -> None:
+        self.gate = Gate(options(**bounds), counts_addresses=curve)
+        self.last = 10
+        self.now = 100.0
+
+    def accept(
+        self, address: str = "a", listener: str = HERE, most: int = MANY
+    ) -> tuple[int, str, Refusal] | None:
+        self.last += 1
+        return self.gate.on_accepted(self.last, address, listener, self.now, most)
+
+    def admit(self, address: str = "a") -> bool:
+        admitted = self.gate.on_admitted(address, self.now)
+        self.gate.on_settled()
+        return admitted
+
+
+def test_who_finishes_its_handshake_is_not_counted_any_more() -> None:
+    bench = Bench(handshakes_max=2, address_handshakes_max=2)
+    for _ in range(10):
+        assert bench.accept() is None
+        assert bench.admit()
+    assert bench.gate.under_way == 0
+    assert bench.gate.connections == 10
+
+
+def test_handshakes_under_way_are_bounded_for_each_address() -> None:
+    bench = Bench(address_handshakes_max=3)
+    for _ in range(3):
+        assert bench.accept("a") is None
+    assert bench.accept("a") == (14, "a", Refusal.ADDRESS)
+    assert bench.accept("b") is None
+    bench.gate.on_ended(14, in_handshake=True)  # which was shut
+    assert bench.gate.on_ended(11, in_handshake=True) == "a"
+    assert bench.accept("a") is None
+    assert bench.accept("a") == (17, "a", Refusal.ADDRESS)
+
+
+def test_handshakes_a_second_are_bounded_for_each_address() -> None:
+    bench = Bench(address_handshakes_per_second=2.0, address_handshakes_burst=3)
+    for _ in range(3):
+        assert bench.accept("a") is None
+        assert bench.admit("a")
+    assert bench.accept("a") == (14, "a", Refusal.RATE)
+    assert bench.accept("b") is None
+    bench.now += 0.5
+    assert bench.accept("a") is None
+    assert bench.accept("a") == (17, "a", Refusal.RATE)
+    bench.now += 1000.0
+    answers = [bench.accept("a") for _ in range(4)]
+    assert [each is None for each in answers] == [True, True, True, False]
+
+
+def test_a_flood_pushes_out_its_own_oldest_and_nobody_who_was_admitted() -> None:
+    bench = Bench(handshakes_max=3)
+    assert bench.accept("peer") is None  # 11
+    assert bench.admit("peer")
+    assert bench.accept("x") is None  # 12
+    assert bench.accept("y") is None
+    assert bench.accept("z") is None
+    assert bench.accept("newcomer") == (12, "x", Refusal.ALL)
+    assert bench.accept("peer") == (13, "y", Refusal.ALL)
+    assert bench.gate.under_way == 3
+
+
+def test_where_all_are_of_members_the_newest_goes() -> None:
+    bench = Bench(handshakes_max=1)
+    assert bench.accept("peer") is None
+    assert bench.admit("peer")
+    assert bench.accept("peer") is None
+    assert bench.accept("peer") == (13, "peer", Refusal.ALL)
+
+
+def test_without_a_handler_to_ask_only_all_are_counted_and_the_newest_goes() -> None:
+    bench = Bench(curve=False, handshakes_max=2, address_handshakes_max=1)
+    assert bench.accept() is None
+    assert bench.accept() is None
+    assert bench.accept() == (13, "a", Refusal.ALL)
+    bench.gate.on_ended(13, in_handshake=True)
+    bench.gate.on_settled()
+    assert bench.accept() is None
+
+
+def test_connections_are_bounded_where_who_passed_curve_asks() -> None:
+    bench = Bench(inbound_max=2)
+    for _ in range(2):
+        assert bench.accept() is None
+        assert bench.admit()
+    assert bench.accept() is None
+    assert not bench.admit()
+    bench.gate.on_ended(13, in_handshake=False)
+    bench.gate.on_ended(12, in_handshake=False)
+    assert bench.accept() is None
+    assert bench.admit()
+
+
+def test_connections_are_bounded_at_once_where_nobody_asks() -> None:
+    bench = Bench(curve=False, inbound_max=1)
+    assert bench.accept() is None
+    bench.gate.on_settled()
+    assert bench.accept() == (12, "a", Refusal.INBOUND)
+
+
+def test_some_descriptors_are_kept_for_ourselves() -> None:
+    bench = Bench(descriptors_spare=4)
+    assert bench.accept(most=16) is None  # 11
+    assert bench.accept(most=16) == (12, "a", Refusal.DESCRIPTORS)
+
+
+def test_who_was_admitted_before_its_connection_was_heard_of_is_counted_once() -> None:
+    bench = Bench(address_handshakes_max=1)
+    assert bench.admit("a")
+    assert bench.accept("a") is None
+    assert bench.accept("a") is None
+    assert bench.accept("a") == (13, "a", Refusal.ADDRESS)
+
+
+def test_what_came_to_an_endpoint_ends_with_it() -> None:
+    bench = Bench()
+    bench.accept("a", HERE)
+    bench.accept("a", "tcp://[::1]:1")
+    bench.gate.on_unbound(HERE)
+    assert (bench.gate.connections, bench.gate.under_way) == (1, 1)
+    assert bench.gate.on_ended(11, in_handshake=False) == ""  # told late
+    bench.gate.on_unbound("tcp://[::1]:1")
+    assert (bench.gate.connections, bench.gate.under_way) == (0, 0)
+
+
+def test_addresses_without_connection_are_forgotten_and_the_others_are_not() -> None:
+    bench = Bench(addresses_max=2, address_handshakes_burst=1)
+    assert bench.accept("stays") is None
+    for number in range(5):
+        assert bench.accept(f"{number}") is None
+        bench.gate.on_ended(bench.last, in_handshake=True)
+    assert len(bench.gate._strangers) == 2
+    refused = bench.accept("stays")
+    assert refused is not None
+    assert refused[2] is Refusal.RATE
+
+
+def test_counts_never_stay_below_nothing() -> None:
+    bench = Bench()
+    bench.gate.on_settled()
+    assert bench.gate.under_way == 0
+    bench.accept()
+    assert bench.admit()
+    bench.gate.on_ended(11, in_handshake=True)  # between the answer and the end of the handshake
+    assert bench.gate._strangers["a"].under_way == 0
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_refusals_name_options(refusal: Refusal) -> None:
+    assert hasattr(options(), refusal.value)

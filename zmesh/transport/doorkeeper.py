@@ -1,0 +1,182 @@
+"""At the door of the ROUTER: what its monitor tells of strangers, and shutting out too many.
+
+libzmq accepts whoever comes. What it accepted it tells by descriptor, so that the connection can
+be looked at and shut: the rest libzmq does itself.
+"""
+
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+
+from zmesh.actions import AuditKind
+from zmesh.discovery.endpoints import split_target
+from zmesh.options import TransportOptions
+from zmesh.transport.auditing import Auditing
+from zmesh.transport.counters import Counters
+from zmesh.transport.descriptors import descriptors_max
+from zmesh.transport.gate import Gate, Refusal
+
+CRYPTOGRAPHIC: Final = zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
+"""As the value of FAILED_PROTOCOL: what one side sealed the other cannot open."""
+
+MECHANISM_MISMATCH: Final = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+"""The same: one side wants CURVE and the other does not."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing is to throw away what waits, and to leave no TIME_WAIT behind."""
+
+_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  # told apart, not bound
+
+
+class Doorkeeper:
+    """Watches the inbound connections of one ROUTER.
+
+    Args:
+        options: the bounds.
+        counters: of the transport.
+        auditing: is told of wrong keys and floods.
+        clock: seconds.
+        is_guarded: whether the ROUTER speaks CURVE, and asks `admit`.
+    """
+
+    def __init__(
+        self,
+        options: TransportOptions,
+        counters: Counters,
+        auditing: Auditing,
+        clock: Callable[[], float],
+        *,
+        is_guarded: bool,
+    ) -> None:
+        self._counters = counters
+        self._auditing = auditing
+        self._clock = clock
+        self._is_guarded = is_guarded
+        self.gate = Gate(options, counts_addresses=is_guarded)
+        # libzmq says that a handshake failed right before, in the same call, it says that the
+        # connection ended.
+        self._failure: tuple[int, int] | None = None
+
+    def on_monitor(self, event: int, value: int, listener: str) -> bool:
+        """Take in an event of the monitor; return whether a living connection has ended.
+
+        A probe connects and leaves: it must not make its target probe others.
+        """
+        if event == zmq.EVENT_DISCONNECTED:
+            return self._on_disconnected(value)
+        if event == zmq.EVENT_ACCEPTED:
+            self._on_accepted(value, listener)
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._counters.handshakes += 1
+            self.gate.on_settled()
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self.gate.on_settled()  # told by `admit`
+        elif event == zmq.EVENT_CLOSED:
+            self.gate.on_unbound(listener)
+        else:
+            self._failure = event, value
+        return False
+
+    def admit(self, address: str) -> bool:
+        """Return whether who passed CURVE may come in."""
+        address = address.partition("%")[0]
+        now = self._clock()
+        if self.gate.on_admitted(address, now):
+            return True
+        self._refuse(address, Refusal.INBOUND, now)
+        return False
+
+    def _on_accepted(self, descriptor: int, listener: str) -> None:
+        self._counters.inbound_accepted += 1
+        now = self._clock()
+        address = _peer_of(descriptor, listener)
+        shut = self.gate.on_accepted(descriptor, address, listener, now, descriptors_max())
+        if shut is not None:
+            descriptor, address, refusal = shut
+            _shut(descriptor, listener, address)
+            self._refuse(address, refusal, now)
+
+    def _on_disconnected(self, descriptor: int) -> bool:
+        failure, self._failure = self._failure, None
+        address = self.gate.on_ended(descriptor, in_handshake=failure is not None)
+        if failure is None:
+            return True
+        event, value = failure
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._counters.handshakes_abandoned += 1
+            return False
+        self._counters.handshakes_failed += 1
+        detail = self._wrong_key(value)
+        if detail:
+            self._auditing.tell(AuditKind.WRONG_KEY, address, detail, self._clock())
+        return False
+
+    def _wrong_key(self, value: int) -> str:
+        if value == CRYPTOGRAPHIC:
+            return "a connection from there was refused: its mesh key is another one"
+        if value != MECHANISM_MISMATCH:
+            return ""  # another protocol: nobody who would have a key
+        if self._is_guarded:
+            return "a connection from there was refused: it uses no mesh key, and this node does"
+        return "a connection from there failed: it uses a mesh key, and this node has none"
+
+    def _refuse(self, address: str, refusal: Refusal, now: float) -> None:
+        self._counters.handshakes_refused += 1
+        detail = "connections from there are shut: more at once, or faster, than is allowed"
+        self._auditing.tell(AuditKind.FLOODED, address, detail, now, refusal.value)
+
+
+def _peer_of(descriptor: int, listener: str) -> str:
+    """Return the address at the other end of a connection; empty where it is gone."""
+    connection = _taken(descriptor, listener)
+    if connection is None:
+        return ""
+    with connection:
+        try:
+            return str(connection.getpeername()[0])
+        except OSError:
+            return ""
+
+
+def _shut(descriptor: int, listener: str, address: str) -> None:
+    connection = _taken(descriptor, listener)
+    if connection is None:
+        return
+    with connection:
+        try:
+            if connection.getpeername()[0] != address:
+                return
+            # libzmq reads the end, and closes it; that tells the other end by a reset, which it
+            # can tell from a handshake that failed.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connection.shutdown(socket.SHUT_RD)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.EINVAL):
+                raise
+
+
+def _taken(descriptor: int, listener: str) -> socket.socket | None:
+    """Return a connection of libzmq, to be closed by the caller; None where it is gone.
+
+    libzmq may have closed the descriptor meanwhile, and anybody in this process may have it by
+    now: only what came to our own endpoint is ours.
+    """
+    host, port = split_target(listener)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        connection = socket.fromfd(descriptor, family, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        here, here_port, *_ = connection.getsockname()
+    except (OSError, ValueError, TypeError):
+        connection.close()
+        return None
+    if here_port == port and (host in _EVERYWHERE or host.partition("%")[0] == here):
+        return connection
+    connection.close()
+    return None

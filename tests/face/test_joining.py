@@ -92,6 +92,26 @@ async def test_by_default_the_key_goes_where_nodes_look_for_it(
     assert zmesh.invite(mesh="cameras").fingerprint == KEY.fingerprint
 
 
+async def test_a_node_on_the_device_that_joined_is_in_the_mesh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    mesh = f"joining-{os.urandom(4).hex()}"
+    async with (
+        zmesh.invite(mesh=mesh, key=KEY, interfaces=HERE, mdns=False) as invited,
+        zmesh.Node("old", mesh=mesh, key=KEY, interfaces=HERE) as old,
+    ):
+        await zmesh.join(invited.code, at=invited.endpoints[0])
+        async with zmesh.Node("new", mesh=mesh, interfaces=HERE) as new:
+            inbox = new.inbox(settle="manual")
+            await old.peers.wait_for(count=1, timeout=20)
+            sending = asyncio.create_task(old.send(next(iter(old.peers)).id, "welcome"))
+            message = await anext(inbox)
+            assert message.body == "welcome"
+            await message.accept()
+            await sending
+
+
 async def test_a_wrong_code_is_told_of_on_both_sides_and_in_the_audit_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

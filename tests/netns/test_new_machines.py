@@ -13,6 +13,7 @@ import pytest
 
 from tests.netns.lan import Lan, Machine
 from tests.processes import ROOT
+from zmesh.discovery.endpoints import split_target
 from zmesh.security.key_files import create_key_file, read_key_file, text_of
 from zmesh.security.mesh_key import MeshKey
 
@@ -60,6 +61,4 @@ async def test_the_code_is_enough(families: tuple[int, ...], tmp_path: Path) -> 
     assert read_key_file(Path(result["path"])).keys == (KEY,)
     if families:
         expected = {lan["a"].addresses[family].partition("/")[0] for family in families}
-        assert result["address"].strip("[").partition("]")[0].rpartition(":")[0] in expected or (
-            result["address"].rpartition(":")[0].strip("[]") in expected
-        )
+        assert split_target(result["address"])[0] in expected

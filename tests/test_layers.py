@@ -17,6 +17,7 @@ PURE_MODULES = (
     "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options",
     "storage", "terms",
     "discovery.candidates", "discovery.membership",
+    "security.invitation", "security.joining",
 )  # fmt: skip
 
 

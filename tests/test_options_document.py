@@ -27,6 +27,7 @@ NO_SECONDS = {
 CLASSES = [
     NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
     zmesh.DiscoveryOptions, zmesh.Storage, zmesh.Retention, zmesh.JournalOptions,
+    zmesh.JoiningOptions,
 ]  # fmt: skip
 TAKERS: dict[str, Callable[..., Any]] = {
     "Node": Node.__init__,
@@ -37,6 +38,8 @@ TAKERS: dict[str, Callable[..., Any]] = {
                      "survey", "push", "push_nowait", "push_many", "pull", "send_file",
                      "receive_files", "exchange", "close", "purge")
     },
+    "zmesh.invite": zmesh.invite,
+    "zmesh.join": zmesh.join,
     "wait_for": Peers.wait_for,
     "peers.watch": Peers.watch,
     "peers.select": Peers.select,

@@ -50,7 +50,9 @@ from zmesh.face.fan_outs import FanOut, FanOutReport, MemberOutcome
 from zmesh.face.file_terms import FileOffer
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Inbox
+from zmesh.face.inviting import Invitation, invite
 from zmesh.face.jobs import Jobs
+from zmesh.face.joining import JoinedMesh, join
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import (
     Joined,
@@ -74,10 +76,27 @@ from zmesh.face.subscriptions import Subscription
 from zmesh.face.surveys import Survey, SurveyFailure
 from zmesh.face.tickets import Ticket
 from zmesh.face.transactions import AsyncDatabase, Transaction
+from zmesh.joining_errors import (
+    AmbiguousInvitation,
+    InvalidCode,
+    InvitationBroken,
+    InvitationBusy,
+    InvitationDead,
+    InvitationExpired,
+    InvitationUsed,
+    JoinFailed,
+    KeyFileExists,
+    NobodyInvites,
+    NothingToShare,
+    NotTheInviter,
+    OtherMesh,
+    WrongCode,
+)
 from zmesh.message import Failure, FailureKind
 from zmesh.node import Node
 from zmesh.options import (
     DiscoveryOptions,
+    JoiningOptions,
     JournalOptions,
     LinkOptions,
     NodeOptions,
@@ -88,6 +107,12 @@ from zmesh.options import (
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
+from zmesh.security.invitation import (
+    AttemptFailed,
+    GuestJoined,
+    InvitationEnded,
+    InvitationState,
+)
 from zmesh.security.mesh_key import MeshKey
 from zmesh.security_errors import (
     InvalidKey,
@@ -122,8 +147,10 @@ __all__ = [
     "ABSENT",
     "AlreadyHandled",
     "AlreadySettled",
+    "AmbiguousInvitation",
     "AmbiguousPeer",
     "AsyncDatabase",
+    "AttemptFailed",
     "AuditKind",
     "AuditWatcher",
     "Audited",
@@ -162,13 +189,26 @@ __all__ = [
     "FileRefused",
     "ForkedProcess",
     "Group",
+    "GuestJoined",
     "Headers",
     "Inbox",
     "InvalidBody",
+    "InvalidCode",
     "InvalidKey",
     "InvalidOption",
+    "Invitation",
+    "InvitationBroken",
+    "InvitationBusy",
+    "InvitationDead",
+    "InvitationEnded",
+    "InvitationExpired",
+    "InvitationState",
+    "InvitationUsed",
     "Jobs",
+    "JoinFailed",
     "Joined",
+    "JoinedMesh",
+    "JoiningOptions",
     "JournalBroken",
     "JournalCorrupted",
     "JournalFull",
@@ -177,6 +217,7 @@ __all__ = [
     "JournalStatistics",
     "JournalTooNew",
     "KeyFileError",
+    "KeyFileExists",
     "KeyFileExposed",
     "Left",
     "LinkOptions",
@@ -192,6 +233,7 @@ __all__ = [
     "NoKeyFile",
     "NoMembers",
     "NoProvider",
+    "NobodyInvites",
     "Node",
     "NodeKeyMissing",
     "NodeOptions",
@@ -199,6 +241,9 @@ __all__ = [
     "NotAllowed",
     "NotDurable",
     "NotOpen",
+    "NotTheInviter",
+    "NothingToShare",
+    "OtherMesh",
     "Overrun",
     "Peer",
     "PeerEvent",
@@ -238,7 +283,10 @@ __all__ = [
     "Updated",
     "UsageError",
     "WireLimits",
+    "WrongCode",
     "WrongThread",
     "ZmeshError",
+    "invite",
+    "join",
     "outbox",
 ]

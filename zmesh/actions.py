@@ -457,6 +457,7 @@ class AuditKind(StrEnum):
     REPLAYED = "replayed"  # a signed message that came before
     KEYS_CHANGED = "keys_changed"  # this node uses other mesh keys now
     KEYS_UNUSABLE = "keys_unusable"  # a key file changed and is no good: those of before stay
+    WRONG_CODE = "wrong_code"  # an attempt at an invitation without knowing its code
 
 
 @dataclass(frozen=True, slots=True)

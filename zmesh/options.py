@@ -155,6 +155,29 @@ class DiscoveryOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JoiningOptions:
+    """What bounds an invitation and a joining. Times in seconds."""
+
+    # the inviter
+    expires: float = 600.0  # time to walk to the other device and type
+    attempts_max: int = 3  # wrong ones: two slips of a person, and 3 guesses of 2^40
+    pause: float = 2.0  # after a wrong one: nobody types faster
+    connections_max: int = 16  # at once; the longest silent makes room for a new one
+    lingering_max: int = 16  # connections refused, whose end is waited for a little
+    silence_max: float = 5.0  # from connecting to the first message, which needs no thinking
+    answer_max: float = 10.0  # for each message after it: a slow device on a bad network
+
+    # the joiner
+    find_max: float = 10.0  # for an invitation to be heard of by mDNS
+    find_more: float = 1.0  # then, for others that carry the same digits
+    found_max: int = 8  # of them that are looked at: two are too many already
+    connect_max: float = 5.0  # all addresses together
+    turn_max: float = (
+        60.0  # for our turn: two before us that fall silent take 24 s, then there is no third
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOptions:
     """What bounds a journal. Times in seconds."""
 

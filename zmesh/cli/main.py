@@ -8,6 +8,7 @@ from pathlib import Path
 import zmesh
 from zmesh.cli.dead_letters import add_dead_letters
 from zmesh.cli.doctor import add_doctor
+from zmesh.cli.joining import add_invite, add_join
 from zmesh.cli.journal import add_journal
 from zmesh.cli.keys import add_keys
 from zmesh.errors import UsageError, ZmeshError
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--json", action="store_true", help="print one line of JSON and no more")
     demo.set_defaults(run=_demo)
+    add_invite(commands)
+    add_join(commands)
     add_journal(commands)
     add_dead_letters(commands)
     add_keys(commands)

@@ -123,7 +123,11 @@ class JournalStore:
         if not {coding.IDENTITY, coding.POSITION} <= facts.keys():
             raise Unsound("who keeps it, or how far it has come, is missing")
         totals = Totals.of(facts.pop(coding.POSITION))
-        seal = keyhole(_seal_value(database, facts.pop(coding.SEAL, None)))
+        identity = coding.identity_of(facts[coding.IDENTITY])
+        told = _seal_value(database, facts.pop(coding.SEAL, None))
+        if told is None and coding.is_sealed(identity.seed):
+            raise Unsound("how it is encrypted is lost")
+        seal = keyhole(told)
         identity = coding.identity_of(facts.pop(coding.IDENTITY), seal)
         store = cls(database, identity, totals, seal)
         del checksums[coding.POSITION]

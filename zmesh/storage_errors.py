@@ -194,7 +194,7 @@ class StorageKeyMissing(StorageError):
 
 
 class StorageKeyWrong(StorageError):
-    """A journal is encrypted under another key than the one that was given; nothing was touched."""
+    """A journal is encrypted under another key than was given; nothing was touched."""
 
     def __init__(self, path: str, fingerprint: str, given: str) -> None:
         self.path = path

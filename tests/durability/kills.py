@@ -81,9 +81,7 @@ def kill_again_and_again(
     return figures
 
 
-def _one_life(
-    path: Path, seconds: float, key: StorageKey | None
-) -> tuple[int | None, int]:
+def _one_life(path: Path, seconds: float, key: StorageKey | None) -> tuple[int | None, int]:
     """Let a writer live so long once it has opened; return incarnation and last word."""
     with subprocess.Popen(
         [sys.executable, "-W", "error", PROGRAM, str(path), *([] if key is None else [key.text])],

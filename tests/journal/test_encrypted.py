@@ -172,7 +172,7 @@ def test_damaged_one_is_rescued_and_stays_readable(path: Path) -> None:
 @pytest.mark.parametrize("table", ["facts", "seals"])
 def test_one_copy_of_what_says_the_key_is_enough(path: Path, table: str) -> None:
     with closing(sqlite3.connect(path)) as database:
-        database.execute(f"UPDATE {table} SET value = x'00' WHERE number = 2")
+        database.execute(f"UPDATE {table} SET value = x'00' WHERE number = 2")  # noqa: S608
         database.commit()
     assert isinstance(refusal(path, None), StorageKeyMissing)
     assert isinstance(refusal(path, OTHER), StorageKeyWrong)

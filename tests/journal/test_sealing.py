@@ -90,7 +90,10 @@ def test_rows_come_back_and_show_nothing() -> None:
     stored = b"".join(each for each in columns if isinstance(each, bytes))
     assert not any(word in stored for word in (b"body", b"target", b"header", b"note"))
     for columns in coding.run_columns(17, run(1, 300, BOX), SEAL):
-        assert coding.block_columns(coding.block_of(columns, SEAL), None)[2:7:4] == (7, b"\x91\x04")
+        assert coding.block_columns(coding.block_of(columns, SEAL), None)[2:7:4] == (
+            7,
+            b"\x91\x04",
+        )
 
 
 def test_row_in_anothers_place_is_unsound_though_its_checksum_is_right() -> None:

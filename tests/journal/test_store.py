@@ -332,9 +332,7 @@ def test_numbers_of_streams_are_taken_again_when_they_run_out(
 
 
 @pytest.mark.parametrize("is_sealed", [False, True])
-@given(
-    work=st.lists(st.tuples(st.sampled_from("srfmoc"), st.integers(1, 30), st.integers(0, 9)))
-)
+@given(work=st.lists(st.tuples(st.sampled_from("srfmoc"), st.integers(1, 30), st.integers(0, 9))))
 @settings(max_examples=60)
 def test_store_that_is_loaded_again_is_the_same(
     is_sealed: bool, work: list[tuple[str, int, int]]

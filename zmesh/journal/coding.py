@@ -104,9 +104,7 @@ def message_columns(
     return all_columns
 
 
-def run_columns(
-    number: int, run: StoreRun, seal: Seal | None = None
-) -> list[tuple[Column, ...]]:
+def run_columns(number: int, run: StoreRun, seal: Seal | None = None) -> list[tuple[Column, ...]]:
     """Return the columns of the blocks of a run in a stream, sealed where there is a seal."""
     if not 1 <= run.first <= run.last <= POSITION_MAX:
         raise ValueError(f"there are no positions {run.first} to {run.last}")
@@ -119,7 +117,7 @@ def run_columns(
     ]
 
 
-def _block_columns(  # noqa: PLR0913, PLR0917  # what a block is of
+def _block_columns(  # what a block is of
     place: int,
     records: Sequence[Record],
     common: tuple[int, int, int],
@@ -328,7 +326,7 @@ def _seed_place(node: bytes) -> bytes:
     return _KEY.pack(Table.FACTS, IDENTITY, 0) + node
 
 
-def stream_value(  # noqa: PLR0913, PLR0917  # all there is of a stream
+def stream_value(  # all there is of a stream
     number: int,
     stream: Stream,
     following: int,

@@ -76,9 +76,7 @@ def renewed(identity: Identity) -> Identity:
     )
 
 
-def set_aside(
-    files: Files, fresh: Identity, detail: str, key: StorageKey | None = None
-) -> Rescue:
+def set_aside(files: Files, fresh: Identity, detail: str, key: StorageKey | None = None) -> Rescue:
     """Put a new journal in the place of a damaged one, with what can be read of that.
 
     Args:
@@ -135,9 +133,9 @@ def _free_name(files: Files, number: int = 0) -> Path:
 
 
 def _seal_of(path: str, image: Image, key: StorageKey | None) -> Seal | None:
-    """Return what opens the values: looked for in every page, until a row shows that none is needed.
+    """Return what opens the values: looked for in every page, or until none is needed.
 
-    Where both copies of what says it are lost nothing opens any more, and the new file has another.
+    Where both copies of what says it are lost nothing opens any more; the new file has another.
     """
     is_sealed = None
     for row_id, (_, *rest) in image.rows():
@@ -166,7 +164,7 @@ def _commits(files: Files) -> int:
     return 0 if claimed is None else claimed[1]
 
 
-def _fill(  # noqa: PLR0913, PLR0917  # from where to where, and what is known
+def _fill(  # from where to where, and what is known
     database: sqlite3.Connection,
     image: Image,
     fresh: Identity,

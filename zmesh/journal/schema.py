@@ -23,7 +23,7 @@ _VERSION_1: Final = (
         at_ms INTEGER NOT NULL
     )""",
     """CREATE TABLE facts (
-        number INTEGER PRIMARY KEY,  -- 0 the identity, 1 how far it came, 2 the seal, 16 on streams
+        number INTEGER PRIMARY KEY,  -- 0 identity, 1 how far it came, 2 seal, 16 on: streams
         value BLOB NOT NULL,
         checksum INTEGER NOT NULL
     )""",

@@ -49,7 +49,7 @@ _KEYLESS: Final = looking("")
 _HEADS: Final = "(span > 1) + 2 * (span > 15)"
 _STATE: Final = (
     "SELECT count(*), sum(checksum), sum(length(record) + length(note)), sum(span), "
-    f"sum({_HEADS}), sum(length(note) * (span - 1)), "
+    "sum((span > 1) + 2 * (span > 15)), sum(length(note) * (span - 1)), "
     "min(place), max(place + span) FROM messages WHERE place BETWEEN ? AND ?"
 )
 _SEALED_STATE: Final = _STATE.replace(
@@ -101,9 +101,7 @@ class JournalStore:
         self._before = self._state_now()
 
     @classmethod
-    def load(
-        cls, database: sqlite3.Connection, keyhole: Keyhole = _KEYLESS
-    ) -> "JournalStore":
+    def load(cls, database: sqlite3.Connection, keyhole: Keyhole = _KEYLESS) -> "JournalStore":
         """Return the store of a database.
 
         Without the key the streams of one that is encrypted have sealed names, and rows cannot

@@ -102,9 +102,7 @@ class Writer:
         return self._store
 
     def _open(self) -> OpenJournal:
-        return open_journal(
-            self._files, self._options, self._fresh, self._synchronous, self._key
-        )
+        return open_journal(self._files, self._options, self._fresh, self._synchronous, self._key)
 
     def stop_writing(self, *, is_damaged: bool) -> None:
         """Go on with reading alone, on a connection that cannot write."""

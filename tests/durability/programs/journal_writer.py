@@ -1,8 +1,8 @@
 """Writes to a journal as fast as it can until it is killed; tells what was acknowledged.
 
-`python journal_writer.py PATH [KEY]` goes on where the journal ends, and prints the number of the last
-batch that is on disk whenever there is news. Batch `n` stores row `n` of a lane out and of a lane
-in, with its watermark, and forgets what was stored `KEPT` batches before.
+`python journal_writer.py PATH [KEY]` goes on where the journal ends, and prints the number of the
+last batch that is on disk whenever there is news. Batch `n` stores row `n` of a lane out and of a
+lane in, with its watermark, and forgets what was stored `KEPT` batches before.
 """
 
 import queue

@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -212,18 +214,18 @@ def _swapped(database: sqlite3.Connection) -> None:
     _put(database, [*one[:1], *two[1:]])
 
 
-def _put(database: sqlite3.Connection, columns: list[object]) -> None:
+def _put(database: sqlite3.Connection, columns: list[Any]) -> None:
     """Write a row as somebody would who has not the key, and knows all the rest."""
-    place, record, stored, expires, due, order, notes, before, span = columns
-    fields = (place, stored, expires, due, order, len(notes))  # type: ignore[arg-type]
+    place, record, stored, expires, due, order, notes, _, span = columns
+    fields = (place, stored, expires, due, order, len(notes))
     head = coding._ROW.pack(coding.Table.MESSAGES, *fields)
-    checksum = coding.crc32(record, coding.crc32(notes + head))  # type: ignore[arg-type, operator]
+    checksum = crc32(record, crc32(notes + head))
     (told,) = database.execute("SELECT value FROM facts WHERE number = 1").fetchone()
     totals = coding.Totals.of(told)
     (before,) = database.execute(
         "SELECT checksum FROM messages WHERE place = ?", (place,)
     ).fetchone()
-    totals.add(coding.Table.MESSAGES, 0, checksum - before)  # type: ignore[operator]
+    totals.add(coding.Table.MESSAGES, 0, checksum - before)
     database.execute(
         "REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (place, record, stored, expires, due, order, notes, checksum, span),

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -154,30 +155,32 @@ def all_problems(
 
 
 def _unsound_rows(database: sqlite3.Connection, seal: Seal | None) -> list[str]:
-    opening = seal if seal is not None and seal.is_open else None
+    seal = seal if seal is not None and seal.is_open else None
 
     def is_message_sound(columns: coding.Columns) -> bool:
-        return coding.is_message_sound(columns) and (
-            opening is None or _opens(lambda: coding.opened(columns, opening))
-        )
+        return coding.is_message_sound(columns) and _opens(partial(coding.block_of, columns, seal))
 
     def is_entry_sound(columns: coding.Columns) -> bool:
-        return coding.is_entry_sound(columns) and (
-            opening is None or _opens(lambda: coding.entry_of(columns, opening))
-        )
+        return coding.is_entry_sound(columns) and _opens(partial(coding.entry_of, columns, seal))
 
     columns = "kind, name, key, value, checksum"
     bad = [
-        *_bad(database, "SELECT * FROM messages", is_message_sound, "a message at {0}"),
-        *_bad(database, f"SELECT {columns} FROM entries", is_entry_sound, "entry {1} {2}"),  # noqa: S608
-    ]
+        *_bad(
+            database, "SELECT * FROM messages",
+            coding.is_message_sound if seal is None else is_message_sound, "a message at {0}",
+        ),
+        *_bad(
+            database, f"SELECT {columns} FROM entries",  # noqa: S608
+            coding.is_entry_sound if seal is None else is_entry_sound, "entry {1} {2}",
+        ),
+    ]  # fmt: skip
     for table in MARKS:
         name = NAMES[table]
 
         def is_sound(columns: coding.Columns, table: Table = table) -> bool:
             first, last, value = cast("tuple[int, int, bytes]", columns[:3])
             return coding.is_mark_sound(table, columns) and _opens(
-                lambda: coding.mark_of(table, first, last, value, opening)
+                partial(coding.mark_of, table, first, last, value, seal)
             )
 
         bad += _bad(database, f"SELECT * FROM {name}", is_sound, name + " from {0} to {1}")  # noqa: S608

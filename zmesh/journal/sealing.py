@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import Final
+from typing import Final, cast
 
 from msgpack import packb, unpackb
 from nacl.bindings import (
@@ -74,8 +74,7 @@ class Seal:
     @property
     def value(self) -> bytes:
         """What the file says of it; no secret."""
-        value: bytes = packb((_FORM, self._salt, self._check, self.fingerprint))
-        return value
+        return cast("bytes", packb((_FORM, self._salt, self._check, self.fingerprint)))
 
     def seal(self, data: bytes, place: bytes) -> bytes:
         """Return what opens at this place only.

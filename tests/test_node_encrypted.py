@@ -48,7 +48,7 @@ async def use_everything(a: Node, b: Node) -> None:
     await a.call_later("MARK-service", "MARK-request")
     async with b.join("MARK-group"):
         await a.peers.wait_for(group="MARK-group", timeout=10)
-        await a.fan_out("MARK-group", "MARK-body", durable=True)
+        await a.fan_out("MARK-group", "MARK-body", durable=True, timeout=1)
     await (await a.shared("MARK-map")).set("MARK-name", "MARK-value")
     subscription = b.subscribe("MARK-topic.>", name="MARK-subscription", since="first")
     async with subscription:
@@ -65,6 +65,12 @@ async def use_everything(a: Node, b: Node) -> None:
     assert await asyncio.wait_for(receipt, 10) == 1
 
 
+async def leave(*nodes: Node) -> None:
+    """Close nodes without waiting for those whom something is for."""
+    for each in nodes:
+        await each.close()
+
+
 def markers_in(place: Path) -> set[bytes]:
     """Return which markers any file holds."""
     files = b"".join(path.read_bytes() for path in place.iterdir())
@@ -78,6 +84,7 @@ async def test_markers_in_the_files_are_those_that_are_documented(tmp_path: Path
         await use_everything(a, b)
         a_id = a.id
         seen |= markers_in(tmp_path)  # the logs as well, while they are open
+        await leave(a, b)
     assert seen | markers_in(tmp_path) == VISIBLE
     async with node(tmp_path, "a") as a:
         assert a.id == a_id
@@ -89,6 +96,7 @@ async def test_markers_in_the_files_are_those_that_are_documented(tmp_path: Path
             messages = await asyncio.wait_for(read(addressee.inbox(), 21), 20)
             assert {message.body for message in messages} == {"MARK-body"}
             assert dict(messages[0].headers) == {"MARK-header": 1}
+            await leave(addressee, a)
 
 
 async def test_markers_are_found_where_nothing_is_encrypted(tmp_path: Path) -> None:
@@ -99,6 +107,7 @@ async def test_markers_are_found_where_nothing_is_encrypted(tmp_path: Path) -> N
         await b.peers.wait_for(count=1, timeout=10)
         await use_everything(a, b)
         seen = markers_in(tmp_path)
+        await leave(a, b)
     assert seen | markers_in(tmp_path) == {*MARKERS, *VISIBLE}  # so each would be seen
 
 
@@ -187,6 +196,7 @@ async def test_every_file_of_a_node_is_for_its_owner_alone(tmp_path: Path, mask:
             await b.peers.wait_for(count=1, timeout=10)
             await use_everything(a, b)
             found = modes(tmp_path)
+            await leave(a, b)
         found |= modes(tmp_path)
     assert found.keys() >= {
         "a", "a-wal", "a-shm", "a.lock", "a.reserve", "b.app", "b.app-wal", "b.app-shm",

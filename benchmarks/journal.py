@@ -3,7 +3,7 @@
 Both sync every commit (WAL, `synchronous=FULL`) on the same disk, bodies of 512 bytes. Bare SQLite
 inserts into one table in the thread that asks; the journal is asked from an event loop, and a
 commit counts when its answer is back there. Last, a journal with a million waiting messages is
-opened in a process of its own.
+opened in a process of its own. `--encrypted`: a journal with a storage key beside one without.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 from benchmarks.bare_sqlite import inserted
 from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import (
     Batch,
     Command,
@@ -77,12 +78,12 @@ def run(first: int, count: int) -> Command:
 class Asker:
     """A journal asked from an event loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: StorageKey | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._tickets = 0
-        self.journal = SqliteJournal(path, self._deliver, node=NODE)
+        self.journal = SqliteJournal(path, self._deliver, node=NODE, key=key)
 
     def _deliver(self, events: list[JournalEvent]) -> None:
         self._loop.call_soon_threadsafe(self._on_events, events)
@@ -111,10 +112,14 @@ class Asker:
 
 
 async def one_after_the_other(
-    path: Path, batch: int, seconds: float, ordered: Callable[[int, int], Command]
+    path: Path,
+    batch: int,
+    seconds: float,
+    ordered: Callable[[int, int], Command],
+    key: StorageKey | None = None,
 ) -> float:
     """Return rows per second, so many a batch, each waited for."""
-    asker = Asker(path)
+    asker = Asker(path, key)
     await asker.open()
     number, began = 1, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -183,6 +188,28 @@ def throughput(place: Path, runs: int, seconds: float) -> list[Figure]:
     return figures
 
 
+def encrypted(place: Path, runs: int, seconds: float) -> list[Figure]:
+    """Return the figures of a journal with a storage key, beside one without."""
+    figures = []
+    key = StorageKey(os.urandom(32))
+    for ordered, what, batch in (
+        (rows, "batch", 1), (rows, "batch", 128), (rows, "batch", 512), (run, "run", 128),
+        (run, "run", 512),
+    ):  # fmt: skip
+        pairs = []
+        for number in range(runs):
+            with_key, without = (place / f"{what}-{batch}-{number}-{each}" for each in "ab")
+            ours = asyncio.run(one_after_the_other(with_key, batch, seconds, ordered, key))
+            theirs = asyncio.run(one_after_the_other(without, batch, seconds, ordered))
+            pairs.append((ours, theirs))
+        ratio = statistics.median(one / other for one, other in pairs)
+        ours, theirs = map(statistics.median, zip(*pairs, strict=True))
+        figures.append(
+            Figure(f"{batch} a {what}", "msg/s", ours, theirs, ratio, "none", reached=True)
+        )
+    return figures
+
+
 # Opening
 
 
@@ -242,6 +269,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--messages", type=int, default=MESSAGES, help="to be opened with")
     parser.add_argument("--place", type=Path, help="a directory on the disk to be measured")
+    parser.add_argument("--encrypted", action="store_true", help="with a key beside without")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -249,8 +277,11 @@ def main() -> int:
         open_alone(options.open)
         return 0
     with tempfile.TemporaryDirectory(dir=options.place) as name:
-        figures = throughput(Path(name), options.runs, options.seconds)
-        figures += opening(Path(name), options.runs, options.messages)
+        if options.encrypted:
+            figures = encrypted(Path(name), options.runs, options.seconds)
+        else:
+            figures = throughput(Path(name), options.runs, options.seconds)
+            figures += opening(Path(name), options.runs, options.messages)
     where = {
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
@@ -260,7 +291,8 @@ def main() -> int:
         print(json.dumps({"machine": where, "figures": [asdict(figure) for figure in figures]}))
         return 0
     print(" ".join(f"{key} {value}" for key, value in where.items()))
-    print("| scenario | journal | bare SQLite | ratio | goal | reached |")
+    heads = ("with a key", "without") if options.encrypted else ("journal", "bare SQLite")
+    print(f"| scenario | {heads[0]} | {heads[1]} | ratio | goal | reached |")
     print("| --- | --- | --- | --- | --- | --- |")
     for each in figures:
         theirs = "" if each.bare is None else f"{each.bare:,.0f} {each.unit}"

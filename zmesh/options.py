@@ -1,9 +1,9 @@
 """Every limit and time constant, with its reason. Nothing in zmesh is bounded elsewhere."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -204,6 +204,15 @@ class Retention:
     size: int | None = 256 * MIB  # bytes: a quarter of what the journal may take
 
 
+class StorageKeyLike(Protocol):
+    """A `zmesh.security.storage_key.StorageKey`, or what has a key's text as it does."""
+
+    @property
+    def text(self) -> str:
+        """The key as text."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
     """Where a node keeps what must outlive its process, and how.
@@ -215,6 +224,9 @@ class Storage:
     `database` is the application's own: the path of an SQLite file, or what returns a new DB-API
     connection. What is left in its outbox is picked up, and `message.transaction()` is one of
     it. Without it there is none to pick up from, and transactions are of a file beside `path`.
+
+    `key` encrypts what is in the journal: the text of a storage key (`zms1.`...), or the path of
+    a file with one. Without it that in `ZMESH_STORAGE_KEY`; without either nothing is encrypted.
     """
 
     path: Path | str
@@ -223,6 +235,7 @@ class Storage:
     when_full: Literal["raise", "wait", "drop_oldest"] = "raise"
     options: JournalOptions = JournalOptions()
     retention: Retention = Retention()
+    key: StorageKeyLike | Path | str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,3 +178,40 @@ class NoJournal(UsageError):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(f"there is no journal at {path}: check the path")
+
+
+class StorageKeyMissing(StorageError):
+    """What was asked for is encrypted, and nobody gave the key."""
+
+    def __init__(self, path: str, fingerprint: str) -> None:
+        self.path = path
+        self.fingerprint = fingerprint  # of the key it takes; empty where that is lost
+        which = f" {fingerprint}" if fingerprint else ""
+        super().__init__(
+            f"the journal {path} is encrypted: give its storage key{which}, as "
+            "zmesh.Storage(path, key=...) or in ZMESH_STORAGE_KEY"
+        )
+
+
+class StorageKeyWrong(StorageError):
+    """A journal is encrypted under another key than was given; nothing was touched."""
+
+    def __init__(self, path: str, fingerprint: str, given: str) -> None:
+        self.path = path
+        self.fingerprint = fingerprint  # of the key it takes
+        self.given = given  # the fingerprint of the other
+        super().__init__(
+            f"the journal {path} is encrypted under the key {fingerprint}, not {given}: give "
+            "that one; to change it: `zmesh journal rekey`"
+        )
+
+
+class StorageNotEncrypted(StorageError):
+    """A key was given for a journal that is not encrypted."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"a storage key was given, but the journal {path} is not encrypted: encrypt it "
+            "once, with `zmesh journal encrypt`, or leave the key out"
+        )

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.durability.model import Content, content_in, content_of
 from tests.durability.workload import batches
 from tests.journal.support import Talk, Unexpected, store
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Broken, Command, Opened, Rescue, Row, Stream
 from zmesh.storage_errors import JournalCorrupted
 from zmesh.testing.journal_content import JournalContent
@@ -27,6 +28,7 @@ class Bases:
 
     place: Path
     rounds: int = 8
+    key: StorageKey | None = None
     model: JournalContent = field(default_factory=JournalContent)
     stored: set[tuple[Stream, Row]] = field(default_factory=set)  # ever
 
@@ -39,7 +41,7 @@ class Bases:
         ]
         living = self.place / "living"
         living.mkdir(parents=True)
-        speaking = Talk(living / "journal")
+        speaking = Talk(living / "journal", key=self.key)
         speaking.open()
         for commands in work:
             speaking.write(*commands)
@@ -120,7 +122,7 @@ def judge(bases: Bases, number: int, verdicts: Verdicts, place: Path) -> None:
 
 
 def _open(target: Path, bases: Bases, verdicts: Verdicts, case: str) -> str:
-    speaking = Talk(target / "journal")
+    speaking = Talk(target / "journal", key=bases.key)
     speaking.journal.open()
     event = speaking.news.get(timeout=30)
     try:

@@ -15,6 +15,7 @@ from tests.journal.support import BOX, IN, OUT, record, row, row_of_run, run, ta
 from tests.processes import ROOT
 from zmesh.journal.tools import verify
 from zmesh.options import KIB, JournalOptions
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Command, CountAttempts, Forget, SetWatermark, Store
 
 PROGRAM = "tests/durability/programs/journal_writer.py"
@@ -56,20 +57,22 @@ class Figures:
         return not (self.lost or self.wrong or self.unsound) and self.acknowledged > 0
 
 
-def kill_again_and_again(place: Path, kills: int, seed: int, longest_s: float = 0.6) -> Figures:
+def kill_again_and_again(
+    place: Path, kills: int, seed: int, longest_s: float = 0.6, key: StorageKey | None = None
+) -> Figures:
     """Start a writer, kill it at a random moment, and look, so many times."""
     chance = random.Random(seed)
     path = place / "journal"
     figures = Figures()
     last = incarnation = 0
     for _ in range(kills):
-        told, acknowledged = _one_life(path, chance.uniform(0.0, longest_s))
+        told, acknowledged = _one_life(path, chance.uniform(0.0, longest_s), key)
         figures.kills += 1
         if told is not None:
             figures.wrong += told <= incarnation
             incarnation = told
         last = max(last, acknowledged)
-        found = _look(path, figures, incarnation)
+        found = _look(path, figures, incarnation, key)
         incarnation += 1
         figures.lost += max(0, last - found)
         figures.found_more += max(0, found - last)
@@ -78,10 +81,10 @@ def kill_again_and_again(place: Path, kills: int, seed: int, longest_s: float = 
     return figures
 
 
-def _one_life(path: Path, seconds: float) -> tuple[int | None, int]:
+def _one_life(path: Path, seconds: float, key: StorageKey | None) -> tuple[int | None, int]:
     """Let a writer live so long once it has opened; return incarnation and last word."""
     with subprocess.Popen(
-        [sys.executable, "-W", "error", PROGRAM, str(path)],
+        [sys.executable, "-W", "error", PROGRAM, str(path), *([] if key is None else [key.text])],
         stdout=subprocess.PIPE, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -105,11 +108,11 @@ def _one_life(path: Path, seconds: float) -> tuple[int | None, int]:
     return incarnation, acknowledged
 
 
-def _look(path: Path, figures: Figures, incarnation: int) -> int:
+def _look(path: Path, figures: Figures, incarnation: int, key: StorageKey | None) -> int:
     """Look whether the journal is what it was after some batch; return which."""
-    if path.exists() and verify(path):
+    if path.exists() and verify(path, key):
         figures.unsound += 1
-    with talk(path, options=OPTIONS) as (speaking, opened):
+    with talk(path, options=OPTIONS, key=key) as (speaking, opened):
         figures.unsound += opened.rescue is not None
         figures.wrong += opened.identity.incarnation <= incarnation
         lanes = {state.stream: state for state in opened.streams}

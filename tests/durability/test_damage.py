@@ -7,7 +7,8 @@ import pytest
 from tests.durability.damage import Bases, Verdicts, judge
 from tests.durability.model import content_of
 from tests.journal.faulty import FaultyDisk, FaultyFiles
-from tests.journal.support import BOX, OUT, Talk, record, run, store, talk
+from tests.journal.support import BOX, KEY, OUT, Talk, record, run, store, talk
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Forget, ReadRows, RowsRead
 
 
@@ -18,7 +19,10 @@ def bases(place: Path) -> Bases:
     return built
 
 
-def test_no_damage_goes_unnoticed(place: Path, bases: Bases) -> None:
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+def test_no_damage_goes_unnoticed(place: Path, key: StorageKey | None) -> None:
+    bases = Bases(place / "bases", key=key)
+    bases.build()
     verdicts = Verdicts()
     for number in range(200):
         judge(bases, number, verdicts, place)

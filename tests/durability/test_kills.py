@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.durability.kills import kill_again_and_again
+from tests.journal.support import KEY
+from zmesh.security.storage_key import StorageKey
 
 
-def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(tmp_path: Path) -> None:
-    figures = kill_again_and_again(tmp_path, kills=12, seed=1)
+@pytest.mark.parametrize(("key", "kills"), [(None, 12), (KEY, 6)], ids=["plain", "encrypted"])
+def test_nothing_acknowledged_is_lost_when_the_writer_is_killed(
+    tmp_path: Path, key: StorageKey | None, kills: int
+) -> None:
+    figures = kill_again_and_again(tmp_path, kills=kills, seed=1, key=key)
     assert figures.is_good(), figures
-    assert figures.kills == 12
-    assert figures.acknowledged > 100
+    assert figures.kills == kills
+    assert figures.acknowledged > 8 * kills

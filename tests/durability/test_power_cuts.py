@@ -9,7 +9,8 @@ import pytest
 from tests.durability.model import content_in, content_of
 from tests.durability.workload import Run, batches
 from tests.journal.faulty import FaultyDisk, FaultyFiles, Operation
-from tests.journal.support import Talk, talk
+from tests.journal.support import KEY, Talk, talk
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Command
 from zmesh.testing.journal_content import JournalContent
 
@@ -30,16 +31,20 @@ def cut_at(disk: FaultyDisk, stop: int) -> None:
 
 
 def run_on(
-    disk: FaultyDisk, work: Sequence[tuple[Command, ...]], model: JournalContent | None = None
+    disk: FaultyDisk,
+    work: Sequence[tuple[Command, ...]],
+    model: JournalContent | None = None,
+    key: StorageKey | None = None,
 ) -> Run:
     files = FaultyFiles(disk.place / "journal", disk)
-    run = Run(Talk(disk.place / "journal", files), work, model)
+    run = Run(Talk(disk.place / "journal", files, key=key), work, model)
     run.go()
     return run
 
 
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_everything_that_was_acknowledged_survives_a_power_cut_at_any_operation(
-    place: Path,
+    place: Path, key: StorageKey | None
 ) -> None:
     chance = random.Random(7)
     incarnations = set()
@@ -51,12 +56,12 @@ def test_everything_that_was_acknowledged_survives_a_power_cut_at_any_operation(
         target.mkdir()
         disk = FaultyDisk(source)
         cut_at(disk, stop)
-        run = run_on(disk, WORK)
+        run = run_on(disk, WORK, key=key)
         was_cut = disk.is_cut
         disk.power_cut(chance, target)
         run.talk.close()
         disk.close()
-        with talk(target / "journal") as (speaking, opened):
+        with talk(target / "journal", key=key) as (speaking, opened):
             assert opened.rescue is None, (stop, opened.rescue)
             run.held_by(content_of(speaking, opened))
             if run.opened is not None:

@@ -12,6 +12,7 @@ from zmesh.journal.journal import SqliteJournal
 from zmesh.journal.opening import Synchronous
 from zmesh.message import Record
 from zmesh.options import KIB, JournalOptions
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import (
     Answer,
     Answered,
@@ -42,6 +43,7 @@ SMALL = JournalOptions(
     reserve_bytes_min=256 * KIB, wal_bytes_max=64 * KIB, vacuum_bytes_min=16 * KIB, retry_full=0.05
 )
 PATIENCE_S = 20.0
+KEY = StorageKey(b"k" * 32)
 
 E = TypeVar("E", bound=JournalEvent)
 
@@ -63,11 +65,12 @@ class Talk:
         files: Files | None = None,
         options: JournalOptions = SMALL,
         synchronous: Synchronous = "full",
+        key: StorageKey | None = None,
     ) -> None:
         self.news: queue.SimpleQueue[JournalEvent] = queue.SimpleQueue()
         self.journal = SqliteJournal(
             path, self._deliver, node=NODE, seed=b"seed", options=options, files=files,
-            synchronous=synchronous,
+            synchronous=synchronous, key=key,
         )  # fmt: skip
         self._tickets = 0
 
@@ -138,10 +141,13 @@ class Talk:
 
 @contextmanager
 def talk(
-    path: Path, files: Files | None = None, options: JournalOptions = SMALL
+    path: Path,
+    files: Files | None = None,
+    options: JournalOptions = SMALL,
+    key: StorageKey | None = None,
 ) -> Iterator[tuple[Talk, Opened]]:
     """Open a journal, and close it at the end."""
-    speaking = Talk(path, files, options)
+    speaking = Talk(path, files, options, key=key)
     try:
         yield speaking, speaking.open()
     finally:

@@ -161,7 +161,7 @@ def test_there_is_no_such_position(position: int) -> None:
 
 def test_small_values_come_back() -> None:
     stream = Stream(StreamKind.TOPIC, b"a.b", 0)
-    assert coding.stream_of(coding.stream_value(stream, 8, 5, ((7, 9),))) == (
+    assert coding.stream_of(16, coding.stream_value(16, stream, 8, 5, ((7, 9),))) == (
         stream, 8, 5, ((7, 9),),
     )  # fmt: skip
     outcome = StoredOutcome(3, 4, Outcome.REJECTED, "why", 50)

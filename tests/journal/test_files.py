@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.journal.faulty import FaultyDisk, FaultyFiles
-from tests.journal.support import SMALL
+from tests.journal.support import KEY, SMALL, store, talk
 from zmesh.ids import JournalId
+from zmesh.journal.conversion import convert
 from zmesh.journal.files import Files, Reserve, claim_of, holder_of
+from zmesh.journal.tools import backup
 from zmesh.options import KIB
 from zmesh.storage_errors import JournalLocked
 
@@ -104,3 +106,39 @@ def test_reserve_is_not_taken_from_a_disk_without_space(
     monkeypatch.setattr(files, "free_bytes", lambda: 400 * KIB)
     assert reserve.take()
     disk.close()
+
+
+@pytest.mark.parametrize("mask", [0, 0o022])
+def test_files_that_come_and_go_are_for_their_owner_alone(tmp_path: Path, mask: int) -> None:
+    path = tmp_path / "journal"
+    found: dict[str, int] = {}
+    rename = Files.rename
+
+    def look(files: Files, source: Path, target: Path) -> None:
+        found.update(modes_in(tmp_path))
+        rename(files, source, target)
+
+    previous = os.umask(mask)
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Files, "rename", look)
+            with talk(path) as (speaking, _):
+                speaking.write(store(1, 20))
+                speaking.journal._writer.stop_writing(is_damaged=True)
+                found.update(modes_in(tmp_path))
+            with talk(path) as (_, opened):
+                assert opened.rescue is not None
+            backup(path, tmp_path / "copy")
+            convert(path, None, KEY)
+            found.update(modes_in(tmp_path))
+    finally:
+        os.umask(previous)
+    assert found.keys() >= {
+        "journal", "journal-wal", "journal-shm", "journal.lock", "journal.reserve", "journal.new",
+        "journal.suspect", "journal.salvage", "journal.damaged-1", "copy.part", "copy",
+    }  # fmt: skip
+    assert set(found.values()) == {0o600}, found
+
+
+def modes_in(place: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in place.iterdir()}

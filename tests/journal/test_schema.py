@@ -48,12 +48,12 @@ def test_file_of_version_0_becomes_one_of_today(database: sqlite3.Connection) ->
     database.execute("BEGIN")
     schema.migrate(database, "path")
     database.execute("COMMIT")
-    assert schema.version_of(database) == len(schema.MIGRATIONS) == 2
-    named = {"versions", "facts", "messages", "entries", "attempts", "outcomes", "gone"}
+    assert schema.version_of(database) == len(schema.MIGRATIONS) == 3
+    named = {"versions", "facts", "messages", "entries", "attempts", "outcomes", "gone", "seals"}
     assert tables(database) == named
     database.execute("BEGIN")
     schema.migrate(database, "path")  # nothing is left to do
-    assert database.execute("SELECT count(*) FROM versions").fetchone() == (2,)
+    assert database.execute("SELECT count(*) FROM versions").fetchone() == (3,)
 
 
 def test_migration_that_fails_leaves_the_version_it_came_from(
@@ -66,7 +66,7 @@ def test_migration_that_fails_leaves_the_version_it_came_from(
     with pytest.raises(sqlite3.OperationalError):
         schema.migrate(database, "path", (*NEXT, ("CREATE TABLE facts (number INTEGER)",)))
     database.execute("ROLLBACK")
-    assert schema.version_of(database) == 2
+    assert schema.version_of(database) == 3
     assert "extra" not in tables(database)
 
 
@@ -85,7 +85,7 @@ def test_journal_of_an_earlier_version_is_migrated_when_it_opens(
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT number FROM extra").fetchall() == [(7,)]
         versions = database.execute("SELECT version FROM versions ORDER BY version").fetchall()
-        assert versions == [(1,), (2,), (3,)]
+        assert versions == [(1,), (2,), (3,), (4,)]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def later(tmp_path: Path) -> Path:
     with talk(path) as (speaking, _):
         speaking.write(store(1, 10, OUT))
     with closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO versions VALUES (3, 0)")
+        database.execute("INSERT INTO versions VALUES (4, 0)")
         database.commit()
     return path
 
@@ -106,7 +106,7 @@ def test_journal_of_a_later_version_is_left_alone(later: Path) -> None:
     speaking.journal.open()
     error = speaking.broken().error
     assert isinstance(error, JournalTooNew)
-    assert (error.version, error.known) == (3, 2)
+    assert (error.version, error.known) == (4, 3)
     speaking.close()
     assert later.read_bytes() == before
 

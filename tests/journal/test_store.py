@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.journal.support import BOX, IN, NODE, OUT, row, row_of_run, run, store
+from tests.journal.support import BOX, IN, KEY, NODE, OUT, row, row_of_run, run, store
 from zmesh.ids import JournalId
 from zmesh.journal import coding
 from zmesh.journal.coding import Table, Unsound
 from zmesh.journal.schema import migrate
+from zmesh.journal.sealing import Seal, with_key
 from zmesh.journal.store import JournalStore
 from zmesh.message import Outcome
 from zmesh.storage import (
@@ -44,20 +45,27 @@ from zmesh.storage import (
 IDENTITY = Identity(NODE, b"", JournalId(b"j" * 16), 1)
 
 
-def fresh() -> JournalStore:
+def fresh(*, is_sealed: bool = False) -> JournalStore:
     database = sqlite3.connect(":memory:", isolation_level=None)
     database.text_factory = bytes
     migrate(database, "path")
-    made = JournalStore(database, IDENTITY)
+    made = JournalStore(database, IDENTITY, seal=Seal.new("path", KEY) if is_sealed else None)
     made.begin()
+    made.put_seal()
     made.set_identity(IDENTITY)
     made.commit()
     return made
 
 
-@pytest.fixture
-def kept() -> Iterator[JournalStore]:
-    made = fresh()
+def loaded(kept: JournalStore) -> JournalStore:
+    """Return the store as another process would load it."""
+    key = None if kept.seal is None else KEY
+    return JournalStore.load(kept.database, with_key("path", key))
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def kept(request: pytest.FixtureRequest) -> Iterator[JournalStore]:
+    made = fresh(is_sealed=request.param)
     with closing(made.database):
         yield made
 
@@ -101,7 +109,7 @@ def test_numbers_are_not_given_twice_though_all_rows_are_gone(kept: JournalStore
     do(kept, store(1, 5))
     do(kept, Forget(OUT, ((1, 5),)))
     do(kept, SetWatermark(IN, 7, ((9, 9),)), DropOldest(DEAD_LETTERS, 100))
-    again = JournalStore.load(kept.database)
+    again = loaded(kept)
     by_stream = {state.stream: state for state in again.states()}
     assert by_stream[OUT].next_position == 6
     assert by_stream[OUT].rows == 0
@@ -160,7 +168,7 @@ def test_entries_are_read_in_order_and_in_pages(kept: JournalStore) -> None:
 
 def test_dropping_the_oldest_tells_which(kept: JournalStore) -> None:
     do(kept, store(1, 3), store(10, 20))
-    assert do(kept, DropOldest(OUT, 800)) == [(OUT, 1, 3), (OUT, 10, 11)]
+    assert do(kept, DropOldest(OUT, 910)) == [(OUT, 1, 3), (OUT, 10, 11)]
     assert positions(kept, ReadRows(OUT)) == list(range(12, 21))
     kept.states()
 
@@ -188,7 +196,7 @@ def test_what_is_rolled_back_has_not_been(kept: JournalStore) -> None:
     assert (kept.database.serialize(), kept.totals.value(), kept.lanes) == before
     do(kept, store(6, 9))
     assert positions(kept, ReadRows(OUT)) == list(range(1, 10))
-    JournalStore.load(kept.database).states()
+    loaded(kept).states()
 
 
 def test_run_is_read_row_by_row_from_wherever(kept: JournalStore) -> None:
@@ -230,7 +238,7 @@ def test_state_of_a_stream_is_that_of_the_rows_that_are_left(kept: JournalStore)
     state = {each.stream: each for each in kept.states()}[BOX]
     assert (state.rows, state.first, state.last) == (len(rows), 11, 289)
     assert (state.size, state.next_position) == (sum(sizes), 301)  # a note has two bytes
-    again = JournalStore.load(kept.database)
+    again = loaded(kept)
     assert again.states() == kept.states()
 
 
@@ -323,10 +331,13 @@ def test_numbers_of_streams_are_taken_again_when_they_run_out(
     assert positions(kept, ReadRows(streams[3])) == [1, 2]
 
 
-@given(st.lists(st.tuples(st.sampled_from("srfmoc"), st.integers(1, 30), st.integers(0, 9))))
+@pytest.mark.parametrize("is_sealed", [False, True])
+@given(work=st.lists(st.tuples(st.sampled_from("srfmoc"), st.integers(1, 30), st.integers(0, 9))))
 @settings(max_examples=60)
-def test_store_that_is_loaded_again_is_the_same(work: list[tuple[str, int, int]]) -> None:
-    kept = fresh()
+def test_store_that_is_loaded_again_is_the_same(
+    is_sealed: bool, work: list[tuple[str, int, int]]
+) -> None:
+    kept = fresh(is_sealed=is_sealed)
     with closing(kept.database):
         for what, first, more in work:
             last = first + more
@@ -348,7 +359,7 @@ def test_store_that_is_loaded_again_is_the_same(work: list[tuple[str, int, int]]
                 do(kept, Move(OUT, ((first, last),), IN, kept.lanes[IN].following))
                 continue
             do(kept, commands[what])
-        again = JournalStore.load(kept.database)
+        again = loaded(kept)
         assert again.lanes == kept.lanes
         assert again.states() == kept.states()
         assert again.totals.value() == kept.totals.value()

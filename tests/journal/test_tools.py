@@ -48,7 +48,7 @@ def test_status_tells_what_is_there(path: Path, capsys: pytest.CaptureFixture[st
     assert told["rows"] == {"lane_out": 30, "lane_in": 3, "dead_letters": 2}
     assert told["entries"] == {"retained": 1}
     assert (told["dead_letters"], told["streams"], told["incarnation"]) == (2, 3, 1)
-    assert (told["in_use"], told["in_use_by"], told["version"]) == (False, None, 2)
+    assert (told["in_use"], told["in_use_by"], told["version"]) == (False, None, 3)
     assert told["node"] == (b"n" * 16).hex()
     assert told["file_bytes"] == path.stat().st_size
     assert told["used_bytes"] + told["free_bytes"] <= told["file_bytes"]

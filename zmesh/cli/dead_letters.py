@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmesh.errors import UsageError, ZmeshError
+from zmesh.face.storage_keys import key_in_environment
 from zmesh.journal import dead_letters as tools
 from zmesh.patterns.letters import DeadLetter
 from zmesh.storage_errors import NoDeadLetter
@@ -22,7 +23,8 @@ def add_dead_letters(commands: "Commands") -> None:
         "dead-letters",
         help="look at stored messages that nobody could handle, send them back, throw them away",
         description="Work on the dead letters in a node's journal. Looking at them works beside "
-        "the node; the rest needs it to be closed.",
+        "the node; the rest needs it to be closed. Of a journal that is encrypted they need the "
+        "storage key, in ZMESH_STORAGE_KEY.",
     )
     verbs = letters.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, run, text in (
@@ -46,7 +48,7 @@ def _chosen(options: argparse.Namespace, *, by_default: bool = False) -> list[De
         raise UsageError("which dead letters? give their ids, --reason or --all")
     if options.all and (options.ids or options.reason):
         raise UsageError("--all is all of them: leave the ids and --reason, or --all")
-    letters = tools.dead_letters(options.path)
+    letters = tools.dead_letters(options.path, key_in_environment())
     if options.ids:
         by_id = {letter.id: letter for letter in letters}
         missing = [each for each in options.ids if each not in by_id]
@@ -93,13 +95,13 @@ def _show(options: argparse.Namespace) -> int:
 
 def _requeue(options: argparse.Namespace) -> int:
     ids = [letter.id for letter in _chosen(options)]
-    tools.requeue(options.path, ids)
+    tools.requeue(options.path, ids, key_in_environment())
     return _tell(options, "requeued", ids)
 
 
 def _purge(options: argparse.Namespace) -> int:
     ids = [letter.id for letter in _chosen(options)]
-    tools.purge(options.path, ids)
+    tools.purge(options.path, ids, key_in_environment())
     return _tell(options, "purged", ids)
 
 

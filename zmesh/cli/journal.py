@@ -6,7 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zmesh.errors import UsageError
+from zmesh.face.storage_keys import (
+    KEY_VARIABLE,
+    NEW_KEY_VARIABLE,
+    key_in_environment,
+    key_in_file,
+)
 from zmesh.journal import tools
+from zmesh.journal.conversion import convert
+from zmesh.security.storage_key import StorageKey
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -17,8 +26,8 @@ def add_journal(commands: "Commands") -> None:
     journal = commands.add_parser(
         "journal",
         help="look at what a node keeps on disk, check it, copy it, make it smaller",
-        description="Look at a journal, whether or not its node runs; only compacting needs it "
-        "to be closed.",
+        description="Look at a journal, whether or not its node runs; compacting it, and what "
+        "changes its key, need it to be closed. What is encrypted is looked at without its key.",
     )
     verbs = journal.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, run, text in (
@@ -26,13 +35,25 @@ def add_journal(commands: "Commands") -> None:
         ("verify", _verify, "look at every row; exit with 1 where something is damaged"),
         ("backup", _backup, "copy it to a new file, under another journal id"),
         ("compact", _compact, "give its free space back to the system"),
+        ("encrypt", _encrypt, "write it anew, encrypted with the storage key"),
+        ("decrypt", _decrypt, "write it anew, as it is without a storage key"),
+        ("rekey", _rekey, "write it anew, encrypted with another storage key"),
     ):
         verb = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
         verb.add_argument("path", type=Path, metavar="PATH", help="the journal")
         if name == "backup":
             verb.add_argument("target", type=Path, metavar="TARGET", help="the new file")
+        if name in {"encrypt", "decrypt", "rekey"}:
+            _add_key(verb, "--key-file", KEY_VARIABLE, "the storage key")
+        if name == "rekey":
+            _add_key(verb, "--new-key-file", NEW_KEY_VARIABLE, "the one in its place")
         verb.add_argument("--json", action="store_true", help="print one line of JSON and no more")
         verb.set_defaults(run=run)
+
+
+def _add_key(verb: argparse.ArgumentParser, name: str, variable: str, what: str) -> None:
+    text = f"a file with {what}; else {variable}"
+    verb.add_argument(name, type=Path, metavar="FILE", help=text)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -55,7 +76,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    problems = tools.verify(options.path)
+    problems = tools.verify(options.path, key_in_environment())
     if options.json:
         print(json.dumps({"path": str(options.path), "sound": not problems, "problems": problems}))
     else:
@@ -78,4 +99,35 @@ def _compact(options: argparse.Namespace) -> int:
         print(json.dumps({"path": str(options.path), "before": before, "after": after}))
     else:
         print(f"{options.path}: {before:,} bytes before, {after:,} now")
+    return 0
+
+
+def _encrypt(options: argparse.Namespace) -> int:
+    return _convert(options, None, _key(options.key_file, KEY_VARIABLE, "--key-file"))
+
+
+def _decrypt(options: argparse.Namespace) -> int:
+    return _convert(options, _key(options.key_file, KEY_VARIABLE, "--key-file"), None)
+
+
+def _rekey(options: argparse.Namespace) -> int:
+    old = _key(options.key_file, KEY_VARIABLE, "--key-file")
+    return _convert(options, old, _key(options.new_key_file, NEW_KEY_VARIABLE, "--new-key-file"))
+
+
+def _key(path: Path | None, variable: str, option: str) -> StorageKey:
+    key = key_in_environment(variable) if path is None else key_in_file(path)
+    if key is None:
+        raise UsageError(f"which key? give {option} FILE, or its text in {variable}")
+    return key
+
+
+def _convert(options: argparse.Namespace, old: StorageKey | None, new: StorageKey | None) -> int:
+    size = convert(options.path, old, new)
+    key = None if new is None else new.fingerprint
+    if options.json:
+        print(json.dumps({"path": str(options.path), "size": size, "key": key}))
+    else:
+        state = "not encrypted" if key is None else f"encrypted with the key {key}"
+        print(f"{options.path}: {state}, {size:,} bytes")
     return 0

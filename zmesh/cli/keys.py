@@ -11,6 +11,7 @@ from zmesh.cli.rotation import STEPS, rotated
 from zmesh.errors import UsageError
 from zmesh.face.key_sources import key_sources
 from zmesh.face.settings import MESH_DEFAULT
+from zmesh.face.storage_keys import key_in_environment
 from zmesh.face.system import SystemEntropy
 from zmesh.journal import tools
 from zmesh.security.key_files import (
@@ -141,7 +142,7 @@ def _fresh() -> MeshKey:
 
 
 def _node(options: argparse.Namespace) -> int:
-    identity = tools.identity(options.path)
+    identity = tools.identity(options.path, key_in_environment())
     key = NodeKey.of(identity.seed).public.hex() if identity.seed else None
     if options.json:
         print(json.dumps({"path": str(options.path), "node": identity.node.hex(), "key": key}))

@@ -48,7 +48,9 @@ class Application:
         self._relay: OutboxRelay | None = None
         self._known: set[str] = set()  # rows of its outbox that are in the journal
         if storage is not None:
-            self._database = Database(storage.database or f"{storage.path}{DATABASE_SUFFIX}")
+            beside = f"{storage.path}{DATABASE_SUFFIX}"
+            is_ours = storage.database is None
+            self._database = Database(storage.database or beside, is_private=is_ours)
         runner.settlements.transactions = Transactions(self._database, loop)
 
     async def load(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,11 +43,17 @@ class Database:
             what returns a new DB-API connection. It is used in several threads, one at a time:
             sqlite3 needs `check_same_thread=False` for that.
         busy_timeout: seconds a transaction waits for other processes that write; of a path.
+        is_private: whether a file that is made here is for its owner alone.
     """
 
     def __init__(
-        self, database: Path | str | Connect, *, busy_timeout: float = BUSY_TIMEOUT_S
+        self,
+        database: Path | str | Connect,
+        *,
+        busy_timeout: float = BUSY_TIMEOUT_S,
+        is_private: bool = False,
     ) -> None:
+        self._is_private = is_private
         self._database = Path(database) if isinstance(database, str) else database
         self._busy_timeout = busy_timeout
         self._connection: Connection | None = None
@@ -74,6 +81,9 @@ class Database:
     def _open(self) -> Connection:
         if not isinstance(self._database, Path):
             return self._database()
+        if self._is_private:
+            # SQLite gives its own files the mode of this one, and would make it by the umask.
+            os.close(os.open(self._database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
             self._database,
             timeout=self._busy_timeout,

@@ -7,6 +7,7 @@ from typing import Final
 
 from zmesh.errors import InvalidOption
 from zmesh.face.checks import is_seconds
+from zmesh.face.storage_keys import storage_key_of
 from zmesh.options import JournalOptions, Retention, Storage
 
 _MODES: Final = {
@@ -20,6 +21,7 @@ def storage_of(storage: object) -> Storage | None:
 
     Raises:
         InvalidOption: naming what cannot work.
+        InvalidKey: what should be the storage key is none.
     """
     if storage is None:
         return None
@@ -33,6 +35,7 @@ def storage_of(storage: object) -> Storage | None:
             raise InvalidOption(option, value, " or ".join(map(repr, allowed)))
     _check_options(storage.options)
     _check_retention(storage.retention)
+    key = storage_key_of(storage.key)
     path = _file("path", storage.path)
     database = storage.database
     if isinstance(database, str | os.PathLike):
@@ -41,7 +44,7 @@ def storage_of(storage: object) -> Storage | None:
             raise InvalidOption("database", database, f"another file than those of {path.name}")
     elif database is not None and not callable(database):
         raise InvalidOption("database", database, "a path, or what returns a DB-API connection")
-    return replace(storage, path=path, database=database)
+    return replace(storage, path=path, database=database, key=key)
 
 
 def _file(option: str, path: object) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from typing import Final, NamedTuple, assert_never
 from zmesh.actions import ReadJournal, WriteJournal
 from zmesh.errors import ZmeshError
 from zmesh.events import Event, JournalTold
+from zmesh.face.storage_keys import storage_key_of
+from zmesh.journal.files import readable_by_others
 from zmesh.journal.journal import SqliteJournal
 from zmesh.options import Retention, Storage
 from zmesh.security.node_key import NodeKey
@@ -64,6 +67,7 @@ class Storing:
             seed=fresh.seed,
             options=storage.options,
             synchronous=storage.synchronous,
+            key=storage_key_of(storage.key),
         )
 
     async def open(self) -> Opened:
@@ -89,7 +93,18 @@ class Storing:
                 rescue.entries,
                 rescue.set_aside,
             )
+        self._warn_of_readers()
         return opened
+
+    def _warn_of_readers(self) -> None:
+        path = Path(self.storage.path)
+        readable = readable_by_others(path)
+        if readable:
+            logger.warning(
+                "others may read the journal %s: chmod 600 %s",
+                path,
+                " ".join(shlex.quote(str(each)) for each in readable),
+            )
 
     def start(self, news: Callable[[Sequence[Event]], None]) -> None:
         """Pass on what the journal tells, from now on."""

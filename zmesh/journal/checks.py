@@ -4,14 +4,18 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from zmesh.ids import JournalId
 from zmesh.journal import coding
 from zmesh.journal.coding import Table, Unsound
 from zmesh.journal.files import Files
+from zmesh.journal.sealing import Seal, looking
 from zmesh.journal.store import JournalStore
 from zmesh.journal.tables import MARKS, NAMES
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import StreamState
 from zmesh.storage_errors import JournalCorrupted
 
@@ -112,9 +116,18 @@ def _check_sums(store: JournalStore, table: Table) -> None:
 
 
 def all_problems(
-    path: Path, database: sqlite3.Connection, claimed: tuple[JournalId, int] | None
+    path: Path,
+    database: sqlite3.Connection,
+    claimed: tuple[JournalId, int] | None,
+    key: StorageKey | None = None,
 ) -> list[str]:
-    """Return what is wrong with a journal, every row looked at; nothing where all is well."""
+    """Return what is wrong with a journal, every row looked at; nothing where all is well.
+
+    Whether what is encrypted opens is looked at where there is the key.
+
+    Raises:
+        StorageKeyWrong: it is another's.
+    """
     problems: list[str] = []
 
     def note(check: Callable[[], object]) -> None:
@@ -128,7 +141,7 @@ def all_problems(
     try:
         database.execute("BEGIN")  # all of it as of one moment, whoever writes
         problems += structural_problems(database)
-        store = JournalStore.load(database)
+        store = JournalStore.load(database, looking(str(path), key))
     except (Unsound, sqlite3.DatabaseError, ValueError, TypeError) as error:
         return [*problems, str(JournalCorrupted(str(path), str(error)))]
     if claimed is not None and claimed[0] == store.identity.journal:
@@ -137,24 +150,49 @@ def all_problems(
     note(lambda: _check_facts(store))
     for table in (Table.ENTRIES, *MARKS):
         note(lambda table=table: _check_sums(store, table))  # type: ignore[misc]
-    note(lambda: problems.extend(_unsound_rows(database)))
+    note(lambda: problems.extend(_unsound_rows(database, store.seal)))
     return problems[:PROBLEMS_MAX]
 
 
-def _unsound_rows(database: sqlite3.Connection) -> list[str]:
+def _unsound_rows(database: sqlite3.Connection, seal: Seal | None) -> list[str]:
+    seal = seal if seal is not None and seal.is_open else None
+
+    def is_message_sound(columns: coding.Columns) -> bool:
+        return coding.is_message_sound(columns) and _opens(partial(coding.block_of, columns, seal))
+
+    def is_entry_sound(columns: coding.Columns) -> bool:
+        return coding.is_entry_sound(columns) and _opens(partial(coding.entry_of, columns, seal))
+
     columns = "kind, name, key, value, checksum"
     bad = [
-        *_bad(database, "SELECT * FROM messages", coding.is_message_sound, "a message at {0}"),
-        *_bad(database, f"SELECT {columns} FROM entries", coding.is_entry_sound, "entry {1} {2}"),  # noqa: S608
-    ]
+        *_bad(
+            database, "SELECT * FROM messages",
+            coding.is_message_sound if seal is None else is_message_sound, "a message at {0}",
+        ),
+        *_bad(
+            database, f"SELECT {columns} FROM entries",  # noqa: S608
+            coding.is_entry_sound if seal is None else is_entry_sound, "entry {1} {2}",
+        ),
+    ]  # fmt: skip
     for table in MARKS:
         name = NAMES[table]
 
         def is_sound(columns: coding.Columns, table: Table = table) -> bool:
-            return coding.is_mark_sound(table, columns)
+            first, last, value = cast("tuple[int, int, bytes]", columns[:3])
+            return coding.is_mark_sound(table, columns) and _opens(
+                partial(coding.mark_of, table, first, last, value, seal)
+            )
 
         bad += _bad(database, f"SELECT * FROM {name}", is_sound, name + " from {0} to {1}")  # noqa: S608
     return bad
+
+
+def _opens(reading: Callable[[], object]) -> bool:
+    try:
+        reading()
+    except Unsound:
+        return False
+    return True
 
 
 def _bad(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from zmesh.journal.files import Files
 from zmesh.journal.schema import CREATION_PRAGMAS, migrate
+from zmesh.journal.sealing import Seal
 from zmesh.journal.store import JournalStore
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Identity
 
 
@@ -31,11 +33,13 @@ def building(files: Files, path: Path) -> Iterator[sqlite3.Connection]:
     files.sync(path)
 
 
-def create(files: Files, identity: Identity) -> None:
-    """Create a journal with nothing in it."""
+def create(files: Files, identity: Identity, key: StorageKey | None = None) -> None:
+    """Create a journal with nothing in it, encrypted where there is a key."""
+    seal = None if key is None else Seal.new(str(files.path), key)
     path = files.beside(".new")
     with building(files, path) as database:
-        store = JournalStore(database, identity)
+        store = JournalStore(database, identity, seal=seal)
+        store.put_seal()
         store.set_identity(identity)
         store.commit()
     files.rename(path, files.path)

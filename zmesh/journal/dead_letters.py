@@ -8,10 +8,12 @@ from typing import Final
 
 from zmesh.core.keeper import COUNTER
 from zmesh.journal.files import Files
+from zmesh.journal.sealing import looking
 from zmesh.journal.store import JournalStore
 from zmesh.journal.tools import closed, reading
 from zmesh.message import Tag, extra, with_extra
 from zmesh.patterns.letters import DeadLetter, letter_of
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import (
     DEAD_LETTERS,
     Entry,
@@ -23,52 +25,59 @@ from zmesh.storage import (
     SetEntries,
     Store,
 )
-from zmesh.storage_errors import CannotRequeue, NoDeadLetter
+from zmesh.storage_errors import CannotRequeue, NoDeadLetter, StorageKeyMissing
 
 _PAGE: Final = 256
 
 
-def dead_letters(path: Path) -> list[DeadLetter]:
+def dead_letters(path: Path, key: StorageKey | None = None) -> list[DeadLetter]:
     """Return all, oldest first, whether or not a node has the journal open.
 
+    Args:
+        path: of the journal.
+        key: its storage key, where it is encrypted.
+
     Raises:
+        StorageKeyMissing, StorageKeyWrong: it is encrypted with another.
         NoJournal: there is none.
         StorageError: it cannot be read.
     """
     with reading(Files(path), "be read") as database:
         database.execute("BEGIN")  # all as of one moment
-        return _letters(JournalStore.load(database))
+        return _letters(_store(database, path, key))
 
 
-def requeue(path: Path, ids: Sequence[int]) -> None:
+def requeue(path: Path, ids: Sequence[int], key: StorageKey | None = None) -> None:
     """Send dead letters back to where they were, all or none: the node's next life sends them.
 
     Raises:
         NoJournal, NoDeadLetter: there is none.
         JournalLocked: a node has it open.
         CannotRequeue: it is not known where one was.
+        StorageKeyMissing, StorageKeyWrong: the journal is encrypted with another.
         StorageError: it cannot be written.
     """
     files = Files(path)
     with closed(files, "take dead letters back") as database:
-        store = _begin(database)
+        store = _begin(database, path, key)
         at_ms = time.time_ns() // 1_000_000
         for letter in _found(store, ids):
             _take_back(store, letter, at_ms)
         _commit(files, store)
 
 
-def purge(path: Path, ids: Sequence[int]) -> None:
+def purge(path: Path, ids: Sequence[int], key: StorageKey | None = None) -> None:
     """Forget dead letters, all or none of these.
 
     Raises:
         NoJournal, NoDeadLetter: there is none.
         JournalLocked: a node has it open.
+        StorageKeyMissing, StorageKeyWrong: the journal is encrypted with another.
         StorageError: it cannot be written.
     """
     files = Files(path)
     with closed(files, "forget dead letters") as database:
-        store = _begin(database)
+        store = _begin(database, path, key)
         gone = tuple((letter.id, letter.id) for letter in _found(store, ids))
         store.apply(Forget(DEAD_LETTERS, gone))
         _commit(files, store)
@@ -123,10 +132,17 @@ def _next_number(store: JournalStore) -> int:
     return 1
 
 
-def _begin(database: sqlite3.Connection) -> JournalStore:
+def _store(database: sqlite3.Connection, path: Path, key: StorageKey | None) -> JournalStore:
+    store = JournalStore.load(database, looking(str(path), key))
+    if store.seal is not None and not store.seal.is_open:
+        raise StorageKeyMissing(str(path), store.seal.fingerprint)
+    return store
+
+
+def _begin(database: sqlite3.Connection, path: Path, key: StorageKey | None) -> JournalStore:
     database.execute("ROLLBACK")
     database.execute("PRAGMA synchronous = FULL")
-    store = JournalStore.load(database)
+    store = _store(database, path, key)
     store.begin()
     return store
 

@@ -23,6 +23,7 @@ from zmesh.storage_errors import JournalLocked
 
 BUSY_TIMEOUT_S: Final = 10.0  # a tool that copies the journal may hold it for a moment
 MODE: Final = 0o600  # bodies are nobody else's affair
+OTHERS: Final = 0o066
 LOCK_TRIES: Final = 5  # who asks whether it is taken has it for a moment
 LOCK_PAUSE_S: Final = 0.02
 _CLAIM: Final = Struct(">I16sQ")  # process, journal, commits; a checksum follows
@@ -182,6 +183,25 @@ def holder_of(path: Path) -> tuple[bool, int | None]:
         finally:
             os.close(descriptor)
     return False, None
+
+
+def readable_by_others(path: Path) -> list[Path]:
+    """Return which files of a journal that have bodies in them others may read or write.
+
+    What we make is for its owner alone; files may come from a copy, or from somebody's chmod.
+    """
+    if os.name == "nt":
+        return []
+    damaged = f"{path.name}.damaged-"
+    names = {path.name + suffix for suffix in ("", "-wal", "-shm", ".new", ".salvage")}
+    found = []
+    with os.scandir(path.absolute().parent) as there:
+        for each in there:
+            if each.name in names or each.name.startswith(damaged):
+                with suppress(FileNotFoundError):
+                    if each.stat().st_mode & OTHERS:
+                        found.append(path.with_name(each.name))
+    return sorted(found)
 
 
 def claim_of(path: Path) -> tuple[JournalId, int] | None:

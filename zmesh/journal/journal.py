@@ -18,6 +18,7 @@ from zmesh.journal.files import Files, Reserve
 from zmesh.journal.opening import Synchronous, new_identity
 from zmesh.journal.writing import Writer
 from zmesh.options import JournalOptions
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import (
     Answered,
     BackUp,
@@ -51,6 +52,7 @@ class SqliteJournal:
         options: bounds.
         synchronous: "full" syncs each commit. "normal" syncs checkpoints only, so that a power
             cut may take the last commits with it; the end of the process takes nothing.
+        key: with which the values in it are encrypted; None: they are not.
         files: the file layer, for tests.
     """
 
@@ -63,6 +65,7 @@ class SqliteJournal:
         seed: bytes = b"",
         options: JournalOptions | None = None,
         synchronous: Synchronous = "full",
+        key: StorageKey | None = None,
         files: Files | None = None,
     ) -> None:
         self._path = path
@@ -71,7 +74,7 @@ class SqliteJournal:
         files = files or Files(path)
         self._reserve = Reserve(files, self._options)
         fresh = new_identity(node, seed)
-        self._writer = Writer(files, self._options, self._reserve, fresh, synchronous)
+        self._writer = Writer(files, self._options, self._reserve, fresh, synchronous, key)
         self._changed = threading.Condition()
         self._waiting: deque[Batch | Asked] = deque()
         self._pending_bytes = 0  # of batches without answer

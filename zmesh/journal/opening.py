@@ -13,9 +13,17 @@ from zmesh.journal.creation import create
 from zmesh.journal.faults import Fault, fault_of
 from zmesh.journal.files import Files
 from zmesh.journal.salvage import finish_setting_aside, set_aside
-from zmesh.journal.schema import APPLICATION_ID, MIGRATIONS, migrate, version_of
+from zmesh.journal.schema import (
+    APPLICATION_ID,
+    FIRST_ENCRYPTED,
+    MIGRATIONS,
+    migrate,
+    version_of,
+)
+from zmesh.journal.sealing import with_key
 from zmesh.journal.store import JournalStore
 from zmesh.options import JournalOptions
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Identity, Rescue, StreamState
 from zmesh.storage_errors import JournalBroken, JournalCorrupted
 
@@ -38,7 +46,11 @@ def new_identity(node: NodeId, seed: bytes) -> Identity:
 
 
 def open_journal(
-    files: Files, options: JournalOptions, fresh: Identity, synchronous: Synchronous
+    files: Files,
+    options: JournalOptions,
+    fresh: Identity,
+    synchronous: Synchronous,
+    key: StorageKey | None = None,
 ) -> OpenJournal:
     """Open the journal for a new life of its node, whose incarnation is on disk on return.
 
@@ -47,14 +59,16 @@ def open_journal(
         options: its bounds.
         fresh: who is to keep it, where it is new.
         synchronous: "full" syncs every commit, "normal" only checkpoints.
+        key: what it is encrypted with, or is to be where it is new.
 
     Raises:
+        StorageKeyMissing, StorageKeyWrong, StorageNotEncrypted: nothing in it was changed.
         StorageError: of the kind that tells what to do.
         OSError, sqlite3.Error: the disk; see `faults.told`.
     """
     files.lock()
     try:
-        opened = _open_or_rescue(files, options, fresh)
+        opened = _open_or_rescue(files, options, fresh, key)
         store = opened.store
         try:
             _begin_life(files, store)
@@ -77,13 +91,15 @@ def _begin_life(files: Files, store: JournalStore) -> None:
     files.sync_names()
 
 
-def _open_or_rescue(files: Files, options: JournalOptions, fresh: Identity) -> OpenJournal:
+def _open_or_rescue(
+    files: Files, options: JournalOptions, fresh: Identity, key: StorageKey | None
+) -> OpenJournal:
     if files.exists(files.path) and not files.path.is_file():
         raise JournalBroken(str(files.path), "be opened", "this is no regular file")
     finish_setting_aside(files)
     is_new = _is_new(files)
     if is_new:
-        create(files, fresh)
+        create(files, fresh, key)
     else:
         _refuse_foreign(files)
     try:
@@ -92,15 +108,15 @@ def _open_or_rescue(files: Files, options: JournalOptions, fresh: Identity) -> O
         if not files.size_of(files.path):
             # SQLite would remove the log of an empty database.
             raise Unsound("there is nothing in the file")
-        store, streams = _open_sound(files, options)
+        store, streams = _open_sound(files, options, key)
     except (Unsound, sqlite3.Error, ValueError, TypeError) as error:
         if fault_of(error, files.path) is not Fault.DAMAGED:
             raise
-        rescue = set_aside(files, fresh, str(error))
+        rescue = set_aside(files, fresh, str(error), key)
     else:
         return OpenJournal(store, streams, is_new, rescue=None)
     try:
-        store, streams = _open_sound(files, options)
+        store, streams = _open_sound(files, options, key)
     except Unsound as error:
         raise JournalCorrupted(str(files.path), f"again after its rescue: {error}") from error
     return OpenJournal(store, streams, is_new=False, rescue=rescue)
@@ -134,19 +150,22 @@ def _refuse_foreign(files: Files) -> None:
 
 
 def _open_sound(
-    files: Files, options: JournalOptions
+    files: Files, options: JournalOptions, key: StorageKey | None
 ) -> tuple[JournalStore, tuple[StreamState, ...]]:
     # First on a connection that cannot write: another would, when it is closed, move as much of
     # a damaged log into the database as SQLite takes for good, and remove the rest.
     with closing(files.connect(read_only=True, cache_bytes=options.cache_bytes)) as database:
         is_of_today = _check_version(database)
-        store = JournalStore.load(database) if is_of_today else None
+        keyhole = with_key(str(files.path), key)
+        if version_of(database) < FIRST_ENCRYPTED:
+            keyhole(None)
+        store = JournalStore.load(database, keyhole) if is_of_today else None
         states = check_opened(files, store, files.claimed()) if store is not None else ()
     database = files.connect(cache_bytes=options.cache_bytes)
     try:
         _set_up(database, files, options)
         _migrate(database, files)
-        store = JournalStore.load(database)
+        store = JournalStore.load(database, keyhole)
         if not is_of_today:
             states = check_opened(files, store, files.claimed())
     except BaseException:

@@ -15,13 +15,16 @@ from typing import Final, cast
 
 from zmesh.ids import JournalId
 from zmesh.journal import coding
-from zmesh.journal.coding import Column, Table, Totals
+from zmesh.journal.coding import Column, Table, Totals, Unsound
 from zmesh.journal.creation import building
 from zmesh.journal.files import Files
 from zmesh.journal.pages import Image
+from zmesh.journal.sealing import Seal, with_key
 from zmesh.journal.store import JournalStore, Lane
 from zmesh.journal.tables import MARKS, NAMES
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import POSITION_MAX, Identity, Rescue, Stream, StreamKind
+from zmesh.storage_errors import StorageKeyMissing, StorageNotEncrypted
 
 INCARNATION_GAP: Final = 1 << 20
 """More lives than a node has between a copy, or an old page, and now: the next one is newer."""
@@ -35,7 +38,8 @@ class _Found:
     A page that nobody can tell from a forgotten one may hold what was there before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal | None) -> None:
+        self._seal = seal
         self.identity: Identity | None = None
         self.totals: Totals | None = None
         self.streams: dict[int, tuple[Stream, Lane]] = {}
@@ -44,19 +48,20 @@ class _Found:
     def add_mark(self, columns: tuple[Column, ...]) -> None:
         for table, marks in self.marks.items():
             if coding.is_mark_sound(table, columns):
-                marks.add(cast("tuple[int, int, bytes]", columns[:3]))
+                first, last, stored = cast("tuple[int, int, bytes]", columns[:3])
+                marks.add((first, last, coding.mark_of(table, first, last, stored, self._seal)))
 
     def add_fact(self, number: int, value: bytes) -> None:
         if number == coding.IDENTITY:
-            identity = coding.identity_of(value)
+            identity = coding.identity_of(value, self._seal)
             if self.identity is None or identity.incarnation >= self.identity.incarnation:
                 self.identity = identity
         elif number == coding.POSITION:
             totals = Totals.of(value)
             if self.totals is None or totals.commits >= self.totals.commits:
                 self.totals = totals
-        else:
-            stream, following, cum, ranges = coding.stream_of(value)
+        elif number >= coding.FIRST_STREAM:
+            stream, following, cum, ranges = coding.stream_of(number, value, self._seal)
             known = self.streams.get(number)
             if known is None or (following, cum) >= (known[1].following, known[1].cum):
                 self.streams[number] = (stream, Lane(number, following, cum, ranges))
@@ -71,23 +76,24 @@ def renewed(identity: Identity) -> Identity:
     )
 
 
-def set_aside(files: Files, fresh: Identity, detail: str) -> Rescue:
+def set_aside(files: Files, fresh: Identity, detail: str, key: StorageKey | None = None) -> Rescue:
     """Put a new journal in the place of a damaged one, with what can be read of that.
 
     Args:
         files: of the journal, which is locked and not open.
         fresh: who is to keep the new one, where the old does not tell any more.
         detail: what is wrong with it.
+        key: of what is encrypted; what does not open under it counts as damaged.
 
     Raises:
+        StorageKeyMissing, StorageKeyWrong, StorageNotEncrypted: nothing was touched.
         OSError, sqlite3.Error: it cannot be done; the damaged file is as it was.
     """
     target = files.beside(".salvage")
-    with (
-        closing(Image(files.path, files.beside("-wal"))) as image,
-        building(files, target) as database,
-    ):
-        rescue = _fill(database, image, fresh, detail, _commits(files))
+    with closing(Image(files.path, files.beside("-wal"))) as image:
+        seal = _seal_of(str(files.path), image, key)
+        with building(files, target) as database:
+            rescue = _fill(database, image, fresh, detail, _commits(files), seal)
     aside = _free_name(files)
     if files.exists(files.path):
         files.rename(files.path, aside)
@@ -123,6 +129,32 @@ def _free_name(files: Files, number: int = 0) -> Path:
     return files.beside(f".damaged-{max(1, free + number)}")
 
 
+# What it is encrypted with
+
+
+def _seal_of(path: str, image: Image, key: StorageKey | None) -> Seal | None:
+    """Return what opens the values: looked for in every page, or until none is needed.
+
+    Where both copies of what says it are lost nothing opens any more; the new file has another.
+    """
+    is_sealed = None
+    for row_id, (_, *rest) in image.rows():
+        columns = (row_id, *rest)
+        if len(columns) == 3 and row_id == coding.SEAL and coding.is_fact_sound(columns):
+            return with_key(path, key)(cast("bytes", rest[0]))
+        if len(columns) == 9 and coding.is_message_sound(columns):
+            is_sealed = coding.is_sealed(cast("bytes", rest[0]))
+        elif row_id == coding.IDENTITY and len(columns) == 3 and coding.is_fact_sound(columns):
+            is_sealed = coding.is_sealed(coding.identity_of(cast("bytes", rest[0])).seed)
+        if is_sealed is False:
+            break
+    if is_sealed is False and key is not None:
+        raise StorageNotEncrypted(path)
+    if is_sealed and key is None:
+        raise StorageKeyMissing(path, "")
+    return None if key is None else Seal.new(path, key)
+
+
 # Filling the new file
 
 
@@ -132,13 +164,19 @@ def _commits(files: Files) -> int:
     return 0 if claimed is None else claimed[1]
 
 
-def _fill(
-    database: sqlite3.Connection, image: Image, fresh: Identity, detail: str, commits: int
+def _fill(  # from where to where, and what is known
+    database: sqlite3.Connection,
+    image: Image,
+    fresh: Identity,
+    detail: str,
+    commits: int,
+    seal: Seal | None,
 ) -> Rescue:
-    found = _Found()
-    _insert_messages(database, _sort(database, image, found))
+    found = _Found(seal)
+    _insert_messages(database, _sort(database, image, found, seal))
     identity = renewed(found.identity or fresh)
-    store = JournalStore(database, identity)
+    store = JournalStore(database, identity, seal=seal)
+    store.put_seal()
     store.set_identity(identity)
     _put_streams(store, found)
     totals = store.totals
@@ -164,7 +202,8 @@ def _fill(
         return max(0, were - there)
 
     rows, entries = totals.records, totals.counts[Table.ENTRIES]
-    streams = lost(Table.FACTS, len(found.streams) + 1)  # one is who keeps it
+    # One is who keeps it, and one how it is encrypted.
+    streams = lost(Table.FACTS, len(found.streams) + 1 + (seal is not None))
     return Rescue(
         detail=detail,
         set_aside="",
@@ -179,21 +218,28 @@ def _fill(
 
 
 def _sort(
-    database: sqlite3.Connection, image: Image, found: _Found
+    database: sqlite3.Connection, image: Image, found: _Found, seal: Seal | None
 ) -> Iterator[tuple[Column, ...]]:
     """Yield the sound messages, and put everything else that is sound where it belongs."""
     for row_id, (_, *rest) in image.rows():  # the first column is the row id, and empty
         columns = (row_id, *rest)
         if len(columns) == 8:  # of version 1, and not written anew since
             columns = (*columns, 1)
-        if len(columns) == 9 and coding.is_message_sound(columns):
-            yield columns
-        elif len(columns) == 6 and coding.is_entry_sound(rest):
-            _insert_entry(database, columns)
-        elif len(columns) == 3 and coding.is_fact_sound(columns):
-            found.add_fact(row_id, cast("bytes", rest[0]))
-        elif len(columns) == 4:
-            found.add_mark(columns)
+        try:
+            if len(columns) == 9 and coding.is_message_sound(columns):
+                if seal is not None:
+                    coding.opened(columns, seal)
+                yield columns
+            elif len(columns) == 6 and coding.is_entry_sound(rest):
+                if seal is not None:
+                    coding.entry_of(rest, seal)
+                _insert_entry(database, columns)
+            elif len(columns) == 3 and coding.is_fact_sound(columns):
+                found.add_fact(row_id, cast("bytes", rest[0]))
+            elif len(columns) == 4:
+                found.add_mark(columns)
+        except Unsound:  # its checksum is right, and somebody wrote it who had not the key
+            continue
 
 
 def _insert_messages(database: sqlite3.Connection, messages: Iterator[tuple[Column, ...]]) -> None:
@@ -262,7 +308,8 @@ def _put_streams(store: JournalStore, found: _Found) -> None:
         following = max(lane.following, highest[number] + 1)
         lane = lane._replace(following=following)
         store.lanes[stream] = lane
-        store.tables.put_fact(number, coding.stream_value(stream, following, *lane[2:]))
+        value = coding.stream_value(number, stream, following, *lane[2:], store.seal)
+        store.tables.put_fact(number, value)
 
 
 def _sums(database: sqlite3.Connection, name: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ _VERSION_1: Final = (
         at_ms INTEGER NOT NULL
     )""",
     """CREATE TABLE facts (
-        number INTEGER PRIMARY KEY,  -- 0 the identity, 1 how far it has come, 16 on the streams
+        number INTEGER PRIMARY KEY,  -- 0 identity, 1 how far it came, 2 seal, 16 on: streams
         value BLOB NOT NULL,
         checksum INTEGER NOT NULL
     )""",
@@ -69,9 +69,22 @@ _VERSION_2: Final = (
     )""",
 )
 
+# An encrypted file is of this version at least: an earlier zmesh would take it for a damaged one.
+# On a page of its own, for without what it says nothing of the file can be read.
+_VERSION_3: Final = (
+    """CREATE TABLE seals (
+        number INTEGER PRIMARY KEY,  -- a copy of the fact of this number
+        value BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    )""",
+)
+
 Migration = Sequence[str]
-MIGRATIONS: tuple[Migration, ...] = (_VERSION_1, _VERSION_2)
+MIGRATIONS: tuple[Migration, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """What makes version `n + 1` of version `n`; version 0 is a file without tables."""
+
+FIRST_ENCRYPTED: Final = 3
+"""Files of earlier versions are not."""
 
 
 def version_of(database: sqlite3.Connection) -> int:

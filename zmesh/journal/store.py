@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, assert_never, cast
 
 from zmesh.journal import coding
 from zmesh.journal.coding import Block, Table, Totals, Unsound
+from zmesh.journal.sealed_entries import EntryOrder
+from zmesh.journal.sealing import OVERHEAD_BYTES, Keyhole, Seal, looking
 from zmesh.journal.tables import Tables
 from zmesh.storage import (
     POSITION_MAX,
@@ -42,6 +44,20 @@ from zmesh.storage import (
 MOVED_AT_ONCE: Final = 256
 """Blocks in memory while others go to another stream."""
 
+_KEYLESS: Final = looking("")
+# What a list says of its length is of no record: one byte, or three from 16 on.
+_HEADS: Final = "(span > 1) + 2 * (span > 15)"
+_STATE: Final = (
+    "SELECT count(*), sum(checksum), sum(length(record) + length(note)), sum(span), "
+    "sum((span > 1) + 2 * (span > 15)), sum(length(note) * (span - 1)), "
+    "min(place), max(place + span) FROM messages WHERE place BETWEEN ? AND ?"
+)
+_SEALED_STATE: Final = _STATE.replace(
+    # Nor is what sealing adds, to the records once and to the note of each.
+    f"sum({_HEADS})",
+    f"sum({_HEADS} + {OVERHEAD_BYTES} * (1 + span * (length(note) > 0)))",
+)
+
 _new_stored: Callable[[tuple[object, ...]], StoredRow] = partial(tuple.__new__, StoredRow)
 Dropped = tuple[Stream, int, int]
 _State = tuple[Totals, dict[int, int], "dict[Stream, Lane]", set[Stream], Identity]
@@ -60,24 +76,40 @@ class JournalStore:
     """The content of one journal.
 
     `begin`, `apply` any number of times, then `commit` or `roll_back`. `read_*` any time.
+
+    Args:
+        database: open.
+        identity: who keeps it.
+        totals: how far it has come; not at all by default.
+        seal: what its values are encrypted with; None: they are not.
     """
 
     def __init__(
-        self, database: sqlite3.Connection, identity: Identity, totals: Totals | None = None
+        self,
+        database: sqlite3.Connection,
+        identity: Identity,
+        totals: Totals | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self.database = database
         self.identity = identity
         self.lanes: dict[Stream, Lane] = {}
-        self.tables = Tables(database, totals or Totals())
+        self.seal = seal
+        self.tables = Tables(database, totals or Totals(), seal)
+        self._entry_order = None if seal is None else EntryOrder(database, seal)
         self._unsaved: set[Stream] = set()  # their last row alone tells their next position
         self._before = self._state_now()
 
     @classmethod
-    def load(cls, database: sqlite3.Connection) -> "JournalStore":
+    def load(cls, database: sqlite3.Connection, keyhole: Keyhole = _KEYLESS) -> "JournalStore":
         """Return the store of a database.
+
+        Without the key the streams of one that is encrypted have sealed names, and rows cannot
+        be read; all that does not look into values works.
 
         Raises:
             Unsound: what says what is in it is not what was written, or is not there.
+            StorageKeyWrong, StorageKeyMissing, StorageNotEncrypted: as the keyhole says.
         """
         facts: dict[int, bytes] = {}
         checksums: dict[int, int] = {}
@@ -89,11 +121,17 @@ class JournalStore:
         if not {coding.IDENTITY, coding.POSITION} <= facts.keys():
             raise Unsound("who keeps it, or how far it has come, is missing")
         totals = Totals.of(facts.pop(coding.POSITION))
-        store = cls(database, coding.identity_of(facts.pop(coding.IDENTITY)), totals)
+        identity = coding.identity_of(facts[coding.IDENTITY])
+        told = _seal_value(database, facts.pop(coding.SEAL, None))
+        if told is None and coding.is_sealed(identity.seed):
+            raise Unsound("how it is encrypted is lost")
+        seal = keyhole(told)
+        identity = coding.identity_of(facts.pop(coding.IDENTITY), seal)
+        store = cls(database, identity, totals, seal)
         del checksums[coding.POSITION]
         store.tables.facts = checksums
         for number, value in facts.items():
-            stream, following, cum, ranges = coding.stream_of(value)
+            stream, following, cum, ranges = coding.stream_of(number, value, seal)
             last = store.tables.last_place(*coding.bounds_of(number)) & POSITION_MAX
             if last >= following:
                 following = last + 1
@@ -133,10 +171,15 @@ class JournalStore:
         tables = self.tables
         tables.totals, tables.facts, self.lanes, self._unsaved, self.identity = self._before
 
+    def put_seal(self) -> None:
+        """Write how a new file is encrypted, where it is."""
+        if self.seal is not None:
+            self.tables.put_seal(self.seal.value)
+
     def set_identity(self, identity: Identity) -> None:
         """Write who keeps this journal."""
         self.identity = identity
-        self.tables.put_fact(coding.IDENTITY, coding.identity_value(identity))
+        self.tables.put_fact(coding.IDENTITY, coding.identity_value(identity, self.seal))
 
     # Commands
 
@@ -179,12 +222,18 @@ class JournalStore:
                 for low, high in self._places(stream, ranges):
                     self.tables.mark(Table.OUTCOMES, low, high, None)
             case SetEntries(entries):
+                self._forget_order()
                 for entry in entries:
                     self.tables.put_entry(entry)
             case RemoveEntries(kind, name, key):
+                self._forget_order()
                 self.tables.remove_entries(kind, name.encode(), key)
             case _:
                 assert_never(command)
+
+    def _forget_order(self) -> None:
+        if self._entry_order is not None:
+            self._entry_order.forget()
 
     def _drop(self, command: DropOldest | DropStream) -> list[Dropped]:
         lane = self.lanes.get(command.stream)
@@ -207,7 +256,7 @@ class JournalStore:
 
     def _store(self, stream: Stream, rows: Sequence[Row]) -> None:
         lane = self._lane(stream)
-        columns = coding.message_columns(lane.number, rows)
+        columns = coding.message_columns(lane.number, rows, self.seal)
         for row, (place, *_) in zip(rows, columns, strict=True):
             if row.position >= lane.following:
                 break
@@ -218,7 +267,7 @@ class JournalStore:
 
     def _store_run(self, run: StoreRun) -> None:
         lane = self._lane(run.stream)
-        columns = coding.run_columns(lane.number, run)
+        columns = coding.run_columns(lane.number, run, self.seal)
         if run.first < lane.following:
             base = coding.bounds_of(lane.number)[0]
             self.tables.check_free(base | run.first, base | run.last)
@@ -257,7 +306,7 @@ class JournalStore:
 
     def _parts(self, columns: coding.Columns, low: int, high: int) -> Iterator[Block]:
         """Yield what is left of a block from one place to another; Unsound as `block_of`."""
-        block = coding.block_of(columns)
+        block = coding.block_of(columns, self.seal)
         for first, last in self.tables.left(block.place, len(block.records), low, high):
             yield block.part(first, last)
 
@@ -279,9 +328,9 @@ class JournalStore:
     def _put(self, stream: Stream, lane: Lane) -> None:
         self.lanes[stream] = lane
         self._unsaved.discard(stream)
-        self.tables.put_fact(
-            lane.number, coding.stream_value(stream, lane.following, lane.cum, lane.ranges)
-        )
+        number, following, cum, ranges = lane
+        value = coding.stream_value(number, stream, following, cum, ranges, self.seal)
+        self.tables.put_fact(number, value)
 
     def _places(self, stream: Stream, ranges: Ranges) -> list[tuple[int, int]]:
         lane = self.lanes.get(stream)
@@ -316,11 +365,7 @@ class JournalStore:
     def _state(self, stream: Stream, lane: Lane) -> tuple[StreamState, tuple[int, int, int]]:
         bounds = coding.bounds_of(lane.number)
         count, sums, size, rows, heads, notes, first, end = self.database.execute(
-            # What a list says of its length is of no record: one byte, or three from 16 on.
-            "SELECT count(*), sum(checksum), sum(length(record) + length(note)), sum(span), "
-            "sum((span > 1) + 2 * (span > 15)), sum(length(note) * (span - 1)), "
-            "min(place), max(place + span) FROM messages WHERE place BETWEEN ? AND ?",
-            bounds,
+            _STATE if self.seal is None else _SEALED_STATE, bounds
         ).fetchone()
         _, following, cum, ranges = lane
         if not count:
@@ -341,9 +386,11 @@ class JournalStore:
             columns = self.tables.messages(start, end, 1).fetchone()
             if columns is None or not coding.is_gone_of(columns, start, end, value):
                 raise Unsound("something is gone of a block that is not there")
-            part = coding.block_of(columns).part(start, end)
             count += end - start + 1
-            size += sum(part.sizes()) + len(columns[6]) * len(part.records)
+            if self.seal is None or self.seal.is_open:  # or nobody asks how large what is
+                part = coding.block_of(columns, self.seal).part(start, end)
+                note_bytes = len(columns[6]) - coding.sealed_bytes(columns, self.seal)[1]
+                size += sum(part.sizes()) + note_bytes * len(part.records)
             first = end + 1 if start == first else first
             last = start - 1 if end == last else last
         return count, size, first, last
@@ -356,7 +403,7 @@ class JournalStore:
         base, high = coding.bounds_of(lane.number)
         low, limit, room = base + question.after + 1, question.count_max, question.bytes_max
         rows: list[Row] = []
-        is_end = True
+        is_end, seal = True, self.seal
         # Of the first block nothing may be left above.
         found = self.tables.messages(low, high, question.count_max + 2)
         for columns in found:
@@ -364,11 +411,13 @@ class JournalStore:
                 is_end = False
                 break
             if columns[8] == 1:
-                rows.append(coding.row_of(columns))
+                rows.append(coding.row_of(columns, seal))
                 limit, room = limit - 1, room - len(columns[1])
+                if seal is not None:
+                    room += OVERHEAD_BYTES
                 continue
             for part in self._parts(columns, low, high):
-                count, size = len(part.records), coding.records_bytes(columns)
+                count, size = len(part.records), coding.records_bytes(columns, seal)
                 if count > limit or size >= room or count < columns[8]:
                     count, size = _fitting(part, limit, room, is_first=not rows)
                 is_end = is_end and count == len(part.records)
@@ -399,6 +448,9 @@ class JournalStore:
         """Return entries of a kind; Unsound where one is not what was written."""
         after = question.after and (question.after[0].encode(), question.after[1])
         limit = question.count_max
+        if self._entry_order is not None:
+            entries = self._entry_order.entries(question.kind, after, limit + 1)
+            return EntriesRead(entries[:limit], len(entries) <= limit)
         found = self.tables.entries(question.kind, after, limit + 1).fetchall()
         return EntriesRead([coding.entry_of(each) for each in found[:limit]], len(found) <= limit)
 
@@ -416,8 +468,18 @@ class JournalStore:
         ]
         if not all(coding.is_mark_sound(Table.OUTCOMES, mark) for mark in found):
             raise Unsound("an outcome")
-        outcomes = [coding.outcome_of(*mark[:3]) for mark in found[:limit]]
+        outcomes = [coding.outcome_of(*mark[:3], self.seal) for mark in found[:limit]]
         return OutcomesRead(outcomes, len(found) <= limit)
+
+
+def _seal_value(database: sqlite3.Connection, told: bytes | None) -> bytes | None:
+    """Return what a file says of its seal; Unsound where it does not say it twice."""
+    copies = database.execute("SELECT * FROM seals").fetchall()
+    if told is None and not copies:
+        return None
+    if len(copies) != 1 or copies[0][1] != told or not coding.is_fact_sound(copies[0]):
+        raise Unsound("how it is encrypted")
+    return told
 
 
 def _fitting(part: Block, count_max: int, bytes_max: int, *, is_first: bool) -> tuple[int, int]:

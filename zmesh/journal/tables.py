@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from zmesh.journal import coding
 from zmesh.journal.coding import Column, Table, Totals
+from zmesh.journal.sealing import Seal
 from zmesh.storage import POSITION_MAX, ROW_OVERHEAD_BYTES, Entry
 
 NAMES: Final = {
@@ -38,9 +39,12 @@ class _Sums(NamedTuple):
 class Tables:
     """A database and the totals of its tables, inside a transaction of the caller's."""
 
-    def __init__(self, database: sqlite3.Connection, totals: Totals) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, totals: Totals, seal: Seal | None = None
+    ) -> None:
         self.database = database
         self.totals = totals
+        self.seal = seal
         self.facts: dict[int, int] = {}  # their checksums, but for that of the totals
 
     # Facts
@@ -57,6 +61,14 @@ class Tables:
         """Remove a fact."""
         self.database.execute("DELETE FROM facts WHERE number = ?", (number,))
         self.totals.add(Table.FACTS, -1, -self.facts.pop(number))
+
+    def put_seal(self, value: bytes) -> None:
+        """Write twice how the file is encrypted: without that nothing of it can be read."""
+        self.put_fact(coding.SEAL, value)
+        checksum = coding.fact_checksum(coding.SEAL, value)
+        self.database.execute(
+            "INSERT OR REPLACE INTO seals VALUES (?, ?, ?)", (coding.SEAL, value, checksum)
+        )
 
     def put_totals(self) -> None:
         """Write the totals themselves; nothing counts them."""
@@ -202,14 +214,18 @@ class Tables:
         for first, last, old, checksum in self.marks(table, low, high):
             self.database.execute(f"DELETE FROM {name} WHERE first = ?", (first,))  # noqa: S608
             self.totals.add(table, -1, -checksum)
+            if first >= low and last <= high:
+                continue
+            rest = coding.mark_of(table, first, last, old, self.seal)
             if first < low:
-                self._insert_mark(table, first, low - 1, old)
+                self._insert_mark(table, first, low - 1, rest)
             if last > high:
-                self._insert_mark(table, high + 1, last, old)
+                self._insert_mark(table, high + 1, last, rest)
         if value is not None:
             self._insert_mark(table, low, high, value)
 
     def _insert_mark(self, table: Table, first: int, last: int, value: bytes) -> None:
+        value = coding.mark_value(table, first, last, value, self.seal)
         checksum = coding.mark_checksum(table, first, last, value)
         self.database.execute(
             f"INSERT INTO {NAMES[table]} VALUES (?, ?, ?, ?)",  # noqa: S608
@@ -234,8 +250,8 @@ class Tables:
 
     def put_entry(self, entry: Entry) -> None:
         """Put an entry in the place of the one before."""
-        columns = coding.entry_columns(entry)
-        self.remove_entries(columns[0], columns[1], columns[2])
+        columns = coding.entry_columns(entry, self.seal)
+        self._remove_entries(columns[0], columns[1], columns[2])
         self.database.execute(
             "INSERT INTO entries (kind, name, key, value, checksum) VALUES (?, ?, ?, ?, ?)",
             columns,
@@ -244,6 +260,12 @@ class Tables:
 
     def remove_entries(self, kind: int, name: bytes, key: bytes | None) -> None:
         """Remove the entry of a key, or without one all of a name."""
+        if self.seal is not None:
+            key = None if key is None else coding.blind_key(kind, name, key, self.seal)
+            name = coding.blind_name(kind, name, self.seal)
+        self._remove_entries(kind, name, key)
+
+    def _remove_entries(self, kind: int, name: bytes, key: bytes | None) -> None:
         where = "kind = ? AND name = ?" + ("" if key is None else " AND key = ?")
         for (checksum,) in self.database.execute(
             f"DELETE FROM entries WHERE {where} RETURNING checksum",  # noqa: S608

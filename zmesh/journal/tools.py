@@ -13,8 +13,10 @@ from zmesh.journal.coding import Unsound
 from zmesh.journal.faults import told
 from zmesh.journal.files import Files, claim_of, holder_of
 from zmesh.journal.schema import MIGRATIONS, version_of
+from zmesh.journal.sealing import with_key
 from zmesh.journal.store import JournalStore
-from zmesh.storage import DEAD_LETTERS, EntryKind, Identity
+from zmesh.security.storage_key import StorageKey
+from zmesh.storage import EntryKind, Identity, StreamKind
 from zmesh.storage_errors import JournalCorrupted, JournalTooNew, NoJournal
 
 
@@ -26,6 +28,7 @@ class JournalStatus:
     in_use: bool
     in_use_by: int | None  # the process, where that is known
     version: int  # of the schema
+    key: str | None  # fingerprint of the storage key it is encrypted with; None: it is not
     node: str
     journal: str
     incarnation: int
@@ -66,12 +69,13 @@ def status(path: Path) -> JournalStatus:
         (free,) = database.execute("PRAGMA freelist_count").fetchone()
         version = version_of(database)
     in_use, pid = holder_of(path)
-    dead = [state.rows for state in states if state.stream == DEAD_LETTERS]
+    dead = [state.rows for state in states if state.stream.kind is StreamKind.DEAD_LETTERS]
     return JournalStatus(
         path=str(path),
         in_use=in_use,
         in_use_by=pid,
         version=version,
+        key=None if store.seal is None else store.seal.fingerprint,
         node=store.identity.node.hex(),
         journal=store.identity.journal.hex(),
         incarnation=store.identity.incarnation,
@@ -89,27 +93,31 @@ def status(path: Path) -> JournalStatus:
     )
 
 
-def identity(path: Path) -> Identity:
+def identity(path: Path, key: StorageKey | None = None) -> Identity:
     """Return who keeps a journal, its node's secret seed included, whether or not it is open.
 
     Raises:
         NoJournal: there is none.
-        StorageError: it cannot be read.
+        StorageError: it cannot be read; `StorageKeyMissing` and `StorageKeyWrong` where it is
+            encrypted, and not with the key.
     """
     with reading(Files(path), "be read") as database:
-        return JournalStore.load(database).identity
+        return JournalStore.load(database, with_key(str(path), key)).identity
 
 
-def verify(path: Path) -> list[str]:
+def verify(path: Path, key: StorageKey | None = None) -> list[str]:
     """Return what is wrong with a journal, every row looked at: nothing where all is well.
 
+    With the key of one that is encrypted it is seen as well whether what is in the rows opens.
+
     Raises:
+        StorageKeyWrong: it is encrypted with another key.
         NoJournal: there is none.
         StorageError: it cannot be read at all.
     """
     claimed = claim_of(path)  # before the rest: a node may commit meanwhile
     with reading(Files(path), "be read") as database:
-        return all_problems(path, database, claimed)
+        return all_problems(path, database, claimed, key)
 
 
 def backup(path: Path, target: Path) -> int:
@@ -150,7 +158,9 @@ def compact(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def closed(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
+def closed(
+    files: Files, operation: str, key: StorageKey | None = None
+) -> Iterator[sqlite3.Connection]:
     """Have the database of a node that does not run, sound and in a transaction.
 
     Raises:
@@ -165,7 +175,7 @@ def closed(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
     try:
         with closing(files.connect()) as database:
             _check_version(database, path)
-            problems = all_problems(path, database, files.claimed())
+            problems = all_problems(path, database, files.claimed(), key)
             if problems:
                 raise JournalCorrupted(str(path), problems[0])
             yield database

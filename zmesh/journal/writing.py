@@ -15,6 +15,7 @@ from zmesh.journal.files import Files, Reserve
 from zmesh.journal.opening import OpenJournal, Synchronous, open_journal
 from zmesh.journal.store import Dropped, JournalStore
 from zmesh.options import JournalOptions
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import (
     Answer,
     Answered,
@@ -53,12 +54,14 @@ class Writer:
         reserve: Reserve,
         fresh: Identity,
         synchronous: Synchronous,
+        key: StorageKey | None = None,
     ) -> None:
         self._files = files
         self._options = options
         self._reserve = reserve
         self._fresh = fresh
         self._synchronous: Synchronous = synchronous
+        self._key = key
         self._store: JournalStore | None = None
         self._failed: sqlite3.Connection | None = None  # what was written with, until it failed
         self._log = files.beside("-wal")
@@ -99,7 +102,7 @@ class Writer:
         return self._store
 
     def _open(self) -> OpenJournal:
-        return open_journal(self._files, self._options, self._fresh, self._synchronous)
+        return open_journal(self._files, self._options, self._fresh, self._synchronous, self._key)
 
     def stop_writing(self, *, is_damaged: bool) -> None:
         """Go on with reading alone, on a connection that cannot write."""
@@ -119,7 +122,7 @@ class Writer:
             _abandoned.append(self._failed)
             self._failed = self._store = None
             return
-        self._store = JournalStore(database, store.identity, store.totals)
+        self._store = JournalStore(database, store.identity, store.totals, store.seal)
         self._store.lanes = store.lanes
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Writes to a journal as fast as it can until it is killed; tells what was acknowledged.
 
-`python journal_writer.py PATH` goes on where the journal ends, and prints the number of the last
-batch that is on disk whenever there is news. Batch `n` stores row `n` of a lane out and of a lane
-in, with its watermark, and forgets what was stored `KEPT` batches before.
+`python journal_writer.py PATH [KEY]` goes on where the journal ends, and prints the number of the
+last batch that is on disk whenever there is news. Batch `n` stores row `n` of a lane out and of a
+lane in, with its watermark, and forgets what was stored `KEPT` batches before.
 """
 
 import queue
@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.durability.kills import OPTIONS, commands
 from tests.journal.support import IN, NODE
 from zmesh.journal.journal import SqliteJournal
+from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Batch, JournalEvent, Opened, Written
 
 UNDER_WAY_MAX = 64
@@ -26,6 +27,7 @@ def main() -> None:
 
     journal = SqliteJournal(
         Path(sys.argv[1]), deliver, node=NODE, options=OPTIONS,
+        key=StorageKey.parse(sys.argv[2]) if len(sys.argv) > 2 else None,
     )  # fmt: skip
     journal.open()
     opened = news.get()

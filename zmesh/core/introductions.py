@@ -333,8 +333,11 @@ class Introductions:
 
     def _on_not_trusted(self, path: Path, why: str) -> None:
         """Take note that a node does not trust this one: its operator has to list our key."""
-        told = f"it gives this node no link: {why[:_TEXT_MAX]}"
-        self._defects.note(self._whose(path), "not trusted", told)
+        peer = self._turn.peers.on_path(path)
+        endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
+        called = peer.label if peer is not None else endpoint or "a node that dialed this one"
+        detail = f"it gives this node no link: {why[:_TEXT_MAX]}"
+        self._turn.trace("not_trusted", 30, peer=called, detail=detail)
         self._membership.on_not_trusted(path, self._turn.now, by_them=True)
 
     # Paths

@@ -31,8 +31,8 @@ Place = tuple[Source, int, int]
 _SILENT = (PeerState.BUSY, PeerState.SUSPECT)
 
 
-VOID_GRANTS_MAX: Final = 64
-"""Jobs at a time that a producer may send to be refused."""
+_LIMIT_MAX: Final = 2**63 - 1
+"""Of grants, whatever a producer asks for: they travel as 64 bits."""
 
 
 @dataclass(slots=True, eq=False)
@@ -353,7 +353,7 @@ class JobsTaken:
         if queue.producers.pop(peer.id, None) is not None:
             self._touched[queue] = None
         if offer.waiting:
-            limit = offer.limit + min(offer.waiting, VOID_GRANTS_MAX)
+            limit = min(offer.limit + offer.waiting, _LIMIT_MAX)
             self._void[peer.id, queue.name] = Grant(queue.name, offer.relation, limit, False)
             self._telling.tell(peer, queue.name)
 

@@ -118,7 +118,8 @@ def test_who_is_listed_later_gets_a_link_soon() -> None:
 def test_messages_to_a_revoked_peer_end_as_lost_with_the_reason() -> None:
     world, (a, b) = started("a", "b", trusted=("a", "b"))
     b.accepts = False
-    sent, _ = a.post(b, "one", "two"), world.run(0.5)
+    sent = a.post(b, "one", "two")
+    world.run(0.5)
     late = a.post(b, "three")
     change(a, "a", "b", but=("b",))
     world.run(0.1)

@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from reprlib import repr as short_repr
 from typing import Final
 
 from zmesh.options import TrustOptions
@@ -174,7 +175,9 @@ class _Reader:
         self._check_keys(self._where, table, ("default", "groups", "rule"))
         default = table.get("default", "deny")
         if default not in ("deny", "allow"):
-            raise self._invalid(self._where, f'default is {default!r}: write "deny" or "allow"')
+            raise self._invalid(
+                self._where, f'default is {short_repr(default)}: write "deny" or "allow"'
+            )
         groups = table.get("groups", {})
         if not isinstance(groups, dict):
             raise self._invalid(self._where, "groups is no table: write [groups]")
@@ -190,7 +193,7 @@ class _Reader:
         return Rules(self._where, made, default == "allow")
 
     def _group(self, group: str, members: object) -> frozenset[str]:
-        place = f"{self._where}: group {group!r}"
+        place = f"{self._where}: group {short_repr(group)}"
         if group in self._names:
             raise self._invalid(place, "a key has this name as well")
         if group == EVERYBODY:
@@ -198,7 +201,7 @@ class _Reader:
         names = self._texts(place, members)
         for name in names:
             if name not in self._names:
-                raise self._invalid(place, f"there is no key {name!r}")
+                raise self._invalid(place, f"there is no key {short_repr(name)}")
         return frozenset(names)
 
     def _rule(self, number: int, rule: object) -> Rule:
@@ -236,7 +239,7 @@ class _Reader:
             elif name in self._names:
                 members.add(name)
             elif name != EVERYBODY:
-                raise self._invalid(place, f"who: there is no key and no group {name!r}")
+                raise self._invalid(place, f"who: there is no key and no group {short_repr(name)}")
         return frozenset(members)
 
     def _patterns(
@@ -247,14 +250,18 @@ class _Reader:
             texts = self._texts(f"{place}: {action}", listed)
             for text in texts:
                 if flaw := flaw_in(text):
-                    raise self._invalid(f"{place}: {action}", f"{text!r} is no pattern: {flaw}")
+                    raise self._invalid(
+                        f"{place}: {action}", f"{short_repr(text)} is no pattern: {flaw}"
+                    )
             found[Action(action)] = tuple(map(tokens_of, texts))
         return found
 
     def _texts(self, place: str, value: object) -> list[str]:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise self._invalid(place, f"{value!r} is neither a text nor a list of texts")
+            raise self._invalid(
+                place, f"{short_repr(value)} is neither a text nor a list of texts"
+            )
         limit = self._options.rule_patterns_max
         if len(texts) > limit:
             raise self._invalid(place, f"{len(texts)} entries are more than {limit}")
@@ -264,7 +271,7 @@ class _Reader:
         for key in table:
             if key not in known:
                 advice = _ADVICE.get(key, f"known are {', '.join(map(str, known))}")
-                raise self._invalid(place, f"unknown key {key!r}: {advice}")
+                raise self._invalid(place, f"unknown key {short_repr(key)}: {advice}")
 
     @staticmethod
     def _invalid(place: str, why: str) -> InvalidTrust:

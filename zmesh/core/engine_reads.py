@@ -7,6 +7,7 @@ from zmesh.core.guard import Guard
 from zmesh.core.introductions import Introductions
 from zmesh.core.link_news import LinkNews
 from zmesh.core.peers import Peers
+from zmesh.core.residents import Residents
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership
 from zmesh.errors import PeerUnknown, UsageError
@@ -33,6 +34,7 @@ class EngineReads:
     _membership: Membership
     _news: LinkNews
     _introductions: Introductions
+    _residents: Residents
 
     def peers(self) -> list[PeerView]:
         """Return the peers that joined and have not left."""
@@ -167,6 +169,10 @@ class EngineReads:
     def statistics(self) -> EngineStatistics:
         """Return counters, and what is held now."""
         return gather(
-            self._peers, self._news, self._introductions, self._defects, self._membership,
+            self._peers,
+            self._news,
+            self._introductions,
+            self._defects,
+            self._membership,
             self._residents,
         )

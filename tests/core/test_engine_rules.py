@@ -374,7 +374,7 @@ def test_a_batch_is_refused_in_part() -> None:
 
 
 def test_a_job_that_is_forbidden_is_a_dead_letter_and_takes_no_room_of_others() -> None:
-    world = World()
+    world = World(secured=True)
     rules = '[[rule]]\nwho = "c"\npush = "work"\n'
     world.trusts["a"] = trust("a", "b", "c", rules=rules)
     a, b, c = world.mesh("a", "b", "c")
@@ -414,7 +414,7 @@ def test_who_may_push_no_more_gives_its_room_back() -> None:
 
 
 def test_a_stored_message_that_is_forbidden_is_a_dead_letter() -> None:
-    world = World()
+    world = World(secured=True)
     world.trusts["a"] = trust("a", "b", rules=NOTHING)
     a, b = world.host("a"), world.keep("b")
     world.introduce(a, b)

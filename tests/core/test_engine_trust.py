@@ -2,7 +2,7 @@
 
 import logging
 
-from tests.core.trusts import audited, change, id_of, trust
+from tests.core.trusts import audited, change, key_of, trust
 from tests.engines import Host, World
 from zmesh.actions import AuditKind, CallFailure, PeerChange, PeerChanged
 from zmesh.events import CandidateFound
@@ -13,7 +13,7 @@ from zmesh.security.trust import Trust
 
 def started(*names: str, trusted: tuple[str, ...]) -> tuple[World, list[Host]]:
     """Start hosts that know of each other; only the first one trusts nobody but some."""
-    world = World()
+    world = World(secured=True)
     world.trusts[names[0]] = trust(*names, but=tuple(n for n in names if n not in trusted))
     hosts = [world.host(name) for name in names]
     for number, host in enumerate(hosts):
@@ -46,7 +46,7 @@ def test_both_sides_of_a_refusal_are_told_why() -> None:
 
 def test_a_stranger_is_refused_whoever_dials() -> None:
     for knows in ("a", "b"):
-        world = World()
+        world = World(secured=True)
         world.trusts["a"] = trust("a")
         a, b = world.host("a"), world.host("b")
         one, other = (a, b) if knows == "a" else (b, a)
@@ -202,4 +202,4 @@ def test_a_key_stands_for_the_id_that_is_hashed_of_it() -> None:
     trusting = Trust({"one": to_text(key.public)})
     assert trusting.admits(key.id)
     assert not trusting.admits(other.id)
-    assert not trusting.admits(id_of(0))
+    assert not trusting.admits(key_of(0).id)

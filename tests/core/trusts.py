@@ -1,44 +1,35 @@
-"""What tests of trust share: rules for hosts, whose ids no key was hashed to."""
+"""What tests of trust share: hosts that prove who they are, and what rules say of them."""
 
 from tests.engines import Host, World
 from zmesh.actions import Audited, AuditKind
 from zmesh.events import TrustChanged
-from zmesh.ids import NodeId
 from zmesh.options import NodeOptions
+from zmesh.security.node_key import NodeKey, to_text
 from zmesh.security.refusal import from_reason
 from zmesh.security.rules import Rules
 from zmesh.security.trust import Trust
 
 
-class HostTrust(Trust):
-    """Trust in ids that are no hashes: which id stands for a key is for others to prove."""
-
-    def __init__(
-        self, names: dict[str, NodeId], rules: str | None = None, gone: tuple[NodeId, ...] = ()
-    ) -> None:
-        super().__init__({})
-        self.rules = None if rules is None else Rules.parse(rules, names)
-        self._names = {node: name for name, node in names.items()}
-        self._revoked_ids = frozenset(gone)
-
-
-def id_of(index: int) -> NodeId:
-    """Return the id of the host that is started as the one of this index."""
-    return NodeId(bytes([index + 1]) * 16)
+def key_of(index: int) -> NodeKey:
+    """Return the key of the host that is started as the one of this index, on a secured mesh."""
+    return NodeKey.of(bytes([index + 1]) * 32)
 
 
 def trust(*names: str, rules: str | None = None, but: tuple[str, ...] = ()) -> Trust:
-    """Trust hosts by name, which are started in this order, but for some."""
-    ids = {name: id_of(index) for index, name in enumerate(names)}
-    gone = tuple(ids.pop(name) for name in but)
-    return HostTrust(ids, rules, gone)
+    """Trust hosts by name, which are started in this order; those of `but` are revoked."""
+    keys = {name: to_text(key_of(index).public) for index, name in enumerate(names)}
+    where = "rules.toml"
+    made = Trust(keys, revoked=but, rules=rules)
+    if made.rules is not None:
+        made.rules = Rules.parse(rules or "", keys, where)
+    return made
 
 
 def pair(
     rules: str | None, *, on_both: bool = False, options: NodeOptions | None = None
 ) -> tuple[World, Host, Host]:
     """Return two hosts that are linked; `a` has rules, and `b` is whom they are about."""
-    world = World(options)
+    world = World(options, secured=True)
     world.trusts["a"] = trust("a", "b", rules=rules)
     if on_both:
         world.trusts["b"] = trust("a", "b", rules=rules)

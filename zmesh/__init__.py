@@ -84,13 +84,16 @@ from zmesh.options import (
     Retention,
     Storage,
     TransportOptions,
+    TrustOptions,
     WireLimits,
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
 from zmesh.security.mesh_key import MeshKey
+from zmesh.security.trust import Trust
 from zmesh.security_errors import (
     InvalidKey,
+    InvalidTrust,
     KeyFileError,
     KeyFileExposed,
     NodeKeyMissing,
@@ -167,6 +170,7 @@ __all__ = [
     "InvalidBody",
     "InvalidKey",
     "InvalidOption",
+    "InvalidTrust",
     "Jobs",
     "Joined",
     "JournalBroken",
@@ -234,6 +238,8 @@ __all__ = [
     "Transaction",
     "TransactionFailed",
     "TransportOptions",
+    "Trust",
+    "TrustOptions",
     "Unroutable",
     "Updated",
     "UsageError",

@@ -1,5 +1,7 @@
 """What an engine can be asked: who is there, what there is room for, what would work."""
 
+from contextlib import suppress
+
 from zmesh.actions import PeerView
 from zmesh.core.defects import Defects
 from zmesh.core.engine_statistics import EngineStatistics, gather
@@ -10,7 +12,7 @@ from zmesh.core.peers import Peers
 from zmesh.core.residents import Residents
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership
-from zmesh.errors import PeerUnknown, UsageError
+from zmesh.errors import AmbiguousPeer, PeerUnknown, UsageError
 from zmesh.events import PathCause
 from zmesh.ids import NodeId
 from zmesh.message import InterestKind, Record
@@ -20,6 +22,7 @@ from zmesh.patterns.letters import DeadLetter
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState
+from zmesh.security.rules import Action
 from zmesh.terms import PLAIN, Terms
 
 
@@ -140,13 +143,24 @@ class EngineReads:
         """Raise InvalidOption where a topic cannot be published to."""
         check_topic(topic, self._options.wire.text_bytes_max)
 
+    def check_send(self, to: str) -> None:
+        """Raise NotAllowed where the rules here forbid this node to send to a peer."""
+        if self.guard.trust is None:
+            return
+        with suppress(PeerUnknown, AmbiguousPeer):  # which is told later
+            node = self._peers.resolve(to)
+            peer = self._peers.get(node)
+            if peer is not None:
+                self.guard.check_own(Action.SEND, self.guard.name_of(node, peer.label))
+
     def receivers(self, record: Record) -> list[str]:
         """Return what the nodes are called that would get a publication now."""
         return self._news.publish_subscribe.names(record)
 
     def check_subscribe(self, pattern: str, terms: Terms = PLAIN) -> None:
-        """Raise InvalidOption or UsageError where a `Subscribe` could not be performed."""
+        """Raise InvalidOption, UsageError or NotAllowed where a `Subscribe` would not work."""
         check_pattern(pattern, self._options.wire.text_bytes_max)
+        self.guard.check_own(Action.SUBSCRIBE, pattern)
         self._news.interest.check(pattern, terms)
         if self._news.interest.subscriptions >= self._options.subscriptions_max:
             limit = self._options.subscriptions_max

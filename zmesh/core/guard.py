@@ -103,7 +103,7 @@ class Guard:
             return
         decision = trust.judge(node, action, name)
         if not decision.allowed:
-            raise NotAllowed(action, name, "the list of this very node", decision.rule)
+            raise NotAllowed(action, name, "trust= of this very node", decision.rule)
 
     @property
     def own_name(self) -> str:

@@ -16,6 +16,7 @@ from zmesh.face.storing import wall_ms
 from zmesh.face.surveys import Survey
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
+from zmesh.security.rules import Action
 from zmesh.terms import Compression
 from zmesh.wire.attributes import Scalar
 from zmesh.wire.bodies import check_text
@@ -72,6 +73,7 @@ class Grouping(ABC):
         assembly = self._at_work()
         check_settle(settle)
         self._check_group(group)
+        assembly.engine.guard.check_own(Action.JOIN, group)
         return assembly.gatherings.groups.group(group, settle)
 
     def members(self, group: str) -> list[Peer]:
@@ -123,6 +125,7 @@ class Grouping(ABC):
         """
         assembly = self._at_work()
         self._check_group(group)
+        assembly.engine.guard.check_own(Action.FAN_OUT, group)
         _check_deadline(timeout)
         check_message_options(self._options.wire, priority, None, ttl)
         compressing = assembly.outgoing.compressing
@@ -191,6 +194,7 @@ class Grouping(ABC):
         """
         assembly = self._at_work()
         check_is_text("service", service)
+        assembly.engine.guard.check_own(Action.CALL, service)
         _check_deadline(timeout)
         if group is not None:
             self._check_group(group)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import assert_never
 
 from zmesh.actions import (
@@ -78,6 +79,8 @@ from zmesh.ids import Entropy
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
+from zmesh.security.node_key import to_text
+from zmesh.security.trust import Trust
 from zmesh.terms import Terms
 
 logger = logging.getLogger("zmesh")
@@ -108,6 +111,7 @@ class NodeParts(ABC):
         self.engine = Engine(
             self._whoami.local, options, entropy, loop.time(),
             opened=opened, wall_ms=wall_ms(), retention=kept.retention,
+            trust=_at_first(settings.trust),
         )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
@@ -157,6 +161,11 @@ class NodeParts(ABC):
     def _fail(self, error: ZmeshError, why: str) -> None:
         """Stop by ourselves, and tell everybody why."""
 
+    @property
+    def public_key(self) -> str:
+        """The text of the node's public key; empty where it has none."""
+        return "" if self._whoami.key is None else to_text(self._whoami.key.public)
+
     def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
         """Return a subscription that begins when it is entered."""
         queue = queue_of(self._loop, self.runner.settlements, pattern, terms)
@@ -197,6 +206,7 @@ class NodeParts(ABC):
             options,
             node=self.id,
             entropy=entropy,
+            check=self.engine.guard.check_own,
             is_there=lambda node: any(view.id.hex() == node for view in self.engine.peers()),
             subscribing=self.subscription,
         )
@@ -350,3 +360,8 @@ class NodeParts(ABC):
             return ""
         membership = self.engine.statistics().membership
         return self._sources.why_alone(membership, self.engine.dial_failures())
+
+
+def _at_first(trust: Path | Trust | None) -> Trust | None:
+    """Return whom an engine trusts before the directory was read: nobody."""
+    return Trust({}) if isinstance(trust, Path) else trust

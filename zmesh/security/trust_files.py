@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Final, Generic, TypeVar
 
 from zmesh.options import TrustOptions
@@ -86,7 +87,7 @@ class _Look:
 
 
 class TrustDirectory:
-    """Reads a directory of trust. Every call does I/O; no two threads may be in one."""
+    """Reads a directory of trust. Every call does I/O; threads wait for each other."""
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class TrustDirectory:
         self._keys = _Files(_key_in, options)
         self._lists = _Files(_keys_in, options)
         self._texts = _Files(_whole, options)
+        self._lock = Lock()
         self._had_revoked = False  # a directory of them
         self._trust: Trust | None = None
         self._facts: tuple[object, ...] = ()
@@ -122,6 +124,10 @@ class TrustDirectory:
         Raises:
             InvalidTrust: it cannot be read at all, and never could.
         """
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> TrustRead:
         look = _Look()
         try:
             self._look_at_keys(look)

@@ -10,6 +10,7 @@ from zmesh.cli.dead_letters import add_dead_letters
 from zmesh.cli.doctor import add_doctor
 from zmesh.cli.journal import add_journal
 from zmesh.cli.keys import add_keys
+from zmesh.cli.trust import add_rules, add_trust
 from zmesh.errors import UsageError, ZmeshError
 
 
@@ -51,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     add_dead_letters(commands)
     add_keys(commands)
     add_doctor(commands)
+    add_trust(commands)
+    add_rules(commands)
     return parser
 
 

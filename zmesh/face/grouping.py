@@ -6,7 +6,7 @@ from typing import Final
 from zmesh.errors import InvalidOption, NoMembers
 from zmesh.events import StartSurvey
 from zmesh.face.assembly import Assembly
-from zmesh.face.checks import check_is_text, check_message_options, is_seconds
+from zmesh.face.checks import check_message_options, is_seconds
 from zmesh.face.fan_outs import FanOut
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Settle, check_settle
@@ -193,8 +193,7 @@ class Grouping(ABC):
             NoProvider, NoMembers: there is nobody to ask; raised by the loop.
         """
         assembly = self._at_work()
-        check_is_text("service", service)
-        assembly.engine.guard.check_own(Action.CALL, service)
+        assembly.check_call(service)
         _check_deadline(timeout)
         if group is not None:
             self._check_group(group)

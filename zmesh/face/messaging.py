@@ -351,8 +351,7 @@ class Messaging(ABC):
             StreamBroken, PeerLost: a body in parts did not come to its end.
         """
         assembly = self._at_work()
-        check_is_text("service", service)
-        assembly.engine.guard.check_own(Action.CALL, service)
+        assembly.check_call(service)
         check_timeout(timeout)
         check_message_options(self._options.wire, priority, key, None)
         check_call_options(hedge_after, retries)
@@ -414,8 +413,7 @@ class Messaging(ABC):
             DeliveryTimeout: no part in time.
         """
         assembly = self._at_work()
-        check_is_text("service", service)
-        assembly.engine.guard.check_own(Action.CALL, service)
+        assembly.check_call(service)
         check_timeout(timeout)
         check_message_options(self._options.wire, priority, None, None)
         parts = body if isinstance(body, AsyncIterable) else None

@@ -51,6 +51,7 @@ from zmesh.errors import Closed, DuplicateIdentity, PeerUnknown, ZmeshError
 from zmesh.face.application import Application
 from zmesh.face.audit import Audit
 from zmesh.face.calls import Calls
+from zmesh.face.checks import check_is_text
 from zmesh.face.dead_lettering import DeadLettering
 from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
@@ -80,6 +81,7 @@ from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
 from zmesh.security.node_key import to_text
+from zmesh.security.rules import Action
 from zmesh.security.trust import Trust
 from zmesh.terms import Terms
 
@@ -170,6 +172,11 @@ class NodeParts(ABC):
         """Return a subscription that begins when it is entered."""
         queue = queue_of(self._loop, self.runner.settlements, pattern, terms)
         return Subscription(self.subscriptions, queue, pattern, settle, terms)
+
+    def check_call(self, service: str) -> None:
+        """Raise InvalidOption or NotAllowed where a service cannot be called from here."""
+        check_is_text("service", service)
+        self.engine.guard.check_own(Action.CALL, service)
 
     def services_seen(self) -> list[str]:
         """Return the names of all services that are provided by anybody now."""

@@ -64,6 +64,7 @@ from zmesh.message import Kind, Outcome, Record, Tag, Ticket, extra, head
 from zmesh.options import NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.security.node_key import NodeKey
+from zmesh.security.trust import Trust
 from zmesh.storage import JournalEvent
 from zmesh.testing.clock import EventQueue, SeededEntropy
 from zmesh.testing.drive import Drive
@@ -139,8 +140,9 @@ class Host:
             MESH, self.id, name, incarnation, journal, decompresses, self.key, self.connection
         )
         self.engine = Engine(
-            local, options, entropy, world.queue.now, opened=opened, wall_ms=world.wall_ms
-        )
+            local, options, entropy, world.queue.now, opened=opened, wall_ms=world.wall_ms,
+            trust=world.trusts.get(name),
+        )  # fmt: skip
         self.is_stuck = False  # nothing is written or read
         self._drive: Drive | None = None
         self.stored: dict[
@@ -448,6 +450,7 @@ class World:
         self.options = options or NodeOptions()
         self.hosts: dict[str, Host] = {}
         self.disks: dict[str, Disk] = {}  # of those that `keep` starts
+        self.trusts: dict[str, Trust] = {}  # of hosts to start, by name
         self._incarnations: dict[str, int] = {}
 
     @property

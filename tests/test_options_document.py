@@ -26,8 +26,8 @@ NO_SECONDS = {
 }  # fmt: skip
 CLASSES = [
     NodeOptions, zmesh.LinkOptions, zmesh.WireLimits, zmesh.TransportOptions,
-    zmesh.DiscoveryOptions, zmesh.Storage, zmesh.Retention, zmesh.JournalOptions,
-    zmesh.JoiningOptions,
+    zmesh.DiscoveryOptions, zmesh.TrustOptions, zmesh.Storage, zmesh.Retention,
+    zmesh.JournalOptions, zmesh.JoiningOptions,
 ]  # fmt: skip
 TAKERS: dict[str, Callable[..., Any]] = {
     "Node": Node.__init__,
@@ -36,7 +36,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
         for name in ("send", "post", "post_nowait", "post_many", "call", "call_later", "stream",
                      "publish", "subscribe", "inbox", "service", "shared", "join", "fan_out",
                      "survey", "push", "push_nowait", "push_many", "pull", "send_file",
-                     "receive_files", "exchange", "close", "purge")
+                     "receive_files", "exchange", "close", "purge", "reload_trust")
     },
     "zmesh.invite": zmesh.invite,
     "zmesh.join": zmesh.join,

@@ -103,6 +103,7 @@ from zmesh.options import (
     Retention,
     Storage,
     TransportOptions,
+    TrustOptions,
     WireLimits,
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
@@ -114,8 +115,10 @@ from zmesh.security.invitation import (
     InvitationState,
 )
 from zmesh.security.mesh_key import MeshKey
+from zmesh.security.trust import Trust
 from zmesh.security_errors import (
     InvalidKey,
+    InvalidTrust,
     KeyFileError,
     KeyFileExposed,
     NodeKeyMissing,
@@ -207,6 +210,7 @@ __all__ = [
     "InvitationExpired",
     "InvitationState",
     "InvitationUsed",
+    "InvalidTrust",
     "Jobs",
     "JoinFailed",
     "Joined",
@@ -285,6 +289,8 @@ __all__ = [
     "Transaction",
     "TransactionFailed",
     "TransportOptions",
+    "Trust",
+    "TrustOptions",
     "Unroutable",
     "Updated",
     "UsageError",

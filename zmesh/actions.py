@@ -452,7 +452,8 @@ class AuditKind(StrEnum):
     NOT_PROVED = "not_proved"  # a proof of identity that does not hold on its connection
     NOT_TRUSTED = "not_trusted"  # a node whose key is not on the list
     REVOKED = "revoked"  # a node that was linked, and is not trusted any more
-    FORBIDDEN = "forbidden"  # rules do not allow what a peer tried
+    FORBIDDEN = "forbidden"  # rules do not allow what a peer tried, or a peer's what we did
+    BAD_TRUST = "bad_trust"  # a file of `trust=` that cannot be used: what it said before holds
     BAD_SIGNATURE = "bad_signature"  # of a message
     REPLAYED = "replayed"  # a signed message that came before
     KEYS_CHANGED = "keys_changed"  # this node uses other mesh keys now

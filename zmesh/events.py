@@ -8,6 +8,7 @@ from enum import Enum
 
 from zmesh.ids import NodeId, Path
 from zmesh.message import Outcome, Record, StreamFault, Ticket, Ways
+from zmesh.security.trust import Trust
 from zmesh.storage import Entry, JournalEvent, Ranges
 from zmesh.terms import PLAIN, Terms
 
@@ -487,6 +488,13 @@ class DrainNode:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustChanged:
+    """Trust these from now on: others lose their links, and all are judged anew."""
+
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
 class CloseNode:
     """Say BYE to everybody and stop; what is open ends as CLOSED."""
 
@@ -537,7 +545,7 @@ Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
     | Post | Publish | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
-    | GatheringCommand
+    | GatheringCommand | TrustChanged
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull
     | RequeueLetter | PurgeLetters

@@ -23,8 +23,10 @@ from zmesh.face.queueing import Queueing
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Announce, settle
 from zmesh.face.ticketing import Ticketing
+from zmesh.face.trust_watch import TrustArgument
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.letters import DeadLetter
+from zmesh.security.trust import Trust
 from zmesh.terms import Compression
 
 EXIT_DRAIN: Final = 0.5
@@ -60,6 +62,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             is no key, whatever there is.
         insecure: allows the network without a mesh key: nothing is encrypted then, and
             everybody there can read and send messages.
+        trust: who gets a link, and may do what, beyond having the mesh key: a directory of node
+            keys and rules, which is looked at again while the node runs, or a `zmesh.Trust`.
         announce: what mDNS tells of this node beside its id and its addresses: "name" its
             name as well, "id-only" nothing. The latter is the default with a mesh key.
         storage: a file to keep what must outlive the process, which is made where there is
@@ -86,6 +90,7 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         port: int = 0,
         key: KeyArgument | None = None,
         insecure: bool = False,
+        trust: TrustArgument | None = None,
         announce: Announce | None = None,
         storage: str | os.PathLike[str] | Storage | None = None,
         compression: Compression | None = None,
@@ -103,6 +108,7 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             port=port,
             key=key,
             insecure=insecure,
+            trust=trust,
             announce=announce,
             compression=compression,
             storage=storage,
@@ -123,6 +129,7 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             InvalidOption: an interface or port that cannot be listened on.
             UsageError: it was opened before.
             StorageError: its journal cannot be opened; the kind of it tells why.
+            InvalidTrust: something in the directory of `trust` cannot be used; it tells where.
             NodeKeyMissing: its journal is from before nodes had keys, and the mesh has one.
         """
         if not isinstance(self._refusal, NotOpen) or self._thread:
@@ -202,6 +209,14 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         return self._at_work().id.hex()
 
     @property
+    def public_key(self) -> str:
+        """Its public key, as a directory of `trust=` lists it; it lasts where there is storage.
+
+        Empty with a journal from before nodes had keys.
+        """
+        return self._at_work().public_key
+
+    @property
     def endpoints(self) -> list[str]:
         """Where it listens, as in `["tcp://127.0.0.1:49152"]`: what others need as `peers`."""
         return list(self._at_work().endpoints)
@@ -217,6 +232,22 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         The same goes to the logger `zmesh.audit`; `statistics().audited` counts it by kind.
         """
         return self._at_work().audit.watch()
+
+    async def reload_trust(self, trust: Trust | None = None) -> None:
+        """Look at the directory of `trust=` now, or trust others from now on.
+
+        Who is not trusted any more loses its link at once, and what the others may do is judged
+        anew. A directory is looked at once a second anyway.
+
+        Args:
+            trust: takes the place of the `zmesh.Trust` the node was given; None for a directory.
+
+        Raises:
+            InvalidTrust: something in the directory cannot be used, so that what was there before
+                holds; what can be used counts.
+            UsageError: the node was given no trust, or of the other sort.
+        """
+        await self._at_work().trust_watch.reload(trust)
 
     def statistics(self) -> NodeStatistics:
         """Return what it counted since it opened, and what it holds now."""

@@ -239,6 +239,18 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustOptions:
+    """What bounds `trust=`. Times in seconds."""
+
+    trusted_keys_max: int = 10_000  # listed, and revoked: ten times the peers a node may have
+    file_bytes_max: int = 1 * MIB  # of a file in the directory: a revoked key is 60 bytes
+    rules_max: int = 1000  # each is looked at once for a decision that is not remembered
+    rule_patterns_max: int = 1000  # of one action in a rule, or names in a group
+    decisions_max: int = 1024  # remembered of one peer: at most 1 KiB of name each
+    look_every: float = 1.0  # at the directory: its listing and the times of its files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
     """What bounds a whole node. Times in seconds."""
 
@@ -246,6 +258,7 @@ class NodeOptions:
     wire: WireLimits = WireLimits()
     transport: TransportOptions = TransportOptions()
     discovery: DiscoveryOptions = DiscoveryOptions()
+    trust: TrustOptions = TrustOptions()
     peers_max: int = 1024
     candidates_max: int = 1024
     node_bytes_max: int = 256 * MIB  # bodies put together and grown windows, all peers together

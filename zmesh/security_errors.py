@@ -58,6 +58,15 @@ class NodeKeyMissing(SecurityError):
         )
 
 
+class InvalidTrust(SecurityError):
+    """What `trust=` names cannot be used: a key, a list of revoked ones, or the rules."""
+
+    def __init__(self, where: str, why: str) -> None:
+        self.where = where  # the file, with the line or the rule where one is known
+        self.why = why
+        super().__init__(f"{where}: {why}")
+
+
 class NotAllowed(DeliveryError):
     """Somebody's rules do not allow what was tried; whoever makes the rules must change them."""
 

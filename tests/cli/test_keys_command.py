@@ -16,7 +16,7 @@ from zmesh.journal.files import Files
 from zmesh.journal.opening import new_identity
 from zmesh.security.key_files import create_key_file, read_key_file, text_of
 from zmesh.security.mesh_key import PREFIX, MeshKey
-from zmesh.security.node_key import node_id_of
+from zmesh.security.node_key import from_text, node_id_of
 
 OLD, NEW = (MeshKey.new(SystemEntropy()) for _ in range(2))
 
@@ -197,7 +197,7 @@ async def test_key_of_a_node_is_told_by_its_journal_and_never_its_seed(
     async with Node("ada", mdns=False, storage=journal) as node:
         told = json.loads(run(capsys, "node", journal, "--json"))  # beside the node, too
         assert told["node"] == node.id
-    assert node_id_of(bytes.fromhex(told["key"])).hex() == told["node"]
+    assert node_id_of(from_text(told["key"])).hex() == told["node"]
     text = run(capsys, "node", journal)
     assert text.splitlines() == [f"node {told['node']}", f"key  {told['key']}"]
     async with Node("ada", mdns=False, storage=journal) as node:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from zmesh.core.guard import Guard
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
@@ -30,7 +31,8 @@ class Till:
     def __init__(self) -> None:
         self.local = Peer(NodeId(b"till" * 4), "till", Loopback(SESSION, OPTIONS.link))
         self.turn = Turn(Peers(self.local, OPTIONS), OPTIONS.link, 0.0, OPENED)
-        interest = InterestTable(self.turn, OPTIONS, lambda *_: None)
+        guard = Guard(self.turn, None, OPTIONS.trust)
+        interest = InterestTable(self.turn, OPTIONS, lambda *_: None, guard)
         self.following = Following(self.turn, interest, OPTIONS.wire)
 
     def handle(self, *positions: int) -> None:

@@ -3,7 +3,7 @@
 from tests.engines import Host, World
 from zmesh.core.peers import RemotePeer
 from zmesh.options import KIB
-from zmesh.wire.frames import Drain, Interest
+from zmesh.wire.frames import ControlNews, Interest
 
 
 def patterns(count: int) -> list[str]:
@@ -47,7 +47,7 @@ def test_no_record_is_too_large_to_share_a_packet() -> None:
     sizes = []
     send = peer(a, b).link.send_control
 
-    def spy(record: Interest | Drain) -> None:
+    def spy(record: ControlNews) -> None:
         assert isinstance(record, Interest)
         sizes.append(sum(len(text.encode()) for _, text in record.added))
         send(record)

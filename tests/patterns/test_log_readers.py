@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from zmesh.actions import ReadJournal, WriteJournal
+from zmesh.core.guard import Guard
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
@@ -41,7 +42,9 @@ class Shop:
         session = SessionId(b"s" * 16)
         local = Peer(NodeId(b"shop" * 4), "shop", Loopback(session, OPTIONS.link))
         self.turn = Turn(Peers(local, OPTIONS), OPTIONS.link, 0.0, OPENED)
-        self.interest = InterestTable(self.turn, OPTIONS, lambda *_: None)
+        self.interest = InterestTable(
+            self.turn, OPTIONS, lambda *_: None, Guard(self.turn, None, OPTIONS.trust)
+        )
         self.publishing = PublishSubscribe(self.turn, self.interest, OPTIONS)
         self.topics = DurableTopics(self.turn, self.interest, self.publishing, OPTIONS, retention)
         self.peer = Peer(NodeId(b"till" * 4), "till", Loopback(session, OPTIONS.link))

@@ -18,7 +18,7 @@ ANSWERS_MAX = NodeOptions().answers_max
 def deaf(host: Host) -> None:
     """Let a host take nothing of what is told it of queues and streams."""
     for kind in (Kind.JOB_CONTROL, Kind.STREAM_CONTROL):
-        host.engine._news._receivers[kind] = lambda *_: None
+        host.engine._news._arrivals._receivers[kind] = lambda *_: None
 
 
 def tell(host: Host, other: Host, records: list[Record]) -> None:
@@ -119,8 +119,8 @@ def test_what_is_told_late_is_what_holds_then() -> None:
 
     telling._say = noting
     held: list[tuple[object, int, int]] = []
-    b.engine._news._receivers[Kind.JOB_CONTROL] = lambda _, source, first, last, __: held.append(
-        (source, first, last)
+    b.engine._news._arrivals._receivers[Kind.JOB_CONTROL] = lambda _, source, first, last, __: (
+        held.append((source, first, last))
     )
     peer = a.engine._turn.peers.find(b.id)
     assert peer is not None

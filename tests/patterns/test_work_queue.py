@@ -250,7 +250,7 @@ def test_a_producer_that_keeps_its_grants_holds_up_no_other_for_long() -> None:
     c.job_outcome = Outcome.ACCEPTED
     c.pull("work", 1)
     world.run(1.0)
-    receivers = a.engine._news._receivers
+    receivers = a.engine._news._arrivals._receivers
     receivers[Kind.JOB_CONTROL] = lambda _, source, first, last, __: a.engine._turn.settle(
         source, first, last, Outcome.ACCEPTED
     )

@@ -516,7 +516,7 @@ def a_peer_that_is_gone_stays_listed(patch: pytest.MonkeyPatch) -> None:
     def leave(self: Any, peer: Any, reason: str) -> None:
         self.calls.on_provider_gone(peer, reason)
 
-    patch.setattr("zmesh.core.link_news.LinkNews._leave", leave)
+    patch.setattr("zmesh.core.link_news.LinkNews.leave", leave)
 
 
 @bug("node", Rule.UNTRUE, Rule.DUPLICATED, Rule.LOST)

@@ -45,6 +45,7 @@ from zmesh.wire.frames import (
     Ping,
     Pong,
     Ranges,
+    Refused,
     Settle,
     Welcome,
     Who,
@@ -144,7 +145,8 @@ gaps = st.builds(
 )
 entries = st.lists(st.tuples(st.sampled_from(["service", "topic"]), texts), max_size=4).map(tuple)
 interests = st.builds(Interest, added=entries, removed=entries)
-controls: SearchStrategy[Control] = settles | gaps | interests | st.builds(Drain)
+refusals = st.builds(Refused, st.lists(st.tuples(texts, texts, texts), max_size=4).map(tuple))
+controls: SearchStrategy[Control] = settles | gaps | interests | refusals | st.builds(Drain)
 
 
 # Frames

@@ -314,7 +314,7 @@ def test_an_unknown_frame_is_named(frame_type: int) -> None:
 
 
 def test_an_unknown_control_record_is_named() -> None:
-    assert refusal(one_frame(FrameType.DATA, 10, 1, [[5, "later"]])) == "unknown frame"
+    assert refusal(one_frame(FrameType.DATA, 10, 1, [[6, "later"]])) == "unknown frame"
 
 
 # Extras of later versions

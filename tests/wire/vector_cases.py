@@ -38,6 +38,7 @@ from zmesh.wire.frames import (
     PeerHint,
     Ping,
     Pong,
+    Refused,
     Settle,
     Welcome,
     Who,
@@ -258,6 +259,12 @@ def control_packets() -> dict[str, Packet]:
         ),
         "interest in nothing": control(Interest((), ())),
         "drain": control(Drain()),
+        "refused": control(
+            Refused(
+                (("service", "resize", 'NOT-ALLOWED ["serve", "resize", "rules.toml: rule 2"]'),)
+            )
+        ),
+        "refused nothing": control(Refused(())),
         "several control records": control(
             Settle(4, ((Outcome.ACCEPTED, 1, 1),)), Gap(4, ((2, 2, 16),)), Drain()
         ),
@@ -347,7 +354,7 @@ def unknown() -> Invalid:
     return {
         "an unknown frame": one(12, "later"),
         "frame type 0": one(0),
-        "an unknown control record": controls([5]),
+        "an unknown control record": controls([6]),
     }
 
 
@@ -355,6 +362,7 @@ def malformed_packets() -> Invalid:
     ping = [7, 1]
     start = b"\x94\x01" + packed(LINK) + b"\x07"
     return {
+        "a refused interest without a reason": controls([5, [["topic", "a"]]]),
         "no parts": [],
         "an empty head": [b""],
         "a head that is no array": [packed({1: 2})],
@@ -537,6 +545,7 @@ def oversized() -> Invalid:
         "33 outcomes": controls([1, 4, [[0, 1, 1]] * 33, []]),
         "33 details": controls([1, 4, [[0, 1, 99]], [[seq, "", 1] for seq in range(1, 34)]]),
         "33 gaps": controls([2, 4, [[1, 1, 0]] * 33]),
+        "1025 refused interests": controls([5, [["topic", "a", ""]] * 1025]),
         "1025 interests": controls([3, topics * 1000, topics * 25]),
     }
 

@@ -22,7 +22,7 @@ from zmesh.security.key_files import (
     text_of,
 )
 from zmesh.security.mesh_key import MeshKey
-from zmesh.security.node_key import NodeKey
+from zmesh.security.node_key import NodeKey, to_text
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -143,7 +143,7 @@ def _fresh() -> MeshKey:
 
 def _node(options: argparse.Namespace) -> int:
     identity = tools.identity(options.path, key_in_environment())
-    key = NodeKey.of(identity.seed).public.hex() if identity.seed else None
+    key = to_text(NodeKey.of(identity.seed).public) if identity.seed else None
     if options.json:
         print(json.dumps({"path": str(options.path), "node": identity.node.hex(), "key": key}))
     else:

@@ -11,6 +11,7 @@ from zmesh.cli.doctor import add_doctor
 from zmesh.cli.joining import add_invite, add_join
 from zmesh.cli.journal import add_journal
 from zmesh.cli.keys import add_keys
+from zmesh.cli.trust import add_rules, add_trust
 from zmesh.errors import UsageError, ZmeshError
 
 
@@ -54,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     add_dead_letters(commands)
     add_keys(commands)
     add_doctor(commands)
+    add_trust(commands)
+    add_rules(commands)
     return parser
 
 

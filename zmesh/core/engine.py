@@ -8,9 +8,10 @@ not with the peers known. `deadline` says when the next turn is due without any 
 from collections.abc import Callable, Iterable
 from typing import Any, assert_never
 
-from zmesh.actions import Action, Drained, HangUp, PeerView
+from zmesh.actions import Action, Drained, HangUp
 from zmesh.core.defects import Defects
-from zmesh.core.engine_statistics import EngineStatistics, gather
+from zmesh.core.engine_reads import EngineReads
+from zmesh.core.guard import Guard
 from zmesh.core.introductions import Introductions
 from zmesh.core.link_news import LinkNews
 from zmesh.core.loopback import Loopback
@@ -18,10 +19,11 @@ from zmesh.core.peers import Peer, Peers, RemotePeer
 from zmesh.core.residents import Residents
 from zmesh.core.restoring import Restoring
 from zmesh.core.stored_commands import stored_commands
+from zmesh.core.trusting import Trusting
 from zmesh.core.turn import Turn
 from zmesh.discovery.endpoints import dialable
 from zmesh.discovery.membership import Membership
-from zmesh.errors import PeerUnknown, UsageError
+from zmesh.errors import PeerUnknown
 from zmesh.events import (
     BeginStream,
     Call,
@@ -51,7 +53,6 @@ from zmesh.events import (
     OpenState,
     OpenStream,
     PacketsReceived,
-    PathCause,
     PathDown,
     PathFull,
     PathUp,
@@ -75,6 +76,7 @@ from zmesh.events import (
     Subscribe,
     TakeParts,
     TimerFired,
+    TrustChanged,
     Unpull,
     Unsubscribe,
     WallClockRead,
@@ -83,21 +85,17 @@ from zmesh.events import (
     WriteState,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
-from zmesh.message import Failure, FailureKind, InterestKind, Record
+from zmesh.message import Failure, FailureKind, InterestKind
 from zmesh.options import NodeOptions, Retention
-from zmesh.patterns.call_later import CallsLater
-from zmesh.patterns.letters import DeadLetter
-from zmesh.patterns.queues import Queues
-from zmesh.patterns.routing import check_pattern, check_topic
-from zmesh.patterns.shared_state import SharedState, StateCommand
+from zmesh.patterns.shared_state import StateCommand
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_events import SessionEnd
+from zmesh.security.trust import Trust
 from zmesh.storage import Opened
-from zmesh.terms import PLAIN, Terms
 from zmesh.wire.frames import ByeCode, Drain
 
 
-class Engine:
+class Engine(EngineReads):
     """One node without its sockets.
 
     Args:
@@ -109,6 +107,7 @@ class Engine:
             it keeps was read, and nobody is to be met before.
         wall_ms: what the wall clock reads, in milliseconds since 1970; needed with a journal.
         retention: how long durable publications are kept there.
+        trust: who gets a link, and may do what; without it everybody in the mesh, anything.
     """
 
     def __init__(
@@ -121,6 +120,7 @@ class Engine:
         opened: Opened | None = None,
         wall_ms: int = 0,
         retention: Retention = Retention(),  # noqa: B008  # frozen
+        trust: Trust | None = None,
     ) -> None:
         self._local = local
         self._options = options
@@ -136,15 +136,22 @@ class Engine:
         self._turn.keeper.on_wall_clock(wall_ms, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
         self._membership = Membership(local.node, options, entropy, self._turn.agenda)
+        self.guard = Guard(self._turn, trust, options.trust)
         self._news = LinkNews(
-            options, self._turn, entropy, self._membership, self._defects, self._reach, retention
-        )
+            options, self._turn, entropy, self._membership, self._defects, self._reach, retention,
+            self.guard,
+        )  # fmt: skip
         self._residents = Residents(local, options, entropy, self._turn, self._news)
         self._introductions = Introductions(
-            local, options, self._turn, self._membership, self._defects, self._residents.admit
+            local, options, self._turn, self._membership, self._defects, self._residents.admit,
+            self.guard,
+        )  # fmt: skip
+        self._trusting = Trusting(
+            self._turn, self.guard, self._news, self._residents, self._membership
         )
         self._frequent: dict[type[Event], Callable[[Any], None]] = {  # found without a search
             PacketsReceived: self._on_packets,
+            TrustChanged: self._trusting.on_changed,
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
             Call: self._news.calls.on_call,
@@ -280,7 +287,7 @@ class Engine:
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
                 | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
-                | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket()
+                | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:
@@ -398,9 +405,11 @@ class Engine:
         peer = self._peers.find(to) if isinstance(to, bytes) else None
         if peer is None or not peer.present:
             node = self._peers.resolve(to)
-            peer = self._peers.find(node) or self._residents.admit(node)
+            is_welcome = node == self._local.node or self.guard.admits(node)
+            peer = self._peers.find(node) or (self._residents.admit(node) if is_welcome else None)
             if peer is None:
-                raise PeerUnknown(node.hex(), ["too many others"])
+                why = "too many others" if is_welcome else "others, and does not trust this one"
+                raise PeerUnknown(node.hex(), [why])
         if peer.session != peer.carrier.session:
             # A session ended in this very turn: what it returned goes before what is new.
             self._residents.take_events(peer)
@@ -445,146 +454,3 @@ class Engine:
         for _, ticket in self._loopback.close():
             turn.fail(ticket, Failure(FailureKind.CLOSED, local.name))
         self._closed = True
-
-    # Reads
-
-    def peers(self) -> list[PeerView]:
-        """Return the peers that joined and have not left."""
-        return [peer.view() for peer in self._peers if peer.present]
-
-    def members(self, group: str) -> list[PeerView]:
-        """Return the nodes that are in a group and there, this one included."""
-        members = self._news.interest.members(InterestKind.GROUP, group)
-        return [peer.view() for peer in members if peer.present]
-
-    def groups(self) -> set[str]:
-        """Return the groups somebody is in who is there, this node included."""
-        everyone = [self._peers.local, *self._peers]
-        return {group for peer in everyone if peer.present for group in peer.groups}
-
-    def resolve(self, to: str | NodeId) -> NodeId:
-        """Return the node a name, an id or its hex digits stands for.
-
-        Raises:
-            PeerUnknown: nobody is known by it.
-            AmbiguousPeer: several are.
-        """
-        return self._peers.resolve(to)
-
-    def preferred(self, to: str) -> NodeId | None:
-        """Return the node a call is to ask first; None where that one has left.
-
-        Raises:
-            PeerUnknown: nobody was ever known by that name or id.
-            AmbiguousPeer: several are.
-        """
-        try:
-            return self._peers.resolve(to)
-        except PeerUnknown:
-            if self._peers.has_left(to):
-                return None
-            raise
-
-    def room(self, node: NodeId) -> int:
-        """Return how many messages may be posted to a node; at most 0 where it is full.
-
-        `RoomChanged` tells when there is room again.
-        """
-        peer = self._peers.find(node)
-        return self._options.link.queued_messages_max if peer is None else self._turn.room(peer)
-
-    def queued(self, node: NodeId) -> tuple[int, int]:
-        """Return how many messages, and bytes, for a node have no outcome yet."""
-        peer = self._peers.find(node)
-        if peer is None:
-            return 0, 0
-        carrier = peer.carrier
-        return carrier.queued_messages + peer.retries, carrier.queued_bytes + peer.retry_bytes
-
-    def room_to_publish(self, topic: str) -> int | None:
-        """Return how many publications on a topic fit the fullest receiver's queue.
-
-        One that is silent with a full queue does not count; None where nobody receives.
-        """
-        return self._news.publish_subscribe.room(topic)
-
-    def open_work(self) -> tuple[int, int]:
-        """Return how many messages and calls of ours, and messages to us, have no outcome yet.
-
-        Jobs in queues that nobody pulls do not count: there is nothing to wait for.
-        """
-        everyone = [self._peers.local, *self._peers]
-        unsettled_out = sum(peer.carrier.queued_messages + peer.retries for peer in everyone)
-        unsettled_out += self._news.publish_subscribe.waiting + self._news.queues.pushed.wanted
-        unsettled_out += self._news.gatherings.fan_out.waiting
-        unsettled_in = sum(peer.open_in for peer in everyone)
-        streams = self._news.streams
-        unsettled_in += streams.serving.running  # what opened them was settled when they began
-        open_here = len(self._news.calls) + len(streams.calls) + self._news.shared_state.untold
-        return unsettled_out + open_here, unsettled_in
-
-    @property
-    def stored_out(self) -> int:
-        """How many direct messages are on disk and have no outcome, about."""
-        return self._news.outbox.open
-
-    def stream_room(self, stream: int) -> tuple[int, int]:
-        """Return how many parts and bytes of a stream may be written now.
-
-        Who was told (0, 0) hears by `StreamRoom` when that changes.
-        """
-        return self._news.streams.room(stream)
-
-    @property
-    def queues(self) -> Queues:
-        """The work queues, to be asked for their room and counters."""
-        return self._news.queues
-
-    def relayed(self) -> set[bytes]:
-        """Return the rows of an application's outbox that the journal knows."""
-        return self._news.outbox.relayed
-
-    def dial_failures(self) -> dict[str, PathCause]:
-        """Return why the latest dials failed, by endpoint, of those that have no link."""
-        return self._membership.causes()
-
-    def check_publish(self, topic: str) -> None:
-        """Raise InvalidOption where a topic cannot be published to."""
-        check_topic(topic, self._options.wire.text_bytes_max)
-
-    def receivers(self, record: Record) -> list[str]:
-        """Return what the nodes are called that would get a publication now."""
-        return self._news.publish_subscribe.names(record)
-
-    def check_subscribe(self, pattern: str, terms: Terms = PLAIN) -> None:
-        """Raise InvalidOption or UsageError where a `Subscribe` could not be performed."""
-        check_pattern(pattern, self._options.wire.text_bytes_max)
-        self._news.interest.check(pattern, terms)
-        if self._news.interest.subscriptions >= self._options.subscriptions_max:
-            limit = self._options.subscriptions_max
-            raise UsageError(f"this node has {limit} subscriptions already: end some first")
-
-    @property
-    def later(self) -> CallsLater:
-        """The requests whose answer may come later, to be asked for what became of them."""
-        return self._news.later
-
-    @property
-    def shared_state(self) -> SharedState:
-        """The shared maps, to be read, and to ask what would work."""
-        return self._news.shared_state
-
-    def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages that could not be handled, oldest first."""
-        return self._news.dead_letters.letters()
-
-    def statistics(self) -> EngineStatistics:
-        """Return counters, and what is held now."""
-        return gather(
-            self._peers,
-            self._news,
-            self._introductions,
-            self._defects,
-            self._membership,
-            self._residents,
-        )

@@ -124,6 +124,15 @@ class Handled:
             if is_new
         ]
 
+    def is_known(self, source: Source, record: Record) -> bool:
+        """Return whether a record is a copy of one that came before, and whose outcome is kept."""
+        number = extra(record, Tag.STORED)
+        origin = self._origins.get(source.node)
+        if not isinstance(number, int) or origin is None or origin.journal != source.journal:
+            return False
+        known = (origin.pending, origin.accepted, origin.rejected)
+        return any(number in numbers for numbers in known)
+
     def _admit_one(self, origin: _Origin, place: Place, number: int) -> bool:
         if number in origin.pending:
             origin.pending[number].append(place)

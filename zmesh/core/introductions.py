@@ -10,6 +10,7 @@ from itertools import islice
 
 from zmesh.actions import HangUp, IdentityClash, SendPackets
 from zmesh.core.defects import FLOOD, NOT_PROVED, Defects
+from zmesh.core.guard import Guard
 from zmesh.core.peers import RemotePeer
 from zmesh.core.proofs import Proofs
 from zmesh.core.proofs import Verdict as Proof
@@ -64,7 +65,9 @@ class Introductions:
         membership: Membership,
         defects: Defects,
         admit: Callable[[NodeId], RemotePeer | None],
+        guard: Guard,
     ) -> None:
+        self._guard = guard
         self._local = local
         self._options = options
         self._turn = turn
@@ -101,6 +104,8 @@ class Introductions:
         if type(frame) in _BEFORE_A_LINK and not self._may_pass(path, packet.link, frame):
             return
         peer = turn.peers.on_path(path)
+        if isinstance(frame, Error) and frame.code is ErrorCode.NOT_TRUSTED:
+            self._on_not_trusted(path, frame.text)
         if peer is None:
             self._on_unknown(path, packet.link, frame)
         else:
@@ -197,8 +202,11 @@ class Introductions:
             self._look_for_clone(path, iam)
         peer, endpoint = None, self._membership.endpoint(path)
         verdict = self._membership.on_identified(path, iam.node, iam.endpoints, self._turn.now)
-        if verdict is Verdict.PROCEED:
+        if verdict is Verdict.PROCEED and self._guard.admits(iam.node):
             peer = self._meet(path, iam)
+        elif verdict is Verdict.PROCEED:
+            self._turn_away(path, NO_LINK, iam.node, iam.name)
+            self._membership.on_not_trusted(path, self._turn.now)
         if endpoint is not None:
             self._note_who_listens(endpoint, iam.node)
         return peer
@@ -293,6 +301,9 @@ class Introductions:
             self._refuse(path, link, ErrorCode.DUPLICATE_IDENTITY, "this id is taken: here")
             self._defects.note(self._whose(path), "identity", "HELLO with our own id")
             return False
+        if not self._guard.admits(hello.node):
+            self._turn_away(path, link, hello.node, hello.name)
+            return False
         peer = self._admit(hello.node)
         if peer is None:
             if self._is_due(self._answered, path, 1.0):
@@ -310,6 +321,24 @@ class Introductions:
             self._note_not_proved(path, "HELLO", hello.node)
             self._refuse(path, link, ErrorCode.NOT_PROVED, "the proof is of another connection")
         return proof is Proof.HOLDS
+
+    # Trust
+
+    def _turn_away(self, path: Path, link: LinkId, node: NodeId, name: str) -> None:
+        """Refuse a link to a node that is not trusted here, as often as anything is answered."""
+        if self._is_due(self._answered, path, 1.0):
+            endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
+            why = self._guard.turn_away(node, name, endpoint or "")
+            self._send(path, link, Error(ErrorCode.NOT_TRUSTED, why))
+
+    def _on_not_trusted(self, path: Path, why: str) -> None:
+        """Take note that a node does not trust this one: its operator has to list our key."""
+        peer = self._turn.peers.on_path(path)
+        endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
+        called = peer.label if peer is not None else endpoint or "a node that dialed this one"
+        detail = f"it gives this node no link: {why[:_TEXT_MAX]}"
+        self._turn.trace("not_trusted", 30, peer=called, detail=detail)
+        self._membership.on_not_trusted(path, self._turn.now, by_them=True)
 
     # Paths
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import assert_never
 
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
-from zmesh.batches import runs
+from zmesh.core.arrivals import Arrivals, Receiver
 from zmesh.core.defects import Defects
+from zmesh.core.guard import Guard
 from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.positions import Positions
@@ -17,15 +17,12 @@ from zmesh.errors import PeerLost
 from zmesh.events import PathCause, Push, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import (
-    COMPRESSED,
     FailureKind,
     InterestKind,
     Kind,
     Outcome,
     Record,
-    Tag,
     Ticket,
-    without_extra,
 )
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
@@ -66,24 +63,13 @@ from zmesh.reliable.link_events import (
     SessionEnd,
     SessionEnded,
 )
+from zmesh.security.rules import Action
 from zmesh.storage import Entry as StoredEntry
 from zmesh.storage import EntryKind, StreamKind
-from zmesh.wire.compression import flaw_of
-from zmesh.wire.frames import Drain, Interest
+from zmesh.wire.frames import ControlNews, Drain, Interest, Refused
 
-_HEAD = itemgetter(0)
-
-_FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED)
+_FINAL = (SessionEnd.PEER_LEFT, SessionEnd.LINGER_OVER, SessionEnd.CLOSED, SessionEnd.REVOKED)
 """Ends after which nothing waits for the peer any longer."""
-
-_STALE_DELAY_S = 1.0
-"""How long a peer waits whose earlier session keeps the application busy."""
-
-_TAKEN_AT_ONCE = (
-    Kind.REPLY, Kind.FAILURE, Kind.CANCEL, Kind.JOB_CONTROL, Kind.STREAM, Kind.STREAM_CONTROL,
-    Kind.DURABILITY,
-)  # fmt: skip
-"""Kinds that keep nobody busy. Who sent them counts on it, and would not send them again."""
 
 _GONE = {
     SessionEnd.PEER_RESTARTED: FailureKind.PEER_RESTARTED,
@@ -91,11 +77,9 @@ _GONE = {
     SessionEnd.LINGER_OVER: FailureKind.PEER_LOST,
     SessionEnd.PEER_LEFT: FailureKind.PEER_LOST,
     SessionEnd.CLOSED: FailureKind.CLOSED,
+    SessionEnd.REVOKED: FailureKind.PEER_LOST,
 }
 
-
-_Receiver = Callable[[Peer, Source, int, int, list[Record]], None]
-"""Takes consecutive records of one kind from a peer, with their first and last number."""
 
 _Acceptor = Callable[[Peer, Sequence[Ticket]], None]
 """Takes note of tickets of which a peer accepted something."""
@@ -113,16 +97,18 @@ class LinkNews:
         defects: Defects,
         reach: Callable[[str | NodeId], Peer],
         retention: Retention,
+        guard: Guard,
     ) -> None:
         self._options = options
         self._turn = turn
         self._membership = membership
         self._reach = reach
         self._defects = defects
+        self._guard = guard
         self._probing: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who wants to know
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
-        self.interest = InterestTable(turn, options, defects.note)
+        self.interest = InterestTable(turn, options, defects.note, guard)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
         self.dead_letters = DeadLetters(turn, options)
@@ -134,6 +120,9 @@ class LinkNews:
         known = self.confirming.add
         self.gatherings = Gatherings(turn, self.interest, self.redelivery, options, known)
         self.queues = Queues(turn, self.interest, options, self.redelivery, self.confirming)
+        self.queues.taken.is_forbidden = lambda peer, queue: (
+            guard.decide(peer, Action.PUSH, queue) is not None
+        )
         self.shared_state = SharedState(turn, self.interest, options, entropy, defects)
         self.streams = Streams(turn, self.interest, options, entropy, defects)
         self.outbox = Outbox(turn, options, self.redelivery, self.confirming, self.dead_letters)
@@ -167,9 +156,12 @@ class LinkNews:
             Attempt: self.queues.pushed.on_accepted,
             **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
-        self._receivers = self._receivers_by_kind()
+        self._arrivals = Arrivals(
+            turn, options, defects, guard, self.interest, self._receivers_by_kind(),
+            self._is_known, self.queues.taken.on_refused,
+        )  # fmt: skip
 
-    def _receivers_by_kind(self) -> dict[int, _Receiver]:
+    def _receivers_by_kind(self) -> dict[int, Receiver]:
         """Return who takes what arrives."""
         return {
             Kind.DIRECT: self._on_direct,
@@ -227,7 +219,7 @@ class LinkNews:
         """Take what the carrier of a peer tells."""
         match event:
             case Arrived():
-                self._on_arrived(peer, event)
+                self._arrivals.on_arrived(peer, event)
             case Accepted(tickets):
                 self._turn.note_accepted(tickets)
                 for ticket in tickets:
@@ -271,7 +263,7 @@ class LinkNews:
             case LivenessChanged():
                 self._on_liveness(peer, event)
             case LeftBehind(code, text):
-                self._leave(peer, text or f"it said goodbye ({code.name.lower()})")
+                self.leave(peer, text or f"it said goodbye ({code.name.lower()})")
                 self._membership.on_unlinked(peer.id, self._turn.now, Unlinked.LEFT)
             case SessionEnded(_, reason):
                 self._on_session_ended(peer, reason)
@@ -280,72 +272,13 @@ class LinkNews:
 
     # Records
 
-    def _on_arrived(self, peer: Peer, event: Arrived) -> None:
-        # Not the carrier's: its session may have ended since, and another have begun.
-        session = peer.session
-        assert session is not None, "nothing arrives outside a session"  # noqa: S101
-        source = peer.sources.get(event.lane)
-        if source is None or source.session != session:
-            source = Source(peer.id, session, event.lane, peer.journal)
-            peer.sources[event.lane] = source
-        first, last, records = event.first_seq, event.last_seq, event.records
-        peer.open_in += last - first + 1
-        if len(records) == 1 and records[0][0] < COMPRESSED:  # as in requests and replies
-            self._on_run(records[0][0] & 15, peer, source, first, last, records)
-            return
-        heads = set(map(_HEAD, records))
-        if max(heads) >= COMPRESSED:
-            self._on_compressed(peer, source, first, last, records)
-        elif len(heads) == 1:
-            self._on_run(heads.pop() & 15, peer, source, first, last, records)
-        else:
-            self._on_runs(peer, source, first, last, records)
-
-    def _on_runs(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
-    ) -> None:
-        kinds = [record[0] & 15 for record in records]
-        for kind, low, high, run in runs(first, last, records, kinds):
-            self._on_run(kind, peer, source, low, high, run)
-
-    def _on_compressed(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
-    ) -> None:
-        """Refuse what claims to become more than is taken, before anything is made of it.
-
-        An answer is not refused: whoever waits for it finds its body unreadable.
-        """
-        fit = [self._fitting(peer, record) for record in records]
-        for reason, low, high, run in runs(first, last, fit, [flaw for _, flaw in fit]):
-            if reason:
-                self._turn.settle(source, low, high, Outcome.REJECTED, reason)
-            else:
-                self._on_runs(peer, source, low, high, [record for record, _ in run])
-
-    def _fitting(self, peer: Peer, record: Record) -> tuple[Record, str]:
-        """Return a record as it is to be taken in, and why it is refused, if it is."""
-        flaw = flaw_of(record, self._options.wire) if record[0] >= COMPRESSED else ""
-        if not flaw:
-            return record, ""
-        self._defects.note(peer.id, "compression", flaw)
-        if record[0] & 15 in _TAKEN_AT_ONCE:
-            return without_extra(record, Tag.COMPRESSED), ""
-        return record, flaw
-
-    def _on_run(
-        self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
-    ) -> None:
-        """Hand consecutive records of one kind to their pattern."""
-        receive = self._receivers.get(kind)
-        if peer.stale_in > self._options.stale_deliveries_max and kind not in _TAKEN_AT_ONCE:
-            reason = "messages of an earlier session are still being handled"
-            self._turn.positions.refused(source, records)
-            self._turn.settle(source, first, last, Outcome.RELEASED, reason, _STALE_DELAY_S)
-        elif receive is not None:
-            receive(peer, source, first, last, records)
-        else:
-            self._defects.note(peer.id, "unknown kind", f"records of kind {kind}")
-            self._turn.settle(source, first, last, Outcome.REJECTED, "unknown kind of record")
+    def _is_known(self, peer: Peer, source: Source, record: Record) -> bool:
+        """Return whether a record is a copy of one that came before: its pattern settles it."""
+        kind = record[0] & 15
+        if kind == Kind.REQUEST:
+            return self.serving.is_known(peer, record)
+        is_kept = kind in (Kind.DIRECT, Kind.GROUP, Kind.JOB)
+        return is_kept and self._turn.handled.is_known(source, record)
 
     def _on_direct(
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
@@ -426,7 +359,7 @@ class LinkNews:
             raise PeerLost(peer.label, "it has not come back")
         self._turn.submit(peer, letter.lane, [record], ticket, key=key)
 
-    def _on_control(self, peer: RemotePeer, records: list[Interest | Drain]) -> None:
+    def _on_control(self, peer: RemotePeer, records: list[ControlNews]) -> None:
         learned: list[Entry] = []
         for record in records:
             match record:
@@ -434,9 +367,23 @@ class LinkNews:
                     learned += self.interest.on_interest(peer, record)
                 case Drain():
                     peer.draining = True
+                case Refused():
+                    self.interest.on_refused(peer, record)
+                    continue
                 case _:
                     assert_never(record)
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
+        self._on_learned(peer, learned)
+
+    def on_rules(self, peer: RemotePeer) -> None:
+        """Judge anew what a peer told of itself: rules have changed."""
+        learned, has_changed = self.interest.judge_anew(peer)
+        if has_changed:
+            self.queues.on_peer_changed(peer)
+            self._on_learned(peer, learned)
+
+    def _on_learned(self, peer: RemotePeer, learned: list[Entry]) -> None:
+        """Tell patterns what a peer is interested in from now on."""
         self.publish_subscribe.flush()
         self._tell(peer, PeerChange.UPDATED)
         self.on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
@@ -503,16 +450,16 @@ class LinkNews:
                     self._tell(peer, PeerChange.SUSPECTED, event.why)
                     self._turn.room_changed(peer.id)  # publishers no longer wait for its room
             case Liveness.LOST:
-                self._leave(peer, event.why)
+                self.leave(peer, event.why)
                 self.queues.on_lost(peer, is_gone=event.is_gone)
                 self._membership.on_unlinked(peer.id, self._turn.now, Unlinked.LOST)
             case Liveness.LEFT:
-                self._leave(peer, event.why)
+                self.leave(peer, event.why)
             case _:
                 pass  # ALIVE for the first time: Opened says so
         self.queues.on_peer_changed(peer)
 
-    def _leave(self, peer: RemotePeer, reason: str) -> None:
+    def leave(self, peer: RemotePeer, reason: str) -> None:
         """Tell that a peer is gone, once, and move its calls elsewhere."""
         if peer.present:
             gone = PeerState.LEFT if peer.state is PeerState.LEFT else PeerState.LOST
@@ -527,7 +474,7 @@ class LinkNews:
 
     def _on_session_ended(self, peer: RemotePeer, reason: SessionEnd) -> None:
         if reason is not SessionEnd.PEER_FORGOT:
-            self._leave(peer, reason.value)
+            self.leave(peer, reason.value)
         else:
             self.calls.on_provider_gone(peer, reason.value)
             self.gatherings.on_away(peer, reason.value)

@@ -13,6 +13,7 @@ from zmesh.ports import Carrier
 from zmesh.reliable.link import Link
 from zmesh.reliable.link_events import Liveness, SessionEnd
 from zmesh.reliable.link_states import LinkState
+from zmesh.security.rules import Decision
 from zmesh.wire.attributes import attributes_of
 
 _ABSENT = (PeerState.LOST, PeerState.LEFT)
@@ -153,6 +154,9 @@ class RemotePeer(Peer):
         self.is_missed = False  # not present, and how long we have patience is settled
         self.is_forgotten = False  # no longer in the table
         self.look_at = inf  # when its link is looked at; early, where that has changed its mind
+        self.forbidden: dict[tuple[InterestKind, str], None] = {}  # it told, and rules forbid
+        self.refusals: dict[tuple[str, str], None] = {}  # that it told, and which were passed on
+        self.decisions: dict[tuple[str, str], Decision] = {}  # of rules: see `guard`
         self.elsewhere = False  # listens on the loopback of another machine: probes find our own
 
     def judged(self, endpoint: str, cause: PathCause | None) -> PathCause | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
-from zmesh.actions import SendPackets
+from zmesh.actions import HangUp, SendPackets
 from zmesh.core.link_news import LinkNews
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
@@ -89,6 +89,10 @@ class Residents:
 
     def _forget(self, peer: RemotePeer) -> None:
         self.end(peer, SessionEnd.LINGER_OVER, ByeCode.CLOSED)
+        self._drop(peer)
+
+    def _drop(self, peer: RemotePeer) -> None:
+        """Take a peer off the table."""
         self._peers.remove(peer)
         peer.is_forgotten = True
         if peer.incarnation:  # what was heard of one that was here says nothing of its return
@@ -104,6 +108,19 @@ class Residents:
         self._news.on_gone(peer, reason)
         self._send(peer)
         self._turn.touched.pop(peer, None)
+
+    def expel(self, peer: RemotePeer) -> None:
+        """Cut a peer off that is not trusted any more; what waits for it ends as PeerLost."""
+        paths = [path for path in peer.paths if isinstance(path, int)]
+        self._news.leave(peer, SessionEnd.REVOKED.value)
+        peer.ended = SessionEnd.REVOKED
+        peer.link.close(ByeCode.REFUSED, "your key is not trusted any more", SessionEnd.REVOKED)
+        self.take_events(peer)
+        self._news.on_gone(peer, SessionEnd.REVOKED)
+        self._send(peer)
+        self._turn.touched.pop(peer, None)
+        self._drop(peer)
+        self._turn.actions += map(HangUp, paths)
 
     # Links
 

@@ -37,6 +37,7 @@ from zmesh.message import (
     Ticket,
 )
 from zmesh.options import LinkOptions
+from zmesh.security.refusal import of_application
 from zmesh.storage import Opened
 from zmesh.wire.compression import algorithm_in, unpacked, with_plain
 
@@ -130,7 +131,7 @@ class Turn:
     ) -> None:
         """Give records that arrived from a peer their outcome: now, or when it is on disk."""
         if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
-            reason = reason.encode(errors="replace").decode()
+            reason = of_application(reason.encode(errors="replace").decode())
         # A range may have messages of both, each with an outcome to keep: all is in one batch.
         is_kept = False
         for memory in (self.positions, self.handled):

@@ -30,6 +30,8 @@ class Surroundings:
     causes: Mapping[str, PathCause] = field(default_factory=dict)  # of failed dials, by endpoint
     itself: int = 0  # dials that reached this very node
     wrong_mesh: int = 0  # dials that reached another mesh
+    not_trusted: int = 0  # nodes that answered whose keys are not trusted here
+    not_trusted_there: int = 0  # nodes that answered and do not trust this one
     wrong_node: int = 0  # dials that reached somebody else than was announced
 
 
@@ -59,6 +61,12 @@ def _dialed(seen: Surroundings) -> list[str]:
         reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")
     if seen.wrong_mesh:
         reasons.append("nodes of another mesh answer: give all nodes the same mesh=")
+    if seen.not_trusted_there:
+        reasons.append(
+            "nodes answer that do not list this node's key: add its public key to their trust"
+        )
+    if seen.not_trusted:
+        reasons.append("nodes answer whose keys are not listed here: add them to trust=")
     if seen.wrong_node:
         reasons.append("others answer where peers were announced: the records are out of date")
     if seen.itself and seen.itself >= seen.written_down > 0:

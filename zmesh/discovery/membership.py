@@ -75,6 +75,8 @@ class MembershipStatistics:
     wrong_node: int
     wrong_mesh: int
     unproved: int  # answers by somebody who did not prove to be whom it said
+    not_trusted: int  # answers by nodes whose keys are not trusted here
+    not_trusted_there: int  # answers by nodes that do not trust this node's key
     redundant: int
     forgotten: int
 
@@ -122,6 +124,8 @@ class Membership:
                 "unproved",
                 "redundant",
                 "forgotten",
+                "not_trusted",
+                "not_trusted_there",
             ),
             0,
         )
@@ -137,10 +141,7 @@ class Membership:
         # a network has to be secured there first. What the operator wrote down is not a hint.
         self._confined = all(is_loopback(text) for text in own)
         # Another network: what failed may work now, and what was us may be somebody else.
-        for pursuit in list(self._pursuits.values()):
-            self._prompt(pursuit, now)
-            self._settle(pursuit, now)
-        self._fill(now)
+        self.on_trust(now)
 
     def on_candidate(
         self, source: str, node: NodeId | None, name: str, endpoints: Iterable[str], now: float
@@ -185,13 +186,34 @@ class Membership:
 
     def on_wrong_mesh(self, path: int, now: float) -> None:
         """Learn that a node of another mesh answers on a dialed path."""
-        pursuit = self._paths.get(path)
-        if pursuit is not None:
+        if path in self._paths:
             self._counts["wrong_mesh"] += 1
-            pursuit.slow = True
-            self._hang_up(pursuit, path)
+            self._turn_away(path, now)
+
+    def on_not_trusted(self, path: Path, now: float, *, by_them: bool = False) -> None:
+        """Learn that a node is not to be linked: its key is not trusted, or ours not `by_them`."""
+        self._counts["not_trusted_there" if by_them else "not_trusted"] += 1
+        pursuit = self._paths.get(path) if isinstance(path, int) else None
+        if isinstance(path, int) and pursuit is not None and pursuit.phase is not Phase.LINKED:
+            self._turn_away(path, now)
+
+    def _turn_away(self, path: int, now: float) -> None:
+        """Hang up, and try again rarely."""
+        pursuit = self._paths[path]
+        has_won = path == pursuit.winner  # it said who it is
+        pursuit.slow = True
+        self._hang_up(pursuit, path)
+        if has_won:
+            self._round_failed(pursuit, now)
+        self._settle(pursuit, now)
+        self._fill(now)
+
+    def on_trust(self, now: float) -> None:
+        """Try again soon whom we have no link with: others are trusted now."""
+        for pursuit in list(self._pursuits.values()):
+            self._prompt(pursuit, now)
             self._settle(pursuit, now)
-            self._fill(now)
+        self._fill(now)
 
     def on_unproved(self, path: int, now: float) -> None:
         """Learn that who answers on a dialed path does not prove to be whom it says.

@@ -9,7 +9,7 @@ from typing import Final
 
 from zmesh.discovery.interfaces import Interfaces
 from zmesh.errors import Closed, NotOpen, ZmeshError
-from zmesh.events import CloseNode, DrainNode, OpenInbox
+from zmesh.events import CloseNode, DrainNode, OpenInbox, TrustChanged
 from zmesh.face.inbox import DeliveryQueue, Inbox, Settle
 from zmesh.face.jobs import Jobs
 from zmesh.face.key_sources import ReadKeys
@@ -20,8 +20,10 @@ from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
+from zmesh.face.trust_watch import TrustWatch
 from zmesh.security.mesh_key import CurvePair, MeshKey
 from zmesh.security.node_key import NodeKey
+from zmesh.security.trust import Trust
 from zmesh.transport.curve import CurveKeys
 from zmesh.transport.zeromq import ZmqTransport
 
@@ -59,6 +61,9 @@ class Assembly(NodeParts):
             self._use_keys,
             self.audit.tell,
         )
+        self.trust_watch = TrustWatch(
+            settings.trust, settings.options.trust, settings.name, self._use_trust, self.audit.tell
+        )
         self._alone: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[DrainReport] | None = None
 
@@ -70,10 +75,12 @@ class Assembly(NodeParts):
         Raises:
             InvalidOption: an interface or a name that cannot work; nothing is left open.
             StorageError: what the journal keeps cannot be read.
+            InvalidTrust: something in the directory of trust cannot be used.
         """
         try:
             if self._storing is not None:
                 await self._restore(self._storing)
+            await self.trust_watch.open()
             interfaces, listening = await self._look_around()
             self._transport = self._new_transport(listening)
             bound = self._transport.open()
@@ -103,6 +110,10 @@ class Assembly(NodeParts):
         if self._transport is not None:
             self._transport.rekey(curve_keys(keys, self._whoami.connection))
         await self._sources.use_keys(keys)
+
+    def _use_trust(self, trust: Trust) -> None:
+        self.runner.command(TrustChanged(trust))
+        self.runner.flush()
 
     def _tell_reach(self, listening: Listening) -> None:
         name, settings = self._settings.name, self._settings
@@ -278,6 +289,7 @@ class Assembly(NodeParts):
         if self._alone is not None:
             self._alone.cancel()
         await self._key_watch.stop()
+        await self.trust_watch.stop()
         try:
             await self._sources.stop()
         finally:

@@ -21,6 +21,7 @@ from zmesh.events import Call, CancelCall, Event
 from zmesh.face.outgoing import RemoteFailure, failure_of
 from zmesh.ids import NodeId
 from zmesh.message import Record
+from zmesh.security import refusal
 from zmesh.wire.bodies import body_of
 
 
@@ -105,7 +106,8 @@ def error_of(
             )
             return RemoteError(service, *told)
         case CallFailure.REJECTED:
-            return Rejected(answer.peer, answer.reason)
+            error = refusal.error_of(answer.peer, answer.reason)
+            return error or Rejected(answer.peer, answer.reason)
         case CallFailure.PEER_LOST:
             return PeerLost(answer.peer, answer.reason)
         case CallFailure.EXHAUSTED:

@@ -29,6 +29,7 @@ from zmesh.patterns.bindings import (
     key_of,
 )
 from zmesh.patterns.declarations import Declarations
+from zmesh.security.rules import Action
 from zmesh.terms import Terms
 
 Subscribing = Callable[[str, Settle, Terms], Subscription]
@@ -52,6 +53,7 @@ class Exchanges:
         *,
         node: NodeId,
         entropy: Entropy,
+        check: Callable[[Action, str], None],
         is_there: Callable[[str], bool],
         subscribing: Subscribing,
     ) -> None:
@@ -66,6 +68,7 @@ class Exchanges:
             options: the bounds.
             node: the id of this node.
             entropy: makes names that nobody else has.
+            check: raises NotAllowed for what the rules here forbid this node.
             is_there: returns whether another node is known, by its id as hex.
             subscribing: makes a subscription.
         """
@@ -81,6 +84,7 @@ class Exchanges:
         self._stored: asyncio.Future[ZmeshError | None] | None = None  # of the latest declaration
         self._posting = posting
         self._pushing = pushing
+        self._check = check
         self._subscribing = subscribing
         self._map: SharedMap | None = None
         self._own = f"{TABLE}.{entropy.token(TOKEN_BYTES).hex()}"
@@ -106,6 +110,7 @@ class Exchanges:
         wall_ms = time.time_ns() // 1_000_000
         declared = Declaration(check_exchange(name, self.wire), check_kind(kind), wall_ms)
         other = None if alternate is None else check_exchange(alternate, self.wire, "alternate")
+        self._check(Action.SHARE, TABLE)
         opened = await self._shared.open(TABLE, timeout, check)
         if self._map is None:
             self._map = opened
@@ -211,6 +216,8 @@ class Exchanges:
         self, record: Record, destinations: list[Destination], terms: JobTerms
     ) -> Receipt:
         """Send a message to all its destinations, once there is room, under one receipt."""
+        for kind, name in destinations:
+            self._check(Action.PUSH if kind is DestinationKind.QUEUE else Action.PUBLISH, name)
         self._pushing.check(
             *(name for kind, name in destinations if kind is DestinationKind.QUEUE)
         )

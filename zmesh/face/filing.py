@@ -14,13 +14,14 @@ from zmesh.face.checks import (
     is_count,
     is_seconds,
 )
-from zmesh.face.file_terms import check_name
+from zmesh.face.file_terms import SERVICE, check_name
 from zmesh.face.incoming import ReceiveProgress
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
 from zmesh.face.receiving import FileReceiver, Where
 from zmesh.face.sending import Sending, SendProgress, SentFile
 from zmesh.options import NodeOptions
+from zmesh.security.rules import Action
 
 FILE_PRIORITY: Final = 1
 """Files give way to messages: whoever waits for those waits less."""
@@ -89,6 +90,7 @@ class Filing(ABC):
         name = where.name if name is None else name
         if not isinstance(name, str) or check_name(name):
             raise InvalidOption("name", name, "the name of a file, not hidden, and no directory")
+        assembly.engine.guard.check_own(Action.CALL, SERVICE)
         order = Sending(to, name, headers, priority, rate, timeout, progress)
         return await assembly.files.send(where, order)
 
@@ -132,4 +134,5 @@ class Filing(ABC):
         if bytes_max is not None and not is_count(bytes_max, 0):
             raise InvalidOption("bytes_max", bytes_max, "a number of bytes, or None for no limit")
         check_concurrency(concurrency)
+        assembly.engine.guard.check_own(Action.SERVE, SERVICE)
         return assembly.files.receiver(where, bytes_max, concurrency, progress)

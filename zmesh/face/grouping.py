@@ -6,7 +6,7 @@ from typing import Final
 from zmesh.errors import InvalidOption, NoMembers
 from zmesh.events import StartSurvey
 from zmesh.face.assembly import Assembly
-from zmesh.face.checks import check_is_text, check_message_options, is_seconds
+from zmesh.face.checks import check_message_options, is_seconds
 from zmesh.face.fan_outs import FanOut
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Settle, check_settle
@@ -16,6 +16,7 @@ from zmesh.face.storing import wall_ms
 from zmesh.face.surveys import Survey
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
+from zmesh.security.rules import Action
 from zmesh.terms import Compression
 from zmesh.wire.attributes import Scalar
 from zmesh.wire.bodies import check_text
@@ -72,6 +73,7 @@ class Grouping(ABC):
         assembly = self._at_work()
         check_settle(settle)
         self._check_group(group)
+        assembly.engine.guard.check_own(Action.JOIN, group)
         return assembly.gatherings.groups.group(group, settle)
 
     def members(self, group: str) -> list[Peer]:
@@ -123,6 +125,7 @@ class Grouping(ABC):
         """
         assembly = self._at_work()
         self._check_group(group)
+        assembly.engine.guard.check_own(Action.FAN_OUT, group)
         _check_deadline(timeout)
         check_message_options(self._options.wire, priority, None, ttl)
         compressing = assembly.outgoing.compressing
@@ -190,7 +193,7 @@ class Grouping(ABC):
             NoProvider, NoMembers: there is nobody to ask; raised by the loop.
         """
         assembly = self._at_work()
-        check_is_text("service", service)
+        assembly.check_call(service)
         _check_deadline(timeout)
         if group is not None:
             self._check_group(group)

@@ -32,6 +32,7 @@ from zmesh.face.subscriptions import Subscription
 from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, Ways, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
+from zmesh.security.rules import Action
 from zmesh.terms import (
     LIMIT_DEFAULT,
     Compression,
@@ -147,6 +148,7 @@ class Messaging(ABC):
         raised by the receipt.
         """
         assembly = self._at_work()
+        assembly.engine.check_send(_address(to))
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
         check_message_options(self._options.wire, priority, key, ttl)
         compressor = assembly.outgoing.compressing.compressor(compression)
@@ -173,6 +175,7 @@ class Messaging(ABC):
             Backpressure: there is no room.
         """
         assembly = self._at_work()
+        assembly.engine.check_send(_address(to))
         record = assembly.outgoing.record(Kind.DIRECT, "", body, headers)
         check_message_options(self._options.wire, priority, key, ttl)
         compressor = assembly.outgoing.compressing.compressor(compression)
@@ -200,6 +203,7 @@ class Messaging(ABC):
             InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `post`.
         """
         assembly = self._at_work()
+        assembly.engine.check_send(_address(to))
         check_message_options(self._options.wire, priority, key, ttl)
         compressor = assembly.outgoing.compressing.compressor(compression)
         batch = assembly.outgoing.batch(bodies, headers, compressor=compressor)
@@ -260,6 +264,7 @@ class Messaging(ABC):
             if len(self._services) >= limit:
                 raise UsageError(f"this node has {limit} services already: withdraw some first")
             if self._was_opened:
+                self._at_work().engine.guard.check_own(Action.SERVE, name)
                 self._at_work().services.serve(name, handler, concurrency)
             self._services[name] = (handler, concurrency)
             return handler
@@ -346,7 +351,7 @@ class Messaging(ABC):
             StreamBroken, PeerLost: a body in parts did not come to its end.
         """
         assembly = self._at_work()
-        check_is_text("service", service)
+        assembly.check_call(service)
         check_timeout(timeout)
         check_message_options(self._options.wire, priority, key, None)
         check_call_options(hedge_after, retries)
@@ -408,7 +413,7 @@ class Messaging(ABC):
             DeliveryTimeout: no part in time.
         """
         assembly = self._at_work()
-        check_is_text("service", service)
+        assembly.check_call(service)
         check_timeout(timeout)
         check_message_options(self._options.wire, priority, None, None)
         parts = body if isinstance(body, AsyncIterable) else None
@@ -471,6 +476,7 @@ class Messaging(ABC):
         assembly = self._at_work()
         check_is_text("topic", topic)
         assembly.engine.check_publish(topic)
+        assembly.engine.guard.check_own(Action.PUBLISH, topic)
         check_message_options(self._options.wire, priority, key, ttl)
         check_receivers(min_receivers, timeout)
         check_guarantee(guarantee)
@@ -578,6 +584,7 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         check_unreserved("name", name)
+        assembly.engine.guard.check_own(Action.SHARE, name)
         return await assembly.shared.open(name, timeout, self._at_work)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import assert_never
 
 from zmesh.actions import (
@@ -50,6 +51,7 @@ from zmesh.errors import Closed, DuplicateIdentity, PeerUnknown, ZmeshError
 from zmesh.face.application import Application
 from zmesh.face.audit import Audit
 from zmesh.face.calls import Calls
+from zmesh.face.checks import check_is_text
 from zmesh.face.dead_lettering import DeadLettering
 from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
@@ -78,6 +80,9 @@ from zmesh.ids import Entropy
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
+from zmesh.security.node_key import to_text
+from zmesh.security.rules import Action
+from zmesh.security.trust import Trust
 from zmesh.terms import Terms
 
 logger = logging.getLogger("zmesh")
@@ -108,6 +113,7 @@ class NodeParts(ABC):
         self.engine = Engine(
             self._whoami.local, options, entropy, loop.time(),
             opened=opened, wall_ms=wall_ms(), retention=kept.retention,
+            trust=_at_first(settings.trust),
         )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
@@ -157,10 +163,20 @@ class NodeParts(ABC):
     def _fail(self, error: ZmeshError, why: str) -> None:
         """Stop by ourselves, and tell everybody why."""
 
+    @property
+    def public_key(self) -> str:
+        """The text of the node's public key; empty where it has none."""
+        return "" if self._whoami.key is None else to_text(self._whoami.key.public)
+
     def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
         """Return a subscription that begins when it is entered."""
         queue = queue_of(self._loop, self.runner.settlements, pattern, terms)
         return Subscription(self.subscriptions, queue, pattern, settle, terms)
+
+    def check_call(self, service: str) -> None:
+        """Raise InvalidOption or NotAllowed where a service cannot be called from here."""
+        check_is_text("service", service)
+        self.engine.guard.check_own(Action.CALL, service)
 
     def services_seen(self) -> list[str]:
         """Return the names of all services that are provided by anybody now."""
@@ -197,6 +213,7 @@ class NodeParts(ABC):
             options,
             node=self.id,
             entropy=entropy,
+            check=self.engine.guard.check_own,
             is_there=lambda node: any(view.id.hex() == node for view in self.engine.peers()),
             subscribing=self.subscription,
         )
@@ -350,3 +367,8 @@ class NodeParts(ABC):
             return ""
         membership = self.engine.statistics().membership
         return self._sources.why_alone(membership, self.engine.dial_failures())
+
+
+def _at_first(trust: Path | Trust | None) -> Trust | None:
+    """Return whom an engine trusts before the directory was read: nobody."""
+    return Trust({}) if isinstance(trust, Path) else trust

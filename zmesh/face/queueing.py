@@ -14,6 +14,7 @@ from zmesh.face.pushing import JobTerms
 from zmesh.face.receipts import Receipt
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
+from zmesh.security.rules import Action
 from zmesh.terms import Compression
 
 
@@ -159,6 +160,7 @@ class Queueing(ABC):
         assembly = self._at_work()
         check_settle(settle)
         self._check_queue(queue)
+        assembly.engine.guard.check_own(Action.PULL, queue)
         if type(prefetch) is not int or prefetch < 1:
             raise InvalidOption("prefetch", prefetch, "a whole number, 1 or more")
         return assembly.pull(queue, prefetch, settle)
@@ -177,6 +179,7 @@ class Queueing(ABC):
     ) -> JobTerms:
         """Check what is asked for a job."""
         self._check_queue(queue)
+        self._at_work().engine.guard.check_own(Action.PUSH, queue)
         check_message_options(self._options.wire, priority, key, ttl)
         if at is not None:
             if delay:

@@ -17,6 +17,7 @@ from zmesh.errors import (
     ZmeshError,
 )
 from zmesh.message import Failure, FailureKind, Ticket
+from zmesh.security import refusal
 
 _BY_PEER: Final[dict[FailureKind, Callable[[str], ZmeshError]]] = {
     FailureKind.EXPIRED: Expired,
@@ -36,6 +37,8 @@ def error_of(failure: Failure) -> ZmeshError:
     kind, peer, reason = failure.kind, failure.peer, failure.reason
     if kind in _BY_PEER:
         return _BY_PEER[kind](peer)
+    if kind is FailureKind.REJECTED and (error := refusal.error_of(peer, reason)) is not None:
+        return error
     if kind in _BY_REASON:
         return _BY_REASON[kind](peer, reason)
     if kind is FailureKind.DEAD_LETTERED:
@@ -78,8 +81,8 @@ class Receipt(Ticket):
         """Return how many messages were accepted, when all have their outcome.
 
         Raises:
-            Rejected, Expired, DeadLettered, PeerLost, PeerRestarted, PeerUnknown, Closed: what
-                became of the first message that was not accepted.
+            NotAllowed, Rejected, Expired, DeadLettered, PeerLost, PeerRestarted, PeerUnknown,
+                Closed: what became of the first message that was not accepted.
         """
         if self.failures:
             error = error_of(self.failures[0])

@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from zeroconf.asyncio import AsyncZeroconf
@@ -14,9 +15,11 @@ from zmesh.errors import InvalidOption
 from zmesh.face.key_sources import NO_KEYS, KeyArgument, KeySources, ReadKeys, key_sources
 from zmesh.face.listening import EVERYWHERE, KEY_NEEDED, check_interfaces
 from zmesh.face.storage_checks import storage_of
+from zmesh.face.trust_watch import TrustArgument, check_trust
 from zmesh.options import NodeOptions, Storage
 from zmesh.security.key_files import Stamp
 from zmesh.security.mesh_key import MeshKey
+from zmesh.security.trust import Trust
 from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
 from zmesh.wire.compression import algorithm_of
@@ -49,6 +52,7 @@ class Settings:
     key_sources: KeySources = NO_KEYS
     key_stamps: tuple[Stamp | None, ...] = ()  # of the files, when `keys` were read
     announces_name: bool = True
+    trust: Path | Trust | None = None  # a directory, or whom to trust
 
     @property
     def may_leave_loopback(self) -> bool:
@@ -72,6 +76,7 @@ def settle(
     storage: str | os.PathLike[str] | Storage | None = None,
     key: KeyArgument | None = None,
     announce: Announce | None = None,
+    trust: TrustArgument | None = None,
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
@@ -122,6 +127,7 @@ def settle(
         keys=read.keys,
         key_sources=sources,
         key_stamps=read.stamps,
+        trust=check_trust(trust, has_key=bool(read.keys)),
         announces_name=announce == "name" or (announce is None and not read.keys),
     )
 

@@ -149,6 +149,8 @@ class Sources:
             causes=failures,
             itself=membership.itself,
             wrong_mesh=membership.wrong_mesh,
+            not_trusted=membership.not_trusted,
+            not_trusted_there=membership.not_trusted_there,
             wrong_node=membership.wrong_node,
         )
         return why_alone(seen)

@@ -31,6 +31,7 @@ from zmesh.face.parts import BodyParts, Ground, PartQueue, PartWriter
 from zmesh.ids import NodeId
 from zmesh.message import Kind, Outcome, Record, StreamFault, Ways
 from zmesh.options import NodeOptions
+from zmesh.security.refusal import of_application
 from zmesh.wire.bodies import body_of
 from zmesh.wire.compression import Compressor
 
@@ -101,7 +102,7 @@ class Channel:
         if not self._has_begun:
             self._close(RefuseStream(self.stream, outcome, reason))
         elif outcome is Outcome.REJECTED:
-            self._end(StreamFault.REJECTED, Refusal(reason))
+            self._end(StreamFault.REJECTED, Refusal(of_application(reason)))
         else:
             self._end(StreamFault.RELEASED, Refusal("its provider goes away"))
 

@@ -11,6 +11,7 @@ from zmesh.face.tickets import Ticket, Tickets
 from zmesh.ids import TOKEN_BYTES
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
+from zmesh.security.rules import Action
 from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
 
@@ -71,6 +72,7 @@ class Ticketing(ABC):
         tickets.storing  # noqa: B018  # raises where there is none
         check_is_text("service", service)
         check_text("service", service, self._options.wire)
+        assembly.engine.guard.check_own(Action.CALL, service)
         check_message_options(self._options.wire, priority, key, ttl)
         check_call_options(None, retries)
         compressor = assembly.outgoing.compressing.compressor(compression)

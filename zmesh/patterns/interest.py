@@ -6,7 +6,9 @@ forth within a turn is not told at all.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
+from zmesh.core.guard import Guard
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
 from zmesh.errors import UsageError
@@ -15,10 +17,19 @@ from zmesh.message import InterestKind
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import Sieve
 from zmesh.patterns.routing import TopicTable, is_pattern
-from zmesh.patterns.wanted import WantedTable, check_terms, is_plain, sieve_of, to_text
+from zmesh.patterns.wanted import (
+    WantedTable,
+    check_terms,
+    is_plain,
+    pattern_in,
+    sieve_of,
+    to_text,
+)
+from zmesh.security.refusal import from_reason
+from zmesh.security.rules import Action
 from zmesh.terms import PLAIN, Terms
 from zmesh.wire.attributes import is_attribute
-from zmesh.wire.frames import Interest
+from zmesh.wire.frames import Interest, Refused
 
 _KINDS = {kind.value: kind for kind in InterestKind}
 
@@ -38,16 +49,44 @@ class Subscription:
     text: str | None  # as peers are told of it, beside its pattern
 
 
+ACTIONS: Final = {
+    InterestKind.SERVICE: Action.SERVE,
+    InterestKind.TOPIC: Action.SUBSCRIBE,
+    InterestKind.SUBSCRIPTION: Action.SUBSCRIBE,
+    InterestKind.LOG: Action.SUBSCRIBE,
+    InterestKind.QUEUE: Action.PULL,
+    InterestKind.GROUP: Action.JOIN,
+    InterestKind.STATE: Action.SHARE,
+}
+"""What a node does by being interested; attributes only describe it."""
+
+
+def action_of(kind: InterestKind, text: str) -> tuple[Action, str] | None:
+    """Return what an interest asks for: an action and a name; None where rules do not care."""
+    action = ACTIONS.get(kind)
+    if action is None:
+        return None
+    name: str | None = text
+    if kind in (InterestKind.SUBSCRIPTION, InterestKind.LOG):
+        name = pattern_in(text)
+    return None if name is None else (action, name)
+
+
 class InterestTable:
     """Services, topic patterns, groups and the like, of this node and of all peers.
 
-    `note` counts a defect of a peer, by its kind and in words.
+    `note` counts a defect of a peer, by its kind and in words; `guard` says what peers may be.
     """
 
     def __init__(
-        self, turn: Turn, options: NodeOptions, note: Callable[[NodeId, str, str], None]
+        self,
+        turn: Turn,
+        options: NodeOptions,
+        note: Callable[[NodeId, str, str], None],
+        guard: Guard,
     ) -> None:
         self._turn = turn
+        self._guard = guard
         self._note_defect = note
         self._options = options
         self._subscriptions: dict[int, Subscription] = {}
@@ -73,6 +112,11 @@ class InterestTable:
     def subscription(self, token: int) -> Subscription:
         """Return one of this node's subscriptions."""
         return self._subscriptions[token]
+
+    def pattern_of(self, token: int) -> str | None:
+        """Return the pattern of one of this node's subscriptions; None where it has ended."""
+        subscription = self._subscriptions.get(token)
+        return None if subscription is None else subscription.pattern
 
     def receivers(self, topic: str) -> tuple[Peer, ...]:
         """Return the nodes that want everything on a topic, this one included."""
@@ -213,28 +257,38 @@ class InterestTable:
         What is not valid, or more than a peer may have, is left out and traced; kinds that are not
         known are those of a later version, and left out.
         """
-        for name, text in interest.removed:
-            if name in _KINDS:
-                self._unlearn(peer, (_KINDS[name], text))
+        self._take_back(peer, interest)
         learned: list[Entry] = []
+        forbidden: list[tuple[str, str, str]] = []
         refused = 0
-        for name, text in interest.added:
-            if name not in _KINDS:
-                continue
-            entry = (_KINDS[name], text)
+        for entry in [(_KINDS[name], text) for name, text in interest.added if name in _KINDS]:
             if not self._is_welcome(peer, entry):
                 refused += 1
+            elif reason := self._refusal(peer, entry):
+                forbidden.append((*entry, reason))
             elif self._learn(peer, entry):
                 learned.append(entry)
-            elif text not in peer.interests[entry[0]]:
+            elif entry[1] not in peer.interests[entry[0]]:
                 refused += 1  # a subscription on terms that are not valid, or one too many
         if refused:
             detail = f"{refused} entries that are not valid, or more than a peer may have"
             self._note_defect(peer.id, "interest", detail)
+        if forbidden:
+            self._tell_refused(peer, forbidden)
         return learned
+
+    def _take_back(self, peer: Peer, interest: Interest) -> None:
+        for entry in [(_KINDS[name], text) for name, text in interest.removed if name in _KINDS]:
+            self._unlearn(peer, entry)
+            if isinstance(peer, RemotePeer) and entry in peer.forbidden:
+                self._pardon(peer, entry)
 
     def forget(self, peer: Peer) -> None:
         """Forget what a peer told: its session is over."""
+        if isinstance(peer, RemotePeer):
+            peer.refusals.clear()
+            for entry in list(peer.forbidden):
+                self._pardon(peer, entry)
         for kind, texts in peer.interests.items():
             for text in list(texts):
                 self._unlearn(peer, (kind, text))
@@ -247,7 +301,86 @@ class InterestTable:
             return False
         if peer.interest_bytes + len(text.encode()) > self._options.interest_bytes_max:
             return text in peer.interests[kind]
-        return sum(map(len, peer.interests.values())) < self._options.interest_max
+        told = sum(map(len, peer.interests.values()))
+        told += len(peer.forbidden) if isinstance(peer, RemotePeer) else 0
+        return told < self._options.interest_max
+
+    # Rules
+
+    def _refusal(self, peer: Peer, entry: Entry) -> str:
+        """Return why rules forbid an interest of a peer, and keep it apart; "" where they do not.
+
+        It is judged anew when rules change.
+        """
+        asked = None if self._guard.trust is None else action_of(*entry)
+        if asked is None or not isinstance(peer, RemotePeer):
+            return ""
+        decision = self._guard.decide(peer, *asked)
+        if decision is None:
+            return ""
+        if entry not in peer.forbidden:
+            peer.forbidden[entry] = None
+            peer.interest_bytes += len(entry[1].encode())
+        return self._guard.refuse(peer, *asked, decision)
+
+    @staticmethod
+    def _pardon(peer: RemotePeer, entry: Entry) -> None:
+        del peer.forbidden[entry]
+        peer.interest_bytes -= len(entry[1].encode())
+
+    def judge_anew(self, peer: RemotePeer) -> tuple[list[Entry], bool]:
+        """Judge all that a peer told, as rules have changed.
+
+        Returns:
+            What it is interested in from now on, and whether anything has changed.
+        """
+        before = dict(peer.forbidden)
+        for entry in before:
+            self._pardon(peer, entry)
+        listed = [(kind, text) for kind, texts in peer.interests.items() for text in texts]
+        told: list[tuple[str, str, str]] = []
+        learned: list[Entry] = []
+        for entry in (*listed, *before):
+            if reason := self._refusal(peer, entry):
+                self._unlearn(peer, entry)
+                told.append((*entry, reason))
+            elif entry in before and self._learn(peer, entry):
+                learned.append(entry)
+        news = [each for each in told if (InterestKind(each[0]), each[1]) not in before]
+        if news:
+            self._tell_refused(peer, news)
+        return learned, bool(learned or news)
+
+    def _tell_refused(self, peer: Peer, refused: list[tuple[str, str, str]]) -> None:
+        assert isinstance(peer, RemotePeer), "nothing is refused to this node"  # noqa: S101
+        limits = self._options.wire
+        room, piece = limits.head_bytes_max // 4, list[tuple[str, str, str]]()
+        for each in refused:
+            size = ENTRY_OVERHEAD_BYTES + sum(len(text.encode()) for text in each)
+            if piece and (len(piece) == limits.interest_max or size > room):
+                peer.link.send_control(Refused(tuple(piece)))
+                room, piece = limits.head_bytes_max // 4, []
+            piece.append(each)
+            room -= size
+        peer.link.send_control(Refused(tuple(piece)))
+        self._turn.touched[peer] = None
+
+    def on_refused(self, peer: RemotePeer, refused: Refused) -> None:
+        """Pass on what a peer's rules do not let this node be; each once a session."""
+        for kind, text, reason in refused.entries:
+            asked = action_of(_KINDS[kind], text) if kind in _KINDS else None
+            told = from_reason(reason)
+            if asked is None or told is None or asked in peer.refusals or not self._is(*asked):
+                continue
+            peer.refusals[asked] = None
+            self._guard.refused_by(peer, *asked, told[2])
+
+    def _is(self, action: Action, name: str) -> bool:
+        """Return whether this node has an interest that comes to this action."""
+        if action is Action.SUBSCRIBE:
+            return any(each.pattern == name for each in self._subscriptions.values())
+        local = self._turn.peers.local.interests
+        return any(name in local[kind] for kind, of in ACTIONS.items() if of is action)
 
     def _learn(self, peer: Peer, entry: Entry) -> bool:
         kind, text = entry

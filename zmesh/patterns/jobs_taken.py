@@ -6,9 +6,10 @@ those that lately did, so that their next job leaves without a question, and is 
 another wants it. `work_queue` is the other side.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
+from typing import Final
 
 from zmesh.actions import Delivery, GiveBackJobs, PeerState
 from zmesh.batches import runs
@@ -28,6 +29,10 @@ Place = tuple[Source, int, int]
 """Where a copy of a job came from, and its numbers there."""
 
 _SILENT = (PeerState.BUSY, PeerState.SUSPECT)
+
+
+_LIMIT_MAX: Final = 2**63 - 1
+"""Of grants, whatever a producer asks for: they travel as 64 bits."""
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +133,8 @@ class JobsTaken:
         self._telling = Telling(turn, self._standing, options.answers_max, options.pulls_max)
         self.gathered = (self._touched, *self._telling.gathered)  # all empty: nothing to flush
         self.duplicates = 0
+        self.is_forbidden: Callable[[Peer, str], bool] = lambda *_: False  # to push, by rules
+        self._void: dict[tuple[NodeId, str], Grant] = {}  # to tell those who are
 
     def __len__(self) -> int:
         """Count the jobs the application has."""
@@ -320,6 +327,9 @@ class JobsTaken:
         queue = self._queues.get(offer.queue)
         if queue is None or not queue.pulls:
             return  # it learns that the queue is not pulled here
+        if self.is_forbidden(peer, queue.name):
+            self._on_void_offer(queue, peer, offer)
+            return
         producer = queue.producers.get(peer.id)
         if producer is None or producer.relation != offer.relation:
             producer = _Producer(peer, offer.relation, limit=offer.limit)
@@ -335,6 +345,26 @@ class JobsTaken:
         if producer.out and producer.wants and place not in self._patience:
             self._patience.set(place, self._turn.now + self._options.recall_patience)
 
+    def _on_void_offer(self, queue: _Queue, peer: Peer, offer: Offer) -> None:
+        """Let a producer send jobs that rules forbid: each is refused, so it takes no room.
+
+        Without a grant they would wait there, and nobody would learn why.
+        """
+        if queue.producers.pop(peer.id, None) is not None:
+            self._touched[queue] = None
+        if offer.waiting:
+            limit = min(offer.limit + offer.waiting, _LIMIT_MAX)
+            self._void[peer.id, queue.name] = Grant(queue.name, offer.relation, limit, False)
+            self._telling.tell(peer, queue.name)
+
+    def on_refused(self, peer: Peer, records: list[Record]) -> None:
+        """Note which grants jobs used that rules forbid."""
+        for record in records:
+            queue = self._queues.get(record[1])
+            if queue is not None:
+                self._on_arrived(queue, peer, record)
+                self._touched[queue] = None
+
     def on_peer_changed(self, peer: Peer) -> None:
         """Share room anew: a producer fell silent, or speaks again."""
         for queue in self._queues.values():
@@ -349,6 +379,8 @@ class JobsTaken:
     def on_session_ended(self, peer: Peer) -> None:
         """Forget what was agreed with a producer."""
         self._telling.forget(peer)
+        for key in [key for key in self._void if key[0] == peer.id]:
+            del self._void[key]
         for queue in self._queues.values():
             if queue.producers.pop(peer.id, None) is not None:
                 self._touched[queue] = None
@@ -414,7 +446,8 @@ class JobsTaken:
         queue = self._queues.get(name)
         producer = None if queue is None else queue.producers.get(peer.id)
         if producer is None:
-            return None
+            void = self._void.pop((peer.id, name), None)
+            return None if void is None else encode(void)
         recalls = 0 < producer.limit == producer.recalled
         return encode(Grant(name, producer.relation, producer.limit, recalls))
 

@@ -127,7 +127,7 @@ class Redelivery:
                     self._fail(peer, returned, FailureKind.PEER_RESTARTED, ended.value)
                 else:
                     self._retry(peer, returned, returned.record, 0.0)
-            case SessionEnd.LINGER_OVER | SessionEnd.PEER_LEFT:
+            case SessionEnd.LINGER_OVER | SessionEnd.PEER_LEFT | SessionEnd.REVOKED:
                 self._fail(peer, returned, FailureKind.PEER_LOST, ended.value)
             case SessionEnd.CLOSED:
                 self._fail(peer, returned, FailureKind.CLOSED, "")

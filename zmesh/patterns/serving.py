@@ -145,6 +145,11 @@ class Serving:
             self._deadlines.set(message_id, self._turn.now + ttl_ms / 1000)
         return True
 
+    def is_known(self, peer: Peer, record: Record) -> bool:
+        """Return whether a request is a copy of one that came before."""
+        message_id = self._message_id(peer, record)
+        return message_id is not None and self._seen.check(message_id, self._turn.now) is not None
+
     def _answer_again(
         self, peer: Peer, message_id: MessageId, outcome: Outcome, place: Place
     ) -> None:

@@ -166,6 +166,19 @@ def from_text(peer: Peer, text: str, limits: WireLimits) -> Wanted | None:
     )
 
 
+def pattern_in(text: str) -> str | None:
+    """Return the pattern that an interest of kind SUBSCRIPTION or LOG names.
+
+    None where it names none: it is not valid then, or, as number 0, of what its node is interested
+    in anyway.
+    """
+    try:
+        number, pattern, _ = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return None if number == 0 or not isinstance(pattern, str) else pattern
+
+
 def filter_members(wanted: Filter) -> dict[str, Any]:
     """Return what a filter says, as JSON carries it."""
     members: dict[str, Any] = {}

@@ -24,15 +24,14 @@ from zmesh.wire.frames import (
     Bye,
     ByeCode,
     ControlData,
+    ControlNews,
     Data,
-    Drain,
     Error,
     ErrorCode,
     Fenced,
     Frame,
     Hello,
     Iam,
-    Interest,
     LaneState,
     Packet,
     Ping,
@@ -65,7 +64,7 @@ class Link(LinkFacts):
         """
         return self._session.submit(lane, records, ticket, now, key, ttl)
 
-    def send_control(self, record: Interest | Drain) -> None:
+    def send_control(self, record: ControlNews) -> None:
         """Queue a control record; it survives links but not the session."""
         self._session.send_control(record)
 
@@ -112,7 +111,7 @@ class Link(LinkFacts):
         if self.state is LinkState.IDLE and not self._conduct.refused(now):
             self._call(path, now)
 
-    def close(self, code: ByeCode, text: str) -> None:
+    def close(self, code: ByeCode, text: str, end: SessionEnd = SessionEnd.CLOSED) -> None:
         """Say BYE and end the session; the link takes nothing any more."""
         if self.state is LinkState.CLOSED:
             return
@@ -122,7 +121,7 @@ class Link(LinkFacts):
         self._leave_path()
         self._verdict.on_left()
         self.events += self._verdict.take_events()
-        self._end_session(SessionEnd.CLOSED)
+        self._end_session(end)
 
     # Inputs
 

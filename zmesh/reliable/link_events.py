@@ -5,7 +5,7 @@ from enum import Enum
 
 from zmesh.ids import SessionId
 from zmesh.message import Outcome, Record, Ticket
-from zmesh.wire.frames import ByeCode, Drain, Interest
+from zmesh.wire.frames import ByeCode, ControlNews
 
 
 class Liveness(Enum):
@@ -27,6 +27,7 @@ class SessionEnd(Enum):
     LINGER_OVER = "lost"  # the peer stayed away for `session_linger`
     PEER_LEFT = "left"  # BYE
     CLOSED = "closed"  # by us
+    REVOKED = "its key is not trusted any more"  # the same, of this one peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Arrived:
 class ControlArrived:
     """Control records for the engine (settlements and gaps stay inside the link)."""
 
-    records: list[Interest | Drain]
+    records: list[ControlNews]
 
 
 @dataclass(slots=True)

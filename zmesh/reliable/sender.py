@@ -16,7 +16,7 @@ from zmesh.errors import ProtocolError
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
-from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Settle
+from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Refused, Settle
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
@@ -40,6 +40,8 @@ def control_size(record: Control) -> int:
             return sum(16 + 4 * len(text) for _, text in added + removed)
         case Drain():
             return 2
+        case Refused(entries):
+            return sum(16 + 4 * (len(text) + len(reason)) for _, text, reason in entries)
         case _:
             assert_never(record)
 

@@ -23,7 +23,17 @@ from zmesh.reliable.link_events import (
 )
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
 from zmesh.reliable.sender import ControlQueue, OutgoingLane
-from zmesh.wire.frames import Control, Drain, Gap, Interest, LaneState, Ranges, Settle
+from zmesh.wire.frames import (
+    Control,
+    ControlNews,
+    Drain,
+    Gap,
+    Interest,
+    LaneState,
+    Ranges,
+    Refused,
+    Settle,
+)
 
 DEADLINES_MIN = 1024
 """Fewer are not worth being looked through."""
@@ -216,7 +226,7 @@ class Session:
         heapify(self._deadlines)
         self._deadlines_max = 2 * len(self._deadlines) + DEADLINES_MIN
 
-    def send_control(self, record: Interest | Drain) -> None:
+    def send_control(self, record: ControlNews) -> None:
         """Queue a control record."""
         self.control_out.enqueue([record])
 
@@ -321,14 +331,14 @@ class Session:
         self.ack_lanes.add(CONTROL_LANE)
         if self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
-        news: list[Interest | Drain] = []
+        news: list[ControlNews] = []
         for record in self.control_in.on_data(first, records):
             match record:
                 case Settle():
                     self._on_settle(record)
                 case Gap():
                     self._on_gap(record, now)
-                case Interest() | Drain():
+                case Interest() | Drain() | Refused():
                     news.append(record)
                 case _:
                     assert_never(record)

@@ -1,5 +1,7 @@
 """The node key: an Ed25519 key pair (RFC 8032), whose public half names the node for life."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -14,10 +16,16 @@ from nacl.bindings.crypto_sign import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
+from zmesh.security_errors import InvalidKey
 
 SEED_BYTES: Final = crypto_sign_SEEDBYTES
 PUBLIC_BYTES: Final = crypto_sign_PUBLICKEYBYTES
 SIGNATURE_BYTES: Final = crypto_sign_BYTES
+
+PREFIX: Final = "zmn1."
+"""What the text of a node's public key begins with, beside `zmk1.` of mesh keys."""
+
+_SUM_BYTES: Final = 4
 
 _DOMAIN: Final = b"zmesh node id v1"
 """Hashed before the key, so that an id equals no other hash zmesh makes of the same bytes."""
@@ -62,3 +70,40 @@ def is_signed(public: bytes, data: bytes, signature: bytes) -> bool:
     except BadSignatureError:
         return False
     return True
+
+
+def to_text(public: bytes) -> str:
+    """Return a public key as text: `zmn1.` and 48 characters of base64url (RFC 4648)."""
+    return PREFIX + urlsafe_b64encode(public + _check(public)).decode()
+
+
+def from_text(text: str, where: str = "key") -> bytes:
+    """Read the text of a public key.
+
+    Args:
+        text: what `to_text` returned once; space around it does not matter.
+        where: it comes from, for the error.
+
+    Returns:
+        32 bytes.
+
+    Raises:
+        InvalidKey: it is none, or was mistyped.
+    """
+    encoded = text.strip()
+    if encoded.startswith("zmk1."):
+        raise InvalidKey(where, "it is a mesh key, which is secret: take it out of there")
+    if not encoded.startswith(PREFIX):
+        raise InvalidKey(where, f"the public key of a node begins with {PREFIX!r}")
+    try:
+        raw = urlsafe_b64decode(encoded.removeprefix(PREFIX).encode("ascii"))
+    except (Error, UnicodeEncodeError):
+        raw = b""
+    public, check = raw[:PUBLIC_BYTES], raw[PUBLIC_BYTES:]
+    if len(public) != PUBLIC_BYTES or check != _check(public):
+        raise InvalidKey(where, "it is cut off or mistyped: its checksum is wrong")
+    return public
+
+
+def _check(public: bytes) -> bytes:
+    return blake2b(b"zmesh v1 node checksum" + public, digest_size=_SUM_BYTES).digest()

@@ -6,7 +6,7 @@ from zmesh.errors import ProtocolError
 from zmesh.message import LANES, Outcome
 from zmesh.options import WireLimits
 from zmesh.wire.fields import COUNT_MAX, Fields, array, integer, malformed, row, text
-from zmesh.wire.frames import Control, ControlType, Drain, Gap, Interest, Settle
+from zmesh.wire.frames import Control, ControlType, Drain, Gap, Interest, Refused, Settle
 
 _OUTCOMES: Final = tuple(Outcome)
 _SETTLE: Final = int(ControlType.SETTLE)
@@ -25,6 +25,8 @@ def control_to_wire(record: Control) -> Fields:
             return (ControlType.INTEREST, added, removed)
         case Drain():
             return (ControlType.DRAIN,)
+        case Refused(entries):
+            return (ControlType.REFUSED, entries)
         case _:
             assert_never(record)
 
@@ -57,6 +59,9 @@ def _control_from_wire(value: object, limits: WireLimits) -> Control:
         case ControlType.DRAIN:
             row(value, "DRAIN", 1)
             return Drain()
+        case ControlType.REFUSED:
+            _, refused = row(value, "REFUSED", 2)
+            return Refused(_refused(refused, limits.interest_max))
         case unknown:
             raise ProtocolError("unknown frame", f"control record of type {unknown}")
 
@@ -109,3 +114,13 @@ def _interest(value: object, length_max: int) -> Entries:
         text(kind, "the kind of an interest")
         text(name, "an interest")
     return cast("Entries", items)
+
+
+def _refused(value: object, length_max: int) -> tuple[tuple[str, str, str], ...]:
+    items = array(value, "refused interests", length_max)
+    for item in items:
+        kind, name, reason = row(item, "a refused interest", 3)
+        text(kind, "the kind of an interest")
+        text(name, "an interest")
+        text(reason, "a reason")
+    return cast("tuple[tuple[str, str, str], ...]", items)

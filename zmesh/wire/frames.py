@@ -43,6 +43,7 @@ class ControlType(IntEnum):
     GAP = 2
     INTEREST = 3
     DRAIN = 4
+    REFUSED = 5
 
 
 class ErrorCode(IntEnum):
@@ -57,6 +58,7 @@ class ErrorCode(IntEnum):
     OVER_CREDIT = 7
     DUPLICATE_IDENTITY = 8
     NOT_PROVED = 9  # HELLO whose proof does not hold on its connection
+    NOT_TRUSTED = 10  # the sender's key is not one of those that get a link
 
 
 class ByeCode(IntEnum):
@@ -225,7 +227,20 @@ class Drain:
     """Control record: no new work please; what was sent is being finished."""
 
 
-Control = Settle | Gap | Interest | Drain
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Control record: interests of the receiver that rules of the sender do not allow.
+
+    Entries are `(kind, text, reason)`: the sender acts as if it had not been told of these.
+    """
+
+    entries: tuple[tuple[str, str, str], ...]
+
+
+ControlNews = Interest | Drain | Refused
+"""Control records that are not the link's own."""
+
+Control = Settle | Gap | ControlNews
 
 
 @dataclass(slots=True)

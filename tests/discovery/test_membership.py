@@ -749,6 +749,7 @@ def test_host_whose_key_is_another_one_is_out_of_reach_though_it_accepts_connect
     at, again = run_until(membership, at + 2 * OPTIONS.reconnect_min)[0]
     assert isinstance(again, Dial)
     assert membership.judged(HIGH, E1, None) is PathCause.UNREACHABLE  # while it is dialed, too
+    assert membership.causes() == {E1: PathCause.WRONG_KEY}
     membership.on_dial_failed(again.path, PathCause.CLOSED, at)
     assert membership.judged(HIGH, E1, None) is None
 

@@ -164,8 +164,8 @@ def credit_of_an_old_session_is_believed_in_a_new_one(patch: pytest.MonkeyPatch)
     """(found)"""
     real = Handshake.accept
 
-    def accept(self: Handshake, hello: Any) -> SessionChoice:
-        choice = real(self, hello)
+    def accept(self: Handshake, *args: Any) -> SessionChoice:
+        choice = real(self, *args)
         return SessionChoice(choice.session, choice.resumed, choice.ended, lanes_count=True)
 
     patch.setattr(Handshake, "accept", accept)
@@ -382,9 +382,9 @@ def a_hello_that_crossed_ours_ends_the_session(patch: pytest.MonkeyPatch) -> Non
     """(found)"""
     real = Handshake.on_welcome
 
-    def on_welcome(self: Handshake, welcome: Any) -> Any:
+    def on_welcome(self: Handshake, *args: Any) -> Any:
         before = self._peer_attempt
-        choice = real(self, welcome)
+        choice = real(self, *args)
         self._peer_attempt = before
         return choice
 
@@ -395,9 +395,9 @@ def a_hello_that_crossed_ours_ends_the_session(patch: pytest.MonkeyPatch) -> Non
 def a_session_goes_on_although_the_peer_restarted(patch: pytest.MonkeyPatch) -> None:
     real = Handshake.accept
 
-    def accept(self: Handshake, hello: Any) -> SessionChoice:
+    def accept(self: Handshake, *args: Any) -> SessionChoice:
         held: SessionId | None = self.session
-        choice = real(self, hello)
+        choice = real(self, *args)
         if held is None or choice.resumed:
             return choice
         return SessionChoice(choice.session, resumed=True, ended=None)

@@ -105,8 +105,7 @@ def gather(
     """Collect the counters of an engine's parts."""
     everyone = [peers.local, *peers]
     return EngineStatistics(
-        peers=len(peers),
-        present=sum(peer.present for peer in peers),
+        peers=len(peers), present=sum(peer.present for peer in peers),
         peers_refused=residents.refused, peers_displaced=residents.displaced,
         queued_messages=sum(peer.carrier.queued_messages for peer in everyone),
         queued_bytes=sum(peer.carrier.queued_bytes for peer in everyone),
@@ -159,9 +158,8 @@ def gather(
         backlog=news.publish_subscribe.waiting, missed=news.publish_subscribe.missed,
         filters_failed=news.publish_subscribe.filters.failed,
         filters_passed_over=news.publish_subscribe.filters.passed_over,
-        decompressed=news.decompressed, packets_received=introductions.packets_received,
-        packets_unknown=introductions.packets_unknown, strangers=introductions.strangers,
-        proofs_checked=introductions.proofs.checked, proofs_unseen=introductions.proofs.unseen,
+        decompressed=news.decompressed,
+        **_of_introductions(introductions),
         defects=dict(defects.counts),
         membership=membership.statistics(),
         links={peer.id: peer.link.statistics() for peer in peers},
@@ -179,4 +177,15 @@ def _of_log(news: LinkNews) -> dict[str, int]:
         "log_readers_refused": readers.refused,
         "log_missed": readers.missed,
         "log_duplicates": news.positions.duplicates,
+    }
+
+
+def _of_introductions(introductions: Introductions) -> dict[str, int]:
+    """Return the counters of what comes before a link, and beside one."""
+    return {
+        "packets_received": introductions.packets_received,
+        "packets_unknown": introductions.packets_unknown,
+        "strangers": introductions.strangers,
+        "proofs_checked": introductions.proofs.checked,
+        "proofs_unseen": introductions.proofs.unseen,
     }

@@ -348,6 +348,8 @@ class Membership:
         causes: dict[str, PathCause] = {}
         for pursuit in self._pursuits.values():
             if not pursuit.candidate.linked:
+                # While they are dialed again, too: that a key is another one stays as it is.
+                causes.update(dict.fromkeys(pursuit.locked_out, PathCause.WRONG_KEY))
                 causes.update(pursuit.causes)
         return causes
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+PATIENCE_S = 60.0
+"""For what takes a second where nothing else runs, and half a minute where everything does."""
+
 
 def say(*words: object) -> None:
     """Print a line for the test that started this program."""
@@ -23,7 +26,7 @@ class Child:
     def __init__(self, process: Process) -> None:
         self.process = process
 
-    async def line(self, seconds: float = 20.0) -> str:
+    async def line(self, seconds: float = PATIENCE_S) -> str:
         """Return the next line it prints."""
         assert self.process.stdout is not None
         line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
@@ -46,7 +49,7 @@ class Child:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    async def ended(self, seconds: float = 20.0) -> tuple[int, str, str]:
+    async def ended(self, seconds: float = PATIENCE_S) -> tuple[int, str, str]:
         """Wait for its end; return exit status and what else it printed, out and err."""
         out, error = await asyncio.wait_for(self.process.communicate(), seconds)
         assert self.process.returncode is not None

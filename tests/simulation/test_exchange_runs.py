@@ -32,7 +32,7 @@ from zmesh.terms import ExchangeKind
 from zmesh.testing.network import Weather
 from zmesh.wire.bodies import decode_body
 
-SEEDS = 60
+SEEDS = 40
 LIMITS = WireLimits()
 LOGS = Declaration("logs", "topic")
 PATTERNS = ("#", "a", "a.*", "*.b", "a.#.b")
@@ -346,10 +346,10 @@ def test_all_nodes_route_alike_once_all_is_well_again(block: int) -> None:
 
 
 def test_the_runs_are_not_idle() -> None:
-    runs = [run(seed) for seed in range(0, 40, 2)]
+    runs = [run(seed) for seed in range(0, 20, 2)]
     lives = [life for each in runs for life in [*each.former, *each.lives.values()]]
-    assert sum(len(each.bound) for each in runs) > 100
+    assert sum(len(each.bound) for each in runs) > 50
     assert sum(len(each.unbound) for each in runs) > 5
-    assert sum(len(life.reading) for life in lives) > 50
-    assert sum(life.rebound for life in lives) > 10, "some were taken for gone"
-    assert sum(not life.host.alive for life in lives) > 10
+    assert sum(len(life.reading) for life in lives) > 25
+    assert sum(life.rebound for life in lives) > 5, "some were taken for gone"
+    assert sum(not life.host.alive for life in lives) > 5

@@ -19,7 +19,7 @@ from zmesh.message import FailureKind, Outcome
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.groups import Groups
 
-SEEDS = 100
+SEEDS = 60
 ACTIVE = 20.0  # seconds in which things happen
 END = 70.0  # by then everything has healed, and every back-off is over
 OPTIONS = NodeOptions(

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.simulation import planted_durable, planted_security
+from tests.simulation.found_at import FOUND_AT
 from tests.simulation.planted import BUGS, Bug
 from tests.simulation.regressions import REGRESSIONS
 from zmesh.testing.findings import Violation
@@ -12,8 +13,9 @@ SEEDS_MAX = 1000
 
 
 def first_violation(bug: Bug) -> Violation | None:
+    found = [FOUND_AT[bug.name]] if bug.name in FOUND_AT else []
     known = [seed for level, seed, _ in REGRESSIONS if level == bug.level and seed < SEEDS_MAX]
-    for seed in (*known, *range(0, SEEDS_MAX, bug.every)):
+    for seed in (*found, *known, *range(0, SEEDS_MAX, bug.every)):
         for violation in run(seed, bug.level).first:
             if violation.rule in bug.rules:
                 return violation
@@ -33,3 +35,8 @@ def test_at_least_twenty_bugs_are_planted() -> None:
 def test_planted_bug_is_found(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     bug.plant(monkeypatch)
     assert first_violation(bug) is not None
+
+
+def test_what_is_known_of_the_bugs_is_of_bugs_there_are() -> None:
+    assert FOUND_AT.keys() <= {bug.name for bug in BUGS}
+    assert all(0 <= seed < SEEDS_MAX for seed in FOUND_AT.values())

@@ -18,7 +18,7 @@ from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.interest import InterestTable
 from zmesh.wire.attributes import attribute_text
 
-SEEDS = 120
+SEEDS = 80
 ACTIVE = 15.0  # seconds in which nodes describe themselves anew, and faults strike
 REST = 60.0  # seconds after which all is well again
 OPTIONS = NodeOptions(link=LinkOptions(session_linger=3.0))

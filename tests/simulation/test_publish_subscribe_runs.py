@@ -18,7 +18,7 @@ from zmesh.terms import Filter, Terms, WhenFull
 from zmesh.testing.network import Weather
 from zmesh.testing.scenario import FaultKind
 
-SEEDS = 120
+SEEDS = 80
 TOPICS = ("x.a", "x.b", "y.a")
 PATTERNS = ("x.a", "x.*", "*.a", ">", "y.>")
 LIMIT = 5

@@ -11,7 +11,7 @@ from tests.simulation.regressions import REGRESSIONS
 from zmesh.testing.scenario import Level
 from zmesh.testing.simulate import explain, main, run
 
-SEEDS: dict[Level, int] = {"link": 1200, "node": 900, "durable": 300}  # about 40 s on two cores
+SEEDS: dict[Level, int] = {"link": 800, "node": 600, "durable": 200}  # about 27 s on two cores
 BATCH = 50  # seeds a test, so that parallel workers share them
 
 

@@ -19,7 +19,7 @@ from zmesh.patterns.hybrid_clock import LOGICAL_BITS
 from zmesh.patterns.shared_map import Entry
 from zmesh.testing.network import Weather
 
-SEEDS = 120
+SEEDS = 80
 KEYS = [f"key-{number}" for number in range(8)]
 OPTIONS = NodeOptions(
     link=LinkOptions(session_linger=2.0, hello_timeout=0.2),

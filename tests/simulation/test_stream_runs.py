@@ -19,7 +19,7 @@ from zmesh.message import size_of
 from zmesh.options import NodeOptions
 from zmesh.testing.network import Weather
 
-SEEDS = range(120)
+SEEDS = range(80)
 OPTIONS = NodeOptions(stream_parts=16, stream_bytes=20_000)
 PART_MAX = 90_000  # above a fragment
 HORIZON = 60.0  # seconds in which faults strike

@@ -20,7 +20,7 @@ from zmesh.message import Kind, Outcome, Record, head
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.survey import Survey
 
-SEEDS = 120
+SEEDS = 80
 ACTIVE = 15.0  # seconds in which surveys begin, and faults strike
 LONGEST = 8.0  # seconds a survey lasts at most
 REST = 60.0  # seconds after which all is quiet

@@ -20,7 +20,7 @@ from zmesh.message import FailureKind, Outcome, Tag, Ticket, extra
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.testing.network import Weather
 
-SEEDS = 100
+SEEDS = 70
 ACTIVE = 12.0  # seconds in which jobs are pushed, and faults strike
 REST = 500.0  # seconds after which all must have ended
 LINGER = 3.0

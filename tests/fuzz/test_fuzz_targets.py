@@ -114,4 +114,4 @@ def test_a_planted_defect_is_found(
             return True
         return False
 
-    assert any(map(is_found, mutations(inputs(name), MUTATIONS[name], "planted")))
+    assert any(map(is_found, mutations(seeds.made(name), MUTATIONS[name], "planted")))

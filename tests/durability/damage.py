@@ -126,7 +126,8 @@ def _open(target: Path, bases: Bases, verdicts: Verdicts, case: str) -> str:
     speaking.journal.open()
     event = speaking.news.get(timeout=30)
     try:
-        if isinstance(event, Broken):
+        if isinstance(event, Broken):  # whatever is damaged, a node starts
+            verdicts.silent.append(f"{case}: {event.error}")
             return f"refused: {type(event.error).__name__}"
         assert isinstance(event, Opened), event
         if event.rescue is None:

@@ -290,6 +290,16 @@ def test_what_is_gone_of_another_block_is_unsound(kept: JournalStore) -> None:
         kept.states()
 
 
+@pytest.mark.parametrize("checksum", [-1, 1 << 32])
+def test_block_with_a_checksum_that_can_be_none_is_unsound(
+    kept: JournalStore, checksum: int
+) -> None:
+    do(kept, run(1, 100), Forget(BOX, ((5, 6),)))
+    kept.database.execute("UPDATE messages SET checksum = ?", (checksum,))
+    with pytest.raises(Unsound):
+        kept.states()
+
+
 def test_dropped_stream_takes_what_was_gone_along(kept: JournalStore) -> None:
     do(kept, run(1, 100), Forget(BOX, ((5, 6),)), DropStream(BOX))
     assert kept.totals.counts[Table.GONE] == kept.totals.records == 0

@@ -135,14 +135,14 @@ def all_problems(
             check()
         except Unsound as error:
             problems.append(str(error))
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:
             problems.append(f"SQLite: {error}")
 
     try:
         database.execute("BEGIN")  # all of it as of one moment, whoever writes
         problems += structural_problems(database)
         store = JournalStore.load(database, looking(str(path), key))
-    except (Unsound, sqlite3.DatabaseError, ValueError, TypeError) as error:
+    except (Unsound, sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:
         return [*problems, str(JournalCorrupted(str(path), str(error)))]
     if claimed is not None and claimed[0] == store.identity.journal:
         note(lambda: _check_claim(store, claimed[1]))

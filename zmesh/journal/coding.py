@@ -239,7 +239,7 @@ def records_bytes(columns: Columns, seal: Seal | None = None) -> int:
 def is_gone_of(columns: Columns, first: int, last: int, value: bytes) -> bool:
     """Return whether a mark of what is gone is of this row of messages."""
     place, *_, checksum, span = cast("tuple[int, ...]", columns)
-    return place <= first and last < place + span and checksum.to_bytes(4) == value
+    return place <= first and last < place + span and checksum == int.from_bytes(value)
 
 
 def block_of(columns: Columns, seal: Seal | None = None) -> Block:

@@ -109,7 +109,7 @@ def _open_or_rescue(
             # SQLite would remove the log of an empty database.
             raise Unsound("there is nothing in the file")
         store, streams = _open_sound(files, options, key)
-    except (Unsound, sqlite3.Error, ValueError, TypeError) as error:
+    except (Unsound, sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         if fault_of(error, files.path) is not Fault.DAMAGED:
             raise
         rescue = set_aside(files, fresh, str(error), key)

@@ -198,7 +198,7 @@ def reading(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
         with closing(files.connect(read_only=True)) as database:
             _check_version(database, files.path)
             yield database
-    except (sqlite3.Error, OSError, Unsound, ValueError, TypeError) as error:
+    except (sqlite3.Error, OSError, Unsound, ValueError, TypeError, OverflowError) as error:
         raise told(error, files.path, operation) from error
 
 

@@ -40,11 +40,13 @@ class Mesh:
         directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
-    async def start(self, name: str, trust: Path | Trust | None) -> Node:
+    async def start(
+        self, name: str, trust: Path | Trust | None, storage: Path | None = None
+    ) -> Node:
         known = [endpoint for node in self.nodes for endpoint in node.endpoints]
         node = Node(
             name, mesh=self.name, key=self.key, interfaces=HERE, mdns=False, peers=known,
-            trust=trust,
+            trust=trust, storage=storage,
         )  # fmt: skip
         self.nodes.append(await self._stack.enter_async_context(node))
         return node
@@ -62,11 +64,13 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         yield Mesh(stack, tmp_path)
 
 
-async def pair(mesh: Mesh, rules: str | None = None, *, mutual: bool = False) -> tuple[Node, Node]:
+async def pair(
+    mesh: Mesh, rules: str | None = None, *, mutual: bool = False, storage: Path | None = None
+) -> tuple[Node, Node]:
     """Return two linked nodes: what `a` lets others do is in a directory, and `b` has the same."""
     directory = mesh.directory()
     a = await mesh.start("a", directory)
-    b = await mesh.start("b", directory if mutual else mesh.directory("of b"))
+    b = await mesh.start("b", directory if mutual else mesh.directory("of b"), storage)
     mesh.list(directory, a, b, rules=rules)
     mesh.list(mesh.directory("of b"), a, b)
     for node in (a, b):
@@ -212,6 +216,33 @@ async def test_what_the_rules_of_another_node_forbid_is_told_by_the_same_error(
         assert "NOT-ALLOWED" in b.dead_letters()[0].reason
         report = await b.fan_out("y", 1, timeout=5)
         assert [outcome.name for outcome in report.failed] == ["a"]
+
+
+async def test_what_is_stored_and_forbidden_is_not_tried_for_ever(
+    mesh: Mesh, tmp_path: Path
+) -> None:
+    a, b = await pair(mesh, NOT_B, storage=tmp_path / "journal")
+    await serve(a)
+    async with a.subscribe("y"), a.subscribe("y", since="first"), a.pull("y"), a.join("y"):
+        await until(lambda: {"y"} == set(next(iter(b.peers)).groups))
+        await b.peers.wait_for(service="x", count=1, timeout=10)
+        ticket = await b.call_later("x", 1)
+        async with denied("call", "x", "a"):
+            await ticket.reply(timeout=10)
+        published = await b.publish("y", 1)
+        async with denied("publish", "y", "a"):
+            await published
+        async with denied("send", "a", "a"):
+            await b.send("a", 1)
+        pushed = await b.push("y", 1)
+        async with denied("push", "y", "a"):
+            await pushed
+        report = await b.fan_out("y", 1, timeout=10)
+        assert [outcome.name for outcome in report.failed] == ["a"]
+        assert len(b.dead_letters()) >= 2
+        refused = a.statistics().audited["forbidden"]
+        await asyncio.sleep(2.0)
+        assert a.statistics().audited["forbidden"] == refused
 
 
 async def test_an_interest_that_is_refused_is_told_to_its_node(

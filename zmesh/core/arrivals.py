@@ -94,13 +94,15 @@ class Arrivals:
         first, last, records = event.first_seq, event.last_seq, event.records
         peer.open_in += last - first + 1
         if len(records) == 1 and records[0][0] < COMPRESSED:  # as in requests and replies
-            self._on_run(records[0][0] & 15, peer, source, first, last, records)
+            take = self._hand_over if self._guard.trust is None else self._sift
+            take(records[0][0] & 15, peer, source, first, last, records)
             return
         heads = set(map(_HEAD, records))
         if max(heads) >= COMPRESSED:
             self._on_compressed(peer, source, first, last, records)
         elif len(heads) == 1:
-            self._on_run(heads.pop() & 15, peer, source, first, last, records)
+            take = self._hand_over if self._guard.trust is None else self._sift
+            take(heads.pop() & 15, peer, source, first, last, records)
         else:
             self._on_runs(peer, source, first, last, records)
 
@@ -108,8 +110,9 @@ class Arrivals:
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
         kinds = [record[0] & 15 for record in records]
+        take = self._hand_over if self._guard.trust is None else self._sift
         for kind, low, high, run in runs(first, last, records, kinds):
-            self._on_run(kind, peer, source, low, high, run)
+            take(kind, peer, source, low, high, run)
 
     def _on_compressed(
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
@@ -135,13 +138,10 @@ class Arrivals:
             return without_extra(record, Tag.COMPRESSED), ""
         return record, flaw
 
-    def _on_run(
+    def _sift(
         self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
-        """Hand consecutive records of one kind to their pattern, but those that are forbidden."""
-        if self._guard.trust is None or peer is self._turn.peers.local:
-            self._hand_over(kind, peer, source, first, last, records)
-            return
+        """Refuse those of consecutive records of one kind that are forbidden."""
         refusals = [self._refusal(kind, peer, source, record) for record in records]
         if not any(refusals):
             self._hand_over(kind, peer, source, first, last, records)
@@ -159,6 +159,7 @@ class Arrivals:
     def _hand_over(
         self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
+        """Hand consecutive records of one kind to their pattern."""
         receive = self._receivers.get(kind)
         if peer.stale_in > self._options.stale_deliveries_max and kind not in _TAKEN_AT_ONCE:
             reason = "messages of an earlier session are still being handled"

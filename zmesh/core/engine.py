@@ -408,8 +408,9 @@ class Engine(EngineReads):
             is_welcome = node == self._local.node or self.guard.admits(node)
             peer = self._peers.find(node) or (self._residents.admit(node) if is_welcome else None)
             if peer is None:
-                why = "too many others" if is_welcome else "others, and does not trust this one"
-                raise PeerUnknown(node.hex(), [why])
+                if not is_welcome:
+                    raise PeerUnknown(node.hex(), why="its key is not trusted here")
+                raise PeerUnknown(node.hex(), ["too many others"])
         if peer.session != peer.carrier.session:
             # A session ended in this very turn: what it returned goes before what is new.
             self._residents.take_events(peer)

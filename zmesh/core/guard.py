@@ -21,7 +21,6 @@ class Guard:
         self._turn = turn
         self._options = options
         self.trust = trust  # None: everybody in the mesh may do everything
-        self.refused = 0
 
     def replace(self, trust: Trust) -> None:
         """Trust others from now on; what was decided is decided anew."""
@@ -80,7 +79,6 @@ class Guard:
 
     def refuse(self, peer: Peer, action: Action, name: str, decision: Decision) -> str:
         """Tell that a peer was refused something; return the reason that it is told."""
-        self.refused += 1
         self._audit(
             AuditKind.FORBIDDEN, self._called(peer), f"{action} {name!r}", decision.rule,
             peer.endpoints[0] if peer.endpoints else "",

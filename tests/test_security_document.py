@@ -11,6 +11,7 @@ from zmesh.options import (
     LinkOptions,
     NodeOptions,
     TransportOptions,
+    TrustOptions,
     WireLimits,
 )
 
@@ -23,7 +24,7 @@ ROWS = [
 ]
 PARTS = {
     "": NodeOptions, "link": LinkOptions, "wire": WireLimits, "transport": TransportOptions,
-    "discovery": DiscoveryOptions,
+    "discovery": DiscoveryOptions, "trust": TrustOptions,
 }  # fmt: skip
 OWN = {
     # what bounds this node's own application, and what it sends
@@ -33,6 +34,9 @@ OWN = {
     "retries_per_second", "retries_saved_max", "dead_letters_max", "dead_letters_bytes_max",
     "history_max", "retained_max", "retained_bytes_max", "shared_maps_max",
     "link.queued_messages_max", "link.queued_bytes_max", "link.inline_bytes_max",
+    # what an operator writes
+    "trust.trusted_keys_max", "trust.file_bytes_max", "trust.rules_max",
+    "trust.rule_patterns_max",
     # the longest of times that only ever grow by waiting
     "reconnect_max", "ask_after_max", "redeliver_max", "link.ack_delay_max",
     "link.probe_timeout_max", "link.hello_timeout_max", "link.ping_after_max",

@@ -79,6 +79,11 @@ def test_stale_records_are_said() -> None:
     assert "out of date" in why_alone(replace(LOCAL, wrong_node=1))
 
 
+def test_nodes_that_do_not_trust_each_other_are_told_whose_list_lacks_a_key() -> None:
+    assert "are not listed here" in why_alone(replace(LOCAL, not_trusted=1))
+    assert "do not list this node's key" in why_alone(replace(LOCAL, not_trusted_there=1))
+
+
 @given(
     st.builds(
         Surroundings,
@@ -93,6 +98,8 @@ def test_stale_records_are_said() -> None:
         itself=st.integers(0, 2),
         wrong_mesh=st.integers(0, 2),
         wrong_node=st.integers(0, 2),
+        not_trusted=st.integers(0, 2),
+        not_trusted_there=st.integers(0, 2),
     )
 )
 def test_there_is_always_one_line_with_a_reason(seen: Surroundings) -> None:

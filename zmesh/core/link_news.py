@@ -135,15 +135,7 @@ class LinkNews:
         self.topics = DurableTopics(
             turn, self.interest, self.publish_subscribe, options, retention
         )
-        self.entry_readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
-            EntryKind.TICKET: self.later.on_entry,
-            EntryKind.SUBSCRIPTION: self.following.on_entry,
-            EntryKind.RETAINED: self.topics.on_entry,
-            EntryKind.RELAYED: self.outbox.on_relayed,
-            EntryKind.FAN_OUT: self.gatherings.fan_out.on_entry,
-        }
-        if self.shared_state.saving is not None:
-            self.entry_readers[EntryKind.SHARED] = self.shared_state.saving.on_entry
+        self.entry_readers = self._readers_of_entries()
         # Of all that is flushed, the containers themselves: a turn looks at them without a call.
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
@@ -160,6 +152,19 @@ class LinkNews:
             turn, options, defects, guard, self.interest, self._receivers_by_kind(),
             self._is_known, self.queues.taken.on_refused,
         )  # fmt: skip
+
+    def _readers_of_entries(self) -> dict[EntryKind, Callable[[StoredEntry], None]]:
+        """Return who takes what the journal keeps beside messages."""
+        readers: dict[EntryKind, Callable[[StoredEntry], None]] = {
+            EntryKind.TICKET: self.later.on_entry,
+            EntryKind.SUBSCRIPTION: self.following.on_entry,
+            EntryKind.RETAINED: self.topics.on_entry,
+            EntryKind.RELAYED: self.outbox.on_relayed,
+            EntryKind.FAN_OUT: self.gatherings.fan_out.on_entry,
+        }
+        if self.shared_state.saving is not None:
+            readers[EntryKind.SHARED] = self.shared_state.saving.on_entry
+        return readers
 
     def _receivers_by_kind(self) -> dict[int, Receiver]:
         """Return who takes what arrives."""

@@ -9,7 +9,8 @@ from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.events import Describe, Event, JoinGroup, LeaveGroup
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
-from zmesh.face.received import Message, Settlements
+from zmesh.face.received import Message
+from zmesh.face.verdicts import Settlements
 from zmesh.options import NodeOptions
 from zmesh.wire.attributes import Scalar, attribute_text, check_key
 

@@ -11,7 +11,8 @@ from typing import Final, Literal, Self, get_args
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face.loop_exit import left_by_break
-from zmesh.face.received import Chunk, Message, Settlements, Settler
+from zmesh.face.received import Chunk, Message
+from zmesh.face.verdicts import Settlements, Settler
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Tag, extra
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from zmesh.actions import Delivery
 from zmesh.errors import SlowSubscriber
 from zmesh.face.inbox import DeliveryQueue, Waiting
-from zmesh.face.received import Chunk, Settlements, Settler
+from zmesh.face.received import Chunk
+from zmesh.face.verdicts import Settlements, Settler
 from zmesh.message import Outcome
 from zmesh.terms import Terms, WhenFull
 

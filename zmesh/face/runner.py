@@ -46,7 +46,7 @@ from zmesh.actions import (
     WriteJournal,
 )
 from zmesh.events import Event, LoopLate, TimerFired
-from zmesh.face.received import Settlements
+from zmesh.face.verdicts import Settlements
 from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)

@@ -22,11 +22,13 @@ from zmesh.face.handlers import (
     watched,
 )
 from zmesh.face.outgoing import Outgoing
-from zmesh.face.received import Chunk, Message, RequestMessage, numbers
+from zmesh.face.received import Chunk, Message
+from zmesh.face.requests import RequestMessage
 from zmesh.face.streams import Channel
 from zmesh.face.threads import ThreadPool
 from zmesh.face.transactions import Transactions
 from zmesh.face.turns import Turns
+from zmesh.face.verdicts import numbers
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Record, Tag, Ways, extras_of
 

@@ -9,8 +9,9 @@ from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
 from zmesh.face.lossy import LoggedQueue, LossyQueue
-from zmesh.face.received import Message, Settlements, Settler
+from zmesh.face.received import Message
 from zmesh.face.transactions import Transactions
+from zmesh.face.verdicts import Settlements, Settler
 from zmesh.message import Outcome
 from zmesh.terms import PLAIN, Terms
 

@@ -88,7 +88,7 @@ from zmesh.options import (
 )
 from zmesh.patterns.bindings import Binding, Destination, DestinationKind
 from zmesh.patterns.letters import DeadLetter
-from zmesh.security_errors import InvalidKey, NotAllowed, SecurityError
+from zmesh.security_errors import InvalidKey, NotAllowed, SecurityError, SignatureRefused
 from zmesh.storage import FailedAttempt, JournalStatistics
 from zmesh.storage_errors import (
     AlreadyHandled,
@@ -205,6 +205,7 @@ __all__ = [
     "SecurityError",
     "SentFile",
     "SharedMap",
+    "SignatureRefused",
     "SlowSubscriber",
     "Storage",
     "StorageError",

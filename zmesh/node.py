@@ -18,10 +18,12 @@ from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
+from zmesh.face.publishing import Publishing
 from zmesh.face.queueing import Queueing
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import settle
 from zmesh.face.ticketing import Ticketing
+from zmesh.face.verifying import Verify
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.letters import DeadLetter
 from zmesh.terms import Compression
@@ -30,7 +32,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
+class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Filing):
     """One member of a mesh.
 
     ```python
@@ -54,6 +56,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         insecure: bool = False,
         storage: str | os.PathLike[str] | Storage | None = None,
         compression: Compression | None = None,
+        sign: bool = False,
+        verify: Verify = "if-signed",
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
@@ -73,6 +77,9 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             storage: a file to keep what must outlive the process, which is made where there is
                 none: who the node is, and what it accepted. One node to a file.
             compression: "zstd" or "lz4" for all that is sent, unless a message says otherwise.
+            sign: whether all that is sent is signed, unless a message says otherwise.
+            verify: "required" where handlers take signed messages alone, unless they say
+                otherwise; "if-signed" where a signature that is there must hold.
             options: limits and times.
             zeroconf: the application's own mDNS responder, to be used instead of one of ours.
 
@@ -92,6 +99,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             insecure=insecure,
             compression=compression,
             storage=storage,
+            sign=sign,
+            verify=verify,
             options=options,
             zeroconf=zeroconf,
             environment=os.environ,
@@ -122,8 +131,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         self._assembly, self._refusal = assembly, None
         _open_nodes.add(self)
         assembly.services.middleware = self._middleware
-        for service, (handler, concurrency) in self._services.items():
-            assembly.services.serve(service, handler, concurrency)
+        for service, (handler, concurrency, verify) in self._services.items():
+            assembly.services.serve(service, handler, concurrency, verify)
         return self
 
     async def close(self, drain: float | None = None) -> DrainReport:

@@ -44,6 +44,7 @@ from zmesh.events import (
     InboundClosed,
     JoinGroup,
     JournalTold,
+    KeepReplays,
     LeaveGroup,
     LoopLate,
     MakeRoom,
@@ -92,7 +93,7 @@ from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState, StateCommand
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link_events import SessionEnd
-from zmesh.storage import Opened
+from zmesh.storage import Entry, Opened
 from zmesh.terms import PLAIN, Terms
 from zmesh.wire.frames import ByeCode, Drain
 
@@ -280,7 +281,7 @@ class Engine:
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
                 | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
-                | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket()
+                | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | KeepReplays()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:
@@ -543,6 +544,11 @@ class Engine:
     def relayed(self) -> set[bytes]:
         """Return the rows of an application's outbox that the journal knows."""
         return self._news.outbox.relayed
+
+    def take_replays(self) -> list[Entry]:
+        """Return what an earlier life kept of signed messages, once it was restored."""
+        replays, self._restoring.replays = self._restoring.replays, []
+        return replays
 
     def dial_failures(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of those that have no link."""

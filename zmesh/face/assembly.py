@@ -17,7 +17,8 @@ from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
-from zmesh.ids import NODE_ID_BYTES, NodeId
+from zmesh.face.verifying import Verify
+from zmesh.security.node_key import NodeKey
 from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
@@ -87,6 +88,7 @@ class Assembly(NodeParts):
         storing.start(self.runner.news)
         self.runner.restore(storing)
         await self._restored
+        self.verifying.restore(self.engine.take_replays())
         await self.application.load()
 
     async def _look_around(self) -> tuple[Interfaces, Listening]:
@@ -116,16 +118,23 @@ class Assembly(NodeParts):
         """Where this node is reached."""
         return self._sources.endpoints
 
-    def open_inbox(self, settle: Settle) -> Inbox:
-        """Have direct messages delivered, and return a way of its own to read them."""
+    def open_inbox(self, settle: Settle, verify: Verify | None) -> Inbox:
+        """Have direct messages delivered, and return a way of its own to read them.
+
+        Where one reader takes signed messages alone, so do all: it is one inbox.
+        """
+        asked = self.verifying.guard(verify, "inbox")
+        if verify is not None and self.inbox.guard is not None:
+            self.inbox.guard.is_required |= asked.is_required
         if not self._is_inbox_open:
             self._is_inbox_open = True
             self.runner.command(OpenInbox())
         return Inbox(self.inbox, settle)
 
-    def pull(self, queue: str, prefetch: int, settle: Settle) -> Jobs:
+    def pull(self, queue: str, prefetch: int, settle: Settle, verify: Verify | None) -> Jobs:
         """Return a way to take jobs, which begins when it is entered."""
-        deliveries = DeliveryQueue(self._loop, self.runner.settlements)
+        guard = self.verifying.guard(verify, f"queue:{queue}")
+        deliveries = DeliveryQueue(self._loop, self.runner.settlements, guard)
         return Jobs(self.pulls, deliveries, queue, prefetch, settle)
 
     def statistics(self) -> NodeStatistics:
@@ -154,6 +163,9 @@ class Assembly(NodeParts):
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
             audited=dict(self.audit.counts),
+            signed=self.outgoing.signing.signed,
+            verified=self.verifying.verified,
+            replay_blocks=self.verifying.table.blocks,
             journal=None if self._storing is None else self._storing.statistics(),
         )
 
@@ -280,5 +292,5 @@ async def assemble(settings: Settings, failed: Callable[[ZmeshError], None]) -> 
     """
     if settings.storage is None:
         return Assembly(settings, failed)
-    storing = Storing(settings.storage, NodeId(SystemEntropy().token(NODE_ID_BYTES)))
+    storing = Storing(settings.storage, NodeKey.new(SystemEntropy()))
     return Assembly(settings, failed, Kept(storing, await storing.open()))

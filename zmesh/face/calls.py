@@ -11,7 +11,6 @@ from zmesh.errors import (
     DeliveryTimeout,
     NoProvider,
     PeerLost,
-    Rejected,
     RemoteError,
     StreamBroken,
     UsageError,
@@ -21,6 +20,7 @@ from zmesh.events import Call, CancelCall, Event
 from zmesh.face.outgoing import RemoteFailure, failure_of
 from zmesh.ids import NodeId
 from zmesh.message import Record
+from zmesh.security_errors import rejected
 from zmesh.wire.bodies import body_of
 
 
@@ -105,7 +105,7 @@ def error_of(
             )
             return RemoteError(service, *told)
         case CallFailure.REJECTED:
-            return Rejected(answer.peer, answer.reason)
+            return rejected(answer.peer, answer.reason)
         case CallFailure.PEER_LOST:
             return PeerLost(answer.peer, answer.reason)
         case CallFailure.EXHAUSTED:

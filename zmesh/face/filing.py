@@ -20,6 +20,7 @@ from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
 from zmesh.face.receiving import FileReceiver, Where
 from zmesh.face.sending import Sending, SendProgress, SentFile
+from zmesh.face.verifying import Verify, check_verify
 from zmesh.options import NodeOptions
 
 FILE_PRIORITY: Final = 1
@@ -49,6 +50,7 @@ class Filing(ABC):
         timeout: float | None = FILE_TIMEOUT,  # noqa: ASYNC109  # without a word, not in all
         headers: Headers | None = None,
         priority: int = FILE_PRIORITY,
+        sign: bool | None = None,
     ) -> SentFile:
         """Send a file to a peer that uses `receive_files`, and return once it is saved there.
 
@@ -67,6 +69,7 @@ class Filing(ABC):
                 files come first says so.
             headers: small values beside the file.
             priority: 0 (lowest) to 9 (highest).
+            sign: whether its name, size and headers are signed; not what is in it.
 
         Raises:
             OSError: the file cannot be read.
@@ -89,7 +92,7 @@ class Filing(ABC):
         name = where.name if name is None else name
         if not isinstance(name, str) or check_name(name):
             raise InvalidOption("name", name, "the name of a file, not hidden, and no directory")
-        order = Sending(to, name, headers, priority, rate, timeout, progress)
+        order = Sending(to, name, headers, priority, rate, timeout, progress, sign)
         return await assembly.files.send(where, order)
 
     def receive_files(
@@ -99,6 +102,7 @@ class Filing(ABC):
         bytes_max: int | None = None,
         concurrency: int = 8,
         progress: ReceiveProgress | None = None,
+        verify: Verify | None = None,
     ) -> FileReceiver:
         """Receive files that peers send here, for as long as an `async with` block runs.
 
@@ -118,6 +122,7 @@ class Filing(ABC):
             bytes_max: larger files are refused.
             concurrency: files received at a time; more wait.
             progress: called in the event loop with the `FileOffer`, and the bytes written of it.
+            verify: "required" for files whose offer is signed alone; see `send_file`.
 
         Raises:
             InvalidOption, UsageError: it cannot work, or this node receives files already.
@@ -132,4 +137,5 @@ class Filing(ABC):
         if bytes_max is not None and not is_count(bytes_max, 0):
             raise InvalidOption("bytes_max", bytes_max, "a number of bytes, or None for no limit")
         check_concurrency(concurrency)
-        return assembly.files.receiver(where, bytes_max, concurrency, progress)
+        check_verify(verify)
+        return assembly.files.receiver(where, bytes_max, concurrency, progress, verify)

@@ -182,6 +182,8 @@ class Pulls:
         jobs.settler.is_open = False
         self._command(Unpull(token))
         queue.close()
+        if queue.guard is not None:
+            queue.guard.give_back()
 
     def deliver(self, deliveries: list[tuple[Delivery, int]]) -> None:
         """Hand out jobs; those of a pull that is over went back with it."""

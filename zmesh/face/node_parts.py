@@ -55,7 +55,7 @@ from zmesh.face.exchanges import Exchanges
 from zmesh.face.fan_outs import FanOutReport
 from zmesh.face.files import Files
 from zmesh.face.gatherings import GatheringAction, Gatherings
-from zmesh.face.identity import local_identity, new_identity
+from zmesh.face.identity import local_identity, new_identity, node_key
 from zmesh.face.inbox import DeliveryQueue, Settle
 from zmesh.face.jobs import Pulls
 from zmesh.face.lossy import queue_of
@@ -67,6 +67,7 @@ from zmesh.face.runner import ApplicationAction, Runner
 from zmesh.face.services import Services
 from zmesh.face.settings import Settings
 from zmesh.face.shared import SharedMaps
+from zmesh.face.signing import Signing
 from zmesh.face.sources import Sources
 from zmesh.face.storing import NOTHING_KEPT, Kept, wall_ms
 from zmesh.face.storing_posts import DurablePosting
@@ -74,6 +75,7 @@ from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
 from zmesh.face.tickets import Tickets
+from zmesh.face.verifying import Verify, Verifying
 from zmesh.ids import Entropy
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
@@ -100,6 +102,7 @@ class NodeParts(ABC):
         options, entropy = settings.options, SystemEntropy()
         self._storing, opened = kept
         identity = new_identity(entropy) if opened is None else opened.identity
+        key = node_key(identity)
         self.id = identity.node
         self._settings = settings
         self._loop = loop
@@ -111,9 +114,20 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
+        self.outgoing.signing = Signing(
+            key, identity.journal, identity.incarnation, options,
+            is_default=settings.sign, wall_ms=wall_ms,
+        )  # fmt: skip
+        self.verifying = Verifying(
+            self.id, settings.name, options, settings.verify, wall_ms, self.audit.tell,
+            is_storing=opened is not None, is_proved=False,
+        )  # fmt: skip
+        self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
         self.posting = self._new_posting(options)
-        self.durable = DurablePosting(loop, self.runner, self.posting, self._storing)
+        self.durable = DurablePosting(
+            loop, self.runner, self.posting, self._storing, self.outgoing.signing
+        )
         self.application = Application(
             loop, self.engine, self.runner, self.durable, settings.storage, options.wire
         )
@@ -128,7 +142,7 @@ class NodeParts(ABC):
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.services_seen
         )
-        self.services = Services(loop, self.outgoing, command)
+        self.services = Services(loop, self.outgoing, command, self.verifying)
         self.services.settler.transactions = settlements.transactions
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
@@ -138,7 +152,7 @@ class NodeParts(ABC):
         )
         self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = self._new_gatherings(options)
-        self.inbox = DeliveryQueue(loop, settlements)
+        self.inbox = DeliveryQueue(loop, settlements, self.verifying.guard(None, "inbox"))
         self.peers = Peers(self._views, self._find, self._why_alone)
         self.files = Files(
             loop, self.streams, self.services, self.peers, self.engine.resolve, options
@@ -157,9 +171,13 @@ class NodeParts(ABC):
     def _fail(self, error: ZmeshError, why: str) -> None:
         """Stop by ourselves, and tell everybody why."""
 
-    def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
+    def subscription(
+        self, pattern: str, settle: Settle, terms: Terms, verify: Verify | None
+    ) -> Subscription:
         """Return a subscription that begins when it is entered."""
-        queue = queue_of(self._loop, self.runner.settlements, pattern, terms)
+        scope = None if terms.name is None else f"subscription:{terms.name}"
+        guard = self.verifying.guard(verify, scope)
+        queue = queue_of(self._loop, self.runner.settlements, pattern, terms, guard)
         return Subscription(self.subscriptions, queue, pattern, settle, terms)
 
     def services_seen(self) -> list[str]:

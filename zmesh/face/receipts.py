@@ -13,10 +13,10 @@ from zmesh.errors import (
     PeerLost,
     PeerRestarted,
     PeerUnknown,
-    Rejected,
     ZmeshError,
 )
 from zmesh.message import Failure, FailureKind, Ticket
+from zmesh.security_errors import rejected
 
 _BY_PEER: Final[dict[FailureKind, Callable[[str], ZmeshError]]] = {
     FailureKind.EXPIRED: Expired,
@@ -25,7 +25,7 @@ _BY_PEER: Final[dict[FailureKind, Callable[[str], ZmeshError]]] = {
     FailureKind.NO_PROVIDER: NoProvider,
 }
 _BY_REASON: Final[dict[FailureKind, Callable[[str, str], ZmeshError]]] = {
-    FailureKind.REJECTED: Rejected,
+    FailureKind.REJECTED: rejected,
     FailureKind.PEER_LOST: PeerLost,
     FailureKind.DROPPED: Dropped,
 }

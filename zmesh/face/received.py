@@ -12,6 +12,7 @@ from zmesh.face.parts import WholeBody
 from zmesh.face.transactions import Transaction, identity_of
 from zmesh.face.typed import convert
 from zmesh.face.verdicts import ClosableSettler, Settler
+from zmesh.face.verifying import Signed
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import body_of, decode_headers
 
@@ -224,6 +225,23 @@ class Message:
     def sender_id(self) -> str:
         """The id of the node that sent it, as hex: what to answer to where names are doubled."""
         return self._chunk.delivery.source.node.hex()
+
+    @property
+    def signer(self) -> str | None:
+        """The id of the node that signed it, as hex: verified. None where nobody did."""
+        signed = self._signed()
+        return None if signed is None else signed.node.hex()
+
+    @property
+    def signer_key(self) -> bytes | None:
+        """The public key of the node that signed it: 32 bytes (Ed25519), verified."""
+        signed = self._signed()
+        return None if signed is None else signed.public
+
+    def _signed(self) -> Signed | None:
+        found = self._chunk.delivery.signed
+        signed = None if found is None else found.get(self.index)
+        return signed if isinstance(signed, Signed) else None
 
     @property
     def topic(self) -> str:

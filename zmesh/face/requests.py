@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from zmesh.actions import Delivery
 from zmesh.errors import UsageError
 from zmesh.face.databases import Connection
 from zmesh.face.parts import BodyParts
@@ -25,6 +26,11 @@ class RequestMessage(Message):
         self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
         self.is_cancelled = False
         self.body_parts: BodyParts | None = None
+
+    @property
+    def delivery(self) -> Delivery:
+        """What it came in, at its index."""
+        return self._chunk.delivery
 
     def transaction(self, connection: Connection | None = None) -> Transaction:
         """Commit what its handler writes together with the fact that it ran, once for a ticket.

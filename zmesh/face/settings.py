@@ -12,6 +12,7 @@ from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
 from zmesh.face.listening import check_interfaces
 from zmesh.face.storage_checks import storage_of
+from zmesh.face.verifying import Verify, check_verify
 from zmesh.options import NodeOptions, Storage
 from zmesh.terms import Compression
 from zmesh.wire.bodies import check_text
@@ -38,6 +39,8 @@ class Settings:
     zeroconf: AsyncZeroconf | None
     compression: Compression | None = None
     storage: Storage | None = None
+    sign: bool = False
+    verify: Verify = "if-signed"
 
 
 def settle(
@@ -54,6 +57,8 @@ def settle(
     zeroconf: AsyncZeroconf | None,
     compression: Compression | None = None,
     storage: str | os.PathLike[str] | Storage | None = None,
+    sign: bool = False,
+    verify: Verify = "if-signed",
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
@@ -77,6 +82,9 @@ def settle(
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
     algorithm_of(compression)
+    if type(sign) is not bool:
+        raise InvalidOption("sign", sign, "True or False")
+    check_verify(verify)
     room = options.candidates_max // 2
     return Settings(
         name=name,
@@ -91,4 +99,6 @@ def settle(
         zeroconf=zeroconf,
         compression=compression,
         storage=storage_of(storage),
+        sign=sign,
+        verify=verify,
     )

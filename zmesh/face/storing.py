@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, assert_never
 from zmesh.actions import ReadJournal, WriteJournal
 from zmesh.errors import ZmeshError
 from zmesh.events import Event, JournalTold
-from zmesh.ids import NodeId
 from zmesh.journal.journal import SqliteJournal
 from zmesh.options import Retention, Storage
+from zmesh.security.node_key import NodeKey
 from zmesh.storage import (
     Answered,
     Broken,
@@ -42,7 +42,7 @@ def wall_ms() -> int:
 class Storing:
     """One journal and one event loop; made in the loop."""
 
-    def __init__(self, storage: Storage, fresh: NodeId) -> None:
+    def __init__(self, storage: Storage, fresh: NodeKey) -> None:
         self._loop = asyncio.get_running_loop()
         self._news: Callable[[Sequence[Event]], None] | None = None
         self._opened: asyncio.Future[Opened] = self._loop.create_future()
@@ -55,7 +55,8 @@ class Storing:
         self._journal = SqliteJournal(
             Path(storage.path),
             self._deliver,
-            node=fresh,
+            node=fresh.id,
+            seed=fresh.seed,
             options=storage.options,
             synchronous=storage.synchronous,
         )

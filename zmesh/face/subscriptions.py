@@ -181,6 +181,8 @@ class Subscriptions:
         if queue is not None:
             self._command(Unsubscribe(token))
             queue.close()
+            if queue.guard is not None:
+                queue.guard.close()
 
     def drain(self) -> None:
         """End all subscriptions: nothing more is wanted."""

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from zmesh.actions import Delivery
-from zmesh.events import SettleDeliveries, Source
+from zmesh.events import KeepReplays, SettleDeliveries, Source
 from zmesh.face.transactions import Transactions
+from zmesh.face.verifying import Verifying
 from zmesh.message import Outcome
 
 ACCEPTED_TOGETHER: Final = 512
@@ -63,6 +64,7 @@ class Settlements:
 
     is_open = True
     transactions: Transactions  # set by who has the database
+    verifying: Verifying | None = None  # set by who verifies signatures
 
     def __init__(
         self, soon: Callable[[], None], later: Callable[[], None], now: Callable[[], None]
@@ -108,6 +110,8 @@ class Settlements:
         A reader that is busy has many to accept, so those wait a little for each other: what
         tells of them costs as much for one as for hundreds.
         """
+        if delivery.signed is not None and self.verifying is not None:
+            self.verifying.settled(delivery, first, last, outcome)
         first_seq, last_seq = numbers(delivery, first, last)
         is_accepted = outcome is Outcome.ACCEPTED
         previous = self._verdicts[-1] if is_accepted and self._verdicts else None
@@ -132,6 +136,11 @@ class Settlements:
     def abandon(self, delivery: Delivery, first: int, last: int) -> None:
         """Give back what nobody here reads any more."""
         self.settle(delivery, first, last, Outcome.RELEASED)
+
+    def take_changes(self) -> list[KeepReplays]:
+        """Return what is to be on disk before what was taken is told: of signed messages."""
+        changes = None if self.verifying is None else self.verifying.take_changes()
+        return [] if changes is None else [changes]
 
     def take(self) -> list[SettleDeliveries]:
         """Return what was gathered, and begin anew."""

@@ -70,7 +70,7 @@ def _read_text(script: Script, table: CandidateTable) -> None:
     info = ServiceInfo(SERVICE, f"{node.hex()}.{SERVICE}", properties=script.data()[:4096])
     port = script.choice((5555, 0, None, 65535))
     addresses = [script.text(HOSTS) for _ in range(script.below(40))]
-    announced = read(MESH, node, info.decoded_properties, port, addresses)
+    announced = read([MESH], node, info.decoded_properties, port, addresses)
     if isinstance(announced, Announced):
         assert announced.node == node
         assert announced.name.isprintable(), "a name that moves a terminal's cursor"

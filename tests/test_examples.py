@@ -56,6 +56,17 @@ async def test_call_later(tmp_path: Path) -> None:
         assert await fetching.ended() == (0, "", "")
 
 
+async def test_signed_messages() -> None:
+    async with run("examples/signed_messages.py", "serve") as bank:
+        assert await bank.line() == "serving"
+        async with run("examples/signed_messages.py", "pay", "5") as till:
+            told = (
+                "signed by this node: True\n"
+                "unsigned: it is not signed, and only signed messages are taken here\n"
+            )
+            assert await till.ended() == (0, told, "")
+
+
 async def test_hedged_call() -> None:
     program = "examples/hedged_call.py"
     async with run(program, "slow") as slow, run(program, "quick"):

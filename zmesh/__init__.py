@@ -125,6 +125,7 @@ from zmesh.security_errors import (
     NoKeyFile,
     NotAllowed,
     SecurityError,
+    SignatureRefused,
 )
 from zmesh.storage import FailedAttempt, JournalStatistics
 from zmesh.storage_errors import (
@@ -271,6 +272,7 @@ __all__ = [
     "SecurityError",
     "SentFile",
     "SharedMap",
+    "SignatureRefused",
     "SlowSubscriber",
     "Storage",
     "StorageError",

@@ -91,6 +91,8 @@ class Delivery:
     first_seq: int
     last_seq: int
     records: list[Record]
+    signed: dict[int, object] | None = field(default=None, repr=False, compare=False)
+    """What was found of signatures, by the index of the record; kept by who verifies them."""
 
 
 @dataclass(slots=True)

@@ -139,6 +139,13 @@ class RelayedGone:
     keys: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KeepReplays:
+    """Keep which signed messages were accepted; what has no value is kept no longer."""
+
+    entries: tuple[Entry, ...]  # see `EntryKind.REPLAYS`
+
+
 @dataclass(slots=True)
 class Post:
     """Send records to one peer's inbox, by node id or name."""
@@ -550,5 +557,5 @@ Event = (
     | Push | Pull | Unpull
     | RequeueLetter | PurgeLetters
     | Serve | Withdraw | Subscribe | Unsubscribe | OpenInbox | DrainNode | CloseNode
-    | StreamCommand | MakeRoom | Remember | RelayedGone
+    | StreamCommand | MakeRoom | Remember | RelayedGone | KeepReplays
 )  # fmt: skip

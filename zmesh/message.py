@@ -134,6 +134,11 @@ class Tag(IntEnum):
     POSITION = 17  # int: of a publication, in the log of its publisher
     PUBLISHED = 18  # int: when it was, by its publisher's wall clock, in milliseconds since 1970
     FOLLOWER = 19  # int: read from the log for this subscription alone; 0: what a node missed
+    SIGNATURE = 20  # bytes: who signed it, when, and the proof: see `security.signing`
+
+
+SIGNATURE_RECORD_BYTES: Final = 139
+"""What a signature of version 1 takes in the extras."""
 
 
 Fragments = tuple[int, int, bytes]

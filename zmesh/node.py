@@ -19,11 +19,13 @@ from zmesh.face.grouping import Grouping
 from zmesh.face.key_sources import KeyArgument
 from zmesh.face.messaging import Messaging
 from zmesh.face.peers_view import Peers
+from zmesh.face.publishing import Publishing
 from zmesh.face.queueing import Queueing
 from zmesh.face.reports import DrainReport, NodeStatistics
 from zmesh.face.settings import Announce, settle
 from zmesh.face.ticketing import Ticketing
 from zmesh.face.trust_watch import TrustArgument
+from zmesh.face.verifying import Verify
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.letters import DeadLetter
 from zmesh.security.trust import Trust
@@ -33,7 +35,7 @@ EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
 
 
-class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
+class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Filing):
     """One member of a mesh.
 
     ```python
@@ -69,6 +71,9 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         storage: a file to keep what must outlive the process, which is made where there is
             none: who the node is, and what it accepted. One node to a file.
         compression: "zstd" or "lz4" for all that is sent, unless a message says otherwise.
+        sign: whether all that is sent is signed, unless a message says otherwise.
+        verify: "required" where handlers take signed messages alone, unless they say otherwise;
+            "if-signed" where a signature that is there must hold.
         options: limits and times.
         zeroconf: the application's own mDNS responder, to be used instead of one of ours.
 
@@ -94,6 +99,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         announce: Announce | None = None,
         storage: str | os.PathLike[str] | Storage | None = None,
         compression: Compression | None = None,
+        sign: bool = False,
+        verify: Verify = "if-signed",
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
@@ -112,6 +119,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
             announce=announce,
             compression=compression,
             storage=storage,
+            sign=sign,
+            verify=verify,
             options=options,
             zeroconf=zeroconf,
             environment=os.environ,
@@ -144,8 +153,8 @@ class Node(Messaging, Ticketing, Grouping, Queueing, Exchanging, Filing):
         self._assembly, self._refusal = assembly, None
         _open_nodes.add(self)
         assembly.services.middleware = self._middleware
-        for service, (handler, concurrency) in self._services.items():
-            assembly.services.serve(service, handler, concurrency)
+        for service, (handler, concurrency, verify) in self._services.items():
+            assembly.services.serve(service, handler, concurrency, verify)
         return self
 
     async def close(self, drain: float | None = None) -> DrainReport:

@@ -298,6 +298,11 @@ class NodeOptions:
     key_files_every: float = 1.0  # looked at; no portable call tells of changes
     seen_messages_max: int = 100_000  # some 20 MB; a million stalls the loop when it grows
     seen_horizon: float = 86_400.0  # how long a handled message id is remembered
+    # signed messages
+    signature_valid_for: float = 604_800.0  # without a ttl: a week, as what is durable is kept
+    clock_tolerance: float = 60.0  # between two nodes' clocks: NTP keeps to less, a person may not
+    replay_blocks_max: int = 100_000  # some 20 MB; each of 256 numbers of one signer, or of less
+    replay_windows_max: int = 16_384  # of one handler and one signer
     reconnect_min: float = 0.1
     reconnect_max: float = 15.0
     dial_timeout: float = 2.0

@@ -1,8 +1,12 @@
 """Errors of keys, trust and signatures. Never with a secret in them."""
 
 from shlex import quote
+from typing import Final
 
-from zmesh.errors import DeliveryError, ZmeshError
+from zmesh.errors import DeliveryError, Rejected, ZmeshError
+
+SIGNATURE_REFUSED: Final = "signature refused: "
+"""Reasons that begin so are about signatures."""
 
 
 class SecurityError(ZmeshError):
@@ -76,3 +80,11 @@ class NotAllowed(DeliveryError):
         self.by = by  # whose rules they are
         self.rule = rule
         super().__init__(f"{by} does not allow this node to {action} {name!r}: {rule}")
+
+
+class SignatureRefused(Rejected):
+    """The receiver refused the message for its signature, or for want of one."""
+
+    def __init__(self, peer: str, why: str) -> None:
+        self.why = why
+        super().__init__(peer, SIGNATURE_REFUSED + why)

@@ -66,6 +66,7 @@ class EntryKind(IntEnum):
     TICKET = 6  # of a request whose answer may come in another life
     RELAYED = 7  # key: of a row in an application's outbox that was taken, and may be there still
     FAN_OUT = 8  # name: its number, key: its message, or a member
+    REPLAYS = 9  # of signed messages; name: the handler, see `security.replays.Change`
 
 
 class Row(NamedTuple):

@@ -2,7 +2,7 @@
 
 from zmesh.actions import Delivery
 from zmesh.events import SettleDeliveries, Source
-from zmesh.face.received import Settlements
+from zmesh.face.verdicts import Settlements
 from zmesh.ids import NodeId
 from zmesh.message import Encoding, Kind, Outcome, Record, head
 from zmesh.wire.bodies import encode_body

@@ -14,7 +14,8 @@ from tests.face.support import (
 from zmesh.actions import Delivery
 from zmesh.errors import AlreadySettled, ProtocolError
 from zmesh.events import Source
-from zmesh.face.received import ACCEPTED_TOGETHER, Chunk, Message
+from zmesh.face.received import Chunk, Message
+from zmesh.face.verdicts import ACCEPTED_TOGETHER
 from zmesh.message import Encoding, Kind, Outcome, Record, Tag, head
 from zmesh.wire.bodies import encode_headers
 

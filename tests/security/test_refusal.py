@@ -1,7 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zmesh.errors import Rejected
 from zmesh.security.refusal import error_of, from_reason, of_application, to_reason
+from zmesh.security_errors import SIGNATURE_REFUSED, NotAllowed, SignatureRefused
 
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=2000)
 
@@ -25,10 +27,21 @@ def test_no_reason_of_an_application_is_taken_for_a_refusal(reason: str) -> None
 
 def test_the_error_tells_whose_rules_and_which() -> None:
     error = error_of("gate", to_reason("call", "open", "rules.toml: rule 2"))
-    assert error is not None
+    assert isinstance(error, NotAllowed)
     assert (error.action, error.name, error.by) == ("call", "open", "gate")
     assert str(error) == "gate does not allow this node to call 'open': rules.toml: rule 2"
-    assert error_of("gate", "no, thanks") is None
+
+
+def test_the_error_of_a_handler_is_rejected_and_nothing_more() -> None:
+    error = error_of("gate", "no, thanks")
+    assert type(error) is Rejected
+    assert (error.peer, error.reason) == ("gate", "no, thanks")
+
+
+def test_the_error_for_a_signature_tells_what_is_wrong_with_it() -> None:
+    error = error_of("gate", SIGNATURE_REFUSED + "it came before")
+    assert isinstance(error, SignatureRefused)
+    assert (error.peer, error.why) == ("gate", "it came before")
 
 
 def test_what_only_looks_like_a_refusal_is_none() -> None:

@@ -103,6 +103,7 @@ extra_values: dict[int, SearchStrategy[ExtraValue]] = {
     Tag.CORRELATION: counts,
     Tag.FRAGMENTS: st.tuples(numbers, numbers, st.binary(min_size=16, max_size=16)),
     Tag.TYPE: texts,
+    Tag.SIGNATURE: st.binary(max_size=200),
     Tag.ROUTING_KEY: texts,
     Tag.KEPT: counts,
     Tag.RETAINED: counts,

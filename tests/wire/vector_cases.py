@@ -14,6 +14,8 @@ from tests.wire.proof_cases import FRESH, JOURNAL, LINK, MESH
 from zmesh.ids import NO_LINK, LinkId, NodeId, SessionId
 from zmesh.message import Extras, ExtraValue, Outcome, Record, Tag
 from zmesh.options import WireLimits
+from zmesh.security.node_key import NodeKey
+from zmesh.security.signing import Addressing, signature_in, signer
 from zmesh.wire import frames as wire
 from zmesh.wire.codec import encode
 from zmesh.wire.frames import (
@@ -56,6 +58,12 @@ ZSTD_BODY = "28b52ffd204a8d00005881a474657874d942616263010054725e"
 """`{"text": "abc" * 22}` in msgpack."""
 LZ4_BODY = "4f61626364040024506461626364"
 """`b"abcd" * 16`."""
+SIGNATURE = signature_in(
+    signer(NodeKey.of(b"a" * 32), JOURNAL, Addressing.NAME, 4, "bob", None)(
+        (0, "", b"x"), 7, 1_700_000_000_000, 1_700_000_060_000
+    )
+)
+"""Of a DIRECT record with the body "x", for who is called bob."""
 HIGHEST_LINK = LinkId(b"\xff" * 8)
 
 
@@ -222,6 +230,7 @@ def data_packets() -> dict[str, Packet]:
         "compressed with lz4": data(
             (0x84, "log", bytes.fromhex(LZ4_BODY), (int(Tag.COMPRESSED), (2, 64)))
         ),
+        "signature": with_extras(Tag.SIGNATURE, SIGNATURE),
         "an extra of a later version": with_extras(Tag.KEY, "k", 127, (1, 2, b"three")),
         "fragments": data(
             (0, "", b"01234567", (int(Tag.FRAGMENTS), (3, 20, digest))),
@@ -500,6 +509,8 @@ def malformed_records() -> Invalid:
         "no extras": extras(),
         "an extra without a value": extras(4),
         "tags descending": extras(5, 1, 4, 1),
+        "a signature that is no bytes": extras(20, "signature"),
+        "a signature of too many bytes": extras(20, bytes(1025)),
         "a tag twice": extras(4, 1, 4, 1),
         "tag 0": extras(0, 1),
         "tag 128": extras(128, 1),

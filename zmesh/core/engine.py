@@ -46,6 +46,7 @@ from zmesh.events import (
     InboundClosed,
     JoinGroup,
     JournalTold,
+    KeepReplays,
     LeaveGroup,
     LoopLate,
     MakeRoom,
@@ -288,6 +289,7 @@ class Engine(EngineReads):
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
                 | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
+                | KeepReplays()
             ):  # fmt: skip
                 raise AssertionError("these are taken before")
             case _:

@@ -10,6 +10,7 @@ from zmesh.core.introductions import Introductions
 from zmesh.core.link_news import LinkNews
 from zmesh.core.peers import Peers
 from zmesh.core.residents import Residents
+from zmesh.core.restoring import Restoring
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership
 from zmesh.errors import AmbiguousPeer, PeerUnknown, UsageError
@@ -23,6 +24,7 @@ from zmesh.patterns.queues import Queues
 from zmesh.patterns.routing import check_pattern, check_topic
 from zmesh.patterns.shared_state import SharedState
 from zmesh.security.rules import Action
+from zmesh.storage import Entry
 from zmesh.terms import PLAIN, Terms
 
 
@@ -38,6 +40,7 @@ class EngineReads:
     _news: LinkNews
     _introductions: Introductions
     _residents: Residents
+    _restoring: Restoring
 
     def peers(self) -> list[PeerView]:
         """Return the peers that joined and have not left."""
@@ -134,6 +137,11 @@ class EngineReads:
     def relayed(self) -> set[bytes]:
         """Return the rows of an application's outbox that the journal knows."""
         return self._news.outbox.relayed
+
+    def take_replays(self) -> list[Entry]:
+        """Return what an earlier life kept of signed messages, once it was restored."""
+        replays, self._restoring.replays = self._restoring.replays, []
+        return replays
 
     def dial_failures(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of those that have no link."""

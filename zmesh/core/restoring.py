@@ -29,6 +29,7 @@ class Restoring:
         self._news = news
         self._open = 0
         self._error: ZmeshError | None = None
+        self.replays: list[Entry] = []  # for who verifies signatures
 
     def begin(self) -> None:
         """Ask for everything, where there is a journal."""
@@ -38,6 +39,7 @@ class Restoring:
         self._open = 1  # not over before all was asked
         readers: Mapping[EntryKind, Callable[[Entry], None]] = {
             EntryKind.COUNTER: self._turn.keeper.on_counter,
+            EntryKind.REPLAYS: self.replays.append,
             **self._news.entry_readers,
         }
         for kind, reader in readers.items():

@@ -21,6 +21,7 @@ from zmesh.face.settings import Settings
 from zmesh.face.storing import CLOSE_WITHIN, NOTHING_KEPT, Kept, Storing
 from zmesh.face.system import SystemEntropy
 from zmesh.face.trust_watch import TrustWatch
+from zmesh.face.verifying import Verify
 from zmesh.security.mesh_key import CurvePair, MeshKey
 from zmesh.security.node_key import NodeKey
 from zmesh.security.trust import Trust
@@ -103,6 +104,7 @@ class Assembly(NodeParts):
         storing.start(self.runner.news)
         self.runner.restore(storing)
         await self._restored
+        self.verifying.restore(self.engine.take_replays())
         await self.application.load()
 
     async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:
@@ -162,16 +164,23 @@ class Assembly(NodeParts):
         """Where this node is reached."""
         return self._sources.endpoints
 
-    def open_inbox(self, settle: Settle) -> Inbox:
-        """Have direct messages delivered, and return a way of its own to read them."""
+    def open_inbox(self, settle: Settle, verify: Verify | None) -> Inbox:
+        """Have direct messages delivered, and return a way of its own to read them.
+
+        Where one reader takes signed messages alone, so do all: it is one inbox.
+        """
+        asked = self.verifying.guard(verify, "inbox")
+        if verify is not None and self.inbox.guard is not None:
+            self.inbox.guard.is_required |= asked.is_required
         if not self._is_inbox_open:
             self._is_inbox_open = True
             self.runner.command(OpenInbox())
         return Inbox(self.inbox, settle)
 
-    def pull(self, queue: str, prefetch: int, settle: Settle) -> Jobs:
+    def pull(self, queue: str, prefetch: int, settle: Settle, verify: Verify | None) -> Jobs:
         """Return a way to take jobs, which begins when it is entered."""
-        deliveries = DeliveryQueue(self._loop, self.runner.settlements)
+        guard = self.verifying.guard(verify, f"queue:{queue}")
+        deliveries = DeliveryQueue(self._loop, self.runner.settlements, guard)
         return Jobs(self.pulls, deliveries, queue, prefetch, settle)
 
     def statistics(self) -> NodeStatistics:
@@ -200,6 +209,9 @@ class Assembly(NodeParts):
             compressed=self.outgoing.compressing.compressed,
             compression_saved_bytes=self.outgoing.compressing.saved_bytes,
             audited=dict(self.audit.counts),
+            signed=self.outgoing.signing.signed,
+            verified=self.verifying.verified,
+            replay_blocks=self.verifying.table.blocks,
             journal=None if self._storing is None else self._storing.statistics(),
         )
 

@@ -11,7 +11,6 @@ from zmesh.errors import (
     DeliveryTimeout,
     NoProvider,
     PeerLost,
-    Rejected,
     RemoteError,
     StreamBroken,
     UsageError,
@@ -106,8 +105,7 @@ def error_of(
             )
             return RemoteError(service, *told)
         case CallFailure.REJECTED:
-            error = refusal.error_of(answer.peer, answer.reason)
-            return error or Rejected(answer.peer, answer.reason)
+            return refusal.error_of(answer.peer, answer.reason)
         case CallFailure.PEER_LOST:
             return PeerLost(answer.peer, answer.reason)
         case CallFailure.EXHAUSTED:

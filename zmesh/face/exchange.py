@@ -18,7 +18,9 @@ from zmesh.face.inbox import Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.pushing import JobTerms
 from zmesh.face.receipts import Receipt
+from zmesh.face.signing import sealing
 from zmesh.face.subscriptions import Subscription
+from zmesh.face.verifying import Verify, check_verify
 from zmesh.message import PRIORITY_DEFAULT
 from zmesh.patterns.bindings import (
     Binding,
@@ -158,6 +160,7 @@ class Exchange:
         when_full: Policy = "block",
         limit: int = LIMIT_DEFAULT,
         settle: Settle = "auto",
+        verify: Verify | None = None,
     ) -> AbstractAsyncContextManager[Subscription]:
         """Read what it sends, for as long as an `async with` block runs: an exclusive queue.
 
@@ -177,6 +180,7 @@ class Exchange:
             when_full: as for `node.subscribe`.
             limit: as for `node.subscribe`.
             settle: "auto" or "manual".
+            verify: as for `node.subscribe`.
 
         Raises:
             InvalidOption, ExchangeUnknown, ExchangeConflict: as for `bind`.
@@ -194,7 +198,8 @@ class Exchange:
             )
             for key in routing_keys or (None,)
         ]  # fmt: skip
-        return self._exchanges.tapped(subject, bindings, settle, terms)
+        check_verify(verify)
+        return self._exchanges.tapped(subject, bindings, settle, terms, verify)
 
     # Publishing
 
@@ -210,6 +215,7 @@ class Exchange:
         ttl: float | None = None,
         compression: Compression | None = None,
         durable: bool | None = None,
+        sign: bool | None = None,
     ) -> Receipt:
         """Send a message to all that is bound for it, and return once there is room there.
 
@@ -228,6 +234,7 @@ class Exchange:
             compression: as for `send`; it is done once, however many receive it.
             durable: whether queues have it on disk first, as for `push`; by default where this
                 node has `storage`.
+            sign: as for `send`; once for each of its destinations.
 
         Raises:
             Unroutable: nobody is to have it, and `mandatory` says that somebody must.
@@ -242,7 +249,8 @@ class Exchange:
         self._check_routing_key(routing_key)
         check_message_options(exchanges.wire, priority, key, ttl)
         record = exchanges.record(body, routing_key, headers)
-        compressing = exchanges.outgoing.compressing
+        compressing, plain = exchanges.outgoing.compressing, record
+        by = exchanges.outgoing.signing.for_target(sign, priority, key, ttl)
         compressor = compressing.compressor(compression)
         if compressor is not None:
             record = await compressing.soon(record, compressor)
@@ -254,7 +262,7 @@ class Exchange:
             exchanges.unroutable += 1
             return Receipt(expected=0)
         terms = JobTerms(priority, key, ttl, 0.0, None, is_durable)
-        return await exchanges.send(record, destinations, terms)
+        return await exchanges.send(record, destinations, terms, sealing(plain, by))
 
     async def wait_for(
         self,

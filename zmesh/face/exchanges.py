@@ -14,7 +14,9 @@ from zmesh.face.posting import Posting
 from zmesh.face.pushing import JobTerms, Pushing
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap, SharedMaps
+from zmesh.face.signing import Sign
 from zmesh.face.subscriptions import Subscription
+from zmesh.face.verifying import Verify
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId
 from zmesh.message import Kind, Record, Tag, with_extra, with_target
 from zmesh.options import NodeOptions
@@ -32,7 +34,7 @@ from zmesh.patterns.declarations import Declarations
 from zmesh.security.rules import Action
 from zmesh.terms import Terms
 
-Subscribing = Callable[[str, Settle, Terms], Subscription]
+Subscribing = Callable[[str, Settle, Terms, Verify | None], Subscription]
 """Makes a subscription, which begins when it is entered."""
 
 
@@ -175,11 +177,16 @@ class Exchanges:
 
     @asynccontextmanager
     async def tapped(
-        self, subject: str, bindings: Iterable[Binding], settle: Settle, terms: Terms
+        self,
+        subject: str,
+        bindings: Iterable[Binding],
+        settle: Settle,
+        terms: Terms,
+        verify: Verify | None,
     ) -> AsyncIterator[Subscription]:
         """Subscribe to a subject that is bound so meanwhile."""
         held = {key_of(binding): binding for binding in bindings}
-        async with self._subscribing(subject, settle, terms) as subscription:
+        async with self._subscribing(subject, settle, terms, verify) as subscription:
             try:
                 self.declarations.hold(held)
                 yield subscription
@@ -213,7 +220,7 @@ class Exchanges:
         return self._pushing.is_durable(durable)
 
     async def send(
-        self, record: Record, destinations: list[Destination], terms: JobTerms
+        self, record: Record, destinations: list[Destination], terms: JobTerms, seal: Sign
     ) -> Receipt:
         """Send a message to all its destinations, once there is room, under one receipt."""
         for kind, name in destinations:
@@ -227,9 +234,10 @@ class Exchanges:
         try:
             for kind, name in destinations:
                 if kind is DestinationKind.QUEUE:
-                    await self._pushing.push(with_target(record, Kind.JOB, name), terms, receipt)
+                    job = seal(with_target(record, Kind.JOB, name))
+                    await self._pushing.push(job, terms, receipt)
                 else:
-                    to_all = with_target(record, Kind.PUBLICATION, name)
+                    to_all = seal(with_target(record, Kind.PUBLICATION, name))
                     await self._posting.publish(
                         to_all, terms.priority, terms.key, terms.ttl, receipt=receipt
                     )

@@ -14,6 +14,7 @@ from zmesh.face.sending import FileSender, Sending, SentFile
 from zmesh.face.services import Services
 from zmesh.face.source_file import SourceFile
 from zmesh.face.streams import Streams
+from zmesh.face.verifying import Verify
 from zmesh.ids import NodeId
 from zmesh.options import NodeOptions
 
@@ -59,6 +60,7 @@ class Files:
         bytes_max: int | None,
         concurrency: int,
         progress: ReceiveProgress | None,
+        verify: Verify | None,
     ) -> FileReceiver:
         """Return a receiver, which begins when it is entered."""
         options = self._options
@@ -69,6 +71,7 @@ class Files:
             progress,
             options.files_waiting_max,
             options.files_unread_max,
+            verify,
         )
         return FileReceiver(self._services, self._disk, order, self._opened)
 

@@ -20,6 +20,7 @@ from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
 from zmesh.face.receiving import FileReceiver, Where
 from zmesh.face.sending import Sending, SendProgress, SentFile
+from zmesh.face.verifying import Verify, check_verify
 from zmesh.options import NodeOptions
 from zmesh.security.rules import Action
 
@@ -50,6 +51,7 @@ class Filing(ABC):
         timeout: float | None = FILE_TIMEOUT,  # noqa: ASYNC109  # without a word, not in all
         headers: Headers | None = None,
         priority: int = FILE_PRIORITY,
+        sign: bool | None = None,
     ) -> SentFile:
         """Send a file to a peer that uses `receive_files`, and return once it is saved there.
 
@@ -68,6 +70,7 @@ class Filing(ABC):
                 files come first says so.
             headers: small values beside the file.
             priority: 0 (lowest) to 9 (highest).
+            sign: whether its name, size and headers are signed; not what is in it.
 
         Raises:
             OSError: the file cannot be read.
@@ -91,7 +94,7 @@ class Filing(ABC):
         if not isinstance(name, str) or check_name(name):
             raise InvalidOption("name", name, "the name of a file, not hidden, and no directory")
         assembly.engine.guard.check_own(Action.CALL, SERVICE)
-        order = Sending(to, name, headers, priority, rate, timeout, progress)
+        order = Sending(to, name, headers, priority, rate, timeout, progress, sign)
         return await assembly.files.send(where, order)
 
     def receive_files(
@@ -101,6 +104,7 @@ class Filing(ABC):
         bytes_max: int | None = None,
         concurrency: int = 8,
         progress: ReceiveProgress | None = None,
+        verify: Verify | None = None,
     ) -> FileReceiver:
         """Receive files that peers send here, for as long as an `async with` block runs.
 
@@ -120,6 +124,7 @@ class Filing(ABC):
             bytes_max: larger files are refused.
             concurrency: files received at a time; more wait.
             progress: called in the event loop with the `FileOffer`, and the bytes written of it.
+            verify: "required" for files whose offer is signed alone; see `send_file`.
 
         Raises:
             InvalidOption, UsageError: it cannot work, or this node receives files already.
@@ -135,4 +140,5 @@ class Filing(ABC):
             raise InvalidOption("bytes_max", bytes_max, "a number of bytes, or None for no limit")
         check_concurrency(concurrency)
         assembly.engine.guard.check_own(Action.SERVE, SERVICE)
-        return assembly.files.receiver(where, bytes_max, concurrency, progress)
+        check_verify(verify)
+        return assembly.files.receiver(where, bytes_max, concurrency, progress, verify)

@@ -18,8 +18,8 @@ from zmesh.errors import NoMembers, NoProvider, ZmeshError
 from zmesh.events import Event, StartSurvey
 from zmesh.face.fan_outs import FanOutReport, FanOuts
 from zmesh.face.groups import Groups
-from zmesh.face.received import Settlements
 from zmesh.face.surveys import Surveys
+from zmesh.face.verdicts import Settlements
 from zmesh.options import NodeOptions
 
 GatheringAction = DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded

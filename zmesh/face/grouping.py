@@ -12,8 +12,10 @@ from zmesh.face.groups import Group
 from zmesh.face.inbox import Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer, peer_of
+from zmesh.face.signing import signed
 from zmesh.face.storing import wall_ms
 from zmesh.face.surveys import Survey
+from zmesh.face.verifying import Verify
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
 from zmesh.security.rules import Action
@@ -52,7 +54,7 @@ class Grouping(ABC):
 
     # Groups
 
-    def join(self, group: str, *, settle: Settle = "auto") -> Group:
+    def join(self, group: str, *, settle: Settle = "auto", verify: Verify | None = None) -> Group:
         """Be a member of a group, for as long as an `async with` block runs.
 
         ```python
@@ -66,6 +68,8 @@ class Grouping(ABC):
         Args:
             group: its name; it is there as soon as somebody is in it.
             settle: "auto" or "manual".
+            verify: "required" for signed messages alone, "if-signed" where a signature that is
+                there must hold; what the node says by default.
 
         Raises:
             InvalidOption: the name cannot work.
@@ -74,7 +78,8 @@ class Grouping(ABC):
         check_settle(settle)
         self._check_group(group)
         assembly.engine.guard.check_own(Action.JOIN, group)
-        return assembly.gatherings.groups.group(group, settle)
+        guard = assembly.verifying.guard(verify, f"group:{group}")
+        return assembly.gatherings.groups.group(group, settle, guard)
 
     def members(self, group: str) -> list[Peer]:
         """Return who is in a group and there, this node included."""
@@ -95,6 +100,7 @@ class Grouping(ABC):
         ttl: float | None = None,
         compression: Compression | None = None,
         durable: bool | None = None,
+        sign: bool | None = None,
     ) -> FanOut:
         """Send a message to every member of a group, and return a report that grows.
 
@@ -113,7 +119,7 @@ class Grouping(ABC):
             timeout: seconds until the deadline; what has not arrived then is taken back.
             include_late: whether members that join before the deadline get it as well. Then the
                 report is final at the deadline and not before.
-            headers, priority, ttl, compression: as for `send`.
+            headers, priority, ttl, compression, sign: as for `send`.
             durable: whether it is on disk before it is sent, and goes on in another life of this
                 node (`fan_outs`) until the deadline; by default where the node has `storage`.
                 Without room there the report raises `JournalFull`; `await ....stored()` waits.
@@ -131,6 +137,7 @@ class Grouping(ABC):
         compressing = assembly.outgoing.compressing
         compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.GROUP, group, body, headers)
+        record = signed(record, assembly.outgoing.signing.for_target(sign, priority, None, ttl))
         record = compressing.now(record, compressor)
         assembly.runner.flush()  # who joined in this very turn counts
         if not include_late and not assembly.engine.members(group):
@@ -167,6 +174,7 @@ class Grouping(ABC):
         headers: Headers | None = None,
         priority: int = PRIORITY_DEFAULT,
         compression: Compression | None = None,
+        sign: bool | None = None,
     ) -> Survey:
         """Ask every provider of a service, and read the replies that come in time.
 
@@ -186,7 +194,7 @@ class Grouping(ABC):
             count: so many replies are enough.
             quorum: replies of more than this share of those asked are enough: 0.5 for a majority.
             group: ask only the providers in this group.
-            headers, priority, compression: as for `call`.
+            headers, priority, compression, sign: as for `call`.
 
         Raises:
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be asked.
@@ -205,6 +213,8 @@ class Grouping(ABC):
         compressing = assembly.outgoing.compressing
         compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
+        by = assembly.outgoing.signing.for_target(sign, priority, None, timeout)
+        record = signed(record, by)
         record = compressing.now(record, compressor)
         start = StartSurvey(0, record, priority, 0.0, group, count, quorum)
         return Survey(assembly.gatherings.surveys, start, timeout)

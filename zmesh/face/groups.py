@@ -9,7 +9,9 @@ from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.events import Describe, Event, JoinGroup, LeaveGroup
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
-from zmesh.face.received import Message, Settlements
+from zmesh.face.received import Message
+from zmesh.face.verdicts import Settlements
+from zmesh.face.verifying import Guard
 from zmesh.options import NodeOptions
 from zmesh.wire.attributes import Scalar, attribute_text, check_key
 
@@ -86,9 +88,9 @@ class Groups:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    def group(self, name: str, settle: Settle) -> Group:
-        """Return a membership that begins when it is entered."""
-        return Group(self, DeliveryQueue(self._loop, self._settlements), name, settle)
+    def group(self, name: str, settle: Settle, guard: Guard | None = None) -> Group:
+        """Return a membership that begins when it is entered, behind a guard of signatures."""
+        return Group(self, DeliveryQueue(self._loop, self._settlements, guard), name, settle)
 
     def add(self, name: str, queue: DeliveryQueue) -> None:
         """Join a group, unless this node is in it already."""

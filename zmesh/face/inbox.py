@@ -11,7 +11,9 @@ from typing import Final, Literal, Self, get_args
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face.loop_exit import left_by_break
-from zmesh.face.received import Chunk, Message, Settlements, Settler
+from zmesh.face.received import Chunk, Message
+from zmesh.face.verdicts import Settlements, Settler
+from zmesh.face.verifying import Guard
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Tag, extra
 
@@ -42,8 +44,14 @@ class Waiting:
 class DeliveryQueue:
     """Deliveries that wait for a reader. Credit bounds it: nothing in it is settled yet."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settlements: Settlements) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settlements: Settlements,
+        guard: Guard | None = None,
+    ) -> None:
         self.settlements = settlements
+        self.guard = guard  # of signatures
         self._readers = 0
         self._streak = 0  # messages taken one by one since other tasks last had their turn
         self._run: Chunk | None = None  # what the only reader took at once
@@ -119,11 +127,18 @@ class DeliveryQueue:
     def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
         """Take a run of what waits, or settle its first message as expired."""
         settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
-        if waiting.since is not None or count_max == 1:
+        guard = self.guard
+        is_required = guard is not None and guard.is_required
+        if waiting.since is not None or count_max == 1 or is_required:
             waiting.start += 1
             if waiting.since is not None and self._has_expired(delivery, start, waiting.since):
                 settler.settle(delivery, start, start, Outcome.EXPIRED)
                 return None
+            if guard is not None and (is_required or len(delivery.records[start]) > 3):
+                refusal = guard.refusal(delivery, start)
+                if refusal is not None:
+                    settler.settle(delivery, start, start, *refusal)
+                    return None
             return Chunk(settler, delivery, start, waiting.start)
         waiting.start = min(waiting.stop, start + count_max)
         self._run = Chunk(settler, delivery, start, waiting.start)

@@ -10,7 +10,8 @@ from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.events import Event, Pull, Unpull
 from zmesh.face.checks import is_seconds
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
-from zmesh.face.received import Chunk, ClosableSettler, Message
+from zmesh.face.received import Chunk, Message
+from zmesh.face.verdicts import ClosableSettler
 from zmesh.ids import NodeId
 from zmesh.message import Outcome
 
@@ -181,6 +182,8 @@ class Pulls:
         jobs.settler.is_open = False
         self._command(Unpull(token))
         queue.close()
+        if queue.guard is not None:
+            queue.guard.give_back()
 
     def deliver(self, deliveries: list[tuple[Delivery, int]]) -> None:
         """Hand out jobs; those of a pull that is over went back with it."""

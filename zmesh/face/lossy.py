@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from zmesh.actions import Delivery
 from zmesh.errors import SlowSubscriber
 from zmesh.face.inbox import DeliveryQueue, Waiting
-from zmesh.face.received import Chunk, Settlements, Settler
+from zmesh.face.received import Chunk
+from zmesh.face.verdicts import Settlements, Settler
+from zmesh.face.verifying import Guard
 from zmesh.message import Outcome
 from zmesh.terms import Terms, WhenFull
 
@@ -22,9 +24,13 @@ class LoggedQueue(DeliveryQueue):
     """The queue of a subscription that follows logs: it tells what was gone when it came to it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settlements: Settlements, name: str | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settlements: Settlements,
+        name: str | None,
+        guard: Guard | None = None,
     ) -> None:
-        super().__init__(loop, settlements)
+        super().__init__(loop, settlements, guard)
         self.dropped = 0
         self._name = name  # of the subscription
         self._after = 0  # after the last that waits
@@ -67,8 +73,9 @@ class LossyQueue(DeliveryQueue):
         pattern: str,
         when_full: WhenFull,
         limit: int,
+        guard: Guard | None = None,
     ) -> None:
-        super().__init__(loop, settlements)
+        super().__init__(loop, settlements, guard)
         self.dropped = 0
         self.is_overrun = False  # ended, because it was read too slowly
         self._pattern = pattern
@@ -164,11 +171,15 @@ def _gap_of(waiting: Waiting) -> int:
 
 
 def queue_of(
-    loop: asyncio.AbstractEventLoop, settlements: Settlements, pattern: str, terms: Terms
+    loop: asyncio.AbstractEventLoop,
+    settlements: Settlements,
+    pattern: str,
+    terms: Terms,
+    guard: Guard | None = None,
 ) -> DeliveryQueue:
-    """Return the queue of a subscription on these terms."""
+    """Return the queue of a subscription on these terms, behind a guard of signatures."""
     if terms.follows:
-        return LoggedQueue(loop, settlements, terms.name)
+        return LoggedQueue(loop, settlements, terms.name, guard)
     if terms.when_full is WhenFull.BLOCK:
-        return DeliveryQueue(loop, settlements)
-    return LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit)
+        return DeliveryQueue(loop, settlements, guard)
+    return LossyQueue(loop, settlements, pattern, terms.when_full, terms.limit, guard)

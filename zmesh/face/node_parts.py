@@ -69,6 +69,7 @@ from zmesh.face.runner import ApplicationAction, Runner
 from zmesh.face.services import Services
 from zmesh.face.settings import Settings
 from zmesh.face.shared import SharedMaps
+from zmesh.face.signing import Signing
 from zmesh.face.sources import Sources
 from zmesh.face.storing import NOTHING_KEPT, Kept, wall_ms
 from zmesh.face.storing_posts import DurablePosting
@@ -76,6 +77,7 @@ from zmesh.face.streams import Streams
 from zmesh.face.subscriptions import Subscription, Subscriptions
 from zmesh.face.system import SystemEntropy
 from zmesh.face.tickets import Tickets
+from zmesh.face.verifying import Verify, Verifying
 from zmesh.ids import Entropy
 from zmesh.message import Failure
 from zmesh.observe.logs import TraceLog
@@ -105,21 +107,33 @@ class NodeParts(ABC):
         options, entropy = settings.options, SystemEntropy()
         self._storing, opened = kept
         self._whoami = who_am_i(settings, kept, entropy)
-        self.id = self._whoami.local.node
+        local = self._whoami.local
+        self.id = local.node
         self._settings = settings
         self._loop = loop
         self._log = TraceLog(settings.name)
         self.audit = Audit(settings.name)
         self.engine = Engine(
-            self._whoami.local, options, entropy, loop.time(),
+            local, options, entropy, loop.time(),
             opened=opened, wall_ms=wall_ms(), retention=kept.retention,
             trust=_at_first(settings.trust),
         )  # fmt: skip
         self.runner = Runner(loop, self.engine, self)
         self.outgoing = Outgoing(options, settings.compression)
+        self.outgoing.signing = Signing(
+            self._whoami.key, local.journal, local.incarnation, options,
+            is_default=settings.sign, wall_ms=wall_ms,
+        )  # fmt: skip
+        self.verifying = Verifying(
+            self.id, settings.name, options, settings.verify, wall_ms, self.audit.tell,
+            is_storing=opened is not None, is_proved=bool(local.connection),
+        )  # fmt: skip
+        self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
         self.posting = self._new_posting(options)
-        self.durable = DurablePosting(loop, self.runner, self.posting, self._storing)
+        self.durable = DurablePosting(
+            loop, self.runner, self.posting, self._storing, self.outgoing.signing
+        )
         self.application = Application(
             loop, self.engine, self.runner, self.durable, settings.storage, options.wire
         )
@@ -134,7 +148,7 @@ class NodeParts(ABC):
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.services_seen
         )
-        self.services = Services(loop, self.outgoing, command)
+        self.services = Services(loop, self.outgoing, command, self.verifying)
         self.services.settler.transactions = settlements.transactions
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
@@ -144,7 +158,7 @@ class NodeParts(ABC):
         )
         self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = self._new_gatherings(options)
-        self.inbox = DeliveryQueue(loop, settlements)
+        self.inbox = DeliveryQueue(loop, settlements, self.verifying.guard(None, "inbox"))
         self.peers = Peers(self._views, self._find, self._why_alone)
         self.files = Files(
             loop, self.streams, self.services, self.peers, self.engine.resolve, options
@@ -168,9 +182,13 @@ class NodeParts(ABC):
         """The text of the node's public key; empty where it has none."""
         return "" if self._whoami.key is None else to_text(self._whoami.key.public)
 
-    def subscription(self, pattern: str, settle: Settle, terms: Terms) -> Subscription:
+    def subscription(
+        self, pattern: str, settle: Settle, terms: Terms, verify: Verify | None
+    ) -> Subscription:
         """Return a subscription that begins when it is entered."""
-        queue = queue_of(self._loop, self.runner.settlements, pattern, terms)
+        scope = None if terms.name is None else f"subscription:{terms.name}"
+        guard = self.verifying.guard(verify, scope)
+        queue = queue_of(self._loop, self.runner.settlements, pattern, terms, guard)
         return Subscription(self.subscriptions, queue, pattern, settle, terms)
 
     def check_call(self, service: str) -> None:

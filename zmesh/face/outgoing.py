@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, cast
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.face.checks import check_bodies, sendable_text
 from zmesh.face.compressing import THREADED_BYTES, Compressing
+from zmesh.face.signing import Sign, Signing, signed
 from zmesh.message import RECORD_OVERHEAD_BYTES, Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
 from zmesh.terms import Compression
@@ -31,6 +32,8 @@ class RemoteFailure(NamedTuple):
 
 class Outgoing:
     """Makes records within a node's limits."""
+
+    signing: Signing  # set by who has the key
 
     def __init__(self, options: NodeOptions, compression: Compression | None = None) -> None:
         self.compressing = Compressing(compression, options)
@@ -61,19 +64,24 @@ class Outgoing:
         kind: Kind = Kind.DIRECT,
         target: str = "",
         compressor: Compressor | None = None,
+        sign: Sign | None = None,
     ) -> "Batch":
-        """Return many messages, whose records are made when there is room for them.
+        """Return many messages, whose records are made, and signed, when there is room for them.
 
         Raises:
             InvalidOption: `bodies` is one body, or nothing that can be iterated.
         """
         check_bodies(bodies)
         if compressor is not None:
-            return CompressedBatch(
+            batch = CompressedBatch(
                 self, self._body_bytes_max, bodies, headers, kind, target, compressor
             )
+            batch.sign = sign
+            return batch
         make = ListBatch if isinstance(bodies, list | tuple) else Batch
-        return make(self, self._body_bytes_max, bodies, headers, kind, target)
+        made = make(self, self._body_bytes_max, bodies, headers, kind, target)
+        made.sign = sign
+        return made
 
     def reply(self, result: object) -> Record:
         """Return the reply with what a handler returned.
@@ -99,6 +107,8 @@ _END: Final = object()
 
 class Batch:
     """Messages on their way out, piece by piece: bodies are asked for one ahead at most."""
+
+    sign: Sign | None = None
 
     def __init__(
         self,
@@ -134,17 +144,19 @@ class Batch:
         records: list[Record] = []
         raw, target, headers = head(self._kind), self._target, self._headers
         limit, size = self._body_bytes_max, 0
+        is_plain = not headers and self.sign is None
         following, self._next = chain((self._next,), self._bodies), _END
         for body in islice(following, messages_max):
             if size >= bytes_max and records:
                 self._next = body
                 return records
             record: Record
-            if type(body) is bytes and not headers and len(body) <= limit:
+            if is_plain and type(body) is bytes and len(body) <= limit:
                 record = (raw, target, body)
                 size += len(body) + len(target) + RECORD_OVERHEAD_BYTES
             else:
                 record = self._outgoing.record(self._kind, target, body, headers)
+                record = signed(record, self.sign)
                 size += size_of(record)
             records.append(record)
         self._next = next(self._bodies, _END)
@@ -176,7 +188,7 @@ class ListBatch(Batch):
         """Return the next records, as `Batch.take`."""
         some = self._all[self._taken : self._taken + messages_max]
         records: list[Record]
-        if self._headers or set(map(type, some)) != {bytes}:
+        if self._headers or self.sign is not None or set(map(type, some)) != {bytes}:
             records = self._take_each(some, bytes_max)
         else:
             bodies = cast("tuple[bytes, ...]", some)
@@ -244,7 +256,8 @@ class CompressedBatch(Batch):
 
     def _make(self) -> Record:
         if self._made is None:
-            self._made = self._outgoing.record(self._kind, self._target, self._next, self._headers)
+            made = self._outgoing.record(self._kind, self._target, self._next, self._headers)
+            self._made = signed(made, self.sign)
         return self._made
 
     def _is_to_be_prepared(self, record: Record) -> bool:

@@ -96,7 +96,7 @@ class Posting:
         self, to: str, record: Record, lane: int, key: str | None, ttl: float | None
     ) -> Receipt:
         """Post one message once there is room."""
-        node = self._resolve(to)
+        node = self.resolve(to)
         if self.peer_rooms.is_free(node):
             receipt = self._post(node, [record], lane, key, ttl, Receipt())
         else:
@@ -118,7 +118,7 @@ class Posting:
         Raises:
             Backpressure: there is no room, or others wait for it.
         """
-        node = self._resolve(to)
+        node = self.resolve(to)
         if not self.peer_rooms.is_free(node):
             raise Backpressure(to, *self._engine.queued(node))
         return self._post(node, [record], lane, key, ttl, Receipt())
@@ -127,7 +127,7 @@ class Posting:
         self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
     ) -> Receipt:
         """Post messages in pieces as large as there is room for, under one receipt."""
-        node = self._resolve(to)
+        node = self.resolve(to)
         receipt = Receipt(expected=1)  # one more than posted: not done before the last is
         self._open[receipt] = None
         try:
@@ -296,7 +296,8 @@ class Posting:
         """Return whether to wait a moment: a loop that only posts must not stop all others."""
         return self._runner.backlog >= BACKLOG_MAX or len(record[2]) >= LARGE_BYTES
 
-    def _resolve(self, to: str) -> NodeId:
+    def resolve(self, to: str) -> NodeId:
+        """Return the node a name or id stands for; raises PeerUnknown, AmbiguousPeer."""
         try:
             return self._engine.resolve(to)
         except PeerUnknown as error:
@@ -305,7 +306,7 @@ class Posting:
     def _check_still_there(self, to: str) -> None:
         """Raise why a message cannot be posted after a wait: we closed, or the peer is gone."""
         self._check_open()
-        self._resolve(to)
+        self.resolve(to)
 
     def _check_open(self) -> None:
         if self._closed is not None:

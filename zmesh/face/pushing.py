@@ -10,6 +10,7 @@ from zmesh.face.posting import BACKLOG_MAX, BATCH_BYTES_MAX, BATCH_MAX, LARGE_BY
 from zmesh.face.receipts import Receipt
 from zmesh.face.room import RoomQueues
 from zmesh.face.runner import Runner
+from zmesh.face.signing import Sign, Signing
 from zmesh.face.storing_posts import DurablePosting
 from zmesh.message import Record
 from zmesh.patterns.work_queue import WorkQueue
@@ -30,6 +31,10 @@ class JobTerms:
     def is_watched(self) -> bool:
         """Whether a job is in memory even where it is on disk as well."""
         return self.key is not None or self.ttl is not None or self.delay > 0
+
+    def sign(self, signing: Signing, sign: bool | None) -> Sign | None:
+        """Return what signs jobs on these terms; None where nothing does."""
+        return signing.for_target(sign, self.priority, self.key, self.ttl, self.delay)
 
 
 class Pushing:

@@ -12,6 +12,8 @@ from zmesh.face.jobs import Jobs
 from zmesh.face.outgoing import Headers
 from zmesh.face.pushing import JobTerms
 from zmesh.face.receipts import Receipt
+from zmesh.face.signing import signed
+from zmesh.face.verifying import Verify
 from zmesh.message import PRIORITY_DEFAULT, Kind
 from zmesh.options import NodeOptions
 from zmesh.security.rules import Action
@@ -41,6 +43,7 @@ class Queueing(ABC):
         max_attempts: int | None = None,
         compression: Compression | None = None,
         durable: bool | None = None,
+        sign: bool | None = None,
     ) -> Receipt:
         """Push a job for one of those who pull the queue, and return once there is room for it.
 
@@ -59,7 +62,7 @@ class Queueing(ABC):
             at: the same as a time, with its zone.
             max_attempts: how often it is tried before it is a dead letter; by default
                 `attempts_max` of the node's options.
-            compression: as for `send`.
+            compression, sign: as for `send`.
             durable: whether it is stored first, and handed out until it has its outcome, in
                 whatever life of this node; by default where the node has `storage`.
 
@@ -73,6 +76,7 @@ class Queueing(ABC):
         compressing = assembly.outgoing.compressing
         compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.JOB, queue, body, headers)
+        record = signed(record, terms.sign(assembly.outgoing.signing, sign))
         if compressor is not None:
             record = await compressing.soon(record, compressor)
         return await assembly.pushing.push(record, terms)
@@ -90,6 +94,7 @@ class Queueing(ABC):
         at: datetime | None = None,
         max_attempts: int | None = None,
         compression: Compression | None = None,
+        sign: bool | None = None,
     ) -> Receipt:
         """Push a job now, as `push` does where there is room. It is not stored first.
 
@@ -101,6 +106,7 @@ class Queueing(ABC):
         compressing = assembly.outgoing.compressing
         compressor = compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.JOB, queue, body, headers)
+        record = signed(record, terms.sign(assembly.outgoing.signing, sign))
         record = compressing.now(record, compressor)
         return assembly.pushing.push_nowait(record, terms)
 
@@ -118,6 +124,7 @@ class Queueing(ABC):
         max_attempts: int | None = None,
         compression: Compression | None = None,
         durable: bool | None = None,
+        sign: bool | None = None,
     ) -> Receipt:
         """Push many jobs, as fast as there is room, under one receipt.
 
@@ -131,10 +138,18 @@ class Queueing(ABC):
         is_durable = assembly.durable.is_wanted(durable)
         terms = self._terms(queue, priority, key, ttl, delay, at, max_attempts, durable=is_durable)
         compressor = assembly.outgoing.compressing.compressor(compression)
-        batch = assembly.outgoing.batch(bodies, headers, Kind.JOB, queue, compressor)
+        by = terms.sign(assembly.outgoing.signing, sign)
+        batch = assembly.outgoing.batch(bodies, headers, Kind.JOB, queue, compressor, by)
         return await assembly.pushing.push_many(queue, batch, terms)
 
-    def pull(self, queue: str, *, prefetch: int = 32, settle: Settle = "auto") -> Jobs:
+    def pull(
+        self,
+        queue: str,
+        *,
+        prefetch: int = 32,
+        settle: Settle = "auto",
+        verify: Verify | None = None,
+    ) -> Jobs:
         """Take jobs of a queue, of all nodes that push to it, while an `async with` block runs.
 
         ```python
@@ -153,6 +168,8 @@ class Queueing(ABC):
             prefetch: jobs that may be here without outcome: more hides the way to the producers,
                 fewer leaves more to other consumers.
             settle: "auto" or "manual".
+            verify: "required" for signed jobs alone, "if-signed" where a signature that is there
+                must hold; what the node says by default.
 
         Raises:
             InvalidOption: one of these cannot work.
@@ -163,7 +180,7 @@ class Queueing(ABC):
         assembly.engine.guard.check_own(Action.PULL, queue)
         if type(prefetch) is not int or prefetch < 1:
             raise InvalidOption("prefetch", prefetch, "a whole number, 1 or more")
-        return assembly.pull(queue, prefetch, settle)
+        return assembly.pull(queue, prefetch, settle, verify)
 
     def _terms(
         self,

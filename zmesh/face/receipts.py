@@ -13,7 +13,6 @@ from zmesh.errors import (
     PeerLost,
     PeerRestarted,
     PeerUnknown,
-    Rejected,
     ZmeshError,
 )
 from zmesh.message import Failure, FailureKind, Ticket
@@ -26,7 +25,7 @@ _BY_PEER: Final[dict[FailureKind, Callable[[str], ZmeshError]]] = {
     FailureKind.NO_PROVIDER: NoProvider,
 }
 _BY_REASON: Final[dict[FailureKind, Callable[[str, str], ZmeshError]]] = {
-    FailureKind.REJECTED: Rejected,
+    FailureKind.REJECTED: refusal.error_of,
     FailureKind.PEER_LOST: PeerLost,
     FailureKind.DROPPED: Dropped,
 }
@@ -37,8 +36,6 @@ def error_of(failure: Failure) -> ZmeshError:
     kind, peer, reason = failure.kind, failure.peer, failure.reason
     if kind in _BY_PEER:
         return _BY_PEER[kind](peer)
-    if kind is FailureKind.REJECTED and (error := refusal.error_of(peer, reason)) is not None:
-        return error
     if kind in _BY_REASON:
         return _BY_REASON[kind](peer, reason)
     if kind is FailureKind.DEAD_LETTERED:

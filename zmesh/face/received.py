@@ -1,64 +1,24 @@
 """A received message, and how the verdict on it finds its way back to the sender."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from zmesh.actions import Delivery
-from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError, UsageError
-from zmesh.events import SettleDeliveries, Source
+from zmesh.errors import AlreadySettled, InvalidBody, InvalidOption, ProtocolError
 from zmesh.face.checks import is_seconds, sendable_text
 from zmesh.face.databases import Connection
-from zmesh.face.parts import BodyParts, WholeBody
-from zmesh.face.transactions import Transaction, Transactions, identity_of
+from zmesh.face.parts import WholeBody
+from zmesh.face.transactions import Transaction, identity_of
 from zmesh.face.typed import convert
+from zmesh.face.verdicts import ClosableSettler, Settler
+from zmesh.face.verifying import Signed
 from zmesh.message import Outcome, Record, Tag, extra
 from zmesh.wire.bodies import body_of, decode_headers
 
 T = TypeVar("T")
 
-ACCEPTED_TOGETHER: Final = 512
-"""So many acceptances are told with the end of a turn; fewer wait for more, for milliseconds."""
-
-
 _LAST_MS: Final = 253_402_300_799_999  # what a datetime can tell: the end of the year 9999
-
-
-class Settler(Protocol):
-    """Takes verdicts on the records `first..last` (indexes) of a delivery.
-
-    `is_open` tells whether the application gives them; else its handler's end does.
-    """
-
-    is_open: bool
-
-    @property
-    def transactions(self) -> Transactions:
-        """Makes the transactions of messages."""
-        ...
-
-    def settle(
-        self,
-        delivery: Delivery,
-        first: int,
-        last: int,
-        outcome: Outcome,
-        reason: str = "",
-        delay: float = 0.0,
-    ) -> None:
-        """Pass the verdict on."""
-        ...
-
-    def abandon(self, delivery: Delivery, first: int, last: int) -> None:
-        """Say that the consumer is gone and gives no verdict on these."""
-        ...
-
-
-def numbers(delivery: Delivery, first: int, last: int) -> tuple[int, int]:
-    """Return the sequence numbers of the records `first..last` (indexes)."""
-    # A record put together from fragments is alone in its delivery and spans several numbers.
-    is_end = last == len(delivery.records) - 1
-    return delivery.first_seq + first, delivery.last_seq if is_end else delivery.first_seq + last
 
 
 class Chunk:
@@ -267,6 +227,23 @@ class Message:
         return self._chunk.delivery.source.node.hex()
 
     @property
+    def signer(self) -> str | None:
+        """The id of the node that signed it, as hex: verified. None where nobody did."""
+        signed = self._signed()
+        return None if signed is None else signed.node.hex()
+
+    @property
+    def signer_key(self) -> bytes | None:
+        """The public key of the node that signed it: 32 bytes (Ed25519), verified."""
+        signed = self._signed()
+        return None if signed is None else signed.public
+
+    def _signed(self) -> Signed | None:
+        found = self._chunk.delivery.signed
+        signed = None if found is None else found.get(self.index)
+        return signed if isinstance(signed, Signed) else None
+
+    @property
     def topic(self) -> str:
         """The topic it was published on; the service it calls; empty for a direct message."""
         return self._record[1]
@@ -425,176 +402,3 @@ class Message:
         """Show where it came from, never what it says."""
         where = f" on {self.topic!r}" if self.topic else ""
         return f"<Message from {self.sender!r}{where}, attempt {self.attempt}>"
-
-
-class RequestMessage(Message):
-    """A request, which knows how long its caller waits."""
-
-    __slots__ = ("_clock", "_deadline", "body_parts", "is_cancelled")
-
-    def __init__(
-        self, chunk: Chunk, record: Record, index: int, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(chunk, record, index)
-        ttl_ms = extra(record, Tag.TTL_MS)
-        self._clock = clock
-        self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
-        self.is_cancelled = False
-        self.body_parts: BodyParts | None = None
-
-    def transaction(self, connection: Connection | None = None) -> Transaction:
-        """Commit what its handler writes together with the fact that it ran, once for a ticket.
-
-        Where a copy comes (its caller has no answer yet) `AlreadyHandled` is raised: the handler
-        answers from what it wrote then.
-
-        Raises (those from `AlreadyHandled` on where the block is entered or left):
-            UsageError: it is a plain call, or there is no database.
-            AlreadyHandled, TransactionFailed: as for other messages.
-        """
-        if extra(self._record, Tag.STORED) is None:
-            raise UsageError(
-                "a plain call has no transaction: it is not on its caller's disk, and copies of "
-                "it cannot be known; ask with call_later, or let the body carry an id of your own"
-            )
-        return super().transaction(connection)
-
-    @property
-    def parts(self) -> AsyncIterator[Any]:
-        """The body in parts; the caller's next ones come as these are read."""
-        return super().parts if self.body_parts is None else self.body_parts
-
-    @property
-    def deadline(self) -> float | None:
-        """When the caller stops waiting, on the event loop's clock; None: it waits for ever."""
-        return self._deadline
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, at least 0; may be read in a handler's thread."""
-        return None if self._deadline is None else max(0.0, self._deadline - self._clock())
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for the reply any more."""
-        return self.is_cancelled
-
-
-class Settlements:
-    """Verdicts gathered in one turn, consecutive ones merged into ranges."""
-
-    is_open = True
-    transactions: Transactions  # set by who has the database
-
-    def __init__(
-        self, soon: Callable[[], None], later: Callable[[], None], now: Callable[[], None]
-    ) -> None:
-        """Begin with nothing gathered.
-
-        Args:
-            soon: has what is pending taken when the loop's turn ends.
-            later: has it taken within milliseconds.
-            now: has it taken at once.
-        """
-        self._soon = soon
-        self._later = later
-        self._now = now
-        self._verdicts: list[SettleDeliveries] = []
-        self._accepted = 0
-        self._read_on: list[Chunk] = []
-        self.pending = False  # whether there is something to take
-
-    def note(self, chunk: Chunk) -> None:
-        """Remember that the chunk is being read: what was read is accepted with the next turn."""
-        chunk.noted = True
-        self.pending = True
-        self._read_on.append(chunk)
-        self._later()
-
-    def hurry(self) -> None:
-        """Have verdicts sent at once: their reader goes idle, and the sender may wait for them."""
-        if self._verdicts:
-            self._now()
-
-    def settle(
-        self,
-        delivery: Delivery,
-        first: int,
-        last: int,
-        outcome: Outcome,
-        reason: str = "",
-        delay: float = 0.0,
-    ) -> None:
-        """Add a verdict on the records `first..last` (indexes) of the delivery.
-
-        A reader that is busy has many to accept, so those wait a little for each other: what
-        tells of them costs as much for one as for hundreds.
-        """
-        first_seq, last_seq = numbers(delivery, first, last)
-        is_accepted = outcome is Outcome.ACCEPTED
-        previous = self._verdicts[-1] if is_accepted and self._verdicts else None
-        if (
-            previous is not None
-            and previous.outcome is Outcome.ACCEPTED
-            and previous.last_seq + 1 == first_seq
-            and _same(previous.source, delivery.source)
-        ):
-            previous.last_seq = last_seq
-        else:
-            self._verdicts.append(
-                SettleDeliveries(delivery.source, first_seq, last_seq, outcome, reason, delay)
-            )
-        self.pending = True
-        self._accepted += last - first + 1
-        if is_accepted and self._accepted < ACCEPTED_TOGETHER:
-            self._later()
-        else:
-            self._soon()
-
-    def abandon(self, delivery: Delivery, first: int, last: int) -> None:
-        """Give back what nobody here reads any more."""
-        self.settle(delivery, first, last, Outcome.RELEASED)
-
-    def take(self) -> list[SettleDeliveries]:
-        """Return what was gathered, and begin anew."""
-        chunks, self._read_on = self._read_on, []
-        for chunk in chunks:
-            chunk.accept_read()
-        verdicts, self._verdicts = self._verdicts, []
-        self._accepted = 0
-        self.pending = False
-        return verdicts
-
-
-class ClosableSettler:
-    """Passes verdicts on until it is closed: then what had none has gone back."""
-
-    def __init__(self, settlements: Settlements) -> None:
-        self._settlements = settlements
-        self.is_open = True
-
-    @property
-    def transactions(self) -> Transactions:
-        """Makes the transactions of messages."""
-        return self._settlements.transactions
-
-    def settle(
-        self,
-        delivery: Delivery,
-        first: int,
-        last: int,
-        outcome: Outcome,
-        reason: str = "",
-        delay: float = 0.0,
-    ) -> None:
-        """Pass a verdict on, while it counts."""
-        if self.is_open:
-            self._settlements.settle(delivery, first, last, outcome, reason, delay)
-
-    def abandon(self, delivery: Delivery, first: int, last: int) -> None:
-        """Give back what was not read."""
-        self.settle(delivery, first, last, Outcome.RELEASED)
-
-
-def _same(left: Source, right: Source) -> bool:
-    return left is right or left == right

@@ -30,6 +30,7 @@ from zmesh.face.incoming import Incoming, ReceiveProgress, Words
 from zmesh.face.partial_file import Corrupted
 from zmesh.face.received import Message
 from zmesh.face.services import Services
+from zmesh.face.verifying import Verify
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Receiving:
     progress: ReceiveProgress | None
     waiting_max: int
     unread_max: int
+    verify: Verify | None = None  # of what offers them
 
 
 class Opened(Protocol):
@@ -112,7 +114,7 @@ class FileReceiver:
             raise UsageError("this node receives files already: end that first")
         self._opened(self, is_open=True)
         self._is_open = True
-        self._services.serve(SERVICE, self._receive, self._order.waiting_max)
+        self._services.serve(SERVICE, self._receive, self._order.waiting_max, self._order.verify)
         return self
 
     async def __aexit__(

@@ -39,5 +39,8 @@ class NodeStatistics:
     declarations_refused: int  # in the table of exchanges, and none
     compressed: int  # bodies sent
     compression_saved_bytes: int
+    signed: int  # messages, by this node
+    verified: int  # signatures that held
+    replay_blocks: int  # of `replay_blocks_max`: what is remembered of signed messages
     audited: dict[str, int]  # events of the audit log, by kind
     journal: JournalStatistics | None = None  # of a node with storage

@@ -46,7 +46,7 @@ from zmesh.actions import (
     WriteJournal,
 )
 from zmesh.events import Event, LoopLate, TimerFired
-from zmesh.face.received import Settlements
+from zmesh.face.verdicts import Settlements
 from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
@@ -242,7 +242,9 @@ class Runner:
             self._wake_at = now  # told once
         events, self._events = self._events, []
         if self.settlements.pending:
-            events += self.settlements.take()
+            verdicts = self.settlements.take()
+            events += self.settlements.take_changes()
+            events += verdicts
         if events:
             self._is_in_turn = True
             try:

@@ -33,6 +33,7 @@ from zmesh.face.file_terms import (
 )
 from zmesh.face.outgoing import Headers
 from zmesh.face.peers_view import Peer
+from zmesh.face.signing import signed
 from zmesh.face.source_file import SourceFile
 from zmesh.face.streams import Request, Streams
 from zmesh.ids import NodeId
@@ -74,6 +75,7 @@ class Sending:
     rate: float | None  # bytes a second
     timeout: float | None  # seconds without a word of the peer
     progress: SendProgress | None
+    sign: bool | None = None  # the offer
 
 
 class FileSender:
@@ -157,7 +159,9 @@ class FileSender:
         provider = self._resolve(order.to)
         there: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         offer = [order.name, self._source.size]
-        record = self._streams.outgoing.record(Kind.STREAM_CONTROL, SERVICE, offer, order.headers)
+        outgoing = self._streams.outgoing
+        record = outgoing.record(Kind.STREAM_CONTROL, SERVICE, offer, order.headers)
+        record = signed(record, outgoing.signing.for_target(order.sign, order.priority))
         opened = self._streams.open(
             Request(
                 record,
@@ -165,7 +169,7 @@ class FileSender:
                 Ways.BODY | Ways.ANSWER,
                 self._body(there),
                 provider=provider,
-                compressor=self._streams.outgoing.compressing.default,
+                compressor=outgoing.compressing.default,
             )
         )
         try:

@@ -22,11 +22,14 @@ from zmesh.face.handlers import (
     watched,
 )
 from zmesh.face.outgoing import Outgoing
-from zmesh.face.received import Chunk, Message, RequestMessage, numbers
+from zmesh.face.received import Chunk, Message
+from zmesh.face.requests import RequestMessage
 from zmesh.face.streams import Channel
 from zmesh.face.threads import ThreadPool
 from zmesh.face.transactions import Transactions
 from zmesh.face.turns import Turns
+from zmesh.face.verdicts import numbers
+from zmesh.face.verifying import Guard, Refusal, Verify, Verifying
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Record, Tag, Ways, extras_of
 
@@ -73,6 +76,7 @@ class Service:
     in_parts: bool
     turns: "Turns[Request, Line]"
     task_name: str
+    guard: Guard | None = None  # of signatures
     warned_at: float = float("-inf")
 
 
@@ -104,12 +108,14 @@ class Services:
         loop: asyncio.AbstractEventLoop,
         outgoing: Outgoing,
         command: Callable[[Event], None],
+        verifying: Verifying | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self.middleware = middleware
         self._loop = loop
         self._outgoing = outgoing
         self._command = command
+        self._verifying = verifying
         self._services: dict[str, Service] = {}
         self._requests: dict[Place, Request] = {}
         self._threads = ThreadPool("zmesh-handler")
@@ -119,8 +125,11 @@ class Services:
     def __contains__(self, name: object) -> bool:
         return name in self._services
 
-    def serve(self, name: str, handler: Handler, concurrency: int) -> None:
+    def serve(
+        self, name: str, handler: Handler, concurrency: int, verify: Verify | None = None
+    ) -> None:
         """Begin to answer requests for a service."""
+        verifying = self._verifying
         self._services[name] = Service(
             name,
             adapted(handler),
@@ -128,6 +137,7 @@ class Services:
             answers_in_parts(handler),
             Turns(concurrency),
             f"zmesh handler of {name!r}",
+            None if verifying is None else verifying.guard(verify, f"service:{name}"),
         )
         self._command(Serve(name))
 
@@ -173,6 +183,8 @@ class Services:
                 elif not isinstance(correlation, int):
                     reason = "a request without correlation"
                     self._command(SettleDeliveries(source, *seqs, Outcome.REJECTED, reason))
+                elif refusal := _refusal_of_signature(service, delivery, index):
+                    self._command(SettleDeliveries(source, *seqs, *refusal))
                 else:
                     line = _line(source, extras.get(Tag.KEY))
                     self._take(Request(service, message, source, *seqs, correlation, line))
@@ -187,6 +199,8 @@ class Services:
             channel.refuse(Outcome.RELEASED)
         elif refusal := _refusal(service, channel.ways):
             channel.refuse(Outcome.REJECTED, refusal)
+        elif verdict := _refusal_of_signature(service, delivery, 0):
+            channel.refuse(*verdict)
         else:
             seqs = delivery.first_seq, delivery.last_seq
             line = _line(delivery.source, message.key)
@@ -236,6 +250,7 @@ class Services:
         reply: Record | None = None
         try:
             if channel is not None:
+                self._note_outcome(request, Outcome.ACCEPTED)  # it is settled as it begins
                 await self._stream(service, request.message, channel)
             elif service.in_parts:
                 raise Reject(_refusal(service, Ways(0)))
@@ -272,6 +287,9 @@ class Services:
             else:
                 request.channel.fail(failure)
             return
+        # What a handler failed to do may be asked again, with the same signature.
+        outcome = Outcome.ACCEPTED if failure is None else Outcome.MODIFIED
+        self._note_outcome(request, outcome)
         if failure is not None:
             reply = self._outgoing.failure(failure)
         assert reply is not None, "a handler answers or fails"  # noqa: S101
@@ -330,7 +348,18 @@ class Services:
         outcome = Outcome.EXPIRED if is_late else Outcome.RELEASED
         self._settle(request, outcome)
 
+    def _note_outcome(self, request: Request, outcome: Outcome) -> None:
+        """Have it remembered, before it is told, what became of a signed request."""
+        delivery, verifying = request.message.delivery, self._verifying
+        if delivery.signed is None or verifying is None:
+            return
+        verifying.settled(delivery, request.message.index, request.message.index, outcome)
+        changes = verifying.take_changes()
+        if changes is not None:
+            self._command(changes)
+
     def _settle(self, request: Request, outcome: Outcome, reason: str = "") -> None:
+        self._note_outcome(request, outcome)
         if request.channel is not None:
             request.channel.refuse(outcome, reason)
         else:
@@ -361,6 +390,14 @@ def _refusal(service: Service, ways: Ways) -> str:
     if Ways.BODY in ways and not service.is_async:
         return f"{service.name!r} is a plain function, which cannot read a body in parts"
     return ""
+
+
+def _refusal_of_signature(service: Service, delivery: Delivery, index: int) -> Refusal | None:
+    """Return the outcome of a request whose signature is at fault, or missing."""
+    guard = service.guard
+    if guard is None or not (guard.is_required or len(delivery.records[index]) > 3):
+        return None
+    return guard.refusal(delivery, index)
 
 
 async def _next(parts: AsyncIterator[Any]) -> Any:

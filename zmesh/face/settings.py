@@ -16,6 +16,7 @@ from zmesh.face.key_sources import NO_KEYS, KeyArgument, KeySources, ReadKeys, k
 from zmesh.face.listening import EVERYWHERE, KEY_NEEDED, check_interfaces
 from zmesh.face.storage_checks import storage_of
 from zmesh.face.trust_watch import TrustArgument, check_trust
+from zmesh.face.verifying import Verify, check_verify
 from zmesh.options import NodeOptions, Storage
 from zmesh.security.key_files import Stamp
 from zmesh.security.mesh_key import MeshKey
@@ -53,6 +54,8 @@ class Settings:
     key_stamps: tuple[Stamp | None, ...] = ()  # of the files, when `keys` were read
     announces_name: bool = True
     trust: Path | Trust | None = None  # a directory, or whom to trust
+    sign: bool = False
+    verify: Verify = "if-signed"
 
     @property
     def may_leave_loopback(self) -> bool:
@@ -77,6 +80,8 @@ def settle(
     key: KeyArgument | None = None,
     announce: Announce | None = None,
     trust: TrustArgument | None = None,
+    sign: bool = False,
+    verify: Verify = "if-signed",
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
@@ -101,6 +106,9 @@ def settle(
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
     algorithm_of(compression)
+    if type(sign) is not bool:
+        raise InvalidOption("sign", sign, "True or False")
+    check_verify(verify)
     sources = key_sources(key, mesh, environment)
     read = sources.read()
     room = options.candidates_max // 2
@@ -129,6 +137,8 @@ def settle(
         key_stamps=read.stamps,
         trust=check_trust(trust, has_key=bool(read.keys)),
         announces_name=announce == "name" or (announce is None and not read.keys),
+        sign=sign,
+        verify=verify,
     )
 
 

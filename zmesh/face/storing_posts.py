@@ -13,6 +13,7 @@ from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
 from zmesh.face.receipts import Receipt
 from zmesh.face.runner import Runner
+from zmesh.face.signing import Signing, signed
 from zmesh.face.storing import Storing, wall_ms
 from zmesh.message import Record, Ticket, size_of
 from zmesh.storage import Entry, EntryKind
@@ -44,11 +45,13 @@ class DurablePosting:
         runner: Runner,
         posting: Posting,
         storing: Storing | None,
+        signing: Signing | None = None,
     ) -> None:
         self._loop = loop
         self._runner = runner
         self._posting = posting
         self._journal = storing
+        self._signing = signing  # of what an application left in its outbox
         self._waiting: dict[Ticket, deque[Stored]] = {}
         self._turnstile = asyncio.Lock()  # of those who wait for room, in order
 
@@ -197,7 +200,7 @@ class DurablePosting:
         for row in rows:
             receipt = Receipt(is_stored=True)
             self._posting.track(receipt)
-            event = _event_of(row, receipt, now_ms)
+            event = _event_of(row, receipt, now_ms, self._signing)
             handed.append((event, self._begin(event)))
         self._runner.flush()
         for piece, stored in handed:
@@ -289,14 +292,21 @@ def _records_of(event: Storable) -> list[Record]:
     return [event.record] if isinstance(event, Publish) else event.records
 
 
-def _event_of(row: OutboxRow, receipt: Receipt, now_ms: int) -> Storable:
+def _event_of(row: OutboxRow, receipt: Receipt, now_ms: int, signing: Signing | None) -> Storable:
     """Return what stores a row of an application's outbox, and that it was taken."""
     ttl = None if not row.expires_ms else max(1, row.expires_ms - now_ms) / 1000
     entries = (Entry(EntryKind.RELAYED, "", row.id.encode(), b""),)
     record, lane, key = row.record(), row.lane, row.key
+    delay = max(0, row.due_ms - now_ms) / 1000
+    if signing is not None and signing.is_wanted(None):
+        by = (
+            signing.for_target(None, lane, key, ttl, delay)
+            if row.verb in ("push", "publish")
+            else signing.for_name(row.destination, lane, key, ttl)
+        )
+        record = signed(record, by)
     match row.verb:
         case "push":
-            delay = max(0, row.due_ms - now_ms) / 1000
             return Push([record], lane, receipt, key, ttl, delay, durable=True, entries=entries)
         case "publish":
             return Publish(record, lane, receipt, key, ttl, durable=True, entries=entries)

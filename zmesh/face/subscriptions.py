@@ -9,8 +9,9 @@ from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
 from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
 from zmesh.face.lossy import LoggedQueue, LossyQueue
-from zmesh.face.received import Message, Settlements, Settler
+from zmesh.face.received import Message
 from zmesh.face.transactions import Transactions
+from zmesh.face.verdicts import Settlements, Settler
 from zmesh.message import Outcome
 from zmesh.terms import PLAIN, Terms
 
@@ -180,6 +181,8 @@ class Subscriptions:
         if queue is not None:
             self._command(Unsubscribe(token))
             queue.close()
+            if queue.guard is not None:
+                queue.guard.close()
 
     def drain(self) -> None:
         """End all subscriptions: nothing more is wanted."""

@@ -6,6 +6,7 @@ from zmesh.events import CallLater
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import check_call_options, check_is_text, check_message_options
 from zmesh.face.outgoing import Headers
+from zmesh.face.signing import signed
 from zmesh.face.system import SystemEntropy
 from zmesh.face.tickets import Ticket, Tickets
 from zmesh.ids import TOKEN_BYTES
@@ -39,6 +40,7 @@ class Ticketing(ABC):
         ttl: float | None = None,
         retries: int = 0,
         compression: Compression | None = None,
+        sign: bool | None = None,
     ) -> Ticket:
         """Ask a service that nobody needs to provide yet; return once the request is on disk.
 
@@ -60,7 +62,7 @@ class Ticketing(ABC):
             key: requests of one key go to one provider, which handles them one at a time.
             ttl: seconds after which no answer is wanted: then it fails with `Expired`.
             retries: how often it is asked again where the handler raised, in all lives together.
-            compression: as for `send`; of the answer its provider decides.
+            compression, sign: as for `send`; of the answer its provider decides, unsigned.
 
         Raises:
             UsageError: the node has no storage, or too many tickets.
@@ -77,6 +79,7 @@ class Ticketing(ABC):
         check_call_options(None, retries)
         compressor = assembly.outgoing.compressing.compressor(compression)
         record = assembly.outgoing.record(Kind.REQUEST, service, body, headers)
+        record = signed(record, assembly.outgoing.signing.for_target(sign, priority, key, ttl))
         if compressor is not None:
             record = await assembly.outgoing.compressing.soon(record, compressor)
         name = SystemEntropy().token(TOKEN_BYTES).hex()

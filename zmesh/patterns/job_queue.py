@@ -17,7 +17,7 @@ from zmesh.patterns.choosing import weight
 from zmesh.patterns.job_lane import JobLane
 from zmesh.storage import FailedAttempt, Stream
 
-_HIGHER: Final = frozenset({int(Tag.COMPRESSED), int(Tag.ROUTING_KEY), int(Tag.STORED)})
+_HIGHER: Final = frozenset(map(int, (Tag.COMPRESSED, Tag.ROUTING_KEY, Tag.STORED, Tag.SIGNATURE)))
 """Tags a pushed job may have, above those that are written when it leaves."""
 
 _STALE_MIN: Final = 64

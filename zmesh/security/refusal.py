@@ -7,7 +7,8 @@ application gives and that begins so gets a space before it.
 import json
 from typing import Final
 
-from zmesh.security_errors import NotAllowed
+from zmesh.errors import Rejected
+from zmesh.security_errors import SIGNATURE_REFUSED, NotAllowed, SignatureRefused
 
 HEAD: Final = "NOT-ALLOWED "
 
@@ -44,10 +45,16 @@ def from_reason(reason: str) -> tuple[str, str, str] | None:
     return action, name, rule
 
 
-def error_of(peer: str, reason: str) -> NotAllowed | None:
-    """Return the error for the caller of what a peer rejected; None unless its rules did."""
+def error_of(peer: str, reason: str) -> NotAllowed | Rejected:
+    """Return the error for the caller of what a peer rejected: its rules, its handler, or whoever
+    verifies signatures there.
+    """
     told = from_reason(reason)
-    return None if told is None else NotAllowed(told[0], told[1], peer, told[2])
+    if told is not None:
+        return NotAllowed(told[0], told[1], peer, told[2])
+    if reason.startswith(SIGNATURE_REFUSED):
+        return SignatureRefused(peer, reason.removeprefix(SIGNATURE_REFUSED))
+    return Rejected(peer, reason)
 
 
 def of_application(reason: str) -> str:

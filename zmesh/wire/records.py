@@ -29,6 +29,9 @@ DIGEST_BYTES: Final = 16
 UNKNOWN_ITEMS_MAX: Final = 8
 """In the value of a tag this version does not know."""
 
+SIGNATURE_BYTES_MAX: Final = 1024
+"""Of any version: what does not hold is refused with its message, and not with its link."""
+
 STREAM_ITEMS_MIN: Final = 2
 STREAM_ITEMS_MAX: Final = 5
 
@@ -218,6 +221,9 @@ def _check_value(tag: int, value: object, limits: WireLimits) -> None:
                 raise malformed("headers are not bytes")
             if len(value) > limits.headers_bytes_max:
                 raise oversized("headers", len(value), limits.headers_bytes_max)
+        case Tag.SIGNATURE:
+            if type(value) is not bytes or len(value) > SIGNATURE_BYTES_MAX:
+                raise malformed(f"a signature is not at most {SIGNATURE_BYTES_MAX} bytes")
         case _ if tag in _ARRAY_CHECKS:
             _ARRAY_CHECKS[tag](value)
         case _:

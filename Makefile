@@ -1,12 +1,13 @@
 # Two commands set everything up: `make demo` runs zmesh, `make test` proves it.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+PEERS ?= .venv-peers
 SEEDS ?= 10000
 MINUTES ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format simulate fuzz bench chaos clean
+.PHONY: demo test check format simulate fuzz bench bench-check bench-peers chaos clean
 
 demo: $(STAMP)
 	$(BIN)/zmesh demo
@@ -33,8 +34,21 @@ fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli,test,fuzz]'
 	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
 
+# What they print is also in .bench/; benchmarks/RESULTS.md and results.json are those of bench-peers.
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.run --json .bench/bench.json --markdown .bench/bench.md
+
+# Fails where a ratio is worse than the stored one, beyond noise; takes as long as bench.
+bench-check: $(STAMP)
+	$(BIN)/python -m benchmarks.check
+
+# In an environment of its own: none of the others is needed for anything else. As root on Debian
+# it installs the servers too.
+bench-peers:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m benchmarks.install
+	$(PEERS)/bin/python -m benchmarks.run --systems all \
+		--json benchmarks/results.json --markdown benchmarks/RESULTS.md
 
 chaos: $(STAMP)
 	set -e; for program in tests/chaos/*.py; do PYTHONPATH=. $(BIN)/python $$program; done
@@ -45,4 +59,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
+	rm -rf $(VENV) $(PEERS) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

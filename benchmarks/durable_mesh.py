@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import zmesh
-from benchmarks import mesh
+from benchmarks import nodes
 from benchmarks.turns import Measure, Rates, best_of, for_seconds
 
 ACCEPTED = "zmesh: post_many"
@@ -103,7 +103,7 @@ class _Nodes:
             return rates
 
         with tempfile.TemporaryDirectory(dir=self._place) as name:
-            rates: Any = mesh.beside(met, mesh.consume, Path(name))
+            rates: Any = nodes.beside(met, nodes.consume, Path(name))
             _check_journals(Path(name))
         return dict(rates)
 

@@ -1,7 +1,7 @@
 """`python -m benchmarks.install`: zmesh's peers, as far as they can be had, beside this Python.
 
-One at a time, so that one that cannot be had keeps nobody else out. Servers that PyPI does not have
-come from Debian, where this is root there; they are not started.
+One at a time, so that one that cannot be had keeps nobody else out. Servers that PyPI does not
+have come from Debian, where this is root there; they are not started.
 """
 
 import os

@@ -27,14 +27,21 @@ jetstream {{ store_dir: "{place}", sync_interval: always }}
 
 
 @contextmanager
+def serving(place: Path) -> Iterator[tuple[int, int]]:
+    """Run a server, whose files are synced with every message; yield port and pid."""
+    server, port = program("nats-server"), free_port()
+    place.mkdir(parents=True, exist_ok=True)
+    config = place / "nats.conf"
+    config.write_text(CONFIG.format(port=port, place=place))
+    with running([server, "-c", str(config)], place, port) as pid:
+        yield port, pid
+
+
+@contextmanager
 def measures(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
     """Run a server, and give what is measured on it."""
     client("nats", "nats-py")
-    server, port = program("nats-server"), free_port()
-    place.mkdir(parents=True)
-    config = place / "nats.conf"
-    config.write_text(CONFIG.format(port=port, place=place))
-    with running([server, "-c", str(config)], place, port):
+    with serving(place) as (port, _):
         streams = _Streams(port, notes)
         notes.append(f"{asyncio.run(streams.version())}, nats-py {version('nats-py')}")
         yield [streams.one_by_one, streams.windowed, streams.end_to_end]

@@ -23,11 +23,20 @@ PERSISTENT = 2
 def measures(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
     """Run a server and the name service it needs, and give what is measured on it."""
     client("pika", "pika")
+    with serving(place) as (port, _):
+        queues = _Queues(port)
+        notes.append(f"rabbitmq-server {queues.version()}, pika {version('pika')}")
+        yield [queues.confirmed, queues.end_to_end]
+
+
+@contextmanager
+def serving(place: Path) -> Iterator[tuple[int, int]]:
+    """Run a server and the name service it needs; yield port and pid."""
     # Where Debian has the program itself; the one on its PATH changes to a user of its own.
     server = program("rabbitmq-server", "/usr/lib/rabbitmq/bin")
     names, port = free_port(), free_port()
     epmd = [program("epmd"), "-port", str(names), "-address", "127.0.0.1"]
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     config = place / "rabbitmq.conf"
     config.write_text(f"listeners.tcp.default = 127.0.0.1:{port}\nlog.console = true\n")
     (place / "plugins").write_text("[].\n")
@@ -46,10 +55,11 @@ def measures(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
         "RABBITMQ_ALLOW_INPUT": "yes",  # the script becomes the server, which ends with its pid
         "RABBITMQ_SERVER_START_ARGS": "-noinput -kernel inet_dist_use_interface {127,0,0,1}",
     }
-    with running(epmd, place / "epmd", names), running([server], place, port, environment):
-        queues = _Queues(port)
-        notes.append(f"rabbitmq-server {queues.version()}, pika {version('pika')}")
-        yield [queues.confirmed, queues.end_to_end]
+    with (
+        running(epmd, place / "epmd", names),
+        running([server], place, port, environment) as pid,
+    ):
+        yield port, pid
 
 
 class _Queues:

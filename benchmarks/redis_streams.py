@@ -22,19 +22,26 @@ GROUP = "group"
 
 
 @contextmanager
-def measures(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
-    """Run a server, and give what is measured on it."""
-    redis = client("redis", "redis")
+def serving(place: Path, *, durable: bool) -> Iterator[tuple[int, int]]:
+    """Run a server, whose data is synced before it answers or in memory; yield port and pid."""
     port = free_port()
     options = {
         "bind": "127.0.0.1", "port": str(port), "dir": str(place), "daemonize": "no", "save": "",
-        "appendonly": "yes", "appendfsync": "always",
+        "appendonly": "yes" if durable else "no", "appendfsync": "always",
         "auto-aof-rewrite-percentage": "0",  # no rewriting of the file while it is measured
     }  # fmt: skip
     command = [program("redis-server")]
     for name, value in options.items():
         command += [f"--{name}", value]
-    with running(command, place, port), redis.Redis(port=port) as connection:
+    with running(command, place, port) as pid:
+        yield port, pid
+
+
+@contextmanager
+def measures(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
+    """Run a server, and give what is measured on it."""
+    redis = client("redis", "redis")
+    with serving(place, durable=True) as (port, _), redis.Redis(port=port) as connection:
         notes.append(
             f"redis-server {connection.info()['redis_version']}, redis-py {redis.__version__}"
         )

@@ -10,12 +10,21 @@ from pathlib import Path
 from benchmarks.runner import RUNS, Runner, say, timed
 from benchmarks.scenario import SCENARIOS
 from benchmarks.system import System
+from benchmarks.systems.amqp import AMQP
 from benchmarks.systems.bare import BARE, BARE_CURVE
+from benchmarks.systems.dds import DDS
+from benchmarks.systems.grpc import GRPC
 from benchmarks.systems.mesh import ZMESH, ZMESH_KEY
+from benchmarks.systems.mqtt import MQTT
+from benchmarks.systems.nats import JETSTREAM, NATS
+from benchmarks.systems.nng import NNG
+from benchmarks.systems.redis import REDIS
+from benchmarks.systems.zenoh import ZENOH
+from benchmarks.systems.zerorpc import ZERORPC
 from benchmarks.table import markdown, table
 
 CORE = (BARE, ZMESH, BARE_CURVE, ZMESH_KEY)
-PEERS: tuple[System, ...] = ()
+PEERS = (REDIS, NATS, JETSTREAM, MQTT, NNG, ZENOH, GRPC, ZERORPC, AMQP, DDS)
 
 
 def systems_of(name: str) -> list[System]:

@@ -55,6 +55,11 @@ class Scenario:
         """Return how many deliveries come of one body."""
         return self.receivers if self.broadcast else 1
 
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether several receivers share what is sent."""
+        return self.receivers > 1 and not self.broadcast
+
     def load(self) -> Iterator[bytes]:
         """Yield bodies until the time is over, or so many; at least one."""
         body = bytes(self.body_bytes)

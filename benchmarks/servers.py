@@ -50,8 +50,11 @@ def free_port() -> int:
 @contextmanager
 def running(
     command: Sequence[str], place: Path, port: int, environment: Mapping[str, str] | None = None
-) -> Iterator[None]:
-    """Run a server in `place` from when it listens on `port` until the end of the block."""
+) -> Iterator[int]:
+    """Run a server in `place` from when it listens on `port` until the end of the block.
+
+    Yields its process id.
+    """
     place.mkdir(parents=True, exist_ok=True)
     log = place / "log"
     with log.open("wb") as output:
@@ -61,7 +64,7 @@ def running(
         )  # fmt: skip
     try:
         _wait_for(process, port, log)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:

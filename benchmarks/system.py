@@ -1,5 +1,6 @@
 """What a system is to the harness, and how two or more of its processes make one figure."""
 
+import logging
 import os
 import threading
 import time
@@ -16,10 +17,15 @@ from benchmarks.servers import free_port
 from benchmarks.turns import fresh_name
 
 PATIENCE_S = 60.0
-IDLE_S = 1.0
+IDLE_S = 5.0
 """After so long without a message a receiver takes it that no more come."""
 
+IDLE_SHARED_S = 1.0
+"""The same where several share what comes, so that nobody is told which is the last."""
+
 FIRST_WITHIN_S = 20.0
+"""The same for the first message: what is measured begins meanwhile."""
+
 SETTLED_S = 0.5
 """Before memory is looked at."""
 
@@ -58,10 +64,12 @@ class Sent:
 class Tally:
     """What a receiver got."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        self._idle_s = IDLE_SHARED_S if shared else IDLE_S
         self.count = 0
         self.last_s = 0.0
         self.is_over = False
+        self._since_s = time.monotonic()
 
     def take(self, body: bytes) -> None:
         """Count a message, or see that it was the last."""
@@ -73,7 +81,15 @@ class Tally:
 
     def is_idle(self) -> bool:
         """Tell whether nothing came for long, so that nothing more is waited for."""
-        return bool(self.count) and time.monotonic() - self.last_s > IDLE_S
+        silent_since_s = (
+            self.last_s + self._idle_s if self.count else self._since_s + FIRST_WITHIN_S
+        )
+        return time.monotonic() > silent_since_s
+
+    def wait(self) -> None:
+        """Wait until the last message, or none for long, while others take them."""
+        while not (self.is_over or self.is_idle()):
+            time.sleep(0.01)
 
 
 Role = Callable[[Connection, Scenario, Where], None]
@@ -126,6 +142,7 @@ class Opened:
 
     versions: Mapping[str, str]
     port: int = 0
+    ports: Mapping[str, int] = field(default_factory=dict)  # by scenario, where it is another
     server_pid: int = 0
     secret: tuple[bytes, ...] = ()
 
@@ -170,9 +187,8 @@ def measure(system: System, opened: Opened, scenario: Scenario, place: Path) -> 
         EOFError: one of them ended.
     """
     place.mkdir(parents=True)
-    where = Where(
-        fresh_name(), opened.port or free_port(), place, opened.server_pid, opened.secret
-    )
+    port = opened.ports.get(scenario.key) or opened.port or free_port()
+    where = Where(fresh_name(), port, place, opened.server_pid, opened.secret)
     doing = system.roles[scenario.key]
     if isinstance(doing, Crowd):
         return _crowd(doing, scenario, where)
@@ -244,6 +260,7 @@ def _expect(pipe: Connection) -> Any:
 
 
 def _run(pipe: Connection, function: Role, scenario: Scenario, where: Where) -> None:
+    logging.disable(logging.CRITICAL)
     try:
         function(pipe, scenario, where)
     except BaseException as error:  # noqa: BLE001  # the one who measures is told
@@ -290,7 +307,7 @@ def wait_for_end(pipe: Connection) -> None:
     """Wait until the one who measures has closed the pipe."""
     try:
         pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         return
 
 

@@ -52,6 +52,7 @@ from benchmarks.system import (
 )
 
 PATIENCE_S = 30.0
+MET_S = 50.0
 JOBS_EACH = 100
 
 Produce = Callable[[zmesh.Node, Scenario], Awaitable[int]]
@@ -283,7 +284,7 @@ def _publish(pipe: Connection, scenario: Scenario, where: Where) -> None:
         async with _static(where, port=where.port) as node:
             pipe.send(READY)
             everybody = scenario.receivers
-            await node.peers.wait_for(topic="bench", count=everybody, timeout=PATIENCE_S)
+            await node.peers.wait_for(topic="bench", count=everybody, timeout=MET_S)
             began, count = await asyncio.to_thread(go, pipe), 0
             for body in scenario.load():
                 await node.publish("bench", body)
@@ -294,12 +295,14 @@ def _publish(pipe: Connection, scenario: Scenario, where: Where) -> None:
     asyncio.run(main())
 
 
-def _subscribe(pipe: Connection, _scenario: Scenario, where: Where) -> None:
+def _subscribe(pipe: Connection, scenario: Scenario, where: Where) -> None:
     async def main() -> None:
         async with (
             _static(where, peers=(f"127.0.0.1:{where.port}",)) as node,
             node.subscribe("bench") as messages,
         ):
+            # Everybody learns of everybody: what is measured begins when that is over.
+            await node.peers.wait_for(count=scenario.receivers, timeout=MET_S)
             pipe.send(READY)
             async for _ in messages:
                 pass

@@ -81,6 +81,15 @@ class Results:
         scenarios = dict.fromkeys(each.scenario for each in self.rounds)
         return [figure for scenario in scenarios for figure in self._figures(scenario)]
 
+    def restless(self) -> list[str]:
+        """Return the scenarios that have no figure: the machine changed in every round."""
+        steady = {each.scenario for each in self.rounds if each.wake_up is not None}
+        return [
+            key
+            for key in dict.fromkeys(each.scenario for each in self.rounds)
+            if key not in steady
+        ]
+
     def _figures(self, scenario: str) -> list[Figure]:
         rounds = [each for each in self.rounds if each.scenario == scenario]
         counted = Counter(each.wake_up for each in rounds if each.wake_up is not None)

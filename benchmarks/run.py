@@ -77,6 +77,8 @@ def main() -> int:
     for name, reasons in results.failed.items():
         for key, why in reasons.items():
             print(f"{name} failed at {key}: {why}")
+    if restless := results.restless():
+        print(f"the machine changed in the midst of every round: {', '.join(restless)}")
     say(f"measured in {took_s:.0f} s")
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,9 @@ def _notes(results: Results) -> list[str]:
     failed = [f"- **{name}**: {_listed(why)}." for name, why in results.failed.items()]
     if failed:
         lines += ["", "## Failed", "", *failed]
+    if restless := results.restless():
+        lines += ["", "## Not measured", ""]
+        lines.append(f"The machine changed in the midst of every round: {', '.join(restless)}.")
     if results.skipped:
         lines += ["", "## Not to be had", ""]
         lines += [f"- **{name}**: {why}." for name, why in results.skipped.items()]

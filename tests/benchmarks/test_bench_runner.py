@@ -11,6 +11,7 @@ from benchmarks.runner import PROBE, Runner
 from benchmarks.scenario import ACKED, CALL, STREAM, Scenario
 from benchmarks.servers import Absent
 from benchmarks.system import Measured, Opened, Pair, RoleFailed, System, nothing
+from benchmarks.table import markdown
 
 
 def no_role(*_: object) -> None:
@@ -110,6 +111,8 @@ def test_machine_that_keeps_changing_gives_no_figure() -> None:
     results = run(clockwork, [system("bare", CALL)], CALL)
     assert [each.wake_up for each in results.rounds] == [None]
     assert results.figures() == []
+    assert results.restless() == ["call"]
+    assert "The machine changed in the midst of every round: call." in markdown(results)
 
 
 def test_figures_are_of_the_wake_up_that_most_rounds_had() -> None:

@@ -148,8 +148,9 @@ class EngineReads:
         return self._membership.causes()
 
     def check_publish(self, topic: str) -> None:
-        """Raise InvalidOption where a topic cannot be published to."""
+        """Raise InvalidOption or NotAllowed where a topic cannot be published to from here."""
         check_topic(topic, self._options.wire.text_bytes_max)
+        self.guard.check_own(Action.PUBLISH, topic)
 
     def check_send(self, to: str) -> None:
         """Raise NotAllowed where the rules here forbid this node to send to a peer."""

@@ -13,6 +13,7 @@ from tests.nodes import QUICK
 from tests.storing import SMALL, until
 from zmesh import Node, NodeOptions, SignatureRefused, Storage
 from zmesh.actions import AuditKind, Delivery
+from zmesh.face.signing import signed
 from zmesh.face.verifying import Verify
 from zmesh.message import Kind, Record
 
@@ -188,7 +189,7 @@ async def test_another_priority_than_was_signed_is_refused() -> None:
         engine, at_work = ada._at_work().engine, ada._at_work()
         record = at_work.outgoing.record(Kind.DIRECT, "", b"x")
         node = engine.resolve("bob")
-        record = at_work.outgoing.signing.for_node(node, 4, None, None)(record)
+        record = signed(record, at_work.outgoing.signing.for_node(node, 4, None, None))
         with pytest.raises(SignatureRefused):
             await (await at_work.posting.post("bob", record, 5, None, None))
         reading.cancel()

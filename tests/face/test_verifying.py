@@ -5,7 +5,7 @@ import pytest
 from zmesh.actions import Audited, AuditKind, Delivery
 from zmesh.errors import InvalidOption, UsageError
 from zmesh.events import Source
-from zmesh.face.signing import Signing
+from zmesh.face.signing import Signing, signed
 from zmesh.face.verifying import BEGUN_MIN, Verifying, check_verify
 from zmesh.ids import JournalId, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, head, with_extra
@@ -37,7 +37,7 @@ class World:
     def job(self) -> Record:
         sign = self.signing.for_target(None, 4)
         assert sign is not None
-        return sign(JOB)
+        return signed(JOB, sign)
 
     def delivered(self, record: Record, node: NodeId = ADA.id) -> Delivery:
         return Delivery(Source(node, b"s" * 16, 4), "ada", 1, 1, [record])
@@ -101,12 +101,12 @@ def test_a_target_does_not_sign_for_a_receiver() -> None:
     world = World()
     sign = world.signing.for_target(None, 4)
     assert sign is not None
-    assert not world.accept(sign((head(Kind.DIRECT), "", b"x")))
+    assert not world.accept(signed((head(Kind.DIRECT), "", b"x"), sign))
     by_name = world.signing.for_name("bob", 4, None, None)
-    assert world.accept(by_name((head(Kind.DIRECT), "", b"x")))
+    assert world.accept(signed((head(Kind.DIRECT), "", b"x"), by_name))
     by_id = world.signing.for_name(BOB.id.hex(), 4, None, None)
-    assert world.accept(by_id((head(Kind.DIRECT), "", b"x")))
-    assert not world.accept(by_name(JOB))
+    assert world.accept(signed((head(Kind.DIRECT), "", b"x"), by_id))
+    assert not world.accept(signed(JOB, by_name))
 
 
 def test_what_cannot_be_is_refused() -> None:

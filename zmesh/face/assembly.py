@@ -212,6 +212,7 @@ class Assembly(NodeParts):
             signed=self.outgoing.signing.signed,
             verified=self.verifying.verified,
             replay_blocks=self.verifying.table.blocks,
+            signed_batches=len(self.verifying.roots),
             journal=None if self._storing is None else self._storing.statistics(),
         )
 

@@ -12,7 +12,7 @@ from zmesh.ids import JournalId, NodeId
 from zmesh.message import COMPRESSED, Kind, Outcome, Record, Tag, extra
 from zmesh.options import NodeOptions
 from zmesh.security.replays import ReplayTable, Verdict
-from zmesh.security.signing import Addressing, Signature
+from zmesh.security.signing import Addressing, Roots, Signature
 from zmesh.security_errors import SIGNATURE_REFUSED
 from zmesh.storage import Entry, EntryKind
 from zmesh.wire.compression import decompressed
@@ -61,7 +61,7 @@ class Verifying:
     Args:
         node: its id.
         name: its name.
-        options: `clock_tolerance`, and what bounds the memory.
+        options: `clock_tolerance`, and what bounds the memories.
         default: what handlers ask for that say nothing.
         wall_ms: returns what the wall clock reads.
         audit: told of what is refused.
@@ -92,6 +92,7 @@ class Verifying:
         self._is_proved = is_proved
         lost_ms = 0 if is_storing else wall_ms()
         self.table = ReplayTable(options.replay_blocks_max, options.replay_windows_max, lost_ms)
+        self.roots = Roots(options.signed_batches_max)
         self._own = count(1)
 
     def guard(self, verify: Verify | None, scope: str | None = None) -> "Guard":
@@ -169,7 +170,7 @@ class Verifying:
                 body = decompressed(record)
             except ProtocolError:
                 return False
-        return signature.holds(record, to, body)
+        return signature.holds(record, to, body, self.roots)
 
     def tell(self, delivery: Delivery, index: int, why: str) -> None:
         """Have the audit log know that a message was refused."""

@@ -529,8 +529,11 @@ def test_a_body_other_than_announced_is_rejected_and_no_lie() -> None:
     assert pair.b.bodies == []
 
 
-def test_a_peer_that_takes_no_control_records_is_given_up() -> None:
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_peer_that_takes_no_control_records_is_given_up(is_full: bool) -> None:
     puppet = Puppet(replace(OPTIONS, control_queued_max=100)).open(NOW)
+    if is_full:  # it reads nothing at all, and still may ask for answers
+        puppet.link.on_path_full(puppet.path)
     for number in range(101):
         puppet.link.send_control(Interest((("topic", str(number)),), ()))
     puppet.hear(NOW)

@@ -325,7 +325,12 @@ class Introductions:
     # Trust
 
     def _turn_away(self, path: Path, link: LinkId, node: NodeId, name: str) -> None:
-        """Refuse a link to a node that is not trusted here, as often as anything is answered."""
+        """Refuse a link to a node that is not trusted here, as often as anything is answered.
+
+        It may have as many keys as it likes, of which none is listed: to look at the next one of
+        the same connection would take from what strangers that are listed may use.
+        """
+        self.proofs.ignore(path)
         if self._is_due(self._answered, path, 1.0):
             endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
             why = self._guard.turn_away(node, name, endpoint or "")

@@ -6,8 +6,13 @@ Both are bounded for each address and for all, before anybody has shown that it 
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
+from zmesh.discovery.endpoints import split_target
 from zmesh.options import TransportOptions
+
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  # told apart, not bound
+"""Hosts of endpoints at which all addresses of the machine are listened on."""
 
 
 class Refusal(Enum):
@@ -36,7 +41,7 @@ class _Inbound:
     """A connection that was accepted."""
 
     address: str
-    listener: str
+    endpoint: str  # that it came to: of the address dialed, also where all are listened on
     is_refused: bool = False
 
 
@@ -71,19 +76,22 @@ class Gate:
         return len(self._inbound)
 
     def on_accepted(
-        self, descriptor: int, address: str, listener: str, now: float, descriptors_max: int
+        self, descriptor: int, address: str, endpoint: str, now: float, descriptors_max: int
     ) -> tuple[int, str, Refusal] | None:
         """Take in that a connection was accepted; return which to shut, from whom and why.
 
         Args:
             descriptor: of the connection.
             address: where it is from, without port; empty where that is not known.
-            listener: the endpoint it came to.
+            endpoint: it came to.
             now: seconds.
             descriptors_max: how many this process may have.
         """
         options = self._options
-        inbound = self._inbound[descriptor] = _Inbound(address, listener)
+        before = self._inbound.get(descriptor)
+        if before is not None:  # nobody told of its end
+            self._leave(descriptor, before, in_handshake=False)
+        inbound = self._inbound[descriptor] = _Inbound(address, endpoint)
         stranger = self._stranger(address, now)
         stranger.connections += 1
         stranger.under_way += 1
@@ -115,9 +123,9 @@ class Gate:
         may be below 0 for a moment.
         """
         stranger = self._stranger(address, now)
+        stranger.under_way -= 1  # also of who is turned away: libzmq ends it with the answer
         if len(self._inbound) - self._under_way >= self._options.inbound_max:
             return False
-        stranger.under_way -= 1
         stranger.admitted += 1
         return True
 
@@ -137,8 +145,10 @@ class Gate:
 
     def on_unbound(self, listener: str) -> None:
         """Take in that an endpoint is not listened on any more: what came to it has ended."""
+        host, port = split_target(listener)
         for descriptor, inbound in list(self._inbound.items()):
-            if inbound.listener == listener:
+            is_of_all = host in EVERYWHERE and split_target(inbound.endpoint)[1] == port
+            if inbound.endpoint == listener or is_of_all:
                 self._leave(descriptor, inbound, in_handshake=False)
         self._under_way = min(self._under_way, len(self._inbound))
 

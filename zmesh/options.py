@@ -71,6 +71,7 @@ class LinkOptions:
     ranges_max: int = 8 * KIB + 1  # half the largest window: an honest peer cannot have more
     control_window: int = 4 * KIB  # control records received out of order
     control_queued_max: int = 64 * KIB  # un-acked control records; a peer that lags is given up
+    control_queued_bytes_max: int = 64 * MIB  # the same: a window of refusals with long reasons
     ack_every_messages: int = 256  # sooner than the delay: keeps a fast sender's window open
 
     # handshake

@@ -498,7 +498,7 @@ class Link(LinkFacts):
         out = self._outbox
         self._outbox = []
         if self.state is LinkState.OPEN and self.path is not None:
-            if len(self._session.control_out.items) > self._options.control_queued_max:
+            if self._session.has_too_much_control:
                 self._give_up("it does not take control records", now)
                 self._end_session(SessionEnd.PEER_FORGOT)
                 return out

@@ -392,7 +392,7 @@ async def test_requeued_dead_letters_are_still_signed(tmp_path: Path) -> None:
         for receipt in receipts:
             with pytest.raises(zmesh.Rejected):
                 await receipt
-        await until(lambda: len(ada.dead_letters()) == 2)
+        assert len(ada.dead_letters()) == 2
         for letter in ada.dead_letters():
             await ada.requeue(letter)
         for messages in (bob.inbox("manual"), jobs):

@@ -14,6 +14,7 @@ from tests.storing import SMALL, until
 from zmesh import Node, NodeOptions, SignatureRefused, Storage
 from zmesh.actions import AuditKind, Delivery
 from zmesh.face.verifying import Verify
+from zmesh.journal.tools import backup
 from zmesh.message import Kind, Record
 
 
@@ -335,6 +336,26 @@ async def test_a_replay_is_known_in_another_life_of_the_receiver(tmp_path: Path)
                 await resent(eve, "bob", message)
             assert caught.value.why == "it came before"
             reading.cancel()
+
+
+async def test_a_copy_of_a_journal_takes_nothing_that_came_after_it_was_made(
+    tmp_path: Path,
+) -> None:
+    async with opened("ada", path=tmp_path / "ada") as ada, opened("eve", ada) as eve:
+        async with opened("bob", ada, path=tmp_path / "bob") as bob:
+            backup(tmp_path / "bob", tmp_path / "copy")
+            receipt = await ada.post(bob.id, "pay 5", sign=True)
+            message = await anext(bob.inbox())
+            assert await receipt == 1
+            bob_id = bob.id
+        for _ in range(2):
+            async with opened("bob", ada, eve, path=tmp_path / "copy") as bob:
+                assert bob.id == bob_id
+                reading = asyncio.ensure_future(anext(bob.inbox()))
+                with pytest.raises(SignatureRefused, match="may have come before"):
+                    await resent(eve, "bob", message)
+                await ada.send("bob", "new", sign=True, timeout=5)
+                assert (await reading).body == "new"
 
 
 async def test_without_storage_what_was_signed_before_is_too_old_to_tell() -> None:

@@ -9,7 +9,7 @@ import zmesh
 
 async def publish() -> None:
     """Publish one by one, in batches, and as fast as there is room; a consumer confirms all."""
-    async with zmesh.Node(mesh="confirms") as node:
+    async with zmesh.Node(mesh="confirms", key=()) as node:
         await (await node.push("confirmed", "is anybody there?"))
         begun = perf_counter()
         for number in range(50):  # a round trip each
@@ -27,7 +27,8 @@ async def publish() -> None:
 
 async def consume() -> None:
     """Take everything, until interrupted."""
-    async with zmesh.Node(mesh="confirms") as node, node.pull("confirmed", prefetch=256) as jobs:
+    node = zmesh.Node(mesh="confirms", key=())
+    async with node, node.pull("confirmed", prefetch=256) as jobs:
         print("consuming", flush=True)
         async for _ in jobs:
             pass

@@ -18,10 +18,13 @@ def remove_leftovers(files: Files, path: Path) -> None:
 
     A conversion to no key has there in the clear what is encrypted in the journal.
     """
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        left = path.with_name(path.name + suffix)
+    for left in _files_of(path):
         if files.exists(left):
             files.remove(left)
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in ("", "-journal", "-wal", "-shm")]
 
 
 @contextmanager
@@ -30,7 +33,8 @@ def building(files: Files, path: Path) -> Iterator[sqlite3.Connection]:
 
     What is left of an earlier attempt is removed.
     """
-    remove_leftovers(files, path)
+    for left in _files_of(path):
+        files.remove(left)
     files.create(path)
     with closing(files.connect(path)) as database:
         for pragma in CREATION_PRAGMAS:

@@ -104,7 +104,11 @@ class Assembly(NodeParts):
         storing.start(self.runner.news)
         self.runner.restore(storing)
         await self._restored
-        self.verifying.restore(self.engine.take_replays())
+        local = self._whoami.local
+        entries = self.engine.take_replays()
+        changes = self.verifying.restore(entries, local.journal, local.incarnation)
+        if changes is not None:
+            self.runner.command(changes)
         await self.application.load()
 
     async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:

@@ -27,6 +27,10 @@ _KIND: Final = 0b1111
 LIFE_BITS: Final = 40
 """Counters of one life of a node: its incarnation is above them, so no other life has the same."""
 
+LIVES: Final = 1 << 24
+"""Incarnations that fit above. Copies and rescues skip a million each, so they come round; but
+each has another journal, in which counters begin anew."""
+
 
 class Signing:
     """Signs the messages of one node.
@@ -53,7 +57,7 @@ class Signing:
         self.signed = 0
         self._key = key
         self._journal = journal
-        self._counter = incarnation << LIFE_BITS
+        self._counter = incarnation % LIVES << LIFE_BITS
         self._valid_for = options.signature_valid_for
         self._is_default = is_default
         self._wall_ms = wall_ms

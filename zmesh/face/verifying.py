@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 from zmesh.actions import Audited, AuditKind, Delivery
 from zmesh.errors import InvalidOption, ProtocolError
 from zmesh.events import KeepReplays
-from zmesh.ids import JournalId, NodeId
+from zmesh.ids import TOKEN_BYTES, JournalId, NodeId
 from zmesh.message import COMPRESSED, Kind, Outcome, Record, Tag, extra
 from zmesh.options import NodeOptions
 from zmesh.security.replays import ReplayTable, Verdict
@@ -33,6 +33,9 @@ BEGUN_MIN: Final = 256
 """Messages a handler has begun with, before those with an outcome are sorted out."""
 
 _KIND: Final = 0b1111
+
+_WHOSE: Final = ""
+"""In the place of a handler: of which journal this is the memory, and until when parts miss."""
 
 
 def check_verify(verify: object) -> None:
@@ -111,9 +114,26 @@ class Verifying:
             return Guard(self, f"#{next(self._own)}", is_kept=False, is_required=is_required)
         return Guard(self, scope, is_kept=True, is_required=is_required)
 
-    def restore(self, entries: list[Entry]) -> None:
-        """Take what another life kept."""
-        self.table.restore((entry.name, entry.key, entry.value) for entry in entries)
+    def restore(
+        self, entries: list[Entry], journal: JournalId, incarnation: int
+    ) -> KeepReplays | None:
+        """Take what another life kept; return what to keep of that, if anything.
+
+        A copy of a journal knows nothing of what came since, and a rescue may have lost some: both
+        have another journal id than they say themselves.
+        """
+        told = next((entry.value for entry in entries if entry.name == _WHOSE), None)
+        lost_ms = 0
+        if told is not None and told[:TOKEN_BYTES] == journal:
+            lost_ms = int.from_bytes(told[TOKEN_BYTES:])
+        elif incarnation > 1:
+            lost_ms = self._wall_ms()
+        kept = ((each.name, each.key, each.value) for each in entries if each.name != _WHOSE)
+        self.table.restore(kept, lost_ms)
+        value = journal + lost_ms.to_bytes(8)
+        if value == told:
+            return None
+        return KeepReplays((Entry(EntryKind.REPLAYS, _WHOSE, b"", value),))
 
     # What comes
 
@@ -150,9 +170,7 @@ class Verifying:
         )  # fmt: skip
 
     def _holds(self, delivery: Delivery, record: Record, signature: Signature) -> bool:
-        # What is read from a log comes on one lane, whatever it was published on.
-        lane = delivery.source.lane
-        if lane != signature.lane and extra(record, Tag.FOLLOWER) is None:
+        if delivery.source.lane != signature.lane and not _is_of_log(record):
             return False
         match signature.addressing:
             case Addressing.NODE:
@@ -227,6 +245,12 @@ class Verifying:
 
 
 _KINDS: Final = frozenset(map(int, Kind))
+
+
+def _is_of_log(record: Record) -> bool:
+    """Return whether it comes on the lane of its log, whatever it was published on."""
+    is_publication = record[0] & _KIND == Kind.PUBLICATION
+    return is_publication and extra(record, Tag.FOLLOWER) is not None
 
 
 class Guard:

@@ -6,6 +6,9 @@ MINUTES ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# A test run starts hundreds of interpreters; without its bytecode each compiles all of zmesh anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check format simulate fuzz bench chaos clean
 
 demo: $(STAMP)

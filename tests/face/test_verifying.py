@@ -211,3 +211,24 @@ def test_another_journal_with_its_memory_takes_nothing_from_before() -> None:
         assert not each.accept(first)
         assert not each.accept(lost)
         assert each.accept(world.job())
+
+
+def test_a_stored_message_that_its_signer_sends_again_was_accepted_before() -> None:
+    world = World()
+    job = with_extra(world.job(), Tag.STORED, 7)
+    assert world.guard.refusal(world.delivered(job), 0) is None
+    told = world.guard.refusal(world.delivered(job), 0)  # it is being handled
+    assert told is not None
+    assert told[0] is Outcome.REJECTED
+    world.guard.give_back()
+    assert world.accept(job)
+    world.audited.clear()
+    again = World()  # which died before the outcome was on disk
+    again.verifying.restore(entries_of(world.verifying.take_changes()), JournalId(b"o" * 16), 1)
+    assert again.guard.refusal(again.delivered(job), 0) == (Outcome.ACCEPTED, "")
+    assert again.audited == []
+    assert again.guard.refusal(again.delivered(job, EVE), 0) is not None
+    assert [event.kind for event in again.audited] == [AuditKind.REPLAYED]
+    request = with_extra(world.job((head(Kind.REQUEST), "pay", b"x")), Tag.STORED, 8)
+    assert world.accept(request)
+    assert not world.accept(request)  # its caller waits for an answer

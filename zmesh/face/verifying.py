@@ -291,10 +291,23 @@ class Guard:
             signed.scopes.append(self.scope)
             self._note_begun(signed)
             return None
-        if verdict is Verdict.REPLAYED and extra(record, Tag.RETAINED) is not None:
-            return Outcome.ACCEPTED, ""  # who joins again is sent again what is kept
+        if verdict is Verdict.REPLAYED and self._is_told_again(delivery, record, signed):
+            return Outcome.ACCEPTED, ""
         why = REPLAYED if verdict is Verdict.REPLAYED else TOO_OLD
         return self._refuse(delivery, index, why)
+
+    def _is_told_again(self, delivery: Delivery, record: Record, signed: Signed) -> bool:
+        """Return whether a sender that has to hear of it does so, and nothing more happens."""
+        if extra(record, Tag.RETAINED) is not None:
+            return True  # who joins again is sent again what is kept
+        if record[0] & _KIND == Kind.REQUEST or extra(record, Tag.STORED) is None:
+            return False
+        # A crash may come after this memory is on disk, and before the outcome is.
+        origin = (signed.node, signed.journal)
+        is_its_own = delivery.source.node == signed.node
+        return is_its_own and self._verifying.table.was_accepted(
+            self.scope, origin, signed.counter
+        )
 
     def _refuse(self, delivery: Delivery, index: int, why: str) -> Refusal:
         self._verifying.tell(delivery, index, why)

@@ -134,6 +134,14 @@ class ReplayTable:
             if _is_empty(window):
                 del self._windows[scope, origin]
 
+    def was_accepted(self, scope: str, origin: Origin, counter: int) -> bool:
+        """Return whether it is known that a message was accepted: it is not being handled."""
+        window = self._windows.get((scope, origin))
+        if window is None:
+            return False
+        number, bit = divmod(counter, BLOCK)
+        return counter not in window.pending and bool(window.blocks.get(number, 0) >> bit & 1)
+
     def drop(self, scope: str) -> None:
         """Forget a handler that has gone for good, and what it accepted."""
         self._floors.pop(scope, None)

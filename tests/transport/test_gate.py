@@ -197,6 +197,31 @@ def test_addresses_without_connection_are_forgotten_and_the_others_are_not() -> 
     assert refused[2] is Refusal.RATE
 
 
+@pytest.mark.parametrize("curve", [True, False])
+def test_handshakes_that_ended_like_connections_do_not_add_up(curve: bool) -> None:
+    bench = Bench(curve=curve, handshakes_max=3, address_handshakes_max=3)
+    assert bench.accept("a") is None  # a member of the same address
+    assert bench.admit("a") or not curve
+    for _ in range(20):
+        bench.now += 5.0
+        assert bench.accept("a") is None
+        bench.gate.on_ended(bench.last, in_handshake=False)
+    for _ in range(20):  # and while others are as young
+        assert bench.accept("a") is None
+        bench.gate.on_ended(bench.last, in_handshake=False)
+    assert bench.gate.under_way <= 1
+    assert bench.accept("b") is None
+
+
+def test_who_was_admitted_from_an_address_is_known() -> None:
+    bench = Bench()
+    bench.accept("a")
+    assert bench.gate.is_unproven(11)
+    bench.admit("a")
+    assert not bench.gate.is_unproven(11)
+    assert not bench.gate.is_unproven(999)
+
+
 def test_counts_never_stay_below_nothing() -> None:
     bench = Bench()
     bench.gate.on_settled()

@@ -100,8 +100,12 @@ class Doorkeeper:
 
     def _on_disconnected(self, descriptor: int) -> bool:
         failure, self._failure = self._failure, None
-        address = self.gate.on_ended(descriptor, in_handshake=failure is not None)
+        in_handshake = failure is not None or self.gate.is_unproven(descriptor)
+        address = self.gate.on_ended(descriptor, in_handshake=in_handshake)
         if failure is None:
+            # Told so are all that announce a part too large, from the first byte on.
+            self._counters.handshakes_failed += in_handshake
+            self._counters.inbound_ended += not in_handshake
             return True
         event, value = failure
         if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:

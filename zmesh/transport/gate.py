@@ -13,6 +13,8 @@ from zmesh.options import TransportOptions
 
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  # told apart, not bound
 """Hosts of endpoints at which all addresses of the machine are listened on."""
+_HANDSHAKE_SLACK_S: Final = 1.0
+"""How much longer than `handshake_timeout` a handshake may seem to take: news of it are late."""
 
 
 class Refusal(Enum):
@@ -33,6 +35,7 @@ class _Stranger:
     counted_at: float
     under_way: int = 0  # handshakes, as far as known; see `Gate.on_admitted`
     connections: int = 0
+    young: int = 0  # of them, those whose handshake may still be under way
     admitted: int = 0  # since it was last without connection
 
 
@@ -63,6 +66,7 @@ class Gate:
         self._strangers: dict[str, _Stranger] = {}
         self._inbound: dict[int, _Inbound] = {}  # by descriptor
         self._unproven: dict[int, None] = {}  # who may have to go, the oldest first
+        self._young: dict[int, float] = {}  # when each was accepted, the oldest first
         self._under_way = 0
 
     @property
@@ -93,6 +97,9 @@ class Gate:
             self._leave(descriptor, before, in_handshake=False)
         inbound = self._inbound[descriptor] = _Inbound(address, endpoint)
         stranger = self._stranger(address, now)
+        self._recount(stranger, now)
+        self._young[descriptor] = now
+        stranger.young += 1
         stranger.connections += 1
         stranger.under_way += 1
         self._under_way += 1
@@ -143,6 +150,13 @@ class Gate:
         self._leave(descriptor, inbound, in_handshake=in_handshake)
         return inbound.address
 
+    def is_unproven(self, descriptor: int) -> bool:
+        """Whether nobody was admitted from the address of a connection, where that is asked."""
+        inbound = self._inbound.get(descriptor)
+        if inbound is None or not self._counts_addresses:
+            return False
+        return not self._strangers[inbound.address].admitted
+
     def on_unbound(self, listener: str) -> None:
         """Take in that an endpoint is not listened on any more: what came to it has ended."""
         host, port = split_target(listener)
@@ -161,6 +175,25 @@ class Gate:
         self._under_way = max(0, self._under_way - 1)
         self._strangers[inbound.address].under_way -= 1
         return descriptor, inbound.address, refusal
+
+    def _recount(self, stranger: _Stranger, now: float) -> None:
+        """Count no handshakes that cannot be under way any more, however they have ended.
+
+        Of some libzmq only says that the connection ended, as it does of members: where a part is
+        announced that is too large. They must not add up, or a stranger could shut out everybody.
+        """
+        before = now - self._options.handshake_timeout - _HANDSHAKE_SLACK_S
+        while self._young:
+            descriptor, accepted_at = next(iter(self._young.items()))
+            if accepted_at > before:
+                break
+            self._grow_old(descriptor)
+        stranger.under_way = min(stranger.under_way, stranger.young)
+        self._under_way = min(self._under_way, len(self._young))
+
+    def _grow_old(self, descriptor: int) -> None:
+        if self._young.pop(descriptor, None) is not None:
+            self._strangers[self._inbound[descriptor].address].young -= 1
 
     def _oldest_unproven(self) -> int | None:
         while self._unproven:
@@ -196,6 +229,7 @@ class Gate:
                 return
 
     def _leave(self, descriptor: int, inbound: _Inbound, *, in_handshake: bool) -> None:
+        self._grow_old(descriptor)
         del self._inbound[descriptor]
         self._unproven.pop(descriptor, None)
         stranger = self._strangers[inbound.address]

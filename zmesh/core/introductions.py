@@ -289,6 +289,7 @@ class Introductions:
             return False
         if hello.to != self._local.node:
             self._refuse(path, link, ErrorCode.WRONG_NODE, "HELLO is for another node")
+            self._defects.note(self._whose(path), "wrong node", "HELLO for another node")
             return False
         bound = self._turn.peers.on_path(path)
         if bound is not None and bound.id != hello.node:

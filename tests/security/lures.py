@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import zmq
 import zmq.asyncio
+from zmq.auth import CURVE_ALLOW_ANY
 from zmq.auth.asyncio import AsyncioAuthenticator
 from zmq.utils import z85
 
@@ -27,7 +28,7 @@ async def listener(target: Target) -> AsyncIterator[tuple["zmq.asyncio.Socket", 
     context = zmq.asyncio.Context()
     guard = AsyncioAuthenticator(context)
     guard.start()
-    guard.configure_curve(domain="*", location=zmq.auth.CURVE_ALLOW_ANY)
+    guard.configure_curve(domain="*", location=CURVE_ALLOW_ANY)
     socket = context.socket(zmq.ROUTER)
     pair = target.key.server_pair()
     socket.set(zmq.CURVE_SERVER, 1)
@@ -61,8 +62,8 @@ async def trap(target: Target) -> AsyncIterator[Trap]:
         async def answer() -> None:
             while True:
                 frames = await socket.recv_multipart(copy=False)
-                asker = z85.decode(frames[1]["User-Id"])
-                packet = decode([bytes(frame) for frame in frames[1:]], _LIMITS)
+                asker = z85.decode(str(frames[1].get("User-Id")))
+                packet = decode([frame.bytes for frame in frames[1:]], _LIMITS)
                 said = packet.frames[0]
                 if isinstance(said, Hello):
                     caught.hellos.append((packet, said))

@@ -5,30 +5,35 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.security.member import Target
+
 CHUNK = 65_536
 
 
 @dataclass
 class Tap:
-    """A TCP relay to one endpoint. `seen` is what went through, both ways, up to `seen_max`."""
+    """A TCP relay to a target. `reads_answers` and `passes_on` say in which directions it does."""
 
-    host: str
-    port: int
-    seen_max: int = 1 << 20
+    target: Target
     endpoint: str = ""
-    seen: bytearray = field(default_factory=bytearray)
     reads_answers: asyncio.Event = field(default_factory=asyncio.Event)
+    passes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)  # the target ended one
     _inward: list[asyncio.StreamWriter] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def _on_connection(
+    def __post_init__(self) -> None:
+        self.reads_answers.set()
+        self.passes_on.set()
+
+    async def on_connection(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        there, towards = await asyncio.open_connection(self.host, self.port)
+        """Relay a connection."""
+        there, towards = await self.target.dial()
         self._inward.append(towards)
-        always = asyncio.Event()
-        always.set()
-        for source, sink, gate in ((reader, towards, always), (there, writer, self.reads_answers)):
+        ways = ((reader, towards, self.passes_on), (there, writer, self.reads_answers))
+        for source, sink, gate in ways:
             task = asyncio.create_task(self._pump(source, sink, gate))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -42,16 +47,17 @@ class Tap:
                 chunk = await source.read(CHUNK)
                 if not chunk:
                     break
-                self.seen += chunk[: self.seen_max - len(self.seen)]
                 sink.write(chunk)
                 await sink.drain()
         except ConnectionError:
             pass
         finally:
+            if gate is self.reads_answers:
+                self.is_over.set()
             sink.close()
 
     async def inject(self, data: bytes) -> None:
-        """Put bytes into every connection to the endpoint."""
+        """Put bytes into every connection to the target."""
         for towards in self._inward:
             towards.write(data)
             await towards.drain()
@@ -66,12 +72,10 @@ class Tap:
 
 
 @asynccontextmanager
-async def tap(endpoint: str) -> AsyncIterator[Tap]:
-    """Relay to an endpoint, from another one."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    relay = Tap(host, int(port))
-    relay.reads_answers.set()
-    server = await asyncio.start_server(relay._on_connection, "127.0.0.1", 0)  # noqa: SLF001
+async def tap(target: Target) -> AsyncIterator[Tap]:
+    """Relay to a target, from another endpoint."""
+    relay = Tap(target)
+    server = await asyncio.start_server(relay.on_connection, "127.0.0.1", 0, limit=CHUNK)
     relay.endpoint = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield relay

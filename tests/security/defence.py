@@ -92,8 +92,15 @@ def missing(before: Facts, after: Facts, wanted: Mapping[str, int], who: str) ->
 
 
 def more(before: Facts, after: Facts, name: str, who: str) -> int:
-    """Return how much more was counted of `where.name`."""
+    """Return how much more was counted of `where.name`, or how much ever of `ever.where.name`.
+
+    `where.name|where.other` is both together.
+    """
+    if "|" in name:
+        return sum(more(before, after, each, who) for each in name.split("|"))
     where, _, kind = name.partition(".")
+    if where == "ever":
+        return int(after["counts"].get(kind, 0))
     if where == "happened":
         return int(after[where].count([kind, who]))  # since it was asked to begin
     return int(after["counts"].get(name, 0) - before["counts"].get(name, 0))

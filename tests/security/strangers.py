@@ -133,13 +133,15 @@ async def announce_a_gibibyte_as_a_stranger(target: Target) -> None:
         await latecomer.join()
 
 
-WRONG_KEY = "audited.wrong_key"
+WRONG_KEY = "ever.audited.wrong_key"
+"""Not "more": addresses that libzmq did not keep are one culprit, told of once in a while."""
+
 FAILED = "transport.handshakes_failed"
 ABANDONED = "transport.handshakes_abandoned"
 
 STRANGERS = (
     Attack(dial_with_another_key, {WRONG_KEY: 1, FAILED: 20}),
-    Attack(join_without_a_key, {WRONG_KEY: 1, FAILED: 1}),
+    Attack(join_without_a_key, {f"{FAILED}|{ABANDONED}": 1}),  # either side may hang up first
     Attack(partial(speak_with_the_mechanism, "NULL"), {WRONG_KEY: 1, FAILED: 10}),
     Attack(partial(speak_with_the_mechanism, "PLAIN"), {WRONG_KEY: 1, FAILED: 10}),
     Attack(dial_without_a_mechanism, {"transport.inbound_accepted": 5}),  # it hangs up itself

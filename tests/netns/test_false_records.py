@@ -34,8 +34,8 @@ async def told(*attack: str) -> dict[str, Any]:
     return facts
 
 
-async def test_nodes_meet_and_talk_among_fifteen_hundred_that_are_not_there() -> None:
-    facts = await told("flood", "1500")
+async def test_nodes_meet_and_talk_among_eight_hundred_that_are_not_there() -> None:
+    facts = await told("flood", "800")
     assert facts["candidates"] <= NodeOptions().candidates_max
     assert facts["refused"] + facts["displaced"] > 0, facts
     assert facts["growth"] < 96 * MIB

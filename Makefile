@@ -7,7 +7,10 @@ MINUTES ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check format simulate fuzz bench bench-check bench-peers chaos clean
+# A test run starts hundreds of interpreters; without its bytecode each compiles all of zmesh anew.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo test check types-mypy types-basedpyright format simulate fuzz bench bench-check bench-peers chaos clean
 
 demo: $(STAMP)
 	$(BIN)/zmesh demo
@@ -19,7 +22,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory -j 2 types-mypy types-basedpyright
+
+types-mypy:
 	$(BIN)/mypy
+
+types-basedpyright:
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 format: $(STAMP)

@@ -9,7 +9,7 @@ import zmesh
 
 async def serve() -> None:
     """Provide the service until somebody stops it."""
-    async with zmesh.Node(mesh="call-later") as node:
+    async with zmesh.Node(mesh="call-later", key=()) as node:
 
         @node.service("factorial")
         def factorial(message: zmesh.Message) -> str:
@@ -21,7 +21,7 @@ async def serve() -> None:
 
 async def ask(journal: str, numbers: list[int]) -> None:
     """Leave requests in the journal; without any, fetch the answers to those that were left."""
-    async with zmesh.Node(mesh="call-later", storage=journal) as node:
+    async with zmesh.Node(mesh="call-later", key=(), storage=journal) as node:
         for number in numbers:
             print((await node.call_later("factorial", number)).state)
         for ticket in [] if numbers else node.tickets():

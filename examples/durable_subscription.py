@@ -9,7 +9,7 @@ import zmesh
 
 async def publish(journal: str) -> None:
     """Publish orders, two a second, whoever is there."""
-    async with zmesh.Node("shop", mesh="durable-subscription", storage=journal) as node:
+    async with zmesh.Node("shop", mesh="durable-subscription", key=(), storage=journal) as node:
         for number in count(1):
             await node.publish("orders.new", number)  # on disk now
             print(f"order {number}", flush=True)
@@ -18,7 +18,7 @@ async def publish(journal: str) -> None:
 
 async def read(journal: str, orders: int) -> None:
     """Bill so many orders, from the first that is not billed yet."""
-    node = zmesh.Node("books", mesh="durable-subscription", storage=journal)
+    node = zmesh.Node("books", mesh="durable-subscription", key=(), storage=journal)
     async with node, node.subscribe("orders.>", name="billing", since="first") as new:
         async for message in new:
             print(f"billed {message.body}", flush=True)

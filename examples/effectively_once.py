@@ -18,7 +18,7 @@ def order(number: int) -> None:
 async def run(name: str) -> None:
     """Send what is in the outbox, and bill each order that comes once."""
     storage = zmesh.Storage(f"{name}.journal", database=f"{name}.db")
-    async with zmesh.Node(name, mesh="effectively-once", storage=storage) as node:
+    async with zmesh.Node(name, mesh="effectively-once", key=(), storage=storage) as node:
         async for message in node.inbox():
             async with message.transaction() as db:
                 await db.execute("CREATE TABLE IF NOT EXISTS bills (number INTEGER)")

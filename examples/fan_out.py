@@ -10,7 +10,7 @@ import zmesh
 
 async def member(directory: Path, _: int) -> None:
     """Keep the file that comes in a directory; refuse it where it is not whole."""
-    async with zmesh.Node(mesh="fan-out") as node, node.join("cameras") as group:
+    async with zmesh.Node(mesh="fan-out", key=()) as node, node.join("cameras") as group:
         print("joined", flush=True)
         async for message in group:
             if blake2b(message.body).hexdigest() == message.headers["digest"]:
@@ -22,7 +22,7 @@ async def member(directory: Path, _: int) -> None:
 async def send(path: Path, members: int) -> None:
     """Send a file to all, once so many are there, and print what becomes of it at each."""
     firmware = await asyncio.to_thread(path.read_bytes)
-    async with zmesh.Node("office", mesh="fan-out") as node:
+    async with zmesh.Node("office", mesh="fan-out", key=()) as node:
         await node.peers.wait_for(group="cameras", count=members, timeout=30)
         headers = {"digest": blake2b(firmware).hexdigest()}
         async for outcome in (fan_out := node.fan_out("cameras", firmware, headers=headers)):

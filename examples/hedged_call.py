@@ -25,7 +25,7 @@ def quick(message: zmesh.Message) -> int:
 
 async def main(role: str) -> None:
     """Serve until somebody stops it; or call the slow one, and soon another one as well."""
-    async with zmesh.Node(role, mesh="hedged-call") as node:
+    async with zmesh.Node(role, mesh="hedged-call", key=()) as node:
         if role != "call":
             node.service("primes")(slow if role == "slow" else quick)
             await asyncio.Event().wait()

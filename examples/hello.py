@@ -11,7 +11,7 @@ import zmesh
 
 async def main(name: str, friend: str | None) -> None:
     """Greet the friend, if there is one; answer the first who greets, and end."""
-    async with zmesh.Node(name, mesh="hello") as node:
+    async with zmesh.Node(name, mesh="hello", key=()) as node:
         if friend is not None:
             await node.peers.wait_for(name=friend, timeout=30)
             await node.send(friend, {"text": f"hello {friend}, this is {name}"})

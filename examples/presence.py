@@ -10,7 +10,7 @@ import zmesh
 
 async def announce(room: str) -> None:
     """Tell where this machine is, and what is typed as its status; leave at the end of input."""
-    async with zmesh.Node(mesh="presence") as node:
+    async with zmesh.Node(mesh="presence", key=()) as node:
         node.describe(room=room, cores=os.cpu_count(), system=sys.platform)
         print("announced", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
@@ -19,7 +19,7 @@ async def announce(room: str) -> None:
 
 async def watch(room: str) -> None:
     """Print what becomes of the machines in a room; those elsewhere do not matter."""
-    async with zmesh.Node(mesh="presence") as node:
+    async with zmesh.Node(mesh="presence", key=()) as node:
         async for event in node.peers.watch(where={"room": room}):
             if isinstance(event, zmesh.Overrun):
                 continue  # we print too slowly: look at node.peers.select(...) for who is there

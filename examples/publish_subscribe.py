@@ -10,7 +10,7 @@ TOPIC = "sensors.kitchen.temp"
 
 async def read(pattern: str) -> None:
     """Print temperatures until the last one."""
-    node = zmesh.Node(mesh="publish-subscribe")
+    node = zmesh.Node(mesh="publish-subscribe", key=())
     async with node, node.subscribe(pattern) as temperatures:
         print("reading", flush=True)
         async for message in temperatures:
@@ -21,7 +21,7 @@ async def read(pattern: str) -> None:
 
 async def publish(readers: int) -> None:
     """Publish five temperatures, once so many readers are there."""
-    async with zmesh.Node("thermometer", mesh="publish-subscribe") as node:
+    async with zmesh.Node("thermometer", mesh="publish-subscribe", key=()) as node:
         await node.peers.wait_for(topic=TOPIC, count=readers, timeout=30)
         for number in range(1, 6):
             headers: zmesh.Headers = {"unit": "C", "last": number == 5}

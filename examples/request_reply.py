@@ -9,7 +9,7 @@ import zmesh
 
 async def serve() -> None:
     """Provide the service until somebody stops it."""
-    async with zmesh.Node(mesh="request-reply") as node:
+    async with zmesh.Node(mesh="request-reply", key=()) as node:
 
         @node.service("factorial", concurrency=4)
         def factorial(message: zmesh.Message) -> str:  # a plain function runs in a thread
@@ -23,7 +23,7 @@ async def serve() -> None:
 
 async def call(number: int) -> None:
     """Ask the least loaded provider; where it dies in the middle, another one answers."""
-    async with zmesh.Node(mesh="request-reply") as node:
+    async with zmesh.Node(mesh="request-reply", key=()) as node:
         await node.peers.wait_for(service="factorial", timeout=30)
         try:
             print(await node.call("factorial", number, timeout=10))

@@ -9,7 +9,7 @@ import zmesh
 
 async def receive(directory: Path, _: int) -> None:
     """Keep what comes in a directory, until interrupted; cut off, it goes on from there later."""
-    async with zmesh.Node(mesh="files") as node, node.receive_files(directory) as files:
+    async with zmesh.Node(mesh="files", key=()) as node, node.receive_files(directory) as files:
         print("receiving", flush=True)
         async for file in files:
             print(f"{file.path.name}: {file.size} bytes, {file.digest}", flush=True)
@@ -21,7 +21,7 @@ async def send(path: Path, receivers: int) -> None:
     def progress(written: int, size: int) -> None:
         print(f"{100 * written // max(1, size)} %", end="\r", flush=True)
 
-    async with zmesh.Node(mesh="files") as node:
+    async with zmesh.Node(mesh="files", key=()) as node:
         peers = await node.peers.wait_for(service="zmesh.files", count=receivers, timeout=30)
         sending = [node.send_file(peer, path, rate=50e6, progress=progress) for peer in peers]
         for sent in asyncio.as_completed(sending):

@@ -8,7 +8,7 @@ import zmesh
 
 async def watch() -> None:
     """Hold a replica, and print what changes."""
-    async with zmesh.Node(mesh="shared-state") as node:
+    async with zmesh.Node(mesh="shared-state", key=()) as node:
         config = await node.shared("config")
         print("watching", flush=True)
         async for change in config.watch():
@@ -17,7 +17,7 @@ async def watch() -> None:
 
 async def use(role: str, key: str, value: str) -> None:
     """Join those who watch, set or delete a key, and print what all of them hold."""
-    async with zmesh.Node(mesh="shared-state") as node:
+    async with zmesh.Node(mesh="shared-state", key=()) as node:
         await node.peers.wait_for(timeout=30)
         async with await node.shared("config") as config:
             if role != "show":

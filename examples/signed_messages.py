@@ -1,14 +1,14 @@
 """Who wrote it? Run `serve` in one terminal and `pay 5` in others."""
 
+import argparse
 import asyncio
-import sys
 
 import zmesh
 
 
 async def serve() -> None:
     """Take signed payments alone."""
-    async with zmesh.Node("bank") as node:
+    async with zmesh.Node("bank", mesh="signed-messages", key=()) as node:
 
         @node.service("pay", verify="required")
         async def pay(message: zmesh.Message) -> str:
@@ -20,7 +20,7 @@ async def serve() -> None:
 
 async def pay(amount: int) -> None:
     """Pay signed, and try it unsigned."""
-    async with zmesh.Node("till") as node:
+    async with zmesh.Node("till", mesh="signed-messages", key=()) as node:
         await node.peers.wait_for(service="pay", timeout=10)
         receipt = await node.call("pay", amount, sign=True)
         print("signed by this node:", receipt == f"{amount} from {node.id}")
@@ -31,4 +31,8 @@ async def pay(amount: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve() if sys.argv[1] == "serve" else pay(int(sys.argv[2])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["serve", "pay"])
+    parser.add_argument("amount", type=int, nargs="?", default=1)
+    told = parser.parse_args()
+    asyncio.run(serve() if told.role == "serve" else pay(told.amount))

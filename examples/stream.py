@@ -10,7 +10,7 @@ import zmesh
 
 async def serve(directory: str) -> None:
     """Search the text files of a directory for those who ask, until interrupted."""
-    async with zmesh.Node(mesh="stream") as node:
+    async with zmesh.Node(mesh="stream", key=()) as node:
 
         @node.service("find")
         def find(message: zmesh.Message) -> Iterator[str]:  # runs in a thread, and may block
@@ -24,7 +24,7 @@ async def serve(directory: str) -> None:
 
 async def find(word: str) -> None:
     """Print what is found as it comes; who stops reading stops the search."""
-    async with zmesh.Node(mesh="stream") as node:
+    async with zmesh.Node(mesh="stream", key=()) as node:
         await node.peers.wait_for(service="find", timeout=30)
         async for line in node.stream("find", word, timeout=30):
             print(line)

@@ -9,7 +9,7 @@ import zmesh
 
 async def serve(room: str) -> None:
     """Tell whoever asks how much room this machine's disk has."""
-    async with zmesh.Node(mesh="survey") as node:
+    async with zmesh.Node(mesh="survey", key=()) as node:
 
         @node.service("disk")
         def disk(message: zmesh.Message) -> dict[str, object]:
@@ -23,7 +23,7 @@ async def serve(room: str) -> None:
 
 async def ask(servers: int) -> None:
     """Ask everybody at once, and print what comes within two seconds."""
-    async with zmesh.Node(mesh="survey") as node:
+    async with zmesh.Node(mesh="survey", key=()) as node:
         await node.peers.wait_for(service="disk", count=servers, timeout=30)
         survey = node.survey("disk", "/", timeout=2)
         async for reply in survey:

@@ -19,7 +19,7 @@ class Loan:
 
 async def main(*told: str) -> None:
     """Tell what loans cost a month, until interrupted; or ask for one, and print the answer."""
-    async with zmesh.Node(mesh="typed-bodies") as node:
+    async with zmesh.Node(mesh="typed-bodies", key=()) as node:
         if not told:
 
             @node.service("annuity")

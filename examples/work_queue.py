@@ -10,7 +10,7 @@ import zmesh
 
 async def compress(target: Path) -> None:
     """Compress files into a directory, until interrupted; others go on with what this one had."""
-    async with zmesh.Node(mesh="compress") as node, node.pull("files", prefetch=2) as jobs:
+    async with zmesh.Node(mesh="compress", key=()) as node, node.pull("files", prefetch=2) as jobs:
         print("ready", flush=True)
         async for job in jobs:  # asking for the next accepts this one
             packed = await asyncio.to_thread(lzma.compress, job.body["data"])
@@ -21,7 +21,7 @@ async def compress(target: Path) -> None:
 async def push(files: list[Path]) -> None:
     """Have files compressed by whoever has time."""
     jobs = ({"name": path.name, "data": path.read_bytes()} for path in files)
-    async with zmesh.Node(mesh="compress") as node:
+    async with zmesh.Node(mesh="compress", key=()) as node:
         receipt = await node.push_many("files", jobs)
         print(f"{await receipt} files are compressed")  # or an error that says why not
 

@@ -18,6 +18,17 @@ settings.register_profile(
 settings.load_profile("zmesh")
 
 
+WAITERS_MAX = 4
+"""How many more tests than cores run at a time: half of their time many only wait."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many `-n auto` are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + min(cores or 1, WAITERS_MAX)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_of_the_developers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep keys and settings of this machine out, from processes that tests start as well."""

@@ -21,6 +21,29 @@ def test_example_is_short(path: Path) -> None:
     assert path.read_text(encoding="utf-8").count("\n") < 40
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_stays_on_this_machine_whatever_keys_there_are(path: Path) -> None:
+    """And in a mesh of its own: who tries one may have a mesh at work here."""
+    nodes = [
+        {each.arg: ast.unparse(each.value) for each in call.keywords}
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "zmesh.Node"
+    ]
+    assert nodes
+    assert all(told.get("key") == "()" and "mesh" in told for told in nodes)
+
+
+async def test_example_runs_where_the_key_that_is_set_is_none() -> None:
+    environment = {"ZMESH_KEY": "", "ZMESH_KEY_FILE": "/nowhere"}
+    program = "examples/request_reply.py"
+    async with run(program, "serve", environment=environment) as server:
+        assert await server.line() == "serving"
+        async with run(program, "call", "3", environment=environment) as caller:
+            status, out, error = await caller.ended()
+            assert (status, error) == (0, "")
+            assert out.startswith("3! = 6 ")
+
+
 async def test_hello() -> None:
     async with (
         run("examples/hello.py", "alice") as alice,
@@ -372,6 +395,8 @@ async def test_tutorial_publisher_confirms() -> None:
         ("shared_state.py", ["observe"]),
         ("work_queue.py", ["push"]),
         ("presence.py", ["watch"]),
+        ("signed_messages.py", []),
+        ("signed_messages.py", ["pay", "much"]),
         ("request_reply.py", []),
         ("request_reply.py", ["call", "nine"]),
     ],

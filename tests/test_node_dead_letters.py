@@ -263,6 +263,23 @@ async def test_what_was_rejected_and_requeued_is_not_rejected_for_its_old_number
         assert message.body == "page"
 
 
+async def test_a_stored_job_is_a_letter_when_its_producer_hears_of_it(tmp_path: Path) -> None:
+    async with (
+        nodes("b") as (b,),
+        stored("a", tmp_path / "a", b) as a,
+        b.pull("work", settle="manual") as jobs,
+    ):
+        receipt = await a.push("work", "job")
+        await (await anext(jobs)).reject("not yet")
+        with pytest.raises(zmesh.Rejected):
+            await asyncio.wait_for(receipt, 5)
+        [letter] = a.dead_letters()
+        await a.requeue(letter)
+        message = await asyncio.wait_for(anext(jobs), 5)
+        await message.accept()
+        assert (message.body, a.dead_letters()) == ("job", [])
+
+
 async def test_what_is_purged_is_gone_for_good(tmp_path: Path) -> None:
     async with nodes("b") as (b,), stored("a", tmp_path / "a", b) as a:
         inbox = b.inbox(settle="manual")

@@ -149,8 +149,18 @@ def test_key_is_text_or_a_file_or_in_the_environment(
 
 def test_key_file_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    with pytest.raises(InvalidKey, match="cannot be read"):
+    with pytest.raises(InvalidKey, match="keys new --storage"):
         key_in_file(file)
+    with pytest.raises(InvalidKey, match="is a directory"):
+        key_in_file(tmp_path)
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(InvalidKey, match="pipe"):  # and nobody waits for its other end
+        key_in_file(tmp_path / "pipe")
+    file.touch(0o600)
+    for data, why in ((b"\xff", "no text"), (b"#" * 70_000, "over 65,536 bytes")):
+        file.write_bytes(data)
+        with pytest.raises(InvalidKey, match=why):
+            key_in_file(file)
     for text, why in (("", "0 lines"), (f"{KEY.text}\n{OTHER.text}", "2 lines"), ("x", "zms1")):
         file.write_text(text)
         file.chmod(0o600)
@@ -213,12 +223,14 @@ async def test_journal_that_others_may_read_is_opened_with_a_warning(
     assert not caplog.records
     (tmp_path / "a b").chmod(0o644)
     (tmp_path / "a b.damaged-1").touch(0o640)
+    (tmp_path / "a b.app").touch(0o604)
     with caplog.at_level(logging.WARNING, "zmesh"):
         async with node(tmp_path, "a b"):
             pass
     (record,) = [each for each in caplog.records if "others may read" in each.message]
     assert f"chmod 600 '{tmp_path}/a b'" in record.message
-    assert readable_by_others(tmp_path / "a b")[0] == tmp_path / "a b"
+    exposed = [f"a b{suffix}" for suffix in ("", ".app", ".damaged-1")]
+    assert [each.name for each in readable_by_others(tmp_path / "a b")] == exposed
     assert readable_by_others(tmp_path / "none") == []
 
 

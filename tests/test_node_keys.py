@@ -135,7 +135,9 @@ async def test_wrong_key_is_told_on_both_sides_within_two_seconds(
                 for each in caplog.records
                 if each.name == "zmesh.audit" and each.levelno == logging.WARNING
             ]
-            assert [line.partition(":")[0] for line in sorted(lines)] == ["ada", "eve"]
+            who = [line.partition(":")[0] for line in lines]
+            assert who.count("eve") == 1
+            assert who.count("ada") in (1, 2)  # one whose address is known, one where it is not
     assert "eve: no peers in mesh" in caplog.text
 
 

@@ -13,7 +13,9 @@ from tests.nodes import QUICK
 from tests.storing import SMALL, until
 from zmesh import Node, NodeOptions, SignatureRefused, Storage
 from zmesh.actions import AuditKind, Delivery
+from zmesh.face.signing import signed
 from zmesh.face.verifying import Verify
+from zmesh.journal.tools import backup
 from zmesh.message import Kind, Record
 
 
@@ -188,7 +190,7 @@ async def test_another_priority_than_was_signed_is_refused() -> None:
         engine, at_work = ada._at_work().engine, ada._at_work()
         record = at_work.outgoing.record(Kind.DIRECT, "", b"x")
         node = engine.resolve("bob")
-        record = at_work.outgoing.signing.for_node(node, 4, None, None)(record)
+        record = signed(record, at_work.outgoing.signing.for_node(node, 4, None, None))
         with pytest.raises(SignatureRefused):
             await (await at_work.posting.post("bob", record, 5, None, None))
         reading.cancel()
@@ -337,6 +339,26 @@ async def test_a_replay_is_known_in_another_life_of_the_receiver(tmp_path: Path)
             reading.cancel()
 
 
+async def test_a_copy_of_a_journal_takes_nothing_that_came_after_it_was_made(
+    tmp_path: Path,
+) -> None:
+    async with opened("ada", path=tmp_path / "ada") as ada, opened("eve", ada) as eve:
+        async with opened("bob", ada, path=tmp_path / "bob") as bob:
+            backup(tmp_path / "bob", tmp_path / "copy")
+            receipt = await ada.post(bob.id, "pay 5", sign=True)
+            message = await anext(bob.inbox())
+            assert await receipt == 1
+            bob_id = bob.id
+        for _ in range(2):
+            async with opened("bob", ada, eve, path=tmp_path / "copy") as bob:
+                assert bob.id == bob_id
+                reading = asyncio.ensure_future(anext(bob.inbox()))
+                with pytest.raises(SignatureRefused, match="may have come before"):
+                    await resent(eve, "bob", message)
+                await ada.send("bob", "new", sign=True, timeout=5)
+                assert (await reading).body == "new"
+
+
 async def test_without_storage_what_was_signed_before_is_too_old_to_tell() -> None:
     async with opened("ada") as ada:
         at_work = ada._at_work()
@@ -392,7 +414,7 @@ async def test_requeued_dead_letters_are_still_signed(tmp_path: Path) -> None:
         for receipt in receipts:
             with pytest.raises(zmesh.Rejected):
                 await receipt
-        await until(lambda: len(ada.dead_letters()) == 2)
+        assert len(ada.dead_letters()) == 2
         for letter in ada.dead_letters():
             await ada.requeue(letter)
         for messages in (bob.inbox("manual"), jobs):

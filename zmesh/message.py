@@ -138,7 +138,7 @@ class Tag(IntEnum):
 
 
 SIGNATURE_RECORD_BYTES: Final = 139
-"""What a signature of version 1 takes in the extras."""
+"""What a signature of version 1 takes in the extras, of a message that is signed alone."""
 
 
 Fragments = tuple[int, int, bytes]

@@ -71,6 +71,7 @@ class LinkOptions:
     ranges_max: int = 8 * KIB + 1  # half the largest window: an honest peer cannot have more
     control_window: int = 4 * KIB  # control records received out of order
     control_queued_max: int = 64 * KIB  # un-acked control records; a peer that lags is given up
+    control_queued_bytes_max: int = 64 * MIB  # the same: a window of refusals with long reasons
     ack_every_messages: int = 256  # sooner than the delay: keeps a fast sender's window open
 
     # handshake
@@ -303,6 +304,7 @@ class NodeOptions:
     clock_tolerance: float = 60.0  # between two nodes' clocks: NTP keeps to less, a person may not
     replay_blocks_max: int = 100_000  # some 20 MB; each of 256 numbers of one signer, or of less
     replay_windows_max: int = 16_384  # of one handler and one signer
+    signed_batches_max: int = 256  # some 100 KB; of as many senders, each in the midst of one
     reconnect_min: float = 0.1
     reconnect_max: float = 15.0
     dial_timeout: float = 2.0

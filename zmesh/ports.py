@@ -93,6 +93,7 @@ class TransportStatistics:
     handshakes_failed: int  # another mesh key, none where one is needed, or another protocol
     handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods
     handshakes_refused: int  # shut because a bound on strangers was met
+    inbound_ended: int  # past that, by either side; so end those with a part that is too large
     watchdog_rescues: int  # packets found that no wake-up announced: a defect where it grows
 
 

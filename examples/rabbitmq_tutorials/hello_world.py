@@ -8,7 +8,7 @@ import zmesh
 
 async def receive() -> None:
     """Print what comes, until interrupted."""
-    async with zmesh.Node(mesh="hello-world") as node, node.pull("hello") as jobs:
+    async with zmesh.Node(mesh="hello-world", key=()) as node, node.pull("hello") as jobs:
         print(" [*] Waiting for messages. To exit press CTRL+C", flush=True)
         async for job in jobs:  # asking for the next acknowledges this one
             print(f" [x] Received {job.body}", flush=True)
@@ -16,7 +16,7 @@ async def receive() -> None:
 
 async def send() -> None:
     """Send one message, now or when somebody receives."""
-    async with zmesh.Node(mesh="hello-world") as node:
+    async with zmesh.Node(mesh="hello-world", key=()) as node:
         receipt = await node.push("hello", "Hello World!")
         print(" [x] Sent 'Hello World!'", flush=True)
         await receipt  # there is no broker to leave it with: stay until somebody has handled it

@@ -8,7 +8,7 @@ import zmesh
 
 async def receive() -> None:
     """Print all log messages, until interrupted."""
-    async with zmesh.Node(mesh="publish-subscribe-logs") as node:
+    async with zmesh.Node(mesh="publish-subscribe-logs", key=()) as node:
         logs = await node.exchange("logs", kind="fanout")
         async with logs.subscribe() as messages:  # an exclusive queue, bound while this runs
             print(" [*] Waiting for logs. To exit press CTRL+C", flush=True)
@@ -18,7 +18,7 @@ async def receive() -> None:
 
 async def emit(text: str, receivers: int) -> None:
     """Send a log message to all who are there, once so many are."""
-    async with zmesh.Node(mesh="publish-subscribe-logs") as node:
+    async with zmesh.Node(mesh="publish-subscribe-logs", key=()) as node:
         logs = await node.exchange("logs", kind="fanout")
         await logs.wait_for(count=receivers, timeout=30)  # peers have to be found first
         receipt = await logs.publish(text)

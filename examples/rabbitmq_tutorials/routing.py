@@ -10,7 +10,7 @@ SEVERITIES = ["info", "warning", "error"]
 
 async def receive(severities: list[str]) -> None:
     """Print log messages of these severities, until interrupted."""
-    async with zmesh.Node(mesh="routing") as node:
+    async with zmesh.Node(mesh="routing", key=()) as node:
         logs = await node.exchange("direct_logs", kind="direct")
         async with logs.subscribe(*severities) as messages:
             print(" [*] Waiting for logs. To exit press CTRL+C", flush=True)
@@ -20,7 +20,7 @@ async def receive(severities: list[str]) -> None:
 
 async def emit(severity: str, text: str, receivers: int) -> None:
     """Send a log message to all who want its severity, once so many do."""
-    async with zmesh.Node(mesh="routing") as node:
+    async with zmesh.Node(mesh="routing", key=()) as node:
         logs = await node.exchange("direct_logs", kind="direct")
         await logs.wait_for(severity, count=receivers, timeout=30)  # peers have to be found first
         receipt = await logs.publish(text, severity)

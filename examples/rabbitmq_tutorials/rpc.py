@@ -13,7 +13,7 @@ def fib(n: int) -> int:
 
 async def serve() -> None:
     """Answer calls until interrupted: no reply queue, no correlation id."""
-    async with zmesh.Node(mesh="rpc") as node:
+    async with zmesh.Node(mesh="rpc", key=()) as node:
 
         @node.service("fib", concurrency=1)
         def answer(number: int) -> int:  # a plain function runs in a thread
@@ -26,7 +26,7 @@ async def serve() -> None:
 
 async def call(number: int) -> None:
     """Ask the server that has the least to do; where it dies, another one."""
-    async with zmesh.Node(mesh="rpc") as node:
+    async with zmesh.Node(mesh="rpc", key=()) as node:
         await node.peers.wait_for(service="fib", timeout=30)
         print(f" [.] Got {await node.call('fib', number, timeout=30)}")
 

@@ -8,7 +8,7 @@ import zmesh
 
 async def receive(keys: list[str]) -> None:
     """Print log messages whose routing key matches one of these, until interrupted."""
-    async with zmesh.Node(mesh="topics") as node:
+    async with zmesh.Node(mesh="topics", key=()) as node:
         logs = await node.exchange("topic_logs", kind="topic")
         async with logs.subscribe(*keys) as messages:  # one that matches twice comes once
             print(" [*] Waiting for logs. To exit press CTRL+C", flush=True)
@@ -18,7 +18,7 @@ async def receive(keys: list[str]) -> None:
 
 async def emit(key: str, text: str, receivers: int) -> None:
     """Send a log message to all who want it, once so many do."""
-    async with zmesh.Node(mesh="topics") as node:
+    async with zmesh.Node(mesh="topics", key=()) as node:
         logs = await node.exchange("topic_logs", kind="topic")
         await logs.wait_for(key, count=receivers, timeout=30)  # peers have to be found first
         receipt = await logs.publish(text, key)

@@ -17,7 +17,7 @@ def derive(password: str) -> str:
 
 async def work() -> None:
     """Do one task at a time; what a worker that dies was at is done by another."""
-    node = zmesh.Node(mesh="work-queues")
+    node = zmesh.Node(mesh="work-queues", key=())
     async with node, node.pull("task_queue", prefetch=1) as jobs:
         print(" [*] Waiting for tasks. To exit press CTRL+C", flush=True)
         async for job in jobs:
@@ -26,7 +26,7 @@ async def work() -> None:
 
 async def task(passwords: list[str]) -> None:
     """Have keys made of passwords by whoever has time."""
-    async with zmesh.Node(mesh="work-queues") as node:
+    async with zmesh.Node(mesh="work-queues", key=()) as node:
         print(f" [x] {await (await node.push_many('task_queue', passwords))} done")
 
 

@@ -13,6 +13,7 @@ from zmesh.cli.main import main
 from zmesh.face.system import SystemEntropy
 from zmesh.security.key_files import create_key_file, text_of
 from zmesh.security.mesh_key import MeshKey
+from zmesh.security.storage_key import StorageKey
 
 KEY, OTHER = (MeshKey.new(SystemEntropy()) for _ in range(2))
 DAY = 86_400.0
@@ -156,6 +157,35 @@ def test_journal_and_its_siblings_that_others_may_read_are_told(
         f"`chmod 600 {each}`" for each in sorted(parts[1:3])
     ]
     assert "is not there" in weak(looked(home, tmp_path / "none"))[0].what
+
+
+@pytest.mark.parametrize("suffix", ["", ".app", ".app-wal", ".damaged-1"])
+@pytest.mark.parametrize("mode", [0o640, 0o602])
+def test_no_part_of_a_journal_is_for_others(
+    home: Path, tmp_path: Path, suffix: str, mode: int
+) -> None:
+    journal = tmp_path / "a [1]"  # which would be a pattern
+    journal.touch(0o600)
+    part = tmp_path / f"{journal.name}{suffix}"
+    part.touch(0o600)
+    assert weak(looked(home, journal)) == []
+    part.chmod(mode)
+    [found] = weak(looked(home, journal))
+    assert found.todo == f"`chmod 600 '{part}'`"
+
+
+def test_storage_keys_in_the_environment_are_told(home: Path) -> None:
+    key = StorageKey.new(SystemEntropy())
+    [found] = weak(looked(home, ZMESH_STORAGE_KEY=key.text))
+    assert found.check == "storage key"
+    assert f"{key.fingerprint} is in the environment" in found.what
+    assert key.text not in str(found)
+    [found] = weak(looked(home, ZMESH_STORAGE_KEY=key.text[:-3]))
+    assert "checksum is wrong" in found.what
+    assert key.text[:-3] not in str(found)
+    [found] = weak(looked(home, ZMESH_STORAGE_KEY_NEW=key.text))
+    assert "journal rekey" in found.what
+    assert weak(looked(home, ZMESH_STORAGE_KEY="", ZMESH_STORAGE_KEY_NEW="")) == []
 
 
 def test_library_without_curve_or_of_another_age_is_told() -> None:

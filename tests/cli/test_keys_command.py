@@ -9,6 +9,7 @@ import pytest
 
 from zmesh import Node
 from zmesh.cli.main import main
+from zmesh.face.storage_keys import key_in_file
 from zmesh.face.system import SystemEntropy
 from zmesh.ids import NodeId
 from zmesh.journal.creation import create
@@ -17,6 +18,7 @@ from zmesh.journal.opening import new_identity
 from zmesh.security.key_files import create_key_file, read_key_file, text_of
 from zmesh.security.mesh_key import PREFIX, MeshKey
 from zmesh.security.node_key import from_text, node_id_of
+from zmesh.security.storage_key import STORAGE_PREFIX, StorageKey
 
 OLD, NEW = (MeshKey.new(SystemEntropy()) for _ in range(2))
 
@@ -76,6 +78,28 @@ def test_new_key_goes_where_it_is_told_to(
     assert "--stdout writes no file" in run(
         capsys, "new", "--stdout", "--file", tmp_path / "x", code=2
     )
+
+
+def test_new_storage_key_goes_to_a_private_file_or_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "storage key"
+    told = run(capsys, "new", "--storage", "--file", file)
+    key = key_in_file(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert f"{file}: a new storage key, {key.fingerprint}" in told
+    assert f"--key-file '{file}'" in told
+    assert STORAGE_PREFIX not in told
+    run(capsys, "new", "--storage", "--file", file, code=1)
+    assert key_in_file(file) == key
+    told = json.loads(run(capsys, "new", "--storage", "--file", tmp_path / "b", "--json"))
+    fingerprint = key_in_file(tmp_path / "b").fingerprint
+    assert told == {"path": str(tmp_path / "b"), "fingerprint": fingerprint}
+    assert StorageKey.parse(run(capsys, "new", "--storage", "--stdout")) != key
+    shown = json.loads(run(capsys, "new", "--storage", "--stdout", "--json"))
+    assert StorageKey.parse(shown["key"]).fingerprint == shown["fingerprint"]
+    for arguments in ((), ("--file", "x", "--stdout"), ("--mesh", "a", "--stdout")):
+        run(capsys, "new", "--storage", *arguments, code=2)
 
 
 def test_key_without_a_home_needs_a_place(

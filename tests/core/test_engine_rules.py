@@ -526,6 +526,20 @@ def test_forbidden_interests_count_as_what_a_peer_may_have() -> None:
     assert a.engine.statistics().defects["interest"]
 
 
+def test_what_is_refused_again_and_again_is_told_once_a_session() -> None:
+    world, a, b = pair(NOTHING, options=NodeOptions(interest_max=10))
+    peer = a.engine._peers.get(b.id)
+    assert peer is not None
+    for token in range(1, 50):
+        for _ in range(5):
+            b.subscribe(token, f"x.{token}")
+            world.run(0.1)
+            b.unsubscribe(token)
+            world.run(0.1)
+    assert len(audited(a)) == 49 * 5
+    assert len(peer.refused) == len(audited(b)) == 10
+
+
 def test_requests_are_refused_before_they_reach_a_handler_that_is_not_there() -> None:
     world, a, b = pair(NOTHING)
     peer = b.engine._peers.get(a.id)

@@ -2,11 +2,14 @@
 
 import logging
 
+from tests.core.telling import tell
+from tests.core.test_engine_proofs import LINK, by, hello, inbound
 from tests.core.trusts import audited, change, key_of, trust
 from tests.engines import Host, World
 from zmesh.actions import AuditKind, CallFailure, PeerChange, PeerChanged
 from zmesh.events import CandidateFound
 from zmesh.message import FailureKind, Outcome
+from zmesh.options import NodeOptions
 from zmesh.security.node_key import NodeKey, to_text
 from zmesh.security.trust import Trust
 
@@ -203,3 +206,19 @@ def test_a_key_stands_for_the_id_that_is_hashed_of_it() -> None:
     assert trusting.admits(key.id)
     assert not trusting.admits(other.id)
     assert not trusting.admits(key_of(0).id)
+
+
+def test_who_has_many_keys_that_are_not_listed_uses_up_nobodys_share() -> None:
+    options = NodeOptions(proofs_burst=20, proofs_per_second=5.0)
+    world = World(options, secured=True)
+    world.trusts["a"] = trust("a", "b")
+    a = world.host("a")
+    for number in range(10):  # connections, fewer than are looked at
+        for attempt in range(8):
+            key = NodeKey.of(bytes([number, attempt]) * 16)
+            tell(a, inbound(number), by(key, hello(key.id, a), inbound(number)), link=LINK)
+    assert a.engine.statistics().proofs_checked == 10
+    b = world.host("b")
+    b.do(CandidateFound("mdns", a.id, "a", (a.endpoint,)))
+    world.run(1.0)
+    assert [view.name for view in a.engine.peers()] == ["b"]

@@ -7,10 +7,9 @@ import asyncio
 import secrets
 import socket
 import struct
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 
@@ -18,6 +17,7 @@ import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from tests.discovery.waiting import until
+from tests.processes import Child, run
 from zmesh.actions import Trace
 from zmesh.discovery import responders
 from zmesh.discovery.candidates import MDNS
@@ -104,29 +104,17 @@ async def start() -> AsyncIterator[Starter]:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@asynccontextmanager
-async def process(mesh: str, node: NodeId, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    arguments = ["-m", "tests.discovery.mdns_node", mesh, node.hex(), "other", str(port)]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
+def process(mesh: str, node: NodeId, port: int) -> AbstractAsyncContextManager[Child]:
+    """Run another process with a node."""
+    arguments = (mesh, node.hex(), "other", str(port))
+    return run("-m", "tests.discovery.mdns_node", *arguments, reads=True)
 
 
-async def line(child: asyncio.subprocess.Process, *start: str) -> list[str]:
+async def line(child: Child, *start: str) -> list[str]:
     """Return the next line of a process that starts like this."""
-    assert child.stdout is not None
     async with asyncio.timeout(15.0):
         while True:
-            words = (await child.stdout.readline()).decode().split()
+            words = (await child.line()).split()
             assert words, "the process ended"
             if words[: len(start)] == list(start):
                 return words
@@ -201,10 +189,9 @@ async def test_processes_on_one_machine_see_each_other_through_loopback(start: S
             "tcp://127.0.0.1:5001",
         ]
         await line(another, "found", there.hex())
-        assert child.stdin is not None
-        child.stdin.close()
+        child.end_of_input()
         await line(child, "stopped")
-        assert await child.wait() == 0
+        assert await child.process.wait() == 0
         await until(lambda: not here.sees(there))  # it said goodbye
         await line(another, "gone", there.hex())
         assert here.sees(third)
@@ -217,8 +204,8 @@ async def test_a_killed_process_stays_listed_and_that_is_all(start: Starter) -> 
     dead = NodeId(secrets.token_bytes(16))
     async with process(name, dead, 5002) as child:
         await here.saw(dead)
-        child.kill()
-        await child.wait()
+        child.process.kill()
+        await child.process.wait()
         before = here.told_of(dead)
         late = await start(Ears(mesh_tag(name)), ["tcp://127.0.0.1:5003"])
         await here.saw(late.node)
@@ -232,8 +219,8 @@ async def test_a_process_that_comes_back_at_another_port_is_seen_there(start: St
     node = NodeId(secrets.token_bytes(16))
     async with process(name, node, 5002) as child:
         await here.saw(node)
-        child.kill()
-        await child.wait()
+        child.process.kill()
+        await child.process.wait()
     async with process(name, node, 5003):
         await until(lambda: "tcp://127.0.0.1:5003" in _endpoints(here.latest(node)))
     assert "tcp://127.0.0.1:5002" not in _endpoints(here.latest(node))

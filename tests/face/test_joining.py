@@ -312,6 +312,17 @@ async def test_a_key_that_is_at_the_default_place_stays_as_well(
     assert joined.path == place
 
 
+async def test_a_place_where_no_key_can_be_kept_leaves_the_invitation_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("no directory")
+    async with invitation() as invited:
+        with pytest.raises(zmesh.KeyFileError, match="cannot be written"):
+            await zmesh.join(invited.code, at=invited.endpoints[0])
+        await join(invited, tmp_path / "a")
+
+
 async def test_another_mesh_than_the_one_wanted_is_not_joined(tmp_path: Path) -> None:
     async with invitation() as invited:
         with pytest.raises(zmesh.OtherMesh, match="cameras"):

@@ -130,8 +130,35 @@ async def test_failure_to_use_keys_is_logged_and_watching_goes_on(
         await until(lambda: "could not be changed" in caplog.text)
         bench.fails = False
         bench.write(NEW, OLD)
+        await until(lambda: bench.used[-1] == (NEW, OLD))
+    assert set(bench.used) == {(NEW,), (NEW, OLD)}
+
+
+async def test_going_back_to_the_keys_of_before_undoes_a_change_that_failed(bench: Bench) -> None:
+    async with bench.watching():
+        bench.fails = True
+        bench.write(NEW)
+        await until(lambda: bench.used)
+        bench.write(OLD)
+        bench.fails = False
+        await until(lambda: bench.used[-1] == (OLD,))
+
+
+async def test_keys_that_could_not_be_used_are_tried_again_and_told_of_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench.watching():
+        bench.fails = True
+        bench.write(NEW)
+        await until(lambda: len(bench.used) > 2)
+        bench.fails = False
         await until(lambda: bench.told)
-    assert bench.used == [(NEW,), (NEW, OLD)]
+        count = len(bench.used)
+        await asyncio.sleep(10 * EVERY)
+    assert bench.used == [(NEW,)] * count
+    assert caplog.text.count("could not be changed") == 1
+    [told] = bench.told
+    assert (told.kind, told.detail) == (AuditKind.KEYS_CHANGED, f"were {OLD.fingerprint}")
 
 
 async def test_failure_to_look_is_logged_once_and_watching_goes_on(

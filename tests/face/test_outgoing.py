@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from tests.sizes import total_size
 from zmesh.errors import BodyNotEncodable, BodyTooLarge
 from zmesh.face.outgoing import Outgoing, RemoteFailure, failure_of
-from zmesh.message import Encoding, Kind, Tag, extra, head
+from zmesh.face.signing import LIFE_BITS, Signing
+from zmesh.ids import JournalId
+from zmesh.message import Encoding, Kind, Tag, extra, head, size_of
 from zmesh.options import LinkOptions, NodeOptions
+from zmesh.security.node_key import NodeKey
+from zmesh.security.signing import Roots, Signature
 from zmesh.wire.bodies import decode_body, decode_headers
 
 OUTGOING = Outgoing(NodeOptions(link=LinkOptions(body_bytes_max=100)))
@@ -176,3 +180,40 @@ def test_failure_whose_text_cannot_be_told_is_still_told() -> None:
 
     _, text, _ = failure_of(Outgoing(NodeOptions()).failure(MuteError()))
     assert text == "its text cannot be told: __str__ raised KeyError"
+
+
+@given(
+    bodies=st.lists(st.binary(max_size=90) | st.text(max_size=9), min_size=1, max_size=90),
+    messages_max=st.integers(1, 50),
+    bytes_max=st.integers(-5, 5000),
+    is_list=st.booleans(),
+    is_compressed=st.booleans(),
+)
+def test_signed_ones_are_counted_for_and_numbered_in_order(
+    bodies: list[bytes | str],
+    messages_max: int,
+    bytes_max: int,
+    is_list: bool,  # drawn
+    is_compressed: bool,
+) -> None:
+    signing = Signing(
+        NodeKey.of(b"k" * 32), JournalId(b"j" * 16), 1, NodeOptions(), is_default=True,
+        wall_ms=lambda: 1000,
+    )  # fmt: skip
+    sign = signing.for_target(None, 4)
+    compressor = OUTGOING.compressing.compressor("zstd") if is_compressed else None
+    given_bodies = bodies if is_list else iter(bodies)
+    batch = OUTGOING.batch(given_bodies, None, Kind.JOB, "jobs", compressor, sign)
+    roots, counters = Roots(256), []
+    while not batch.is_exhausted:
+        taken = batch.take(messages_max, bytes_max)
+        assert 1 <= len(taken) <= messages_max
+        assert len(taken) == 1 or sum(map(size_of, taken[:-1])) < bytes_max
+        for record in taken:
+            signature = Signature.of(extra(record, Tag.SIGNATURE))
+            assert signature is not None
+            assert signature.holds(record, "jobs", record[2], roots)
+            counters.append(signature.counter)
+    first = (1 << LIFE_BITS) + 1
+    assert counters == list(range(first, first + len(bodies)))
+    assert signing.signed == len(bodies)

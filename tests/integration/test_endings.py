@@ -29,7 +29,7 @@ async def test_program_ends_soon(how: str) -> None:
     status_wanted, told = WAYS[how]
     async with (
         Node("peer", mesh="ending", mdns=False) as peer,
-        run(ENDING, how, *peer.endpoints) as program,
+        run(ENDING, how, *peer.endpoints, fresh=True) as program,
     ):
         assert await program.line() == "ready"
         begun = time.monotonic()

@@ -118,6 +118,21 @@ def test_step_that_fails_leaves_one_or_the_other(
     check(path, OTHER if step == "sync_names" else KEY)
 
 
+def test_what_a_killed_conversion_leaves_in_the_clear_goes_with_the_next_life(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal"
+    fill(path)
+    for suffix in (".new", ".new-journal"):
+        (tmp_path / f"journal{suffix}").write_bytes(b"hidden")
+    assert isinstance(refusal(path, OTHER), StorageKeyWrong)  # which touches nothing
+    assert len(list(tmp_path.glob("*.new*"))) == 2
+    check(path)
+    assert list(tmp_path.glob("*.new*")) == []
+    for each in tmp_path.iterdir():
+        assert b"hidden" not in each.read_bytes()
+
+
 def test_log_of_a_writer_that_was_killed_is_part_of_it(tmp_path: Path) -> None:
     living = Talk(tmp_path / "living")
     living.open()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgpack import packb, unpackb
 
 from tests.journal.support import BOX, KEY, run
 from zmesh.journal import coding
@@ -10,7 +11,7 @@ from zmesh.journal.coding import Table, Unsound
 from zmesh.journal.sealing import OVERHEAD_BYTES, Forged, Seal, looking, with_key
 from zmesh.message import Outcome
 from zmesh.security.storage_key import StorageKey
-from zmesh.storage import Entry, EntryKind, Row, StoredOutcome
+from zmesh.storage import Entry, EntryKind, Row, StoredOutcome, Stream, StreamKind
 from zmesh.storage_errors import StorageKeyMissing, StorageKeyWrong, StorageNotEncrypted
 
 OTHER = StorageKey(b"o" * 32)
@@ -131,3 +132,14 @@ def test_entries_and_outcomes_do_not_open_elsewhere() -> None:
 def test_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageKeyMissing, match=str(tmp_path)):
         with_key(str(tmp_path), None)(SEAL.value)
+
+
+def test_watermark_that_somebody_moved_does_not_open() -> None:
+    stream = Stream(StreamKind.LANE_IN, b"session-session-", 4)
+    value = coding.stream_value(16, stream, 8, 5, ((7, 9),), SEAL)
+    assert coding.stream_of(16, value, SEAL) == (stream, 8, 5, ((7, 9),))
+    kind, owner, lane, *told = unpackb(value, use_list=False)
+    for changed in ((7, 5, ((7, 9),)), (8, 4, ((7, 9),)), (8, 5, ())):
+        assert [*changed] != told
+        with pytest.raises(Unsound, match="stream 16"):
+            coding.stream_of(16, packb((kind, owner, lane, *changed)), SEAL)

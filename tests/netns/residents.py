@@ -4,17 +4,15 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tests.netns.lan import Lan, Machine
-from tests.processes import ROOT
+from tests.processes import Forked, run
 
 PATIENCE = 30.0
 """Seconds until a test that waits in vain fails; what is quick is checked by its times."""
@@ -36,7 +34,7 @@ class Told:
 class Resident:
     """A node on a machine, run by `tests.netns.program`."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, process: Process | Forked) -> None:
         self.name = name
         self.process = process
         self.id = ""
@@ -109,16 +107,11 @@ class Resident:
         assert [text for level, text in self.log if level in {"ERROR", "CRITICAL"}] == []
 
     async def release(self) -> None:
-        """End the process at once if it still runs, and close what belongs to it."""
-        if self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
+        """Listen to it no more; what still runs is killed where it was started."""
         readers = (self._reading, self._reading_errors)
         for task in readers:
             task.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
-        # The transport would otherwise close with the loop, and warn.
-        self.process._transport.close()  # type: ignore[attr-defined]
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
@@ -152,8 +145,9 @@ class Resident:
 class Town:
     """A LAN and those who live there."""
 
-    def __init__(self, lan: Lan) -> None:
+    def __init__(self, lan: Lan, stack: AsyncExitStack) -> None:
         self.lan = lan
+        self._stack = stack
         self.residents: list[Resident] = []
 
     def __getitem__(self, machine: str) -> Machine:
@@ -161,13 +155,14 @@ class Town:
 
     async def _start(self, machine: str, given: dict[str, Any]) -> Resident:
         settings = {"name": machine, "interfaces": ["*"], **given}
-        process = await asyncio.create_subprocess_exec(
-            "ip", "netns", "exec", self.lan[machine].namespace,
-            sys.executable, "-W", "error", "-m", "tests.netns.program", json.dumps(settings),
-            stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        child = await self._stack.enter_async_context(
+            run(
+                "-m", "tests.netns.program", json.dumps(settings),
+                reads=True, namespace=self.lan[machine].namespace,
+            )
         )  # fmt: skip
-        resident = Resident(settings["name"], process)
+        resident = Resident(settings["name"], child.process)
+        self._stack.push_async_callback(resident.release)
         self.residents.append(resident)
         return resident
 
@@ -192,10 +187,7 @@ async def meet(*residents: Resident) -> None:
 async def town(*machines: str, families: tuple[int, ...] = (4, 6)) -> AsyncIterator[Town]:
     """Build a LAN to live in; whoever still lives there leaves at the end, then all is deleted."""
     with Lan(*machines, families=families) as lan:
-        built = Town(lan)
-        try:
+        async with AsyncExitStack() as stack:
+            built = Town(lan, stack)
             yield built
             await asyncio.gather(*(resident.close() for resident in built.residents))
-        finally:
-            for resident in built.residents:
-                await resident.release()

@@ -1,18 +1,13 @@
 """A new machine on a LAN gets the mesh key by its code alone, with nothing else said."""
 
-import asyncio
 import json
-import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.netns.lan import Lan, Machine
-from tests.processes import ROOT
+from tests.processes import Child, run
 from zmesh.discovery.endpoints import split_target
 from zmesh.security.key_files import create_key_file, read_key_file, text_of
 from zmesh.security.mesh_key import MeshKey
@@ -20,22 +15,12 @@ from zmesh.security.mesh_key import MeshKey
 KEY = MeshKey(b"k" * 32)
 
 
-@asynccontextmanager
-async def command(machine: Machine, home: Path, *words: str) -> AsyncIterator[Process]:
+def command(machine: Machine, home: Path, *words: str) -> AbstractAsyncContextManager[Child]:
     """Run `zmesh` on a machine."""
-    process = await asyncio.create_subprocess_exec(
-        "ip", "netns", "exec", machine.namespace, sys.executable, "-W", "error",
+    return run(
         "-m", "zmesh.cli.main", *words, "--json",
-        stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(home)},
+        environment={"XDG_CONFIG_HOME": str(home)}, namespace=machine.namespace,
     )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        process._transport.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -48,14 +33,13 @@ async def test_the_code_is_enough(families: tuple[int, ...], tmp_path: Path) -> 
             for name in "ab":
                 lan[name].ip(f"addr del {lan[name].addresses[6]} dev eth0")
         async with command(lan["a"], tmp_path / "a", "invite") as inviter:
-            assert inviter.stdout is not None
-            told = json.loads(await asyncio.wait_for(inviter.stdout.readline(), 30))
+            told = json.loads(await inviter.line(30))
             assert told["mdns_failure"] == ""
             assert not any("127.0.0.1" in each for each in told["endpoints"])
             async with command(lan["b"], tmp_path / "b", "join", told["code"]) as joiner:
-                out, error = await asyncio.wait_for(joiner.communicate(), 60)
-                assert (joiner.returncode, error.decode()) == (0, "")
-            joined = json.loads(await asyncio.wait_for(inviter.stdout.readline(), 30))
+                status, out, error = await joiner.ended()
+                assert (status, error) == (0, "")
+            joined = json.loads(await inviter.line(30))
     result = json.loads(out)
     assert joined["saved"] is True
     assert read_key_file(Path(result["path"])).keys == (KEY,)

@@ -38,6 +38,7 @@ from zmesh.wire.frames import (
     Packet,
     Ping,
     Pong,
+    Refused,
     Settle,
     Who,
 )
@@ -529,11 +530,33 @@ def test_a_body_other_than_announced_is_rejected_and_no_lie() -> None:
     assert pair.b.bodies == []
 
 
-def test_a_peer_that_takes_no_control_records_is_given_up() -> None:
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_peer_that_takes_no_control_records_is_given_up(is_full: bool) -> None:
     puppet = Puppet(replace(OPTIONS, control_queued_max=100)).open(NOW)
+    if is_full:  # it reads nothing at all, and still may ask for answers
+        puppet.link.on_path_full(puppet.path)
     for number in range(101):
         puppet.link.send_control(Interest((("topic", str(number)),), ()))
     puppet.hear(NOW)
+    assert not puppet.link.is_open
+    assert puppet.end.ended == [SessionEnd.PEER_FORGOT]
+
+
+def test_a_peer_that_takes_no_refusals_with_long_reasons_is_given_up() -> None:
+    """A message of 30 bytes is refused in 900: they are not to be kept without end."""
+    puppet = Puppet(replace(OPTIONS, control_queued_bytes_max=100_000)).open(NOW)
+    queue = puppet.link._session.control_out
+    refusal = Refused((("topic", "a.b", "because " * 100),))
+    for number in range(1, 31):
+        puppet.link.send_control(refusal)
+        puppet.hear(NOW)
+        assert puppet.link.is_open
+        if number % 10 == 0:  # what it takes counts no more
+            puppet.say(NOW, Ack(0, 0, ((CONTROL_LANE, number, ()),), ()))
+            assert queue.size == 0
+    for _ in range(100):
+        puppet.link.send_control(refusal)
+        puppet.hear(NOW)
     assert not puppet.link.is_open
     assert puppet.end.ended == [SessionEnd.PEER_FORGOT]
 

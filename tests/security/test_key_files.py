@@ -10,6 +10,7 @@ from zmesh.face.system import SystemEntropy
 from zmesh.security.key_files import (
     FILE_BYTES_MAX,
     KEYS_MAX,
+    check_place,
     create_key_file,
     default_key_file,
     read_key_file,
@@ -130,6 +131,72 @@ def test_file_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="is there already"):
         create_key_file(path, SECOND.text)
     assert path.read_text() == FIRST.text
+
+
+def test_directories_that_are_made_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        create_key_file(tmp_path / "config" / "zmesh" / "a.key", FIRST.text)
+    finally:
+        os.umask(before)
+    for each in (tmp_path / "config", tmp_path / "config" / "zmesh"):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o700
+
+
+def test_file_has_its_name_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.key"
+    synced = []
+
+    def sync(_: int) -> None:
+        synced.append(path.exists())
+
+    monkeypatch.setattr(os, "fsync", sync)
+    create_key_file(path, FIRST.text)
+    assert synced == [False, True]  # what is in it, and then its name
+    assert [each.name for each in tmp_path.iterdir()] == ["a.key"]
+
+
+def test_file_whose_name_is_not_on_disk_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.key"
+
+    def fail_second(_: int) -> None:
+        if path.exists():
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail_second)
+    with pytest.raises(KeyFileError, match="Input/output error"):
+        create_key_file(path, FIRST.text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_system_without_links_has_key_files_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a.key"
+    create_key_file(path, FIRST.text)
+    assert read_key_file(path).keys == (FIRST,)
+    with pytest.raises(KeyFileError, match="is there already"):
+        create_key_file(path, SECOND.text)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.key"]
+
+
+def test_place_where_nothing_can_be_kept_is_told_before(tmp_path: Path) -> None:
+    check_place(tmp_path / "new" / "a.key")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "there").symlink_to("nowhere")
+    with pytest.raises(KeyFileError, match="is there already"):
+        check_place(tmp_path / "there")
+    for place in (written(tmp_path / "file", "x") / "a.key", tmp_path / ("a" * 256)):
+        with pytest.raises(KeyFileError, match="cannot be written"):
+            check_place(place)
 
 
 def test_replaced_file_keeps_its_words_its_mode_and_the_link_to_it(tmp_path: Path) -> None:

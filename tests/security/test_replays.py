@@ -158,3 +158,12 @@ def test_nothing_is_ever_accepted_twice(
         assert memory.blocks <= 4
         if is_restart:
             memory = reborn(memory, kept)
+
+
+def test_a_floor_is_not_below_what_was_lost() -> None:
+    memory = table(windows=1, lost_ms=100)
+    for origin in (ADA, BOB):  # the first makes room, by a time that is before what was lost
+        assert memory.begin("in", origin, 1, 10, is_kept=True, is_sure=True) is NEW
+        memory.finish("in", origin, 1, 10, 1000, 20)
+    assert accept(memory, 2, origin=ADA, signed_ms=50) is TOO_OLD
+    assert accept(memory, 2, origin=ADA, signed_ms=101) is NEW

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from zmesh.ids import JournalId
 from zmesh.message import SIGNATURE_RECORD_BYTES, Kind, Record, Tag, extra, head, with_extra
 from zmesh.security.node_key import NodeKey
-from zmesh.security.signing import Addressing, Signature, signature_in, signer
+from zmesh.security.signing import (
+    Addressing,
+    Roots,
+    Signature,
+    Signer,
+    signature_in,
+)
 
 ADA, BOB = NodeKey.of(b"a" * 32), NodeKey.of(b"b" * 32)
 JOURNAL = JournalId(b"j" * 16)
@@ -19,14 +25,15 @@ bodies = st.binary(max_size=80)
 
 
 def sealed(record: Record, key: str | None = None) -> Record:
-    made = signer(ADA, JOURNAL, Addressing.TARGET, 4, None, key)(record, 7, 1000, 2000)
+    made = Signer(ADA, JOURNAL, Addressing.TARGET, 4, None, key).sign(record, 7, 1000, 2000)
     return made if key is None else with_extra(made, Tag.KEY, key)
 
 
-def holds(record: Record, destination: str | None = None) -> bool:
+def holds(record: Record, destination: str | None = None, roots: Roots | None = None) -> bool:
     signature = Signature.of(extra(record, Tag.SIGNATURE))
     to = record[1] if destination is None else destination
-    return signature is not None and signature.holds(record, to, record[2])
+    known = Roots(8) if roots is None else roots
+    return signature is not None and signature.holds(record, to, record[2], known)
 
 
 def with_signature(record: Record, data: bytes) -> Record:
@@ -129,7 +136,7 @@ def test_what_changes_on_the_way_is_not_covered() -> None:
 
 
 def test_it_is_for_one_destination() -> None:
-    record = signer(ADA, JOURNAL, Addressing.NODE, 4, BOB.id.hex(), None)(
+    record = Signer(ADA, JOURNAL, Addressing.NODE, 4, BOB.id.hex(), None).sign(
         (head(Kind.DIRECT), "", b"x"), 1, 1000, 2000
     )
     assert holds(record, BOB.id.hex())

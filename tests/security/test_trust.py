@@ -69,3 +69,8 @@ def test_no_more_keys_are_taken_than_allowed() -> None:
         Trust(keys, options=TrustOptions(trusted_keys_max=3))
     with pytest.raises(InvalidTrust, match="4 keys are more than 3"):
         Trust({}, revoked=TEXTS, options=TrustOptions(trusted_keys_max=3))
+
+
+def test_a_name_to_revoke_that_nobody_has_is_a_mistake() -> None:
+    with pytest.raises(InvalidTrust, match="there is no key 'adda'"):
+        Trust({"ada": TEXTS[0]}, revoked=["adda"])

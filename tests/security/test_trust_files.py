@@ -230,3 +230,22 @@ def test_two_files_of_one_key_are_told(place: Path) -> None:
     (place / "zoe.pub").write_text(text_of("ada"))
     with pytest.raises(InvalidTrust, match="'ada' and 'zoe' are the same key"):
         TrustDirectory(place).open()
+
+
+def test_a_place_that_cannot_even_be_looked_at_is_told_and_keeps_all(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = TrustDirectory(place)
+    directory.open()
+
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_dir", forbidden)  # as where the right to search it is lacking
+        read = directory.read()
+        assert "Permission denied" in read.problems[0].why
+        assert not read.has_changed
+        with pytest.raises(InvalidTrust, match="Permission denied"):
+            TrustDirectory(place).open()
+    assert trusted(directory) == ["ada", "bob"]

@@ -6,13 +6,16 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from tests.transport.conftest import MakePeer, plain_and_curve
 from tests.transport.peer import Peer, curve_keys, options, until
+from tests.transport.zmtp import GREETING
 from zmesh.actions import AuditKind
 from zmesh.events import ProbeAnswered
+from zmesh.options import WireLimits
 from zmesh.transport.doorkeeper import _peer_of, _shut
 
 
@@ -193,3 +196,41 @@ def test_what_is_no_connection_to_our_endpoint_is_left_alone() -> None:
         assert inbound.recv(10) == b""
         client.close()
         inbound.close()
+
+
+@plain_and_curve
+async def test_who_breaks_off_a_handshake_unannounced_is_not_counted_for_ever(
+    peer: MakePeer,
+) -> None:
+    # Of a part too large libzmq tells no failure, only that a connection has ended.
+    bob = peer(options=options(handshakes_max=3, address_handshakes_max=3))
+    is_guarded = bob.transport._curve is not None
+    port = int(bob.endpoint.rpartition(":")[2])
+    mechanism = (b"CURVE" if is_guarded else b"NULL").ljust(20, b"\0")
+    begin = GREETING.replace(b"NULL".ljust(20, b"\0"), mechanism)
+    for number in range(1, 11):
+        with socket.create_connection(
+            ("127.0.0.1", port), timeout=5, source_address=("127.7.0.2", 0)
+        ) as stranger:
+            stranger.sendall(begin + b"\x02" + (1 << 30).to_bytes(8, "big"))
+            await until(partial(has_ended, bob, number))
+    assert bob.transport.statistics().handshakes_failed == (10 if is_guarded else 0)
+    await peer().linked(bob)
+    assert bob.transport.statistics().handshakes_refused == 0
+
+
+def has_ended(peer: Peer, times: int) -> bool:
+    told = peer.transport.statistics()
+    return told.handshakes_failed + told.inbound_ended == times
+
+
+@plain_and_curve
+async def test_a_part_too_large_of_a_member_is_counted_as_a_connection_that_ended(
+    peer: MakePeer,
+) -> None:
+    bob = peer(limits=WireLimits(part_bytes_max=1000))
+    alice = peer()
+    await alice.linked(bob)
+    alice.send(1, [bytes(1001)])
+    await until(lambda: bob.transport.statistics().inbound_ended == 1)
+    assert bob.transport.statistics().handshakes_failed == 0

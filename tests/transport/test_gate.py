@@ -140,6 +140,51 @@ def test_what_came_to_an_endpoint_ends_with_it() -> None:
     assert (bench.gate.connections, bench.gate.under_way) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("listener", "endpoint"),
+    [
+        ("tcp://0.0.0.0:1", "tcp://192.168.1.5:1"),
+        ("tcp://[::]:1", "tcp://[::ffff:127.0.0.1]:1"),
+        ("tcp://[::]:1", "tcp://[fe80::5%eth0]:1"),
+    ],
+)
+def test_what_came_to_any_address_ends_with_listening_on_all(listener: str, endpoint: str) -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.accept("a", endpoint)
+    bench.admit("a")
+    bench.accept("a", "tcp://127.0.0.1:2")
+    bench.gate.on_unbound(listener)
+    assert (bench.gate.connections, bench.gate.under_way) == (1, 1)
+
+
+def test_a_descriptor_that_comes_again_is_another_connection() -> None:
+    bench = Bench()
+    bench.accept("a")
+    bench.admit("a")
+    bench.last -= 1
+    bench.accept("b")
+    assert bench.gate.connections == 1
+    assert bench.gate._strangers["a"].connections == 0
+    assert bench.gate._strangers["b"].connections == 1
+
+
+def test_who_was_turned_away_for_want_of_room_may_come_again() -> None:
+    bench = Bench(inbound_max=1, address_handshakes_max=2)
+    assert bench.accept() is None
+    assert bench.admit()
+    for _ in range(5):
+        assert bench.accept() is None
+        assert not bench.admit()
+        bench.gate.on_ended(bench.last, in_handshake=False)
+    bench.accept("b")
+    bench.admit("b")
+    bench.gate.on_ended(11, in_handshake=False)  # there is room again
+    bench.gate.on_ended(bench.last, in_handshake=False)
+    assert bench.accept() is None
+    assert bench.admit()
+
+
 def test_addresses_without_connection_are_forgotten_and_the_others_are_not() -> None:
     bench = Bench(addresses_max=2, address_handshakes_burst=1)
     assert bench.accept("stays") is None
@@ -150,6 +195,31 @@ def test_addresses_without_connection_are_forgotten_and_the_others_are_not() -> 
     refused = bench.accept("stays")
     assert refused is not None
     assert refused[2] is Refusal.RATE
+
+
+@pytest.mark.parametrize("curve", [True, False])
+def test_handshakes_that_ended_like_connections_do_not_add_up(curve: bool) -> None:
+    bench = Bench(curve=curve, handshakes_max=3, address_handshakes_max=3)
+    assert bench.accept("a") is None  # a member of the same address
+    assert bench.admit("a") or not curve
+    for _ in range(20):
+        bench.now += 5.0
+        assert bench.accept("a") is None
+        bench.gate.on_ended(bench.last, in_handshake=False)
+    for _ in range(20):  # and while others are as young
+        assert bench.accept("a") is None
+        bench.gate.on_ended(bench.last, in_handshake=False)
+    assert bench.gate.under_way <= 1
+    assert bench.accept("b") is None
+
+
+def test_who_was_admitted_from_an_address_is_known() -> None:
+    bench = Bench()
+    bench.accept("a")
+    assert bench.gate.is_unproven(11)
+    bench.admit("a")
+    assert not bench.gate.is_unproven(11)
+    assert not bench.gate.is_unproven(999)
 
 
 def test_counts_never_stay_below_nothing() -> None:

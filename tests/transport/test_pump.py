@@ -238,3 +238,20 @@ async def test_an_interrupted_message_is_skipped_and_the_next_is_read_whole(
     assert [parts for _, parts in reader.intake.drain()] == [[b"d", b"e"]]
     reader.intake.close()
     sender.close()
+
+
+async def test_a_message_of_thousands_of_parts_is_read_in_many_turns(pair: Pair) -> None:
+    reader = Reader(pair, turn_packets_max=100)
+    pair.router.send_multipart([pair.routing_id, *[b"x"] * 5000])
+    pair.router.send_multipart([pair.routing_id, b"next"])
+    turns = 0
+    async with asyncio.timeout(10):
+        while len(reader.batches) < 2:
+            turns += 1
+            await asyncio.sleep(0)
+    [[(_, parts)], [(_, following)]] = reader.batches
+    assert len(parts) == WireLimits().parts_max + 1
+    assert following == [b"next"]
+    assert turns >= 5000 // 100
+    assert reader.counters.bytes_received == 5000 + len(b"next")
+    reader.intake.close()

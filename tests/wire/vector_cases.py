@@ -15,7 +15,7 @@ from zmesh.ids import NO_LINK, LinkId, NodeId, SessionId
 from zmesh.message import Extras, ExtraValue, Outcome, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.security.node_key import NodeKey
-from zmesh.security.signing import Addressing, signature_in, signer
+from zmesh.security.signing import Addressing, Signer, signature_in
 from zmesh.wire import frames as wire
 from zmesh.wire.codec import encode
 from zmesh.wire.frames import (
@@ -58,12 +58,15 @@ ZSTD_BODY = "28b52ffd204a8d00005881a474657874d942616263010054725e"
 """`{"text": "abc" * 22}` in msgpack."""
 LZ4_BODY = "4f61626364040024506461626364"
 """`b"abcd" * 16`."""
-SIGNATURE = signature_in(
-    signer(NodeKey.of(b"a" * 32), JOURNAL, Addressing.NAME, 4, "bob", None)(
-        (0, "", b"x"), 7, 1_700_000_000_000, 1_700_000_060_000
+SIGNATURE, SIGNATURE_OF_THREE = (
+    signature_in(
+        Signer(NodeKey.of(b"a" * 32), JOURNAL, Addressing.NAME, 4, "bob", None).sign_all(
+            [(0, "", b"x")] * together, 7, 1_700_000_000_000, 1_700_000_060_000
+        )[0]
     )
+    for together in (1, 3)
 )
-"""Of a DIRECT record with the body "x", for who is called bob."""
+"""Of DIRECT records with the body "x", for who is called bob: alone, and the first of three."""
 HIGHEST_LINK = LinkId(b"\xff" * 8)
 
 
@@ -231,6 +234,7 @@ def data_packets() -> dict[str, Packet]:
             (0x84, "log", bytes.fromhex(LZ4_BODY), (int(Tag.COMPRESSED), (2, 64)))
         ),
         "signature": with_extras(Tag.SIGNATURE, SIGNATURE),
+        "the signature of one of several": with_extras(Tag.SIGNATURE, SIGNATURE_OF_THREE),
         "an extra of a later version": with_extras(Tag.KEY, "k", 127, (1, 2, b"three")),
         "fragments": data(
             (0, "", b"01234567", (int(Tag.FRAGMENTS), (3, 20, digest))),

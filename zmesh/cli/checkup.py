@@ -20,13 +20,16 @@ from zmesh.cli.rotation import half_done
 from zmesh.discovery.static import targets
 from zmesh.errors import ZmeshError
 from zmesh.face.key_sources import key_sources
+from zmesh.face.storage_keys import KEY_VARIABLE, NEW_KEY_VARIABLE
 from zmesh.options import NodeOptions
 from zmesh.security.key_files import default_key_file, read_key_file
 from zmesh.security.mesh_key import PREFIX
+from zmesh.security.storage_key import StorageKey
 from zmesh.transport.sockets import LIBZMQ_MIN
 
 VARIABLES: Final = {
-    "ZMESH_KEY", "ZMESH_KEY_FILE", "ZMESH_MESH", "ZMESH_PEERS", "ZMESH_SEEDS",
+    "ZMESH_KEY", "ZMESH_KEY_FILE", "ZMESH_MESH", "ZMESH_PEERS", "ZMESH_SEEDS", KEY_VARIABLE,
+    NEW_KEY_VARIABLE,
 }  # fmt: skip
 
 DESCRIPTORS_FEW: Final = 1024
@@ -35,7 +38,7 @@ DESCRIPTORS_FEW: Final = 1024
 ROTATION_LONG_S: Final = 86_400.0
 """A rotation takes as long as copying a file; after a day it was forgotten."""
 
-_OTHERS_READ: Final = 0o044
+_OTHERS: Final = 0o066
 _OTHERS_WRITE: Final = 0o022
 
 
@@ -79,6 +82,7 @@ def checkup(
     return [
         *keys_in_use(mesh, environment),
         *key_files(mesh, environment, now),
+        *storage_key(environment),
         *variables(environment),
         *(finding for path in journals for finding in journal_files(path)),
         libzmq(has_curve=bool(zmq.has("curve")), version=zmq.zmq_version_info()),
@@ -161,6 +165,27 @@ def _placed(check: str, path: Path, found: os.stat_result) -> Iterator[Finding]:
         yield _weak(check, f"it is in a git work tree, {tree}", "keep keys out of repositories")
 
 
+def storage_key(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at the storage keys in the environment, which is where they are weakest."""
+    check = "storage key"
+    text = environment.get(KEY_VARIABLE, "")
+    if text.strip():
+        try:
+            told = StorageKey.parse(text, KEY_VARIABLE).fingerprint
+        except ZmeshError as error:
+            yield _weak(check, str(error), "mend it: no node with storage opens before")
+        else:
+            yield _weak(
+                check,
+                f"{told} is in the environment: programs that are started from here get it too, "
+                "and it shows in what they report when they crash",
+                "keep it in a file: `zmesh keys new --storage --file`, and Storage(key=Path(...))",
+            )
+    if environment.get(NEW_KEY_VARIABLE, "").strip():
+        what = f"{NEW_KEY_VARIABLE} is set: only `zmesh journal rekey` looks at it"
+        yield _weak(check, what, f"unset it, and make it {KEY_VARIABLE} where that was done")
+
+
 def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Look for variables that mean nothing, or not what they seem to."""
     told = {name: value for name, value in environment.items() if name.startswith("ZMESH_")}
@@ -190,22 +215,24 @@ def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
 def journal_files(path: Path) -> Iterator[Finding]:
     """Look at who can read a journal and what is beside it."""
     check = f"journal {path}"
-    found = [each for each in path.absolute().parent.glob(f"{path.name}*") if _is_part(path, each)]
     if not path.exists():
         yield _weak(check, "it is not there", "give the path of a node's storage=")
         return
-    exposed = [each for each in sorted(found) if each.stat().st_mode & _OTHERS_READ]
+    found = [each for each in sorted(path.absolute().parent.iterdir()) if _is_part(path, each)]
+    exposed = [each for each in found if each.stat().st_mode & _OTHERS]
     for each in exposed:
         mode = stat.S_IMODE(each.stat().st_mode)
-        what = f"others may read {each} (mode {mode:04o}): messages, and who the node is"
+        what = f"others may get at {each} (mode {mode:04o}): messages, and who the node is"
         yield _weak(check, what, f"`chmod 600 {quote(str(each))}`")
     if not exposed:
         yield _well(check, f"only its owner can read its {len(found)} files")
 
 
 def _is_part(path: Path, found: Path) -> bool:
+    if not found.name.startswith(path.name) or not found.is_file():
+        return False
     rest = found.name.removeprefix(path.name)
-    return found.is_file() and (not rest or rest[0] in "-.")
+    return not rest or rest[0] in "-."
 
 
 def libzmq(*, has_curve: bool, version: tuple[int, int, int]) -> Finding:

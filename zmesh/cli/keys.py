@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from zmesh.cli.rotation import STEPS, rotated
@@ -23,6 +24,7 @@ from zmesh.security.key_files import (
 )
 from zmesh.security.mesh_key import MeshKey
 from zmesh.security.node_key import NodeKey, to_text
+from zmesh.security.storage_key import StorageKey
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
@@ -40,6 +42,9 @@ def add_keys(commands: "Commands") -> None:
     new = _verb(verbs, "new", _new, "make a key, in a file that only you can read")
     _add_place(new)
     new.add_argument("--stdout", action="store_true", help="print the key, and write no file")
+    new.add_argument(
+        "--storage", action="store_true", help="a key that encrypts journals, and no mesh key"
+    )
     show = _verb(verbs, "show", _show, "tell which keys a node would use, by their fingerprints")
     _add_place(show)
     show.add_argument("--reveal", action="store_true", help="print the keys themselves as well")
@@ -77,6 +82,8 @@ def _mesh(options: argparse.Namespace) -> str:
 def _new(options: argparse.Namespace) -> int:
     if options.stdout and options.file:
         raise UsageError("--stdout writes no file: leave --file, or --stdout")
+    if options.storage:
+        return _new_storage_key(options)
     mesh, key = _mesh(options), MeshKey.new(SystemEntropy())
     if options.stdout:
         told = {"mesh": mesh, "key": key.text, "fingerprint": key.fingerprint}
@@ -93,6 +100,27 @@ def _new(options: argparse.Namespace) -> int:
         print(f"Copy it to the other machines of mesh {mesh!r} as it is, by a way that is safe.")
         if options.file:
             print(f"Nodes read it with ZMESH_KEY_FILE={path}")
+    return 0
+
+
+def _new_storage_key(options: argparse.Namespace) -> int:
+    if options.mesh:
+        raise UsageError("a storage key is of no mesh: leave --mesh, or --storage")
+    key, path = StorageKey.new(SystemEntropy()), options.file
+    if options.stdout:
+        told = {"key": key.text, "fingerprint": key.fingerprint}
+        print(json.dumps(told) if options.json else key.text)
+        return 0
+    if path is None:
+        raise UsageError("nodes look nowhere for a storage key by themselves: --file or --stdout")
+    create_key_file(path, f"# storage key, for zmesh; keep it secret, and a copy\n{key.text}\n")
+    if options.json:
+        print(json.dumps({"path": str(path), "fingerprint": key.fingerprint}))
+        return 0
+    print(f"{path}: a new storage key, {key.fingerprint}")
+    print("Keep a copy elsewhere: nobody can read what it encrypts without it.")
+    print(f"Nodes take it by zmesh.Storage(..., key=pathlib.Path({str(path)!r})); a journal that")
+    print(f"is there gets it by `zmesh journal encrypt PATH --key-file {quote(str(path))}`.")
     return 0
 
 

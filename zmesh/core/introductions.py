@@ -289,6 +289,7 @@ class Introductions:
             return False
         if hello.to != self._local.node:
             self._refuse(path, link, ErrorCode.WRONG_NODE, "HELLO is for another node")
+            self._defects.note(self._whose(path), "wrong node", "HELLO for another node")
             return False
         bound = self._turn.peers.on_path(path)
         if bound is not None and bound.id != hello.node:
@@ -325,7 +326,12 @@ class Introductions:
     # Trust
 
     def _turn_away(self, path: Path, link: LinkId, node: NodeId, name: str) -> None:
-        """Refuse a link to a node that is not trusted here, as often as anything is answered."""
+        """Refuse a link to a node that is not trusted here, as often as anything is answered.
+
+        It may have as many keys as it likes, of which none is listed: to look at the next one of
+        the same connection would take from what strangers that are listed may use.
+        """
+        self.proofs.ignore(path)
         if self._is_due(self._answered, path, 1.0):
             endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
             why = self._guard.turn_away(node, name, endpoint or "")

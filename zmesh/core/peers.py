@@ -156,6 +156,7 @@ class RemotePeer(Peer):
         self.look_at = inf  # when its link is looked at; early, where that has changed its mind
         self.forbidden: dict[tuple[InterestKind, str], None] = {}  # it told, and rules forbid
         self.refusals: dict[tuple[str, str], None] = {}  # that it told, and which were passed on
+        self.refused: dict[tuple[InterestKind, str], None] = {}  # it was told of in this session
         self.decisions: dict[tuple[str, str], Decision] = {}  # of rules: see `guard`
         self.elsewhere = False  # listens on the loopback of another machine: probes find our own
 

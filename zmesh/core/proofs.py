@@ -105,6 +105,13 @@ class Proofs:
         claim = heard_hello(hello, link, path, local.connection, local.incarnation)
         return self._judge(path, claim, hello)
 
+    def ignore(self, path: Path) -> None:
+        """Look at nothing new from a path for a while."""
+        self._paths.pop(path, None)  # to the end
+        self._paths[path] = self._path_rate.muted(self._turn.now + self._refusal)
+        if len(self._paths) > self._strangers_max:
+            del self._paths[next(iter(self._paths))]
+
     def forget(self, path: Path) -> None:
         """A path ended."""
         self._paths.pop(path, None)
@@ -123,7 +130,7 @@ class Proofs:
             return Verdict.UNSEEN
         self.checked += 1
         if not claim.holds(said.node, said.key, said.proof):
-            self._paths[path] = self._path_rate.muted(self._turn.now + self._refusal)
+            self.ignore(path)
             return Verdict.FAILS
         self._held.pop(place, None)
         self._held[place] = whole

@@ -104,7 +104,11 @@ class Assembly(NodeParts):
         storing.start(self.runner.news)
         self.runner.restore(storing)
         await self._restored
-        self.verifying.restore(self.engine.take_replays())
+        local = self._whoami.local
+        entries = self.engine.take_replays()
+        changes = self.verifying.restore(entries, local.journal, local.incarnation)
+        if changes is not None:
+            self.runner.command(changes)
         await self.application.load()
 
     async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:
@@ -212,6 +216,7 @@ class Assembly(NodeParts):
             signed=self.outgoing.signing.signed,
             verified=self.verifying.verified,
             replay_blocks=self.verifying.table.blocks,
+            signed_batches=len(self.verifying.roots),
             journal=None if self._storing is None else self._storing.statistics(),
         )
 

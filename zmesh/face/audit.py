@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet
 
@@ -16,6 +18,11 @@ WAITING_MAX: Final = 1024
 
 TOLD_MAX: Final = 4096
 """Culprits and kinds remembered as told: a flood of new ones pushes out the oldest."""
+
+WARNINGS_BURST: Final = 100
+WARNINGS_PER_SECOND: Final = 1.0
+"""Warnings of one kind, at once and from then on: who can be as many culprits as it likes must not
+fill the log, nor the disk, and other kinds are heard beside it."""
 
 
 class AuditWatcher:
@@ -61,11 +68,32 @@ class AuditWatcher:
             self._waiter.set_result(None)
 
 
+class _Warnings:
+    """How many more warnings of a kind there may be: a token bucket."""
+
+    def __init__(self, now: float) -> None:
+        self._left = float(WARNINGS_BURST)
+        self._at = now
+        self.untold = 0
+
+    def take(self, now: float) -> bool:
+        """Return whether there may be one now."""
+        gained = (now - self._at) * WARNINGS_PER_SECOND
+        self._left, self._at = min(float(WARNINGS_BURST), self._left + gained), now
+        if self._left < 1.0:
+            self.untold += 1
+            return False
+        self._left -= 1.0
+        return True
+
+
 class Audit:
     """Counts, logs and passes on. What a culprit does again goes to the debug level."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
+        self._clock = clock
+        self._warnings: dict[str, _Warnings] = {}
         self._watchers: WeakSet[AuditWatcher] = WeakSet()
         self._told: dict[tuple[str, str, str, str], int] = {}
         self.counts: Counter[str] = Counter()
@@ -75,7 +103,7 @@ class Audit:
         self.counts[event.kind] += 1
         for watcher in list(self._watchers):
             watcher.add(event)
-        culprit = (event.kind, event.peer, event.endpoint.rpartition(":")[0], event.rule)
+        culprit = (event.kind, event.peer, _host_of(event.endpoint), event.rule)
         times = self._told.pop(culprit, 0) + 1
         self._told[culprit] = times
         if len(self._told) > TOLD_MAX:
@@ -83,8 +111,17 @@ class Audit:
         # As repr: what a peer put into a field cannot forge a line.
         facts = {name: getattr(event, name) for name in ("peer", "endpoint", "detail", "rule")}
         told = " ".join(f"{name}={value!r}" for name, value in facts.items() if value)
-        level = logging.WARNING if times == 1 else logging.DEBUG
+        level = logging.WARNING if times == 1 and self._may_warn(event.kind) else logging.DEBUG
+        if level == logging.WARNING and (untold := self._warnings[event.kind].untold):
+            told += f" (and {untold} others like it, which are at the debug level)"
+            self._warnings[event.kind].untold = 0
         logger.log(level, "%s: %s %s", self._node, event.kind.value.replace("_", " "), told)
+
+    def _may_warn(self, kind: str) -> bool:
+        now = self._clock()
+        if kind not in self._warnings:
+            self._warnings[kind] = _Warnings(now)
+        return self._warnings[kind].take(now)
 
     def watch(self) -> AuditWatcher:
         """Return an iterator of what happens from now on."""
@@ -96,3 +133,8 @@ class Audit:
         """End all watching."""
         for watcher in list(self._watchers):
             watcher.close()
+
+
+def _host_of(endpoint: str) -> str:
+    """Return an endpoint without its port, which is another one every time; or the address."""
+    return endpoint.rpartition(":")[0] if "://" in endpoint else endpoint

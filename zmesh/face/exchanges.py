@@ -14,7 +14,7 @@ from zmesh.face.posting import Posting
 from zmesh.face.pushing import JobTerms, Pushing
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap, SharedMaps
-from zmesh.face.signing import Sign
+from zmesh.face.signing import Seal
 from zmesh.face.subscriptions import Subscription
 from zmesh.face.verifying import Verify
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId
@@ -220,7 +220,7 @@ class Exchanges:
         return self._pushing.is_durable(durable)
 
     async def send(
-        self, record: Record, destinations: list[Destination], terms: JobTerms, seal: Sign
+        self, record: Record, destinations: list[Destination], terms: JobTerms, seal: Seal
     ) -> Receipt:
         """Send a message to all its destinations, once there is room, under one receipt."""
         for kind, name in destinations:

@@ -13,7 +13,7 @@ from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face.loop_exit import left_by_break
 from zmesh.face.received import Chunk, Message
 from zmesh.face.verdicts import Settlements, Settler
-from zmesh.face.verifying import Guard
+from zmesh.face.verifying import Guard, Refusal
 from zmesh.ids import NodeId
 from zmesh.message import Outcome, Tag, extra
 
@@ -127,22 +127,27 @@ class DeliveryQueue:
     def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
         """Take a run of what waits, or settle its first message as expired."""
         settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
-        guard = self.guard
-        is_required = guard is not None and guard.is_required
+        is_required = self.guard is not None and self.guard.is_required
         if waiting.since is not None or count_max == 1 or is_required:
             waiting.start += 1
             if waiting.since is not None and self._has_expired(delivery, start, waiting.since):
                 settler.settle(delivery, start, start, Outcome.EXPIRED)
                 return None
-            if guard is not None and (is_required or len(delivery.records[start]) > 3):
-                refusal = guard.refusal(delivery, start)
-                if refusal is not None:
-                    settler.settle(delivery, start, start, *refusal)
-                    return None
+            refusal = self._refusal(delivery, start)
+            if refusal is not None:
+                settler.settle(delivery, start, start, *refusal)
+                return None
             return Chunk(settler, delivery, start, waiting.start)
         waiting.start = min(waiting.stop, start + count_max)
         self._run = Chunk(settler, delivery, start, waiting.start)
         return self._run
+
+    def _refusal(self, delivery: Delivery, index: int) -> Refusal | None:
+        """Return the outcome of a message whose signature is at fault, or missing."""
+        guard = self.guard
+        if guard is None or not (guard.is_required or len(delivery.records[index]) > 3):
+            return None
+        return guard.refusal(delivery, index)
 
     def _has_expired(self, delivery: Delivery, index: int, since: float) -> bool:
         ttl_ms = extra(delivery.records[index], Tag.TTL_MS)

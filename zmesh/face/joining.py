@@ -30,7 +30,7 @@ from zmesh.options import JoiningOptions
 from zmesh.security.join_code import JoinCode
 from zmesh.security.join_exchange import check_installed
 from zmesh.security.joining import Joiner, KeysReceived, MeshNamed, SendMessage
-from zmesh.security.key_files import create_key_file, default_key_file, text_of
+from zmesh.security.key_files import check_place, create_key_file, default_key_file, text_of
 from zmesh.security.mesh_key import MeshKey
 
 _ADDRESSES_MAX = 16
@@ -75,7 +75,8 @@ async def join(
     Raises:
         InvalidCode: that is no code; nothing was sent.
         JoinFailed: its kind says why there is no key, and what to do.
-        KeyFileError: the key could not be kept. The invitation is used up.
+        KeyFileError: no key can be kept there, and the invitation still waits; or the disk failed
+            after all, and it is used up.
         InvalidOption: an argument cannot work.
         MissingPackage: `zmesh[join]` is not installed.
     """
@@ -86,7 +87,7 @@ async def join(
     if place is None and wanted is not None:
         place = _default(wanted)
     if place is not None:
-        _check_free(place)
+        await in_thread(partial(_check_free, place), "zmesh-key-file")
     names = meeting.check_interfaces(interfaces)
     if at is not None:
         [target] = targets("at", [at], 1)
@@ -171,6 +172,7 @@ def _check_free(place: Path) -> None:
     # Before there is a key to lose: whoever knows the code may still try again.
     if os.path.lexists(place):
         raise KeyFileExists(str(place))
+    check_place(place)
 
 
 # Finding

@@ -1,7 +1,7 @@
 """Where the mesh keys of a node come from: its argument, the environment, or a file by default."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -78,7 +78,7 @@ def key_sources(key: KeyArgument | None, mesh: str, environment: Mapping[str, st
         InvalidKey: a text is no key.
     """
     if key is not None:
-        items = [key] if isinstance(key, str | os.PathLike | MeshKey) else list(key)
+        items = key if isinstance(key, Iterable) and not isinstance(key, str) else [key]
         return KeySources(tuple(_part(each) for each in items), "key=")
     if texts := environment.get("ZMESH_KEY", "").split():
         return KeySources(tuple(MeshKey.parse(each, "ZMESH_KEY") for each in texts), "ZMESH_KEY")

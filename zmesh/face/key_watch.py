@@ -42,6 +42,7 @@ class KeyWatch:
         self._sources = sources
         self._keys = read.keys
         self._stamps = read.stamps
+        self._failed: tuple[MeshKey, ...] | None = None  # could not be used
         self._every = every
         self._node = node
         self._use = use
@@ -85,7 +86,7 @@ class KeyWatch:
             self._keep(error)
             return
         self._stamps = read.stamps
-        if read.keys != self._keys:
+        if read.keys != self._keys or self._failed is not None:  # of which some may be in use
             await self._change(read.keys)
 
     def _keep(self, error: ZmeshError) -> None:
@@ -96,12 +97,15 @@ class KeyWatch:
         self._tell(Audited(AuditKind.KEYS_UNUSABLE, detail=str(error), rule=used))
 
     async def _change(self, keys: tuple[MeshKey, ...]) -> None:
-        before, self._keys = _told(self._keys), keys
+        before = _told(self._keys)
         try:
             await self._use(keys)
         except Exception:
-            logger.exception("%s: the mesh keys could not be changed", self._node)
+            if keys != self._failed:  # told once; tried again at every look
+                logger.exception("%s: the mesh keys could not be changed", self._node)
+            self._failed, self._stamps = keys, ()
             return
+        self._keys, self._failed = keys, None
         logger.info("%s: the mesh keys are %s now, and were %s", self._node, _told(keys), before)
         change = Audited(AuditKind.KEYS_CHANGED, detail=f"were {before}", rule=_told(keys))
         self._tell(change)

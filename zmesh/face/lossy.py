@@ -91,6 +91,11 @@ class LossyQueue(DeliveryQueue):
             if self._is_closed:
                 settler.abandon(delivery, index, stop - 1)
                 return
+            # Before it takes the place of another: what is refused must not have others dropped.
+            refusal = self._refusal(delivery, index)
+            if refusal is not None:
+                settler.settle(delivery, index, index, *refusal)
+                continue
             since = self._loop.time() if len(delivery.records[index]) > 3 else None
             self._add(_Single(settler, delivery, index, index + 1, since))
         self._wake_one()

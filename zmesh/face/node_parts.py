@@ -196,6 +196,12 @@ class NodeParts(ABC):
         check_is_text("service", service)
         self.engine.guard.check_own(Action.CALL, service)
 
+    def check_publish(self, topic: str) -> None:
+        """Raise InvalidOption or NotAllowed where a topic cannot be published to from here."""
+        check_is_text("topic", topic)
+        self.engine.check_publish(topic)
+        self.engine.guard.check_own(Action.PUBLISH, topic)
+
     def services_seen(self) -> list[str]:
         """Return the names of all services that are provided by anybody now."""
         return list({service for view in self._views() for service in view.services})

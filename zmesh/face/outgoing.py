@@ -12,6 +12,7 @@ from zmesh.face.compressing import THREADED_BYTES, Compressing
 from zmesh.face.signing import Sign, Signing, signed
 from zmesh.message import RECORD_OVERHEAD_BYTES, Kind, Record, Tag, head, size_of
 from zmesh.options import NodeOptions
+from zmesh.security.signing import SIGNED_BYTES_MAX
 from zmesh.terms import Compression
 from zmesh.wire.bodies import HeaderValue, body_of, encode_body, encode_headers
 from zmesh.wire.compression import Compressor, plain_size
@@ -144,23 +145,30 @@ class Batch:
         records: list[Record] = []
         raw, target, headers = head(self._kind), self._target, self._headers
         limit, size = self._body_bytes_max, 0
-        is_plain = not headers and self.sign is None
+        overhead = RECORD_OVERHEAD_BYTES + self._signed_bytes
         following, self._next = chain((self._next,), self._bodies), _END
         for body in islice(following, messages_max):
             if size >= bytes_max and records:
                 self._next = body
-                return records
+                return self._signed(records)
             record: Record
-            if is_plain and type(body) is bytes and len(body) <= limit:
+            if not headers and type(body) is bytes and len(body) <= limit:
                 record = (raw, target, body)
-                size += len(body) + len(target) + RECORD_OVERHEAD_BYTES
+                size += len(body) + len(target) + overhead
             else:
                 record = self._outgoing.record(self._kind, target, body, headers)
-                record = signed(record, self.sign)
-                size += size_of(record)
+                size += size_of(record) + self._signed_bytes
             records.append(record)
         self._next = next(self._bodies, _END)
-        return records
+        return self._signed(records)
+
+    @property
+    def _signed_bytes(self) -> int:
+        """What signing adds to a record, at most: to how many it is added is not known before."""
+        return 0 if self.sign is None else SIGNED_BYTES_MAX
+
+    def _signed(self, records: list[Record]) -> list[Record]:
+        return records if self.sign is None else self.sign(records)
 
 
 class ListBatch(Batch):
@@ -188,17 +196,19 @@ class ListBatch(Batch):
         """Return the next records, as `Batch.take`."""
         some = self._all[self._taken : self._taken + messages_max]
         records: list[Record]
-        if self._headers or self.sign is not None or set(map(type, some)) != {bytes}:
+        if self._headers or set(map(type, some)) != {bytes}:
             records = self._take_each(some, bytes_max)
         else:
             bodies = cast("tuple[bytes, ...]", some)
             largest = max(map(len, bodies))
             if largest > self._body_bytes_max:
                 raise BodyTooLarge(largest, self._body_bytes_max)
-            overhead = len(self._target) + RECORD_OVERHEAD_BYTES
+            overhead = len(self._target) + RECORD_OVERHEAD_BYTES + self._signed_bytes
             ends = list(accumulate(map(overhead.__add__, map(len, bodies))))
             fitting = bodies[: bisect_left(ends, bytes_max) + 1]
-            records = list(zip(repeat(head(self._kind)), repeat(self._target), fitting))
+            records = self._signed(
+                list(zip(repeat(head(self._kind)), repeat(self._target), fitting))
+            )
         self._taken += len(records)
         return records
 
@@ -224,7 +234,7 @@ class CompressedBatch(Batch):
         super().__init__(outgoing, body_bytes_max, bodies, headers, kind, target)
         self._compressor = compressor
         self._made: Record | None = None  # of the next body, once it was needed
-        self._is_ready = False  # and it is compressed
+        self._is_ready = False  # and it is compressed, and signed
 
     async def prepare(self) -> None:
         """Compress the next body, if it is large."""
@@ -232,6 +242,7 @@ class CompressedBatch(Batch):
             return
         record = self._make()
         if len(record[2]) > THREADED_BYTES:
+            record = signed(record, self.sign)
             self._made = await self._outgoing.compressing.soon(record, self._compressor)
             self._is_ready = True
 
@@ -240,24 +251,24 @@ class CompressedBatch(Batch):
 
         It ends before a large body, which is to be prepared first.
         """
-        records: list[Record] = []
+        ready: list[Record] = []  # the first, if any
+        plain: list[Record] = []
         size = 0
-        while not self.is_exhausted and len(records) < messages_max:
+        while not self.is_exhausted and len(ready) + len(plain) < messages_max:
             record = self._make()
-            if records and (size >= bytes_max or self._is_to_be_prepared(record)):
+            is_first = not ready and not plain
+            if not is_first and (size >= bytes_max or self._is_to_be_prepared(record)):
                 break
-            size += size_of(record) - len(record[2]) + plain_size(record)
-            if not self._is_ready:
-                record = self._outgoing.compressing.now(record, self._compressor)
-            records.append(record)
+            size += size_of(record) - len(record[2]) + plain_size(record) + self._signed_bytes
+            (ready if self._is_ready else plain).append(record)
             self._made, self._is_ready = None, False
             self._next = next(self._bodies, _END)
-        return records
+        compress = self._outgoing.compressing.now
+        return ready + [compress(each, self._compressor) for each in self._signed(plain)]
 
     def _make(self) -> Record:
         if self._made is None:
-            made = self._outgoing.record(self._kind, self._target, self._next, self._headers)
-            self._made = signed(made, self.sign)
+            self._made = self._outgoing.record(self._kind, self._target, self._next, self._headers)
         return self._made
 
     def _is_to_be_prepared(self, record: Record) -> bool:

@@ -96,9 +96,7 @@ class Publishing(ABC):
             PeersMissing: too few receivers, in time; it was not published.
         """
         assembly, outgoing = self._at_work(), self._at_work().outgoing
-        check_is_text("topic", topic)
-        assembly.engine.check_publish(topic)
-        assembly.engine.guard.check_own(Action.PUBLISH, topic)
+        assembly.check_publish(topic)
         check_message_options(self._options.wire, priority, key, ttl)
         check_receivers(min_receivers, timeout)
         check_guarantee(guarantee)

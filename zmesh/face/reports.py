@@ -42,5 +42,6 @@ class NodeStatistics:
     signed: int  # messages, by this node
     verified: int  # signatures that held
     replay_blocks: int  # of `replay_blocks_max`: what is remembered of signed messages
+    signed_batches: int  # of `signed_batches_max`: remembered as verified
     audited: dict[str, int]  # events of the audit log, by kind
     journal: JournalStatistics | None = None  # of a node with storage

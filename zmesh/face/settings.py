@@ -95,20 +95,13 @@ def settle(
         name = f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
     if mesh is None:
         mesh = environment.get("ZMESH_MESH") or MESH_DEFAULT
-    for option, value in (("name", name), ("mesh", mesh)):
-        if not value or _NOT_PRINTABLE.search(value):
-            raise InvalidOption(option, value, "a text of printable characters")
-        check_text(option, value, options.wire)
+    _check_names(name, mesh, options)
     if not 0 <= port <= 65535:
         raise InvalidOption("port", port, "0 for any free one, or up to 65535")
-    if announce not in (None, "name", "id-only"):
-        raise InvalidOption("announce", announce, '"name" or "id-only"')
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
     algorithm_of(compression)
-    if type(sign) is not bool:
-        raise InvalidOption("sign", sign, "True or False")
-    check_verify(verify)
+    _check_choices(announce, sign, verify)
     sources = key_sources(key, mesh, environment)
     read = sources.read()
     room = options.candidates_max // 2
@@ -140,6 +133,21 @@ def settle(
         sign=sign,
         verify=verify,
     )
+
+
+def _check_names(name: str, mesh: str, options: NodeOptions) -> None:
+    for option, value in (("name", name), ("mesh", mesh)):
+        if not value or _NOT_PRINTABLE.search(value):
+            raise InvalidOption(option, value, "a text of printable characters")
+        check_text(option, value, options.wire)
+
+
+def _check_choices(announce: object, sign: object, verify: object) -> None:
+    if announce not in (None, "name", "id-only"):
+        raise InvalidOption("announce", announce, '"name" or "id-only"')
+    if type(sign) is not bool:
+        raise InvalidOption("sign", sign, "True or False")
+    check_verify(verify)
 
 
 def _check_security(

@@ -1,22 +1,35 @@
 """Signing what a node sends: which messages, for how long, and under which numbers."""
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from zmesh.errors import InvalidOption, UsageError
 from zmesh.ids import NODE_ID_BYTES, JournalId, NodeId
 from zmesh.message import Kind, Record, Tag, with_extra, with_target
 from zmesh.options import NodeOptions
 from zmesh.security.node_key import NodeKey
-from zmesh.security.signing import Addressing, signature_in, signer
+from zmesh.security.signing import Addressing, Signer, signature_in
 
-Sign = Callable[[Record], Record]
-"""Returns a record with its signature: before it is compressed, and with all else it has."""
+Seal = Callable[[Record], Record]
+"""Returns a record for one of its targets, signed where it is to be."""
+
+
+class Sign(Protocol):
+    """Signs records before they are compressed, and with all else they have."""
+
+    def __call__(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records with their signatures, made for those that go together."""
+        ...
+
 
 _KIND: Final = 0b1111
 
 LIFE_BITS: Final = 40
 """Counters of one life of a node: its incarnation is above them, so no other life has the same."""
+
+LIVES: Final = 1 << 24
+"""Incarnations that fit above. Copies and rescues skip a million each, so they come round; but
+each has another journal, in which counters begin anew."""
 
 
 class Signing:
@@ -44,7 +57,7 @@ class Signing:
         self.signed = 0
         self._key = key
         self._journal = journal
-        self._counter = incarnation << LIFE_BITS
+        self._counter = incarnation % LIVES << LIFE_BITS
         self._valid_for = options.signature_valid_for
         self._is_default = is_default
         self._wall_ms = wall_ms
@@ -104,24 +117,24 @@ class Signing:
             raise UsageError(
                 "this node cannot sign: its journal is from before nodes had keys; begin a new one"
             )
-        make = signer(self._key, self._journal, addressing, lane, to, key)
+        signer = Signer(self._key, self._journal, addressing, lane, to, key)
         lasts_ms = max(1, round(lasts * 1000))
 
-        def sign(record: Record) -> Record:
-            self._counter += 1
-            self.signed += 1
-            now_ms = self._wall_ms()
-            return make(record, self._counter, now_ms, now_ms + lasts_ms)
+        def sign(records: Sequence[Record]) -> list[Record]:
+            first, now_ms = self._counter + 1, self._wall_ms()
+            self._counter += len(records)
+            self.signed += len(records)
+            return signer.sign_all(records, first, now_ms, now_ms + lasts_ms)
 
         return sign
 
 
 def signed(record: Record, sign: Sign | None) -> Record:
     """Return the record with a signature, where it is to have one."""
-    return record if sign is None else sign(record)
+    return record if sign is None else sign((record,))[0]
 
 
-def sealing(plain: Record, sign: Sign | None) -> Sign:
+def sealing(plain: Record, sign: Sign | None) -> Seal:
     """Return what signs a record for each of its targets, where it is to be signed.
 
     Args:
@@ -133,6 +146,6 @@ def sealing(plain: Record, sign: Sign | None) -> Sign:
         if sign is None:
             return record
         to_be_signed = with_target(plain, Kind(record[0] & _KIND), record[1])
-        return with_extra(record, Tag.SIGNATURE, signature_in(sign(to_be_signed)))
+        return with_extra(record, Tag.SIGNATURE, signature_in(sign((to_be_signed,))[0]))
 
     return seal

@@ -1,19 +1,18 @@
 """Where the storage key comes from: an argument, a file, the environment."""
 
 import os
-import stat
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from zmesh.errors import InvalidOption
+from zmesh.security.key_files import read_private
 from zmesh.security.storage_key import StorageKey
-from zmesh.security_errors import InvalidKey
+from zmesh.security_errors import InvalidKey, KeyFileError, KeyFileExposed, NoKeyFile
 
 KEY_VARIABLE: Final = "ZMESH_STORAGE_KEY"
 NEW_KEY_VARIABLE: Final = "ZMESH_STORAGE_KEY_NEW"
 """In the environment: the text of the key, and of the one that is to take its place."""
-
-OTHERS: Final = 0o077
 
 
 def storage_key_of(key: object) -> StorageKey | None:
@@ -59,12 +58,16 @@ def key_in_file(path: Path) -> StorageKey:
     """
     where = f"the key file {path}"
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidKey(where, f"it cannot be read ({error})") from error
-    if os.name != "nt" and mode & OTHERS:
-        raise InvalidKey(where, f"others may read it: chmod 600 {path}")
+        text = read_private(path)[0].decode()
+    except NoKeyFile as error:
+        how = "it is not there: make one with `zmesh keys new --storage --file`, or copy it"
+        raise InvalidKey(where, how) from error
+    except KeyFileExposed as error:
+        raise InvalidKey(where, f"others may read it: chmod 600 {quote(str(path))}") from error
+    except KeyFileError as error:
+        raise InvalidKey(where, f"it {error.why}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidKey(where, "it is no text") from error
     lines = [line.strip() for line in text.splitlines()]
     keys = [line for line in lines if line and not line.startswith("#")]
     if len(keys) != 1:

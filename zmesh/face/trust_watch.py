@@ -102,9 +102,18 @@ class TrustWatch:
             raise problems[0]
 
     async def _watch(self) -> None:
+        is_blind = False
         while True:
             await asyncio.sleep(self._every)
-            await self._look()
+            try:
+                await self._look()
+            except Exception as error:
+                if not is_blind:  # told once; a revocation must not pass this node by for ever
+                    logger.exception("%s: its trust cannot be looked at", self._node)
+                    self._tell(Audited(AuditKind.BAD_TRUST, detail=f"cannot be read: {error}"))
+                is_blind = True
+            else:
+                is_blind = False
 
     async def _look(self) -> tuple[InvalidTrust, ...]:
         assert self._directory is not None, "only a directory is looked at"  # noqa: S101

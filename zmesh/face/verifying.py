@@ -8,11 +8,11 @@ from typing import Final, Literal, get_args
 from zmesh.actions import Audited, AuditKind, Delivery
 from zmesh.errors import InvalidOption, ProtocolError
 from zmesh.events import KeepReplays
-from zmesh.ids import JournalId, NodeId
+from zmesh.ids import TOKEN_BYTES, JournalId, NodeId
 from zmesh.message import COMPRESSED, Kind, Outcome, Record, Tag, extra
 from zmesh.options import NodeOptions
 from zmesh.security.replays import ReplayTable, Verdict
-from zmesh.security.signing import Addressing, Signature
+from zmesh.security.signing import Addressing, Roots, Signature
 from zmesh.security_errors import SIGNATURE_REFUSED
 from zmesh.storage import Entry, EntryKind
 from zmesh.wire.compression import decompressed
@@ -33,6 +33,9 @@ BEGUN_MIN: Final = 256
 """Messages a handler has begun with, before those with an outcome are sorted out."""
 
 _KIND: Final = 0b1111
+
+_WHOSE: Final = ""
+"""In the place of a handler: of which journal this is the memory, and until when parts miss."""
 
 
 def check_verify(verify: object) -> None:
@@ -61,7 +64,7 @@ class Verifying:
     Args:
         node: its id.
         name: its name.
-        options: `clock_tolerance`, and what bounds the memory.
+        options: `clock_tolerance`, and what bounds the memories.
         default: what handlers ask for that say nothing.
         wall_ms: returns what the wall clock reads.
         audit: told of what is refused.
@@ -92,6 +95,7 @@ class Verifying:
         self._is_proved = is_proved
         lost_ms = 0 if is_storing else wall_ms()
         self.table = ReplayTable(options.replay_blocks_max, options.replay_windows_max, lost_ms)
+        self.roots = Roots(options.signed_batches_max)
         self._own = count(1)
 
     def guard(self, verify: Verify | None, scope: str | None = None) -> "Guard":
@@ -110,9 +114,26 @@ class Verifying:
             return Guard(self, f"#{next(self._own)}", is_kept=False, is_required=is_required)
         return Guard(self, scope, is_kept=True, is_required=is_required)
 
-    def restore(self, entries: list[Entry]) -> None:
-        """Take what another life kept."""
-        self.table.restore((entry.name, entry.key, entry.value) for entry in entries)
+    def restore(
+        self, entries: list[Entry], journal: JournalId, incarnation: int
+    ) -> KeepReplays | None:
+        """Take what another life kept; return what to keep of that, if anything.
+
+        A copy of a journal knows nothing of what came since, and a rescue may have lost some: both
+        have another journal id than they say themselves.
+        """
+        told = next((entry.value for entry in entries if entry.name == _WHOSE), None)
+        lost_ms = 0
+        if told is not None and told[:TOKEN_BYTES] == journal:
+            lost_ms = int.from_bytes(told[TOKEN_BYTES:])
+        elif incarnation > 1:
+            lost_ms = self._wall_ms()
+        kept = ((each.name, each.key, each.value) for each in entries if each.name != _WHOSE)
+        self.table.restore(kept, lost_ms)
+        value = journal + lost_ms.to_bytes(8)
+        if value == told:
+            return None
+        return KeepReplays((Entry(EntryKind.REPLAYS, _WHOSE, b"", value),))
 
     # What comes
 
@@ -149,9 +170,7 @@ class Verifying:
         )  # fmt: skip
 
     def _holds(self, delivery: Delivery, record: Record, signature: Signature) -> bool:
-        # What is read from a log comes on one lane, whatever it was published on.
-        lane = delivery.source.lane
-        if lane != signature.lane and extra(record, Tag.FOLLOWER) is None:
+        if delivery.source.lane != signature.lane and not _is_of_log(record):
             return False
         match signature.addressing:
             case Addressing.NODE:
@@ -169,7 +188,7 @@ class Verifying:
                 body = decompressed(record)
             except ProtocolError:
                 return False
-        return signature.holds(record, to, body)
+        return signature.holds(record, to, body, self.roots)
 
     def tell(self, delivery: Delivery, index: int, why: str) -> None:
         """Have the audit log know that a message was refused."""
@@ -228,6 +247,12 @@ class Verifying:
 _KINDS: Final = frozenset(map(int, Kind))
 
 
+def _is_of_log(record: Record) -> bool:
+    """Return whether it comes on the lane of its log, whatever it was published on."""
+    is_publication = record[0] & _KIND == Kind.PUBLICATION
+    return is_publication and extra(record, Tag.FOLLOWER) is not None
+
+
 class Guard:
     """Looks at the messages of one handler before it has them."""
 
@@ -266,10 +291,23 @@ class Guard:
             signed.scopes.append(self.scope)
             self._note_begun(signed)
             return None
-        if verdict is Verdict.REPLAYED and extra(record, Tag.RETAINED) is not None:
-            return Outcome.ACCEPTED, ""  # who joins again is sent again what is kept
+        if verdict is Verdict.REPLAYED and self._is_told_again(delivery, record, signed):
+            return Outcome.ACCEPTED, ""
         why = REPLAYED if verdict is Verdict.REPLAYED else TOO_OLD
         return self._refuse(delivery, index, why)
+
+    def _is_told_again(self, delivery: Delivery, record: Record, signed: Signed) -> bool:
+        """Return whether a sender that has to hear of it does so, and nothing more happens."""
+        if extra(record, Tag.RETAINED) is not None:
+            return True  # who joins again is sent again what is kept
+        if record[0] & _KIND == Kind.REQUEST or extra(record, Tag.STORED) is None:
+            return False
+        # A crash may come after this memory is on disk, and before the outcome is.
+        origin = (signed.node, signed.journal)
+        is_its_own = delivery.source.node == signed.node
+        return is_its_own and self._verifying.table.was_accepted(
+            self.scope, origin, signed.counter
+        )
 
     def _refuse(self, delivery: Delivery, index: int, why: str) -> Refusal:
         self._verifying.tell(delivery, index, why)

@@ -337,7 +337,7 @@ def stream_value(  # all there is of a stream
     """Return a stream as the value of its fact."""
     kind, owner, lane = stream
     if seal is not None and seal.is_open:
-        place = _KEY.pack(Table.FACTS, number, kind)
+        place = _stream_place(number, kind, following, cum, ranges)
         owner, lane = seal.seal(_packed((owner, lane)), place), 0
     return _packed((kind, owner, lane, following, cum, ranges))
 
@@ -348,13 +348,20 @@ def stream_of(
     """Return a stream, its next position and its watermark from the value of its fact.
 
     Raises:
-        Unsound: whom it is of does not open.
+        Unsound: whom it is of does not open, as where one of the others was changed.
     """
     kind, owner, lane, following, cum, ranges = unpackb(value, use_list=False)
     if seal is not None and seal.is_open:
-        place = _KEY.pack(Table.FACTS, number, kind)
+        place = _stream_place(number, kind, following, cum, ranges)
         owner, lane = unpackb(_unsealed(seal, owner, place, f"stream {number}"), use_list=False)
     return Stream(StreamKind(kind), owner, lane), following, cum, ranges
+
+
+def _stream_place(
+    number: int, kind: int, following: int, cum: int, ranges: Sequence[object]
+) -> bytes:
+    # A watermark that somebody moves back has messages handled again, one moved on loses some.
+    return _KEY.pack(Table.FACTS, number, kind) + _packed((following, cum, ranges))
 
 
 def _unsealed(seal: Seal, data: bytes, place: bytes, what: str) -> bytes:

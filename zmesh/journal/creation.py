@@ -13,14 +13,28 @@ from zmesh.security.storage_key import StorageKey
 from zmesh.storage import Identity
 
 
+def remove_leftovers(files: Files, path: Path) -> None:
+    """Remove a file that was being built when its process died: nobody will go on with it.
+
+    A conversion to no key has there in the clear what is encrypted in the journal.
+    """
+    for left in _files_of(path):
+        if files.exists(left):
+            files.remove(left)
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in ("", "-journal", "-wal", "-shm")]
+
+
 @contextmanager
 def building(files: Files, path: Path) -> Iterator[sqlite3.Connection]:
     """Give a transaction in a new file with all tables; on disk at the end, if it is committed.
 
     What is left of an earlier attempt is removed.
     """
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        files.remove(path.with_name(path.name + suffix))
+    for left in _files_of(path):
+        files.remove(left)
     files.create(path)
     with closing(files.connect(path)) as database:
         for pragma in CREATION_PRAGMAS:

@@ -193,7 +193,8 @@ def readable_by_others(path: Path) -> list[Path]:
     if os.name == "nt":
         return []
     damaged = f"{path.name}.damaged-"
-    names = {path.name + suffix for suffix in ("", "-wal", "-shm", ".new", ".salvage")}
+    databases = ("", ".new", ".salvage", ".app")
+    names = {path.name + part + log for part in databases for log in ("", "-wal", "-shm")}
     found = []
     with os.scandir(path.absolute().parent) as there:
         for each in there:

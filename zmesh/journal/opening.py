@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 from zmesh.ids import JournalId, NodeId
 from zmesh.journal.checks import check_opened, structural_problems
 from zmesh.journal.coding import Unsound
-from zmesh.journal.creation import create
+from zmesh.journal.creation import create, remove_leftovers
 from zmesh.journal.faults import Fault, fault_of
 from zmesh.journal.files import Files
 from zmesh.journal.salvage import finish_setting_aside, set_aside
@@ -72,6 +72,7 @@ def open_journal(
         store = opened.store
         try:
             _begin_life(files, store)
+            remove_leftovers(files, files.beside(".new"))
             store.database.execute(f"PRAGMA synchronous = {synchronous}")
         except BaseException:
             store.database.close()

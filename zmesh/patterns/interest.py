@@ -287,6 +287,7 @@ class InterestTable:
         """Forget what a peer told: its session is over."""
         if isinstance(peer, RemotePeer):
             peer.refusals.clear()
+            peer.refused.clear()
             for entry in list(peer.forbidden):
                 self._pardon(peer, entry)
         for kind, texts in peer.interests.items():
@@ -352,8 +353,14 @@ class InterestTable:
         return learned, bool(learned or news)
 
     def _tell_refused(self, peer: Peer, refused: list[tuple[str, str, str]]) -> None:
+        """Tell what is refused, each once a session: an answer is longer than what asks for it."""
         assert isinstance(peer, RemotePeer), "nothing is refused to this node"  # noqa: S101
-        limits = self._options.wire
+        limits, told = self._options.wire, peer.refused
+        refused = [each for each in refused if (InterestKind(each[0]), each[1]) not in told]
+        refused = refused[: self._options.interest_max - len(told)]
+        if not refused:
+            return
+        told.update({(InterestKind(kind), text): None for kind, text, _ in refused})
         room, piece = limits.head_bytes_max // 4, list[tuple[str, str, str]]()
         for each in refused:
             size = ENTRY_OVERHEAD_BYTES + sum(len(text.encode()) for text in each)

@@ -304,8 +304,8 @@ class StoredJobs:
         self._attempts.pop(job, None)
         self._counted[job] = (attempts, then)
 
-    def bury(self, job: Job, node: NodeId, reason: str) -> None:
-        """Move a job to the dead letters; `forget` it as well."""
+    def bury(self, job: Job, node: NodeId, reason: str, then: Callable[[], None]) -> None:
+        """Move a job to the dead letters, and call `then` once it is one; `forget` it as well."""
         assert job.stream is not None, "only stored jobs come here"  # noqa: S101
         key = None if job.chain is None else job.chain.key
         self._dead_letters.bury(
@@ -317,6 +317,7 @@ class StoredJobs:
             history=job.failed,
             note=_Terms(job.lane, job.attempts_max, key).note,
             peer=node,
+            then=then,
         )
 
     def forget(self, job: Job, node: NodeId | None) -> None:

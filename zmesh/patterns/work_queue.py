@@ -461,15 +461,17 @@ class WorkQueue:
             del self._with[outlet.peer.id]
 
     def _bury(self, job: Job, peer: Peer, kind: FailureKind, reason: str) -> None:
-        """Keep a job among the dead letters."""
-        if job.stream is None:
-            self._dead_letters.keep(
-                peer, job.record, reason, job.attempts, lane=job.lane, history=job.failed
-            )
-        else:
-            self._stored.bury(job, peer.id, reason)
+        """Keep a job among the dead letters; who waits for its outcome finds it there."""
+        end = partial(self._end, job, kind, peer.label, reason)
+        if job.stream is not None:
+            self._stored.bury(job, peer.id, reason, end)
+            self._remove(job, peer)
+            return
+        self._dead_letters.keep(
+            peer, job.record, reason, job.attempts, lane=job.lane, history=job.failed
+        )
         self._remove(job, peer)
-        self._end(job, kind, peer.label, reason)
+        end()
 
     def _fail(self, job: Job, kind: FailureKind, peer: str, reason: str) -> None:
         self._remove(job)

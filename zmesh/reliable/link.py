@@ -497,13 +497,14 @@ class Link(LinkFacts):
         """Return what is to be sent now, in order; all of a turn shares few packets."""
         out = self._outbox
         self._outbox = []
-        if self.state is LinkState.OPEN and self.path is not None and not self._path_full:
-            if len(self._session.control_out.items) > self._options.control_queued_max:
+        if self.state is LinkState.OPEN and self.path is not None:
+            if self._session.has_too_much_control:
                 self._give_up("it does not take control records", now)
                 self._end_session(SessionEnd.PEER_FORGOT)
                 return out
-            for packet in self._writer.packets(self._link_id, self._session, now):
-                out.append((self.path, packet))  # most often one, or none
+            if not self._path_full:
+                for packet in self._writer.packets(self._link_id, self._session, now):
+                    out.append((self.path, packet))  # most often one, or none
         self._counters.packets_sent += len(out)
         return out
 

@@ -118,11 +118,18 @@ class ControlQueue(SendWindow[Control]):
     it lacks.
     """
 
-    __slots__ = ("_window",)
+    __slots__ = ("_window", "size")
 
     def __init__(self, ranges_max: int, window: int) -> None:
         super().__init__(ranges_max)
         self._window = window
+        self.size = 0  # bytes of the items, about
+
+    def enqueue(self, items: Sequence[Control]) -> tuple[int, int]:
+        """Give each record its number; return the first and the last."""
+        for record in items:
+            self.size += control_size(record)
+        return super().enqueue(items)
 
     @property
     def _last(self) -> int:
@@ -141,7 +148,7 @@ class ControlQueue(SendWindow[Control]):
         """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
         for first, last in self.resume(cum, ranges) if resume else self.on_ack(cum, ranges):
             for seq in range(first, last + 1):
-                del self.items[seq]
+                self.size -= control_size(self.items.pop(seq))
 
     def take(self, budget: int, count_max: int) -> Chunk[Control]:
         """Return the next records, about `budget` bytes and at least one; only when `ready`."""

@@ -226,6 +226,15 @@ class Session:
         heapify(self._deadlines)
         self._deadlines_max = 2 * len(self._deadlines) + DEADLINES_MIN
 
+    @property
+    def has_too_much_control(self) -> bool:
+        """Whether the peer acknowledges so few control records that it is given up."""
+        queue, options = self.control_out, self._options
+        return (
+            len(queue.items) > options.control_queued_max
+            or queue.size > options.control_queued_bytes_max
+        )
+
     def send_control(self, record: ControlNews) -> None:
         """Queue a control record."""
         self.control_out.enqueue([record])

@@ -28,6 +28,8 @@ KEYS_MAX: Final = 8
 
 _OTHERS: Final = 0o077
 
+_THERE: Final = "is there already, and is not overwritten"
+
 _SYNTAX: Final = str.maketrans({"%": "%25", "/": "%2F", "\\": "%5C", "\x00": "%00"})
 
 
@@ -94,7 +96,7 @@ def read_key_file(path: Path) -> KeyFile:
         KeyFileError: it cannot be read, is no regular file, or holds no key or too many.
         InvalidKey: a line is no key; the error names file and line, and not what it says.
     """
-    data, found = _read(path)
+    data, found = read_private(path)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -120,25 +122,46 @@ def stamp_of(path: Path) -> Stamp | None:
         return None
 
 
+def check_place(path: Path) -> None:
+    """See that a key file could be created; the directories above it are made. Blocks.
+
+    Raises:
+        KeyFileError: there is something already, or nothing can be written there.
+    """
+    temporary = None
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(path)
+            raise KeyFileError(str(path), _THERE)
+        _make_directories(path.parent)
+        descriptor, temporary = _temporary_in(path.parent)
+        os.close(descriptor)
+    except (OSError, ValueError) as error:
+        raise _failed(path, "be written", error) from error
+    finally:
+        _remove(temporary)
+
+
 def create_key_file(path: Path, text: str) -> None:
-    """Write a key file where there is none; the directories above it are made. Blocks.
+    """Write a key file where there is none: whole and on disk, or not at all. Blocks.
+
+    The directories above it are made, for their owner alone.
 
     Raises:
         KeyFileError: there is something already, or it cannot be written.
     """
+    temporary = None
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise KeyFileError(str(path), "is there already, and is not overwritten") from error
-    except OSError as error:
-        raise _failed(path, "be written", error) from error
-    try:
+        _make_directories(path.parent)
+        descriptor, temporary = _temporary_in(path.parent)
         _fill(descriptor, text)
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink()
+        _place(temporary, path, text)
+    except FileExistsError as error:
+        raise KeyFileError(str(path), _THERE) from error
+    except (OSError, ValueError) as error:
         raise _failed(path, "be written", error) from error
+    finally:
+        _remove(temporary)
 
 
 def replace_key_file(path: Path, text: str) -> None:
@@ -147,22 +170,22 @@ def replace_key_file(path: Path, text: str) -> None:
     A symbolic link stays one.
 
     Raises:
-        KeyFileError: it cannot be written, and is as before.
+        KeyFileError: it cannot be written, and is as before; or is, and the disk failed.
     """
     temporary = None
     try:
         target = path.resolve(strict=True)
         before = target.stat()
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        descriptor, temporary = _temporary_in(target.parent)
         if hasattr(os, "fchown") and os.geteuid() != before.st_uid:
             os.fchown(descriptor, before.st_uid, before.st_gid)  # root must not take it away
         _fill(descriptor, text)
         Path(temporary).replace(target)
+        _sync_names(target.parent)
     except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                Path(temporary).unlink()
         raise _failed(path, "be written", error) from error
+    finally:
+        _remove(temporary)
 
 
 def text_of(keys: Iterable[MeshKey], comment: str) -> str:
@@ -181,7 +204,12 @@ def _key_of(line: str) -> str:
     return line.partition("#")[0].strip()
 
 
-def _read(path: Path) -> tuple[bytes, os.stat_result]:
+def read_private(path: Path) -> tuple[bytes, os.stat_result]:
+    """Return what is in a file for its owner's eyes only, and what the file is. Blocks.
+
+    Raises:
+        NoKeyFile, KeyFileExposed, KeyFileError: as `read_key_file`.
+    """
     try:
         # A pipe must not keep us waiting.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -206,6 +234,53 @@ def _check(path: Path, found: os.stat_result) -> None:
         kind = "directory" if stat.S_ISDIR(found.st_mode) else "device or pipe"
         raise KeyFileError(str(path), f"is a {kind} and no file")
     check_mode(path, found)
+
+
+def _make_directories(path: Path) -> None:
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):  # with `parents=True` those above would have any mode
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
+def _temporary_in(directory: Path) -> tuple[int, str]:
+    """Return a new file that nobody else may read: its descriptor, and its path."""
+    return tempfile.mkstemp(dir=directory, prefix=".zmesh-key-")
+
+
+def _remove(temporary: str | None) -> None:
+    if temporary is not None:
+        with suppress(OSError):
+            Path(temporary).unlink()
+
+
+def _place(temporary: str, path: Path, text: str) -> None:
+    """Give a whole file its name, if that is free; FileExistsError if it is not."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: no other way tells that it is free
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            _fill(descriptor, text)
+        except OSError:
+            _remove(str(path))
+            raise
+    try:
+        _sync_names(path.parent)
+    except OSError:
+        _remove(str(path))
+        raise
+
+
+def _sync_names(directory: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fill(descriptor: int, text: str) -> None:

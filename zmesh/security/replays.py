@@ -97,7 +97,7 @@ class ReplayTable:
             self._kept.add(scope)
         window = self._windows.get((scope, origin))
         if window is None:
-            born_ms = self._floors.get(scope, self._lost_ms if is_kept else 0)
+            born_ms = max(self._floors.get(scope, 0), self._lost_ms if is_kept else 0)
             window = self._windows[scope, origin] = _Window(born_ms)
         verdict = Verdict.NEW if is_sure else _verdict(window, counter, signed_ms)
         if verdict is Verdict.NEW:
@@ -133,6 +133,14 @@ class ReplayTable:
             window.pending.discard(counter)
             if _is_empty(window):
                 del self._windows[scope, origin]
+
+    def was_accepted(self, scope: str, origin: Origin, counter: int) -> bool:
+        """Return whether it is known that a message was accepted: it is not being handled."""
+        window = self._windows.get((scope, origin))
+        if window is None:
+            return False
+        number, bit = divmod(counter, BLOCK)
+        return counter not in window.pending and bool(window.blocks.get(number, 0) >> bit & 1)
 
     def drop(self, scope: str) -> None:
         """Forget a handler that has gone for good, and what it accepted."""
@@ -209,8 +217,14 @@ class ReplayTable:
         value = b"".join(each.to_bytes(8) for each in times) + bits.to_bytes(BLOCK // 8)
         return Change(scope, key, value)
 
-    def restore(self, kept: Iterable[tuple[str, bytes, bytes]]) -> None:
-        """Take what another life kept: scopes, keys and values of `Change`s."""
+    def restore(self, kept: Iterable[tuple[str, bytes, bytes]], lost_ms: int = 0) -> None:
+        """Take what another life kept.
+
+        Args:
+            kept: scopes, keys and values of `Change`s.
+            lost_ms: some of what was signed until then may be missing there.
+        """
+        self._lost_ms = max(self._lost_ms, lost_ms)
         for scope, key, value in kept:
             self._kept.add(scope)
             if not key:
@@ -219,6 +233,7 @@ class ReplayTable:
             origin = (NodeId(key[:16]), JournalId(key[16:32]))
             times = (int.from_bytes(value[at : at + 8]) for at in range(0, 32, 8))
             born_ms, floor, signed_ms, until_ms = times
+            born_ms = max(born_ms, lost_ms)
             window = self._windows.setdefault((scope, origin), _Window(born_ms))
             window.floor = max(window.floor, floor)
             window.signed_ms = max(window.signed_ms, signed_ms)

@@ -64,6 +64,8 @@ class Trust:
         for each in revoked:
             if each.startswith(node_key.PREFIX):
                 gone.add(node_key.from_text(each, "revoked"))
+            elif each not in publics:  # a slip of the pen must not leave somebody trusted
+                raise InvalidTrust("revoked", f"there is no key {each!r} in keys")
             else:
                 gone_names.add(each)
         made = None if rules is None else Rules.parse(rules, publics, "rules", options)

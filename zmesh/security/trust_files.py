@@ -130,10 +130,7 @@ class TrustDirectory:
     def _read(self) -> TrustRead:
         look = _Look()
         try:
-            self._look_at_keys(look)
-            self._look_at_revoked(look)
-            rules = self._look_at_rules(look)
-            trust = self._make(look, rules)
+            trust, rules = self._look(look)
         except InvalidTrust as error:
             if self._trust is None:
                 raise
@@ -143,6 +140,16 @@ class TrustDirectory:
             return TrustRead(self._trust, tuple(look.problems), has_changed=False)
         self._trust, self._facts = trust, facts
         return TrustRead(trust, tuple(look.problems))
+
+    def _look(self, look: _Look) -> tuple[Trust, Rules | None]:
+        try:
+            self._look_at_keys(look)
+            self._look_at_revoked(look)
+            rules = self._look_at_rules(look)
+        except OSError as error:  # where not even whether something is there can be found out
+            why = f"it cannot be looked at: {error.strerror}"
+            raise InvalidTrust(str(error.filename or self.path), why) from error
+        return self._make(look, rules), rules
 
     def _make(self, look: _Look, rules: Rules | None) -> Trust:
         try:

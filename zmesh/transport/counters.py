@@ -22,6 +22,7 @@ class Counters:
     handshakes_failed: int = 0
     handshakes_abandoned: int = 0
     handshakes_refused: int = 0
+    inbound_ended: int = 0
     watchdog_rescues: int = 0
 
     def frozen(self) -> TransportStatistics:

@@ -18,7 +18,7 @@ from zmesh.options import TransportOptions
 from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
 from zmesh.transport.descriptors import descriptors_max
-from zmesh.transport.gate import Gate, Refusal
+from zmesh.transport.gate import EVERYWHERE, Gate, Refusal
 
 CRYPTOGRAPHIC: Final = zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
 """As the value of FAILED_PROTOCOL: what one side sealed the other cannot open."""
@@ -28,8 +28,6 @@ MECHANISM_MISMATCH: Final = zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing is to throw away what waits, and to leave no TIME_WAIT behind."""
-
-_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  # told apart, not bound
 
 
 class Doorkeeper:
@@ -102,8 +100,12 @@ class Doorkeeper:
 
     def _on_disconnected(self, descriptor: int) -> bool:
         failure, self._failure = self._failure, None
-        address = self.gate.on_ended(descriptor, in_handshake=failure is not None)
+        in_handshake = failure is not None or self.gate.is_unproven(descriptor)
+        address = self.gate.on_ended(descriptor, in_handshake=in_handshake)
         if failure is None:
+            # Told so are all that announce a part too large, from the first byte on.
+            self._counters.handshakes_failed += in_handshake
+            self._counters.inbound_ended += not in_handshake
             return True
         event, value = failure
         if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
@@ -176,7 +178,7 @@ def _taken(descriptor: int, listener: str) -> socket.socket | None:
     except (OSError, ValueError, TypeError):
         connection.close()
         return None
-    if here_port == port and (host in _EVERYWHERE or host.partition("%")[0] == here):
+    if here_port == port and (host in EVERYWHERE or host.partition("%")[0] == here):
         return connection
     connection.close()
     return None

@@ -6,8 +6,15 @@ Both are bounded for each address and for all, before anybody has shown that it 
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
+from zmesh.discovery.endpoints import split_target
 from zmesh.options import TransportOptions
+
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  # told apart, not bound
+"""Hosts of endpoints at which all addresses of the machine are listened on."""
+_HANDSHAKE_SLACK_S: Final = 1.0
+"""How much longer than `handshake_timeout` a handshake may seem to take: news of it are late."""
 
 
 class Refusal(Enum):
@@ -28,6 +35,7 @@ class _Stranger:
     counted_at: float
     under_way: int = 0  # handshakes, as far as known; see `Gate.on_admitted`
     connections: int = 0
+    young: int = 0  # of them, those whose handshake may still be under way
     admitted: int = 0  # since it was last without connection
 
 
@@ -36,7 +44,7 @@ class _Inbound:
     """A connection that was accepted."""
 
     address: str
-    listener: str
+    endpoint: str  # that it came to: of the address dialed, also where all are listened on
     is_refused: bool = False
 
 
@@ -58,6 +66,7 @@ class Gate:
         self._strangers: dict[str, _Stranger] = {}
         self._inbound: dict[int, _Inbound] = {}  # by descriptor
         self._unproven: dict[int, None] = {}  # who may have to go, the oldest first
+        self._young: dict[int, float] = {}  # when each was accepted, the oldest first
         self._under_way = 0
 
     @property
@@ -71,20 +80,26 @@ class Gate:
         return len(self._inbound)
 
     def on_accepted(
-        self, descriptor: int, address: str, listener: str, now: float, descriptors_max: int
+        self, descriptor: int, address: str, endpoint: str, now: float, descriptors_max: int
     ) -> tuple[int, str, Refusal] | None:
         """Take in that a connection was accepted; return which to shut, from whom and why.
 
         Args:
             descriptor: of the connection.
             address: where it is from, without port; empty where that is not known.
-            listener: the endpoint it came to.
+            endpoint: it came to.
             now: seconds.
             descriptors_max: how many this process may have.
         """
         options = self._options
-        inbound = self._inbound[descriptor] = _Inbound(address, listener)
+        before = self._inbound.get(descriptor)
+        if before is not None:  # nobody told of its end
+            self._leave(descriptor, before, in_handshake=False)
+        inbound = self._inbound[descriptor] = _Inbound(address, endpoint)
         stranger = self._stranger(address, now)
+        self._recount(stranger, now)
+        self._young[descriptor] = now
+        stranger.young += 1
         stranger.connections += 1
         stranger.under_way += 1
         self._under_way += 1
@@ -115,9 +130,9 @@ class Gate:
         may be below 0 for a moment.
         """
         stranger = self._stranger(address, now)
+        stranger.under_way -= 1  # also of who is turned away: libzmq ends it with the answer
         if len(self._inbound) - self._under_way >= self._options.inbound_max:
             return False
-        stranger.under_way -= 1
         stranger.admitted += 1
         return True
 
@@ -135,10 +150,19 @@ class Gate:
         self._leave(descriptor, inbound, in_handshake=in_handshake)
         return inbound.address
 
+    def is_unproven(self, descriptor: int) -> bool:
+        """Whether nobody was admitted from the address of a connection, where that is asked."""
+        inbound = self._inbound.get(descriptor)
+        if inbound is None or not self._counts_addresses:
+            return False
+        return not self._strangers[inbound.address].admitted
+
     def on_unbound(self, listener: str) -> None:
         """Take in that an endpoint is not listened on any more: what came to it has ended."""
+        host, port = split_target(listener)
         for descriptor, inbound in list(self._inbound.items()):
-            if inbound.listener == listener:
+            is_of_all = host in EVERYWHERE and split_target(inbound.endpoint)[1] == port
+            if inbound.endpoint == listener or is_of_all:
                 self._leave(descriptor, inbound, in_handshake=False)
         self._under_way = min(self._under_way, len(self._inbound))
 
@@ -151,6 +175,25 @@ class Gate:
         self._under_way = max(0, self._under_way - 1)
         self._strangers[inbound.address].under_way -= 1
         return descriptor, inbound.address, refusal
+
+    def _recount(self, stranger: _Stranger, now: float) -> None:
+        """Count no handshakes that cannot be under way any more, however they have ended.
+
+        Of some libzmq only says that the connection ended, as it does of members: where a part is
+        announced that is too large. They must not add up, or a stranger could shut out everybody.
+        """
+        before = now - self._options.handshake_timeout - _HANDSHAKE_SLACK_S
+        while self._young:
+            descriptor, accepted_at = next(iter(self._young.items()))
+            if accepted_at > before:
+                break
+            self._grow_old(descriptor)
+        stranger.under_way = min(stranger.under_way, stranger.young)
+        self._under_way = min(self._under_way, len(self._young))
+
+    def _grow_old(self, descriptor: int) -> None:
+        if self._young.pop(descriptor, None) is not None:
+            self._strangers[self._inbound[descriptor].address].young -= 1
 
     def _oldest_unproven(self) -> int | None:
         while self._unproven:
@@ -186,6 +229,7 @@ class Gate:
                 return
 
     def _leave(self, descriptor: int, inbound: _Inbound, *, in_handshake: bool) -> None:
+        self._grow_old(descriptor)
         del self._inbound[descriptor]
         self._unproven.pop(descriptor, None)
         stranger = self._strangers[inbound.address]

@@ -108,8 +108,9 @@ class Intake:
         `senders` make of it.
 
         Of a packet with more than `limits.parts_max` parts one more than that is delivered,
-        enough for the codec to refuse it. `on_room` is called once there is room again after
-        `await_room`.
+        enough for the codec to refuse it. The others are skipped, so many in a turn as there may
+        be packets: others have their turn between. `on_room` is called once there is room again
+        after `await_room`.
 
         Raises:
             NotImplementedError: where the loop cannot watch descriptors.
@@ -191,8 +192,8 @@ class Intake:
 
     def _read(self, packets: Packets) -> bool:
         """Read up to the budget of a turn; return whether the socket is empty."""
-        if self._is_reading:
-            self._skip_rest()
+        if self._is_reading and not self._skip_rest():
+            return False
         self._is_reading = True
         receive = self._socket.recv
         path = self._path
@@ -200,7 +201,7 @@ class Intake:
         known: dict[Path, bytes] = {} if senders is None else senders.known
         count = size = 0
         count_max, bytes_max = self._options.turn_packets_max, self._options.turn_bytes_max
-        is_empty = False
+        is_empty = has_rest = False
         try:
             while count < count_max and size < bytes_max:
                 sender: Path = receive(_NOW) if path is None else path
@@ -217,13 +218,16 @@ class Intake:
                 size += len(part)
                 if self._socket.get(zmq.RCVMORE):
                     size += self._read_rest(parts)
+                    has_rest = len(parts) > self._parts_max
+                    if has_rest:
+                        break  # there may be thousands more
                 # One packet a wake-up is common, and asking is cheaper than the exception.
                 if count == 1 and not _has(self._socket, _READABLE):
                     is_empty = True
                     break
         except zmq.Again:
             is_empty = True
-        self._is_reading = False
+        self._is_reading = has_rest
         self._counters.packets_received += count
         self._counters.bytes_received += size
         return is_empty
@@ -236,14 +240,23 @@ class Intake:
 
     def _read_rest(self, parts: list[bytes]) -> int:
         size = 0
-        while self._socket.get(zmq.RCVMORE):
+        while len(parts) <= self._parts_max and self._socket.get(zmq.RCVMORE):
             part = self._socket.recv(_NOW)
             size += len(part)
-            if len(parts) <= self._parts_max:
-                parts.append(part)
+            parts.append(part)
         return size
 
-    def _skip_rest(self) -> None:
-        # A KeyboardInterrupt out of the middle of a message left its other parts in the socket.
+    def _skip_rest(self) -> bool:
+        """Throw away what is left of a message, within a turn's budget; return whether it is gone.
+
+        It had too many parts, or a KeyboardInterrupt out of its middle left them in the socket.
+        """
+        count = size = 0
         while self._socket.get(zmq.RCVMORE):
-            self._socket.recv(_NOW)
+            if count >= self._options.turn_packets_max or size >= self._options.turn_bytes_max:
+                return False
+            part = len(self._socket.recv(_NOW))
+            self._counters.bytes_received += part
+            count += 1
+            size += part
+        return True

@@ -112,6 +112,14 @@ class Member:
         error = await self.hear(Error)
         assert error.code in (ErrorCode.OVER_CREDIT, ErrorCode.MALFORMED)
 
+    @asynccontextmanager
+    async def shut_out(self) -> AsyncIterator[None]:
+        """Do what the target ends the connection for; and wait until it has."""
+        monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        yield
+        assert await monitor.poll(int(HEARS_WITHIN * 1000)), "it is listened to for ever"
+        self.socket.disable_monitor()
+
     async def settled(self, count: int) -> Counter[Outcome]:
         """Return what became of so many messages."""
         outcomes: Counter[Outcome] = Counter()

@@ -116,9 +116,12 @@ class Member:
     async def shut_out(self) -> AsyncIterator[None]:
         """Do what the target ends the connection for; and wait until it has."""
         monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        yield
-        assert await monitor.poll(int(HEARS_WITHIN * 1000)), "it is listened to for ever"
-        self.socket.disable_monitor()
+        try:
+            yield
+            assert await monitor.poll(int(HEARS_WITHIN * 1000)), "it is listened to for ever"
+        finally:
+            self.socket.disable_monitor()
+            monitor.close(linger=0)
 
     async def settled(self, count: int) -> Counter[Outcome]:
         """Return what became of so many messages."""

@@ -239,7 +239,7 @@ def test_refusals_name_options(refusal: Refusal) -> None:
 
 def test_who_was_shut_out_has_to_wait_before_it_connects_anew() -> None:
     gate = Gate(
-        options(address_handshakes_burst=100, shut_out_handshakes=50.0), counts_addresses=True
+        options(address_handshakes_burst=100, shut_out_handshakes=50), counts_addresses=True
     )
     for _ in range(2):
         gate.on_shut_out("a", 0.0)

@@ -117,7 +117,7 @@ class Introductions:
             peer.link.on_packet(path, packet, turn.now)
             turn.touched[peer] = None
             if turn.now < peer.link.refused_until:
-                self._cut_off(path, peer.link.refused_until)
+                self._cut_off(path, peer.link.refused_until - turn.now)
 
     def _may_pass(self, path: Path, link: LinkId, frame: Frame) -> bool:
         """Take what is said before a link; return whether it goes to a peer's link as well."""
@@ -146,15 +146,15 @@ class Introductions:
             self._turn.touched[peer] = None
             is_enough = now < peer.link.refused_until
         if is_enough or is_gross:
-            self._cut_off(path, now + self._options.link.refusal)
+            self._cut_off(path, self._options.link.refusal)
 
     def _on_vain(self, path: Path) -> None:
         if self.outcasts.on_vain(path):
-            self._cut_off(path, self._turn.now + self._options.link.refusal)
+            self._cut_off(path, self._options.link.refusal)
 
-    def _cut_off(self, path: Path, until: float) -> None:
+    def _cut_off(self, path: Path, seconds: float) -> None:
         """Give up a path, and take nothing from it for a while: others are to be heard."""
-        now, whose = self._turn.now, self._whose(path)
+        whose = self._whose(path)
         endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
         detail = "its connection is ended: it broke rules, or was refused, again and again"
         self._defects.note(whose, CUT_OFF, detail, endpoint or "")
@@ -163,8 +163,8 @@ class Introductions:
             self.on_path_down(path, PathCause.CLOSED)
         else:
             self.on_path_down(path, PathCause.CLOSED)
-            self._turn.actions.append(ShutOut(path, until - now))
-        self.outcasts.add(path, until)
+            self._turn.actions.append(ShutOut(path, seconds))
+        self.outcasts.add(path, self._turn.now + seconds)
 
     def _on_unknown(self, path: Path, link: LinkId, frame: Frame) -> None:
         """Drop a packet of no link; an error or a farewell needs no answer."""

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +117,10 @@ class Member:
         """Do what the target ends the connection for; and wait until it has."""
         monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         try:
-            yield
+            # Who was refused has nobody left to send to, and would wait for ever.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    yield
             assert await monitor.poll(int(HEARS_WITHIN * 1000)), "it is listened to for ever"
         finally:
             self.socket.disable_monitor()

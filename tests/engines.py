@@ -32,6 +32,7 @@ from zmesh.actions import (
     Restored,
     RoomChanged,
     SendPackets,
+    ShutOut,
     TicketsDone,
     TicketsStored,
     Trace,
@@ -250,6 +251,8 @@ class Host:
                     network.dial(self, path, endpoint, self.connection)
                 case HangUp(path):
                     network.hang_up(self, path)
+                case ShutOut():
+                    pass  # the engine drops what still comes
                 case Probe(endpoint, timeout):
                     network.probe(self, endpoint, timeout)
                 case WriteJournal() | ReadJournal():

@@ -50,6 +50,17 @@ class HangUp:
 
 
 @dataclass(frozen=True, slots=True)
+class ShutOut:
+    """End the connection of a path that dialed us, and take nothing from it for so long.
+
+    Nor is its key let in meanwhile. No PathDown comes.
+    """
+
+    path: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """Try a fresh TCP connection; answered by ProbeAnswered."""
 
@@ -492,7 +503,7 @@ class Trace:
 
 
 Action = (
-    SendPackets | Dial | HangUp | Probe | WriteJournal | ReadJournal
+    SendPackets | Dial | HangUp | ShutOut | Probe | WriteJournal | ReadJournal
     | TicketsStored | Restored | SenderForgot
     | DeliverInbox | DeliverRequests | DeliverPublications | PublicationsMissed | TicketsDone
     | RoomChanged

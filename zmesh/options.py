@@ -122,6 +122,8 @@ class TransportOptions:
     address_handshakes_max: int = 64  # of one address on CURVE: nodes of a host that start at once
     address_handshakes_per_second: float = 50.0  # a hundredth of a core: one takes 0.1 to 0.2 ms
     address_handshakes_burst: int = 1024  # a whole mesh on one machine, or behind one router
+    shut_out_handshakes: int = 50  # what one that was shut out counts for: then one a second
+    outcasts_max: int = 4 * KIB  # connections shut out: in 15 s their addresses make fewer
     addresses_max: int = 4 * KIB  # remembered without a connection: a megabyte
     audit_gap: float = 10.0  # between two events of one kind about one address
     audits_per_second: float = 10.0  # of all: a flood of addresses must not be one of events

@@ -94,6 +94,8 @@ class TransportStatistics:
     handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods
     handshakes_refused: int  # shut because a bound on strangers was met
     inbound_ended: int  # past that, by either side; so end those with a part that is too large
+    inbound_shut_out: int  # ended by `shut_out`
+    packets_ignored: int  # of paths that are shut out; counted once a turn where they are long
     watchdog_rescues: int  # packets found that no wake-up announced: a defect where it grows
 
 
@@ -122,6 +124,10 @@ class Transport(Protocol):
 
     def hang_up(self, path: int) -> None:
         """Close a dialed path; what was sent just before mostly still goes. Idempotent."""
+        ...
+
+    def shut_out(self, path: bytes, seconds: float) -> None:
+        """End an inbound path, read nothing of it and do not let its key in for so long."""
         ...
 
     def probe(self, endpoint: str, timeout: float) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.core.telling import assert_unharmed, parts_of, tell
 from tests.engines import MESH, World
-from zmesh.actions import DeliverInbox, HangUp, IdentityClash, PeerState, SendPackets
+from zmesh.actions import DeliverInbox, HangUp, IdentityClash, PeerState, SendPackets, ShutOut
 from zmesh.events import (
     CandidateFound,
     InboundClosed,
@@ -198,9 +198,63 @@ def test_an_unknown_version_is_answered_and_counted_but_told_of_once() -> None:
     (error,) = decode([bytes(p) for p in sent[0].packets[0]], WireLimits()).frames
     assert isinstance(error, Error)
     assert error.code is ErrorCode.UNSUPPORTED_VERSION
-    assert a.engine.statistics().defects == {"version": 100}
+    assert a.engine.statistics().defects == {"version": 3, "cut off": 1}
     (trace,) = a.traces("defect")
     assert trace.fields["kind"] == "version"
+
+
+def test_who_was_cut_off_is_heard_again_when_its_time_is_over() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    rubbish = (STRANGER, [b"\xff" * 100])
+    a.do(PacketsReceived([rubbish] * 2))
+    assert isinstance(tell(a, STRANGER, Who(MESH, b.id))[0], Iam)  # not yet too many
+    a.do(PacketsReceived([rubbish] * 10))
+    world.run(0.001)
+    assert a.ordered(ShutOut) == [ShutOut(STRANGER, 15.0)]
+    assert tell(a, STRANGER, Who(MESH, b.id)) == []
+    assert a.engine.statistics().packets_ignored == 10
+    assert a.engine.statistics().defects == {"malformed": 3, "cut off": 1}
+    world.run(15.0)
+    assert isinstance(tell(a, STRANGER, Who(MESH, b.id))[0], Iam)
+    assert_unharmed(world, a, b)
+
+
+def test_too_many_parts_are_enough_at_once() -> None:
+    world = World()
+    a, _ = world.mesh("a", "b")
+    a.do(PacketsReceived([(STRANGER, [b""] * 65)] * 2))
+    world.run(0.001)
+    assert a.ordered(ShutOut) == [ShutOut(STRANGER, 15.0)]
+    assert a.engine.statistics().defects == {"oversized": 1, "cut off": 1}
+
+
+def test_a_peer_that_sends_rubbish_loses_its_link_and_nobody_else_does() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    peer = a.engine._peers.get(b.id)
+    assert peer is not None
+    path = peer.link.path
+    assert path is not None
+    a.do(PacketsReceived([(path, [b"\xff" * 100])] * 5))
+    world.run(0.001)
+    statistics = a.engine.statistics()
+    assert statistics.defects == {"malformed": 3, "cut off": 1}
+    assert statistics.packets_ignored == 2
+    assert a.engine._peers.on_path(path) is None
+    assert_unharmed(world, a, c)
+    world.run(60.0)
+    assert_unharmed(world, a, b)
+
+
+def test_who_broke_rules_is_remembered_for_no_more_paths_than_there_may_be() -> None:
+    options = NodeOptions(strangers_max=8)
+    world = World(options=options)
+    a, _ = world.mesh("a", "b")
+    for number in range(50):
+        a.do(PacketsReceived([(b"\0%d" % number, [b"\xff"])] * (1 + number % 4)))
+    world.run(0.001)
+    assert len(a.engine._introductions.outcasts) == 8
 
 
 def test_rubbish_is_counted_and_not_answered() -> None:
@@ -213,7 +267,7 @@ def test_rubbish_is_counted_and_not_answered() -> None:
         isinstance(action, SendPackets) and action.path == STRANGER
         for action in a.actions[before:]
     )
-    assert sum(a.engine.statistics().defects.values()) == 3
+    assert sum(a.engine.statistics().defects.values()) == 4
     assert_unharmed(world, a, b)
 
 

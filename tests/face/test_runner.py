@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.face.support import raw_delivery
-from zmesh.actions import Action, Dial, Drained, HangUp, Probe, SendPackets
+from zmesh.actions import Action, Dial, Drained, HangUp, Probe, SendPackets, ShutOut
 from zmesh.events import (
     CancelCall,
     Event,
@@ -74,6 +74,9 @@ class FakeNetwork:
 
     def hang_up(self, path: int) -> None:
         self.orders.append(("hang_up", path))
+
+    def shut_out(self, path: bytes, seconds: float) -> None:
+        self.orders.append(("shut_out", path, seconds))
 
     def probe(self, endpoint: str, timeout: float) -> None:
         self.orders.append(("probe", endpoint, timeout))
@@ -153,12 +156,13 @@ async def test_orders_are_performed_in_order() -> None:
     drained = Drained(0, 0)
     bench.engine.answer = [
         Dial(1, "tcp://127.0.0.1:9"), SendPackets(1, [[b"x"]]), drained,
-        Probe("tcp://127.0.0.1:9", 1.5), HangUp(1),
+        Probe("tcp://127.0.0.1:9", 1.5), HangUp(1), ShutOut(b"path", 15.0),
     ]  # fmt: skip
     bench.runner.command(command(1))
     assert bench.network.orders == [
         ("dial", 1, "tcp://127.0.0.1:9"), ("send", 1, [[b"x"]]),
         ("probe", "tcp://127.0.0.1:9", 1.5), ("hang_up", 1),
+        ("shut_out", b"path", 15.0),
     ]  # fmt: skip
     assert bench.application.actions == [drained]
     bench.runner.stop()

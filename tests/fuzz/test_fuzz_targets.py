@@ -82,7 +82,7 @@ def raise_at_violations(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_link: Link, error: Exception, _now: float) -> None:
         raise error
 
-    monkeypatch.setattr(Link, "_on_violation", fail)
+    monkeypatch.setattr(Link, "on_violation", fail)
 
 
 def raise_at_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

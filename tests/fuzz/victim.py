@@ -20,6 +20,7 @@ from zmesh.actions import (
     PartsArrived,
     ReadJournal,
     SendPackets,
+    ShutOut,
     StreamOffered,
     WriteJournal,
 )
@@ -155,6 +156,8 @@ class Victim:
                     self.dials[path] = endpoint
                 case HangUp(path):
                     self.dials.pop(path, None)
+                case ShutOut():
+                    pass  # the engine drops what still comes
                 case WriteJournal() | ReadJournal():
                     orders.append(action)
                 case _:

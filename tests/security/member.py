@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,20 @@ class Member:
         """Wait until the target has had enough of it."""
         error = await self.hear(Error)
         assert error.code in (ErrorCode.OVER_CREDIT, ErrorCode.MALFORMED)
+
+    @asynccontextmanager
+    async def shut_out(self) -> AsyncIterator[None]:
+        """Do what the target ends the connection for; and wait until it has."""
+        monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            # Who was refused has nobody left to send to, and would wait for ever.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    yield
+            assert await monitor.poll(int(HEARS_WITHIN * 1000)), "it is listened to for ever"
+        finally:
+            self.socket.disable_monitor()
+            monitor.close(linger=0)
 
     async def settled(self, count: int) -> Counter[Outcome]:
         """Return what became of so many messages."""

@@ -37,39 +37,39 @@ async def send_deep_msgpack(target: Target) -> None:
     """Send arrays in arrays in arrays."""
     async with member(target) as mallory:
         await mallory.join()
-        for _ in range(50):
-            await mallory.parts([b"\x91" * 200_000])
-        await mallory.is_heard()
+        async with mallory.shut_out():
+            for _ in range(50):
+                await mallory.parts([b"\x91" * 200_000])
 
 
 async def send_huge_msgpack(target: Target) -> None:
     """Send a megabyte of empty maps, which is seventy once it is read."""
     async with member(target) as mallory:
         await mallory.join()
-        for _ in range(20):
-            await mallory.parts([b"\xdd" + struct.pack(">I", 1_000_000) + b"\x80" * 1_000_000])
         head = b"\x94" + packb(VERSION) + packb(bytes(mallory.link)) + packb(mallory.number)
-        for _ in range(20):  # small enough to be looked at
+        async with mallory.shut_out():
+            # Small enough to be looked at.
             await mallory.parts([head + b"\xdd" + struct.pack(">I", 200_000) + b"\x80" * 200_000])
-        await mallory.is_heard()
+            for _ in range(20):
+                await mallory.parts([b"\xdd" + struct.pack(">I", 1_000_000) + b"\x80" * 1_000_000])
 
 
 async def send_many_parts(target: Target) -> None:
     """Send messages of thousands of parts."""
     async with member(target) as mallory:
         await mallory.join()
-        for _ in range(10):
-            await mallory.parts([b"x"] * 20_000)
-        await mallory.is_heard()
+        async with mallory.shut_out():
+            for _ in range(10):
+                await mallory.parts([b"x"] * 20_000)
 
 
 async def send_rubbish(target: Target) -> None:
     """Send random bytes."""
     async with member(target) as mallory:
         await mallory.join()
-        for _ in range(1000):
-            await mallory.parts([os.urandom(64)])
-        await mallory.is_heard()
+        async with mallory.shut_out():
+            for _ in range(900):
+                await mallory.parts([os.urandom(64)])
 
 
 async def send_slowly(target: Target) -> None:
@@ -84,12 +84,14 @@ async def send_slowly(target: Target) -> None:
             await asyncio.sleep(0.05)
 
 
+SHUT_OUT = {"defects.cut off": 1, "transport.inbound_shut_out": 1, "audited.flooded": 1}
+
 PACKETS = (
     Attack(announce_a_gibibyte, {"transport.inbound_ended": 1}),
     Attack(send_a_part_too_large, {"transport.inbound_ended": 1}),
-    Attack(send_deep_msgpack, {"defects.malformed": 50}),
-    Attack(send_huge_msgpack, {"defects.oversized": 40}),
-    Attack(send_many_parts, {"defects.oversized": 10}),
-    Attack(send_rubbish, {"defects.malformed": 900}),
+    Attack(send_deep_msgpack, {"defects.malformed": 3, **SHUT_OUT}),
+    Attack(send_huge_msgpack, {"defects.oversized": 3, **SHUT_OUT}),
+    Attack(send_many_parts, {"defects.oversized": 1, **SHUT_OUT}),
+    Attack(send_rubbish, {"defects.malformed": 3, **SHUT_OUT}),
     Attack(send_slowly, {"happened.Suspected": 1}),
 )

@@ -61,6 +61,9 @@ class Peer:
     def hang_up(self, path: int) -> None:
         self._call(lambda: self.transport.hang_up(path))
 
+    def shut_out(self, path: bytes, seconds: float) -> None:
+        self._call(lambda: self.transport.shut_out(path, seconds))
+
     def probe(self, endpoint: str, timeout: float) -> None:
         self._call(lambda: self.transport.probe(endpoint, timeout))
 

@@ -235,3 +235,16 @@ def test_counts_never_stay_below_nothing() -> None:
 @pytest.mark.parametrize("refusal", Refusal)
 def test_refusals_name_options(refusal: Refusal) -> None:
     assert hasattr(options(), refusal.value)
+
+
+def test_who_was_shut_out_has_to_wait_before_it_connects_anew() -> None:
+    gate = Gate(
+        options(address_handshakes_burst=100, shut_out_handshakes=50), counts_addresses=True
+    )
+    for _ in range(2):
+        gate.on_shut_out("a", 0.0)
+    shut = gate.on_accepted(7, "a", "tcp://127.0.0.1:9", 0.0, 1024)
+    assert shut is not None
+    assert shut[2] is Refusal.RATE
+    assert gate.on_accepted(8, "b", "tcp://127.0.0.1:9", 0.0, 1024) is None
+    assert gate.on_accepted(9, "a", "tcp://127.0.0.1:9", 0.1, 1024) is None

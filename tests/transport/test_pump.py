@@ -12,8 +12,10 @@ import pytest
 import zmq
 
 from tests.transport.peer import options
+from zmesh.ids import Path
 from zmesh.options import WireLimits
 from zmesh.transport.counters import Counters
+from zmesh.transport.outcasts import Outcasts
 from zmesh.transport.pump import REFUSED_FULL, REFUSED_UNROUTABLE, Intake, Packets, push
 
 
@@ -24,7 +26,7 @@ class Pair:
 
     def __init__(self) -> None:
         Pair.count += 1
-        address = f"inproc://pair-{Pair.count}"
+        address = self.address = f"inproc://pair-{Pair.count}"
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.context.set(zmq.BLOCKY, 0)
         self.router = self.context.socket(zmq.ROUTER)
@@ -255,3 +257,35 @@ async def test_a_message_of_thousands_of_parts_is_read_in_many_turns(pair: Pair)
     assert turns >= 5000 // 100
     assert reader.counters.bytes_received == 5000 + len(b"next")
     reader.intake.close()
+
+
+async def test_of_an_outcast_nothing_is_delivered_and_others_are_heard_between(pair: Pair) -> None:
+    other = pair.context.socket(zmq.DEALER)
+    other.connect(pair.address)
+    other.send(b"hello")
+    pair.router.recv_multipart()
+    outcasts = Outcasts(4, lambda: 0.0, is_guarded=False)
+    told: list[Path] = []
+    delivered: Packets = []
+    counters = Counters()
+    intake = Intake(
+        asyncio.get_running_loop(), pair.router, None, options(turn_packets_max=100),
+        WireLimits(), counters, deliver=delivered.extend, outcasts=outcasts,
+        on_outcast=lambda path, _: told.append(path),
+    )  # fmt: skip
+    outcasts.add(pair.routing_id, 15.0)
+    for number in range(10):
+        pair.dealer.send_multipart([b"x"] * 2000)
+        pair.dealer.send(b"x")
+        other.send(b"%d" % number)
+    turns = 0
+    async with asyncio.timeout(10):
+        while len(delivered) < 10:
+            turns += 1
+            await asyncio.sleep(0)
+    assert [parts for _, parts in delivered] == [[b"%d" % number] for number in range(10)]
+    assert turns > 20  # each message is skipped in many
+    assert set(told) == {pair.routing_id}
+    assert counters.packets_ignored >= 15
+    intake.close()
+    other.close()

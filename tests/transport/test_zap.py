@@ -34,7 +34,8 @@ class Asker:
         self.socket.connect(ENDPOINT)
         self.handler.intake.look()
 
-    def _admit(self, address: str) -> bool:
+    def _admit(self, address: str, key: bytes) -> bool:
+        assert key == KEY
         self.asked.append(address)
         return self.answer
 

@@ -8,8 +8,13 @@ from zmesh.ids import NODE_ID_BYTES, NodeId
 
 NOT_PROVED: Final = "not proved"
 FLOOD: Final = "flood"
+CUT_OFF: Final = "cut off"
 
-_AUDITED: Final = {NOT_PROVED: AuditKind.NOT_PROVED, FLOOD: AuditKind.FLOODED}
+_AUDITED: Final = {
+    NOT_PROVED: AuditKind.NOT_PROVED,
+    FLOOD: AuditKind.FLOODED,
+    CUT_OFF: AuditKind.FLOODED,
+}
 """Kinds that who guards the mesh is told of as well."""
 
 _ROUTING_ID_BYTES: Final = 5

@@ -87,6 +87,8 @@ class EngineStatistics:
     packets_received: int
     packets_unknown: int  # of no link known here
     strangers: int  # paths without a link of which something is remembered
+    paths_cut_off: int  # ended, because what came on them broke rules again and again
+    packets_ignored: int  # of such paths: not looked at
     proofs_checked: int
     proofs_unseen: int  # not looked at: too many came
     defects: dict[str, int]
@@ -186,6 +188,8 @@ def _of_introductions(introductions: Introductions) -> dict[str, int]:
         "packets_received": introductions.packets_received,
         "packets_unknown": introductions.packets_unknown,
         "strangers": introductions.strangers,
+        "paths_cut_off": introductions.outcasts.cut_off,
+        "packets_ignored": introductions.outcasts.ignored,
         "proofs_checked": introductions.proofs.checked,
         "proofs_unseen": introductions.proofs.unseen,
     }

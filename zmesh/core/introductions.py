@@ -8,9 +8,10 @@ claim without a proof that holds on this very connection has no effect: so that 
 from collections.abc import Callable
 from itertools import islice
 
-from zmesh.actions import HangUp, IdentityClash, SendPackets
-from zmesh.core.defects import FLOOD, NOT_PROVED, Defects
+from zmesh.actions import HangUp, IdentityClash, SendPackets, ShutOut
+from zmesh.core.defects import CUT_OFF, FLOOD, NOT_PROVED, Defects
 from zmesh.core.guard import Guard
+from zmesh.core.outcasts import Outcasts
 from zmesh.core.peers import RemotePeer
 from zmesh.core.proofs import Proofs
 from zmesh.core.proofs import Verdict as Proof
@@ -75,6 +76,7 @@ class Introductions:
         self._defects = defects
         self._admit = admit
         self.proofs = Proofs(local, options, turn, defects)
+        self.outcasts = Outcasts(options, turn)
         self._answered: dict[Path, float] = {}  # when errors were answered last, oldest first
         self._gifted: dict[Path, float] = {}  # when a list of peers was given last
         self._gift_from = 0  # whom the next list begins with
@@ -88,17 +90,20 @@ class Introductions:
     @property
     def strangers(self) -> int:
         """Of how many paths something is remembered."""
-        return max(len(self._answered), len(self._gifted), len(self.proofs))
+        return max(len(self._answered), len(self._gifted), len(self.proofs), len(self.outcasts))
 
     # Packets
 
     def on_parts(self, path: Path, parts: list[bytes]) -> None:
         """Take one message off a path, whoever sent it; nothing is raised."""
         self.packets_received += 1
+        if self.outcasts.holds(path):
+            return
         try:
             packet = decode(parts, self._options.wire)
         except ProtocolError as error:
-            self._on_broken(path, error)
+            # Parts are the one thing of which reading on costs much: nobody says so by a slip.
+            self._on_broken(path, error, is_gross=len(parts) > self._options.wire.parts_max)
             return
         frame, turn = packet.frames[0], self._turn
         if type(frame) in _BEFORE_A_LINK and not self._may_pass(path, packet.link, frame):
@@ -111,22 +116,55 @@ class Introductions:
         else:
             peer.link.on_packet(path, packet, turn.now)
             turn.touched[peer] = None
+            if turn.now < peer.link.refused_until:
+                self._cut_off(path, peer.link.refused_until - turn.now)
 
     def _may_pass(self, path: Path, link: LinkId, frame: Frame) -> bool:
         """Take what is said before a link; return whether it goes to a peer's link as well."""
         if isinstance(frame, Hello):
-            return self._on_hello(path, link, frame)
+            is_taken = self._on_hello(path, link, frame)
+            if not is_taken:
+                self._on_vain(path)
+            return is_taken
         if isinstance(frame, Who):
             self._on_who(path, frame)
         elif isinstance(frame, Iam):
             self._on_iam(path, frame)
         return False
 
-    def _on_broken(self, path: Path, error: ProtocolError) -> None:
-        self._defects.note(self._whose(path), error.kind, error.detail)
+    def _on_broken(self, path: Path, error: ProtocolError, *, is_gross: bool) -> None:
+        """Count what cannot be read, as any other broken rule of the peer's, or of the path."""
+        now, peer = self._turn.now, self._turn.peers.on_path(path)
         code = _ANSWERED.get(error.kind)
         if code is not None:
             self._refuse(path, NO_LINK, code, error.detail)
+        if peer is None:
+            self._defects.note(self._whose(path), error.kind, error.detail)
+            is_enough = self.outcasts.on_violation(path)
+        else:
+            peer.link.on_violation(error, now)
+            self._turn.touched[peer] = None
+            is_enough = now < peer.link.refused_until
+        if is_enough or is_gross:
+            self._cut_off(path, self._options.link.refusal)
+
+    def _on_vain(self, path: Path) -> None:
+        if self.outcasts.on_vain(path):
+            self._cut_off(path, self._options.link.refusal)
+
+    def _cut_off(self, path: Path, seconds: float) -> None:
+        """Give up a path, and take nothing from it for a while: others are to be heard."""
+        whose = self._whose(path)
+        endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
+        detail = "its connection is ended: it broke rules, or was refused, again and again"
+        self._defects.note(whose, CUT_OFF, detail, endpoint or "")
+        if isinstance(path, int):
+            self._turn.actions.append(HangUp(path))
+            self.on_path_down(path, PathCause.CLOSED)
+        else:
+            self.on_path_down(path, PathCause.CLOSED)
+            self._turn.actions.append(ShutOut(path, seconds))
+        self.outcasts.add(path, self._turn.now + seconds)
 
     def _on_unknown(self, path: Path, link: LinkId, frame: Frame) -> None:
         """Drop a packet of no link; an error or a farewell needs no answer."""
@@ -354,6 +392,7 @@ class Introductions:
         self._answered.pop(path, None)
         self._gifted.pop(path, None)
         self.proofs.forget(path)
+        self.outcasts.forget(path)
         peer = peers.unbind(path)
         if peer is not None:
             peer.link.on_path_down(path, cause, now)
@@ -364,6 +403,7 @@ class Introductions:
     def on_hung_up(self, path: int) -> None:
         """Note that a path was given up here, so no PathDown comes."""
         self.proofs.forget(path)
+        self.outcasts.forget(path)
         peer = self._turn.peers.unbind(path)
         if peer is not None:
             peer.link.on_path_down(path, PathCause.CLOSED, self._turn.now)

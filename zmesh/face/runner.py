@@ -35,6 +35,7 @@ from zmesh.actions import (
     RoomChanged,
     SenderForgot,
     SendPackets,
+    ShutOut,
     StateChanged,
     StateReady,
     StreamAction,
@@ -281,19 +282,21 @@ class Runner:
         for action in actions:
             if isinstance(action, SendPackets):
                 self._transport.send(action.path, action.packets)
-            elif isinstance(action, Dial | HangUp | Probe):
+            elif isinstance(action, Dial | HangUp | ShutOut | Probe):
                 self._order(action)
             elif isinstance(action, WriteJournal | ReadJournal):
                 self._storage.perform(action)
             else:
                 self._application.perform(action)
 
-    def _order(self, order: Dial | HangUp | Probe) -> None:
+    def _order(self, order: Dial | HangUp | ShutOut | Probe) -> None:
         match order:
             case Dial(path, endpoint):
                 self._transport.dial(path, endpoint)
             case HangUp(path):
                 self._transport.hang_up(path)
+            case ShutOut(path, seconds):
+                self._transport.shut_out(path, seconds)
             case Probe(endpoint, timeout):
                 self._transport.probe(endpoint, timeout)
             case _:

@@ -144,9 +144,14 @@ class Link(LinkFacts):
         except NotProved as error:
             self._on_not_proved(error, now)
         except ProtocolError as error:
-            self._on_violation(error, now)
+            self.on_violation(error, now)
         if self._verdict.events:
             self._drain_verdict(now)
+
+    @property
+    def refused_until(self) -> float:
+        """When the peer is listened to again, where it was cut off; else a time past."""
+        return self._conduct.refused_until
 
     def _on_stale(self, path: Path, packet: Packet, now: float) -> None:
         """Drop a packet of another link; a peer that still uses it is told, once a second."""
@@ -234,7 +239,7 @@ class Link(LinkFacts):
         else:
             self._give_up(f"peer says {code.name}", now)
 
-    def _on_violation(self, error: ProtocolError, now: float) -> None:
+    def on_violation(self, error: ProtocolError, now: float) -> None:
         """Count a lie; a peer that goes on is cut off, and refused for a while."""
         self._defect(error.kind, error.detail)
         if not self._conduct.on_violation(now):

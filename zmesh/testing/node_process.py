@@ -17,6 +17,7 @@ from zmesh.actions import (
     ReadJournal,
     Restored,
     SendPackets,
+    ShutOut,
     WriteJournal,
 )
 from zmesh.core.engine import Engine
@@ -215,6 +216,8 @@ class NodeProcess(Process[Parts, Event]):
                 self.network.dial(self, path, endpoint, self.connection)
             case HangUp(path):
                 self.network.hang_up(self, path)
+            case ShutOut():
+                pass  # the engine drops what still comes
             case Probe(endpoint, timeout):
                 self.network.probe(self, endpoint, timeout)
             case WriteJournal() | ReadJournal() if self.drive is not None:

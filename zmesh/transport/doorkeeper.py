@@ -7,18 +7,20 @@ be looked at and shut: the rest libzmq does itself.
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import zmq
 
 from zmesh.actions import AuditKind
 from zmesh.discovery.endpoints import split_target
+from zmesh.ids import Path
 from zmesh.options import TransportOptions
 from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
 from zmesh.transport.descriptors import descriptors_max
 from zmesh.transport.gate import EVERYWHERE, Gate, Refusal
+from zmesh.transport.outcasts import Outcasts
 
 CRYPTOGRAPHIC: Final = zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
 """As the value of FAILED_PROTOCOL: what one side sealed the other cannot open."""
@@ -54,6 +56,7 @@ class Doorkeeper:
         self._auditing = auditing
         self._clock = clock
         self._is_guarded = is_guarded
+        self.outcasts = Outcasts(options.outcasts_max, clock, is_guarded=is_guarded)
         self.gate = Gate(options, counts_addresses=is_guarded)
         # libzmq says that a handshake failed right before, in the same call, it says that the
         # connection ended.
@@ -79,14 +82,35 @@ class Doorkeeper:
             self._failure = event, value
         return False
 
-    def admit(self, address: str) -> bool:
+    def admit(self, address: str, key: bytes) -> bool:
         """Return whether who passed CURVE may come in."""
         address = address.partition("%")[0]
         now = self._clock()
-        if self.gate.on_admitted(address, now):
+        has_room = self.gate.on_admitted(address, now)
+        if self.outcasts.holds_key(key):
+            self._counters.handshakes_refused += 1  # the engine told why
+            return False
+        if has_room:
             return True
         self._refuse(address, Refusal.INBOUND, now)
         return False
+
+    def end(self, path: Path, frame: zmq.Frame, listeners: Iterable[str]) -> None:
+        """End the connection that a part of a message of an outcast came by, if it is there yet.
+
+        Messages may wait for longer than their connection lives. Its descriptor may then be that
+        of another from the same address: its links resume, and it happens once for each path.
+        """
+        if not self.outcasts.is_to_end(path):
+            return
+        try:
+            descriptor, address = int(frame.get(zmq.SRCFD)), str(frame.get("Peer-Address"))
+        except zmq.ZMQError:
+            return  # not by TCP
+        self.gate.on_shut_out(address, self._clock())
+        self._counters.inbound_shut_out += 1
+        for listener in listeners:
+            _shut(descriptor, listener, address)
 
     def _on_accepted(self, descriptor: int, listener: str) -> None:
         self._counters.inbound_accepted += 1

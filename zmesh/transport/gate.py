@@ -136,6 +136,14 @@ class Gate:
         stranger.admitted += 1
         return True
 
+    def on_shut_out(self, address: str, now: float) -> None:
+        """Take in that a connection from an address was ended for what it said.
+
+        Its next connections have to wait: with a new key each would be heard for a while.
+        """
+        stranger = self._stranger(address, now)
+        stranger.tokens -= self._options.shut_out_handshakes
+
     def on_settled(self) -> None:
         """Take in that some handshake has succeeded, or was ended by the ZAP handler."""
         self._under_way = max(0, self._under_way - 1)

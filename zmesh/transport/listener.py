@@ -15,6 +15,7 @@ from zmesh.events import (
     PathFull,
     PathWritable,
 )
+from zmesh.ids import Path
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
@@ -75,6 +76,8 @@ class Listener:
             counters,
             deliver=self._on_packets,
             senders=self._senders,
+            outcasts=self._doorkeeper.outcasts,
+            on_outcast=self._on_outcast,
         )
 
     @property
@@ -160,6 +163,10 @@ class Listener:
             self._counters.packets_unroutable += 1
             self._news.later(PathDown(path, PathCause.UNROUTABLE))
 
+    def shut_out(self, path: bytes, seconds: float) -> None:
+        """End the connection of a path as soon as more comes by it, and read nothing of it."""
+        self._doorkeeper.outcasts.add(path, seconds)
+
     def on_monitor(self, event: int, value: int, endpoint: str) -> bool:
         """Take in an event of the monitor; return whether a living connection has ended."""
         has_ended = self._doorkeeper.on_monitor(event, value, endpoint)
@@ -222,6 +229,9 @@ class Listener:
         self._socket.set(zmq.IPV6, int("[" in endpoint))
         self._socket.bind(endpoint)
         return self._socket.get_string(zmq.LAST_ENDPOINT)
+
+    def _on_outcast(self, path: Path, part: zmq.Frame) -> None:
+        self._doorkeeper.end(path, part, self._bound.values())
 
     def _on_packets(self, packets: Packets) -> None:
         self._news.now(PacketsReceived(packets))

@@ -19,6 +19,7 @@ from zmq.backend import Socket as _Socket
 from zmesh.ids import Path
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.counters import Counters
+from zmesh.transport.outcasts import Outcasts
 from zmesh.transport.process import ThisProcess
 from zmesh.transport.senders import USER_ID, Senders
 from zmesh.transport.sockets import Socket
@@ -103,6 +104,8 @@ class Intake:
         deliver: Callable[[Packets], None],
         on_room: Callable[[], None] | None = None,
         senders: Senders | None = None,
+        outcasts: Outcasts | None = None,
+        on_outcast: Callable[[Path, zmq.Frame], None] | None = None,
     ) -> None:
         """Begin to read. With `path` None the first part of each message is its path, or what
         `senders` make of it.
@@ -110,7 +113,8 @@ class Intake:
         Of a packet with more than `limits.parts_max` parts one more than that is delivered,
         enough for the codec to refuse it. The others are skipped, so many in a turn as there may
         be packets: others have their turn between. `on_room` is called once there is room again
-        after `await_room`.
+        after `await_room`. Of the `outcasts` nothing is delivered; `on_outcast` is called with a
+        part of each of their messages, which knows the connection it came by.
 
         Raises:
             NotImplementedError: where the loop cannot watch descriptors.
@@ -124,6 +128,9 @@ class Intake:
         self._deliver = deliver
         self._on_room = on_room
         self._senders = senders
+        self._outcasts = outcasts
+        self._on_outcast = on_outcast
+        self._rest_of: Path = b""  # whose message is read, where not all of it was
         self._awaits_room = False
         self._is_reading = False
         self._pid = ThisProcess.pid
@@ -194,6 +201,7 @@ class Intake:
         """Read up to the budget of a turn; return whether the socket is empty."""
         if self._is_reading and not self._skip_rest():
             return False
+        outcasts = self._outcasts
         self._is_reading = True
         receive = self._socket.recv
         path = self._path
@@ -202,14 +210,21 @@ class Intake:
         count = size = 0
         count_max, bytes_max = self._options.turn_packets_max, self._options.turn_bytes_max
         is_empty = has_rest = False
+        self._rest_of = b""
         try:
             while count < count_max and size < bytes_max:
                 sender: Path = receive(_NOW) if path is None else path
-                if senders is None:
+                if senders is None or sender in known:
+                    sender = known.get(sender, sender)
+                    if outcasts and outcasts.holds(sender):
+                        self._rest_of = sender
+                        self._skip_first()
+                        count += 1
+                        has_rest = bool(self._socket.get(zmq.RCVMORE))
+                        if has_rest:
+                            break
+                        continue
                     part = receive(_NOW)
-                elif sender in known:
-                    part = receive(_NOW)
-                    sender = known[sender]
                 else:
                     sender, part = self._introduce(senders, sender)
                 parts = [part]
@@ -220,6 +235,7 @@ class Intake:
                     size += self._read_rest(parts)
                     has_rest = len(parts) > self._parts_max
                     if has_rest:
+                        self._rest_of = sender
                         break  # there may be thousands more
                 # One packet a wake-up is common, and asking is cheaper than the exception.
                 if count == 1 and not _has(self._socket, _READABLE):
@@ -246,12 +262,24 @@ class Intake:
             parts.append(part)
         return size
 
+    def _skip_first(self) -> None:
+        """Throw away a part of an outcast, which tells by which connection it came."""
+        frame = self._socket.recv(_NOW, copy=False)
+        self._counters.bytes_received += len(frame)
+        self._counters.packets_ignored += 1
+        if self._on_outcast is not None:
+            self._on_outcast(self._rest_of, frame)
+
     def _skip_rest(self) -> bool:
         """Throw away what is left of a message, within a turn's budget; return whether it is gone.
 
         It had too many parts, or a KeyboardInterrupt out of its middle left them in the socket.
         """
         count = size = 0
+        if self._outcasts and self._outcasts.holds(self._rest_of):
+            if not self._socket.get(zmq.RCVMORE):
+                return True
+            self._skip_first()
         while self._socket.get(zmq.RCVMORE):
             if count >= self._options.turn_packets_max or size >= self._options.turn_bytes_max:
                 return False

@@ -27,7 +27,8 @@ class Authenticator:
     """Answers every request at once.
 
     Args:
-        admit: asked with the address of a stranger, without its port, whether it may come in.
+        admit: asked with the address of a stranger, without its port, and with the key of its
+            connection, whether it may come in.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Authenticator:
         sockets: Sockets,
         options: TransportOptions,
         limits: WireLimits,
-        admit: Callable[[str], bool],
+        admit: Callable[[str, bytes], bool],
     ) -> None:
         self._admit = admit
         self._counters = Counters()  # this is no traffic
@@ -66,6 +67,6 @@ class Authenticator:
         is_curve = domain == ZAP_DOMAIN and mechanism == _MECHANISM
         if not is_curve or len(key) != CONNECTION_KEY_BYTES:
             return b"500", b"not a request for CURVE", b""
-        if not self._admit(address.decode("ascii", "replace")):
+        if not self._admit(address.decode("ascii", "replace"), key):
             return b"400", b"no room", b""
         return b"200", b"OK", key.hex().encode()

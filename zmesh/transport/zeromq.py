@@ -212,6 +212,11 @@ class ZmqTransport:
         self._check_usable()
         self._dialer.hang_up(path)
 
+    def shut_out(self, path: bytes, seconds: float) -> None:
+        """End an inbound path, read nothing of it and do not let its key in for so long."""
+        self._check_usable()
+        self._listener.shut_out(path, seconds)
+
     def probe(self, endpoint: str, timeout: float) -> None:
         """Try a fresh connection for `timeout` seconds; ProbeAnswered tells what came of it."""
         self._check_usable()

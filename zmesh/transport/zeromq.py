@@ -267,7 +267,7 @@ class ZmqTransport:
         for key, parts in packets:
             try:
                 has_ended |= self._on_monitor(key, parts)
-            except Exception as error:  # a defect: the events after it count all the same
+            except Exception as error:  # noqa: BLE001  # a defect: the events after it count all the same
                 message = "an event of a monitor could not be handled"
                 self._loop.call_exception_handler({"message": message, "exception": error})
         if has_ended:

@@ -78,6 +78,46 @@ async def test_options_of_a_message_are_checked_alike(name: str) -> None:
             await use(a, name, compression="zip")
 
 
+NEITHER = ("no", "false", "yes", "", 0, 1, 1.0)
+"""What counts as true or false in Python, and is no answer."""
+
+
+@pytest.mark.parametrize("value", NEITHER)
+@pytest.mark.parametrize("option", ["insecure", "mdns", "sign"])
+def test_node_takes_yes_and_no_as_bools_alone(option: str, value: Any) -> None:
+    told: dict[str, Any] = {"key": (), "mdns": False, option: value}
+    with pytest.raises(zmesh.InvalidOption, match=rf"{option}=.*True or False"):
+        Node(**told)
+    with pytest.raises(zmesh.InvalidOption, match=rf"{option}=.*True or False"):
+        Node(**{**told, option: None})
+    options = NodeOptions(tracebacks_to_callers=value)
+    with pytest.raises(zmesh.InvalidOption, match=r"tracebacks_to_callers=.*True or False"):
+        Node(key=(), options=options)
+
+
+@pytest.mark.parametrize("value", NEITHER)
+async def test_messages_take_yes_and_no_as_bools_alone(value: Any) -> None:
+    async with nodes("a", "b") as (a, _):
+        exchange = await a.exchange("sold", kind="fanout")
+        state = await a.shared("state", timeout=0.01)
+        made: dict[str, Callable[[], Any]] = {
+            "retain": lambda: a.publish("topic", 1, retain=value),
+            "replay": lambda: a.subscribe("topic", replay=value),
+            "include_late": lambda: a.fan_out("group", 1, include_late=value),
+            "mandatory": lambda: exchange.publish(1, mandatory=value),
+            "initial": lambda: state.watch(initial=value),
+            "forget": lambda: state.close(forget=value),
+        }
+        for name in ("send", "post", "post_many", "publish", "push", "push_many", "fan_out"):
+            with pytest.raises(zmesh.InvalidOption, match=r"durable=.*True or False"):
+                await use(a, name, durable=value)
+        with pytest.raises(zmesh.InvalidOption, match=r"durable=.*True or False"):
+            await exchange.publish(1, durable=value)
+        for option, make in made.items():
+            with pytest.raises(zmesh.InvalidOption, match=rf"{option}=.*True or False"):
+                await make()
+
+
 async def test_file_with_headers_that_are_none_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     async with nodes("a", "b") as (a, _):

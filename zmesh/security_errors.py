@@ -22,6 +22,12 @@ class InvalidKey(SecurityError):
         super().__init__(f"{where} is no valid key: {why}")
 
 
+def check_text(text: object, where: str) -> None:
+    """Raise InvalidKey unless what should be the text of a key is a text."""
+    if not isinstance(text, str):
+        raise InvalidKey(where, f"a text is needed, and not {type(text).__name__}")
+
+
 class KeyFileError(SecurityError):
     """A key file cannot be used."""
 

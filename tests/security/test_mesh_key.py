@@ -46,3 +46,18 @@ def test_no_secret_is_shown() -> None:
     shown = repr(KEY) + repr(KEY.server_pair())
     assert repr(KEY.secret) not in shown
     assert repr(KEY.server_pair().secret) not in shown
+
+
+@pytest.mark.parametrize(
+    "secret", [b"", b"x", bytes(31), bytes(33), "x" * 32, 5, None, bytearray(32)]
+)
+def test_secrets_of_another_length_or_type_are_no_key(secret: object) -> None:
+    with pytest.raises(InvalidKey, match="MeshKey is no valid key.*32") as caught:
+        MeshKey(secret)  # type: ignore[arg-type]
+    assert "x" * 32 not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [5, None, b"zmk1.", ["zmk1."]])
+def test_what_is_no_text_is_read_as_no_key(text: object) -> None:
+    with pytest.raises(InvalidKey, match="a text is needed"):
+        MeshKey.parse(text)  # type: ignore[arg-type]

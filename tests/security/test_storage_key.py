@@ -50,3 +50,18 @@ def test_keys_of_each_purpose_and_journal_differ() -> None:
     derived = {KEY.derive(b"a", b"1"), KEY.derive(b"a", b"2"), KEY.derive(b"b", b"1")}
     assert len(derived) == 3
     assert KEY.secret not in derived
+
+
+@pytest.mark.parametrize(
+    "secret", [b"", b"x", bytes(31), bytes(33), "x" * 32, 5, None, bytearray(32)]
+)
+def test_secrets_of_another_length_or_type_are_no_key(secret: object) -> None:
+    with pytest.raises(InvalidKey, match="StorageKey is no valid key.*32") as caught:
+        StorageKey(secret)  # type: ignore[arg-type]
+    assert "x" * 32 not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [5, None, b"zmk1.", ["zmk1."]])
+def test_what_is_no_text_is_read_as_no_key(text: object) -> None:
+    with pytest.raises(InvalidKey, match="a text is needed"):
+        StorageKey.parse(text)  # type: ignore[arg-type]

@@ -140,6 +140,14 @@ def test_what_came_to_an_endpoint_ends_with_it() -> None:
     assert (bench.gate.connections, bench.gate.under_way) == (0, 0)
 
 
+@pytest.mark.parametrize("told", ["", "tcp://", "nowhere", "tcp://127.0.0.1:0"])
+def test_an_endpoint_that_is_none_ends_nothing(told: str) -> None:
+    bench = Bench()
+    bench.accept()
+    bench.gate.on_unbound(told)
+    assert bench.gate.connections == 1
+
+
 @pytest.mark.parametrize(
     ("listener", "endpoint"),
     [

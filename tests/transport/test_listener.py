@@ -1,7 +1,10 @@
 import asyncio
 import socket
+import struct
+from typing import Any
 
 import pytest
+import zmq
 
 from tests.transport.conftest import DialRaw, MakePeer, plain_and_curve
 from tests.transport.peer import Peer, options, unused_endpoint
@@ -106,6 +109,45 @@ async def test_a_port_that_is_taken_is_refused(peer: MakePeer) -> None:
     taken = peer().endpoint
     with pytest.raises(InvalidOption, match="in use"):
         Peer(port=int(taken.rpartition(":")[2])).open()
+
+
+async def test_a_bind_that_fails_disturbs_nobody(peer: MakePeer) -> None:
+    alice, bob, carol = peer(), peer(), peer()
+    defects: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: defects.append(told))
+    path = await alice.linked(bob)
+    # libzmq tells of it by EVENT_CLOSED, with no endpoint or that of somebody else.
+    with pytest.raises(zmq.ZMQError):
+        bob.transport._listener._bind(carol.endpoint)
+    await asyncio.sleep(0.1)
+    alice.dial(2, bob.endpoint)
+    assert isinstance(await alice.next_of(PathUp), PathUp)
+    bob.send(path, [b"still there"])
+    assert await alice.packets(1) == [(1, [b"still there"])]
+    assert defects == []
+
+
+async def test_an_event_that_cannot_be_handled_does_not_take_others_along(
+    peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = peer(), peer()
+    defects: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: defects.append(told))
+    await alice.linked(bob)
+    listener, real, taken = bob.transport._listener, bob.transport._listener.on_monitor, []
+
+    def on_monitor(event: int, value: int, endpoint: str) -> bool:
+        if not taken:
+            taken.append(event)
+            raise ValueError("no such endpoint")
+        return real(event, value, endpoint)
+
+    monkeypatch.setattr(listener, "on_monitor", on_monitor)
+    event = struct.pack("=HI", zmq.EVENT_DISCONNECTED, 0)
+    batch = [(listener.key, [event, b"tcp://127.0.0.1:1"])] * 2
+    bob.transport._on_monitors(batch)  # type: ignore[arg-type]
+    await bob.next(InboundClosed)
+    assert [str(told["exception"]) for told in defects] == ["no such endpoint"]
 
 
 async def test_sending_to_somebody_unknown_tells_so(peer: MakePeer) -> None:

@@ -98,6 +98,27 @@ def check_is_text(option: str, value: object) -> None:
         raise InvalidOption(option, value, "a text")
 
 
+def check_yes_no(option: str, value: object) -> None:
+    """Check what is either so or not: the text "false" would count as true.
+
+    Raises:
+        InvalidOption: it is no bool.
+    """
+    if type(value) is not bool:
+        raise InvalidOption(option, value, "True or False")
+
+
+def check_durable(value: object) -> None:
+    """Check whether a message is to be stored first, or as the node does.
+
+    Raises:
+        InvalidOption: it says neither yes nor no.
+    """
+    if value is not None and type(value) is not bool:
+        expected = "True or False, or None for what the node does"
+        raise InvalidOption("durable", value, expected)
+
+
 def check_service(name: object, concurrency: int, options: NodeOptions) -> None:
     """Check what a service is to be called, and how many requests it handles at a time.
 
@@ -175,8 +196,9 @@ def kept_of(
     """Return how many publications of its topic are kept from this one on; None changes nothing.
 
     Raises:
-        InvalidOption: the history is no number that can be kept.
+        InvalidOption: the history is no number that can be kept, or one of them is no answer.
     """
+    check_yes_no("retain", retain)
     if history is not None and not is_count(history, 1, options.history_max):
         raise InvalidOption("history", history, f"1 to {options.history_max}")
     if not retain and history is None:

@@ -11,6 +11,7 @@ from zmesh.face.checks import (
     check_message_options,
     check_timeout,
     check_when_full,
+    check_yes_no,
     is_count,
 )
 from zmesh.face.exchanges import Exchanges
@@ -247,6 +248,7 @@ class Exchange:
         self._check()
         is_durable = exchanges.is_durable(durable)
         self._check_routing_key(routing_key)
+        check_yes_no("mandatory", mandatory)
         check_message_options(exchanges.wire, priority, key, ttl)
         record = exchanges.record(body, routing_key, headers)
         compressing, plain = exchanges.outgoing.compressing, record

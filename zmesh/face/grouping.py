@@ -6,7 +6,7 @@ from typing import Final
 from zmesh.errors import InvalidOption, NoMembers
 from zmesh.events import StartSurvey
 from zmesh.face.assembly import Assembly
-from zmesh.face.checks import check_message_options, is_seconds
+from zmesh.face.checks import check_durable, check_message_options, check_yes_no, is_seconds
 from zmesh.face.fan_outs import FanOut
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Settle, check_settle
@@ -133,6 +133,8 @@ class Grouping(ABC):
         self._check_group(group)
         assembly.engine.guard.check_own(Action.FAN_OUT, group)
         _check_deadline(timeout)
+        check_yes_no("include_late", include_late)
+        check_durable(durable)
         check_message_options(self._options.wire, priority, None, ttl)
         compressing = assembly.outgoing.compressing
         compressor = compressing.compressor(compression)

@@ -12,6 +12,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
+from zmesh.face.checks import check_yes_no
 from zmesh.face.key_sources import NO_KEYS, KeyArgument, KeySources, ReadKeys, key_sources
 from zmesh.face.listening import EVERYWHERE, KEY_NEEDED, check_interfaces
 from zmesh.face.storage_checks import storage_of
@@ -96,12 +97,15 @@ def settle(
     if mesh is None:
         mesh = environment.get("ZMESH_MESH") or MESH_DEFAULT
     _check_names(name, mesh, options)
+    for option, value in (("mdns", mdns), ("insecure", insecure), ("sign", sign)):
+        check_yes_no(option, value)
+    check_yes_no("tracebacks_to_callers", options.tracebacks_to_callers)
     if not 0 <= port <= 65535:
         raise InvalidOption("port", port, "0 for any free one, or up to 65535")
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
     algorithm_of(compression)
-    _check_choices(announce, sign, verify)
+    _check_choices(announce, verify)
     sources = key_sources(key, mesh, environment)
     read = sources.read()
     room = options.candidates_max // 2
@@ -142,11 +146,9 @@ def _check_names(name: str, mesh: str, options: NodeOptions) -> None:
         check_text(option, value, options.wire)
 
 
-def _check_choices(announce: object, sign: object, verify: object) -> None:
+def _check_choices(announce: object, verify: object) -> None:
     if announce not in (None, "name", "id-only"):
         raise InvalidOption("announce", announce, '"name" or "id-only"')
-    if type(sign) is not bool:
-        raise InvalidOption("sign", sign, "True or False")
     check_verify(verify)
 
 

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from zmesh.actions import KeyChange
 from zmesh.errors import Closed, InvalidOption, UsageError, ZmeshError
 from zmesh.events import CloseState, Event, OpenState, WallClockRead, WriteState
-from zmesh.face.checks import check_is_text, check_timeout
+from zmesh.face.checks import check_is_text, check_timeout, check_yes_no
 from zmesh.face.storing import Storing
 from zmesh.message import Ticket
 from zmesh.options import NodeOptions
@@ -261,6 +261,7 @@ class SharedMap:
             initial: begin with what the keys hold now.
         """
         check_is_text("prefix", prefix)
+        check_yes_no("initial", initial)
         present = [
             KeyChange(key, entry.encoding, entry.value, entry.node, is_new=True)
             for key, entry in (self._present() if initial else ())
@@ -279,6 +280,7 @@ class SharedMap:
         Args:
             forget: remove it from this node's disk, once it is not open any more.
         """
+        check_yes_no("forget", forget)
         if not self._is_closed:
             self._is_closed = True
             gone = self._maps.release(self.name, forget=forget)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 
 from zmesh.errors import InvalidOption
-from zmesh.face.checks import check_when_full, is_count, is_seconds
+from zmesh.face.checks import check_when_full, check_yes_no, is_count, is_seconds
 from zmesh.face.storing import wall_ms
 from zmesh.ids import NODE_ID_BYTES
 from zmesh.storage import POSITION_MAX
@@ -31,6 +31,7 @@ def terms_of(
     Raises:
         InvalidOption: one of them cannot work, or they do not go together.
     """
+    check_yes_no("replay", replay)
     policy, begin = check_when_full(when_full, limit), since_of(since)
     if name is None and begin is None:
         return Terms(wanted, policy, limit, replay)

@@ -8,6 +8,7 @@ from typing import Final
 
 from zmesh.errors import Closed, UsageError, ZmeshError
 from zmesh.events import MakeRoom, Post, Publish, Push
+from zmesh.face.checks import check_durable
 from zmesh.face.outbox_table import OutboxRow
 from zmesh.face.outgoing import Batch
 from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, Posting
@@ -59,8 +60,10 @@ class DurablePosting:
         """Return whether a message is to be stored first: as said, or where there is storage.
 
         Raises:
+            InvalidOption: it says neither yes nor no.
             UsageError: the node has none.
         """
+        check_durable(durable)
         if durable:
             self.check_storage("durable messages need")
         return durable is not False and self._journal is not None
@@ -71,6 +74,7 @@ class DurablePosting:
         Raises:
             UsageError: the node has no storage, or it is to come at most once.
         """
+        check_durable(durable)
         if durable and is_once:
             raise UsageError("what is durable comes at least once: leave guarantee= or durable=")
         return self.is_wanted(False if is_once else durable)

@@ -10,7 +10,7 @@ from typing import Final
 from nacl.bindings import crypto_scalarmult_base
 
 from zmesh.ids import MESH_TAG_BYTES, Entropy, MeshTag
-from zmesh.security_errors import InvalidKey
+from zmesh.security_errors import InvalidKey, check_text
 
 KEY_BYTES: Final = 32
 CURVE_KEY_BYTES: Final = 32
@@ -45,6 +45,16 @@ class MeshKey:
 
     secret: bytes = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Raise InvalidKey unless the secret is 32 bytes."""
+        secret: object = self.secret
+        if not isinstance(secret, bytes):
+            raise InvalidKey(
+                "MeshKey", f"{KEY_BYTES} bytes are needed, and not {type(secret).__name__}"
+            )
+        if len(secret) != KEY_BYTES:
+            raise InvalidKey("MeshKey", f"it has {len(secret)} bytes, in the place of {KEY_BYTES}")
+
     @classmethod
     def new(cls, entropy: Entropy) -> "MeshKey":
         """Return a key nobody else has."""
@@ -61,6 +71,7 @@ class MeshKey:
         Raises:
             InvalidKey: it is none, or was mistyped. The error does not repeat it.
         """
+        check_text(text, where)
         encoded = text.strip()
         if not encoded.startswith(PREFIX):
             raise InvalidKey(where, f"a mesh key begins with {PREFIX!r}")

@@ -16,7 +16,7 @@ from nacl.bindings.crypto_sign import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
-from zmesh.security_errors import InvalidKey
+from zmesh.security_errors import InvalidKey, check_text
 
 SEED_BYTES: Final = crypto_sign_SEEDBYTES
 PUBLIC_BYTES: Final = crypto_sign_PUBLICKEYBYTES
@@ -90,6 +90,7 @@ def from_text(text: str, where: str = "key") -> bytes:
     Raises:
         InvalidKey: it is none, or was mistyped.
     """
+    check_text(text, where)
     encoded = text.strip()
     if encoded.startswith("zmk1."):
         raise InvalidKey(where, "it is a mesh key, which is secret: take it out of there")

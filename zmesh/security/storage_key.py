@@ -8,7 +8,7 @@ from hmac import compare_digest
 from typing import Final
 
 from zmesh.ids import Entropy
-from zmesh.security_errors import InvalidKey
+from zmesh.security_errors import InvalidKey, check_text
 
 STORAGE_KEY_BYTES: Final = 32
 
@@ -23,6 +23,19 @@ class StorageKey:
     """The key of journals. Its text is `zms1.` and 48 characters of base64url (RFC 4648)."""
 
     secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Raise InvalidKey unless the secret is 32 bytes."""
+        secret: object = self.secret
+        if not isinstance(secret, bytes):
+            raise InvalidKey(
+                "StorageKey",
+                f"{STORAGE_KEY_BYTES} bytes are needed, and not {type(secret).__name__}",
+            )
+        if len(secret) != STORAGE_KEY_BYTES:
+            raise InvalidKey(
+                "StorageKey", f"it has {len(secret)} bytes, in the place of {STORAGE_KEY_BYTES}"
+            )
 
     @classmethod
     def new(cls, entropy: Entropy) -> "StorageKey":
@@ -40,6 +53,7 @@ class StorageKey:
         Raises:
             InvalidKey: it is none, or was mistyped. The error does not repeat it.
         """
+        check_text(text, where)
         encoded = text.strip()
         if not encoded.startswith(STORAGE_PREFIX):
             raise InvalidKey(where, f"a storage key begins with {STORAGE_PREFIX!r}")

@@ -191,7 +191,10 @@ def _taken(descriptor: int, listener: str) -> socket.socket | None:
     libzmq may have closed the descriptor meanwhile, and anybody in this process may have it by
     now: only what came to our own endpoint is ours.
     """
-    host, port = split_target(listener)
+    try:
+        host, port = split_target(listener)
+    except ValueError:
+        return None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         connection = socket.fromfd(descriptor, family, socket.SOCK_STREAM)

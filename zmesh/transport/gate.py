@@ -166,8 +166,14 @@ class Gate:
         return not self._strangers[inbound.address].admitted
 
     def on_unbound(self, listener: str) -> None:
-        """Take in that an endpoint is not listened on any more: what came to it has ended."""
-        host, port = split_target(listener)
+        """Take in that an endpoint is not listened on any more: what came to it has ended.
+
+        Nothing came to an endpoint that is none: libzmq tells so of a bind that failed.
+        """
+        try:
+            host, port = split_target(listener)
+        except ValueError:
+            return
         for descriptor, inbound in list(self._inbound.items()):
             is_of_all = host in EVERYWHERE and split_target(inbound.endpoint)[1] == port
             if inbound.endpoint == listener or is_of_all:

@@ -270,15 +270,23 @@ class ZmqTransport:
     def _on_monitors(self, packets: Packets) -> None:
         has_ended = False
         for key, parts in packets:
-            event, value, endpoint = read_monitor(parts)
-            if key == self._listener.key:
-                has_ended |= self._listener.on_monitor(event, value, endpoint)
-            else:
-                self._dialer.on_monitor(key, event, value)
+            try:
+                has_ended |= self._on_monitor(key, parts)
+            except Exception as error:  # noqa: BLE001  # a defect: the events after it count all the same
+                message = "an event of a monitor could not be handled"
+                self._loop.call_exception_handler({"message": message, "exception": error})
         if has_ended:
             self._news.later(InboundClosed())
         self._news.now()
         self._ear.look()  # another key may have been dialed with
+
+    def _on_monitor(self, key: Path, parts: list[bytes]) -> bool:
+        """Take in one event; return whether a living inbound connection has ended."""
+        event, value, endpoint = read_monitor(parts)
+        if key == self._listener.key:
+            return self._listener.on_monitor(event, value, endpoint)
+        self._dialer.on_monitor(key, event, value)
+        return False
 
     def _on_probe(self, endpoint: str, cause: PathCause | None) -> None:
         self._news.now(ProbeAnswered(endpoint, cause))

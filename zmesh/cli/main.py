@@ -16,7 +16,6 @@ from zmesh.cli.keys import add_keys
 from zmesh.cli.trust import add_rules, add_trust
 from zmesh.errors import UsageError, ZmeshError
 
-
 PIPE_CLOSED: Final = 141
 """The exit code where nobody reads the output any more: 128 and SIGPIPE, as other tools end."""
 

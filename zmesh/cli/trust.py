@@ -80,8 +80,8 @@ def _list(options: argparse.Namespace) -> int:
     called = {key: name for name, key in read.revoked_names.items()}
     told += [
         {
-            "name": called.get(key), "key": node_key.to_text(key), "node": node_key.node_id_of(key).hex(),
-            "revoked": True,
+            "name": called.get(key), "key": node_key.to_text(key),
+            "node": node_key.node_id_of(key).hex(), "revoked": True,
         }
         for key in sorted(read.trust.revoked - listed)
     ]  # fmt: skip

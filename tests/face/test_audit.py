@@ -1,11 +1,12 @@
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
 from zmesh.actions import Audited, AuditKind
 from zmesh.errors import Closed
-from zmesh.face.audit import WAITING_MAX, WARNINGS_BURST, Audit
+from zmesh.face.audit import NAMES_TOLD_MAX, WAITING_MAX, WARNINGS_BURST, Audit
 
 EVENT = Audited(AuditKind.FORBIDDEN, "eve", "tcp://127.0.0.1:1", "publish 'a.b'", "rule 1")
 
@@ -52,6 +53,29 @@ def test_what_a_culprit_does_again_is_counted_and_logged_once(
         )
     ]
     assert audit.counts["forbidden"] == 3
+
+
+def test_each_name_that_one_rule_forbids_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    audit = Audit("ada")
+    with caplog.at_level(logging.WARNING, "zmesh.audit"):
+        for _ in range(2):
+            for detail in ("call 'door.close'", "send 'gate'", "send 'door.close'"):
+                audit.tell(replace(EVENT, detail=detail))
+    assert len(caplog.messages) == 3
+    assert "send 'gate'" in caplog.text
+
+
+def test_who_tries_many_names_leaves_warnings_for_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    audit = Audit("ada")
+    with caplog.at_level(logging.WARNING, "zmesh.audit"):
+        for number in range(WARNINGS_BURST * 2):
+            audit.tell(replace(EVENT, detail=f"call '{number}'"))
+        assert len(caplog.messages) == NAMES_TOLD_MAX
+        audit.tell(replace(EVENT, peer="mallory"))
+    assert "mallory" in caplog.messages[-1]
+    assert len(caplog.messages) == NAMES_TOLD_MAX + 1
 
 
 def test_a_peer_cannot_forge_a_line(caplog: pytest.LogCaptureFixture) -> None:

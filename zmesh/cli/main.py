@@ -1,9 +1,11 @@
 """`zmesh`: on a terminal what the API does in code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import zmesh
 from zmesh.cli.dead_letters import add_dead_letters
@@ -14,9 +16,26 @@ from zmesh.cli.keys import add_keys
 from zmesh.cli.trust import add_rules, add_trust
 from zmesh.errors import UsageError, ZmeshError
 
+PIPE_CLOSED: Final = 141
+"""The exit code where nobody reads the output any more: 128 and SIGPIPE, as other tools end."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0 well, 1 not well, 2 for wrong usage."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            print(end="", flush=True)  # or else it fails when Python ends
+    except BrokenPipeError:
+        # What is left in the buffer must go somewhere when Python ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return PIPE_CLOSED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmesh.errors import UsageError
 from zmesh.security import node_key
 from zmesh.security.rules import Action, Rules
-from zmesh.security.trust import check_name
-from zmesh.security.trust_files import REVOKED, RULES, SUFFIX, TrustDirectory, read_key
+from zmesh.security.trust import KEY_REVOKED, check_name
+from zmesh.security.trust_files import REVOKED, RULES, SUFFIX, TrustDirectory, TrustRead, read_key
 from zmesh.security_errors import InvalidTrust
 
 if TYPE_CHECKING:
@@ -75,10 +77,11 @@ def _list(options: argparse.Namespace) -> int:
         for name, key in read.trust.keys.items()
     ]
     listed = set(read.trust.keys.values())
+    called = {key: name for name, key in read.revoked_names.items()}
     told += [
         {
-            "name": None, "key": node_key.to_text(key), "node": node_key.node_id_of(key).hex(),
-            "revoked": True,
+            "name": called.get(key), "key": node_key.to_text(key),
+            "node": node_key.node_id_of(key).hex(), "revoked": True,
         }
         for key in sorted(read.trust.revoked - listed)
     ]  # fmt: skip
@@ -97,17 +100,63 @@ def _add(options: argparse.Namespace) -> int:
     check_name(options.name, "NAME")
     public = node_key.from_text(options.key, "KEY")
     directory: Path = options.directory
-    directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    trust = TrustDirectory(directory).read().trust
-    for name, key in trust.keys.items():
-        if key == public or name == options.name:
-            raise UsageError(f"{directory} has the key of {name} already: revoke it first")
-    if public in trust.revoked:
-        raise UsageError(f"this key is revoked in {directory}: remove it there first")
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is no directory: trust is a directory of keys")
+    with _writing(directory):
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if why := _why_not(directory, options.name, public):
+        raise UsageError(why)
     path = directory / f"{options.name}{SUFFIX}"
-    _write(path, node_key.to_text(public))
+    with _writing(path):
+        _write(path, node_key.to_text(public))
     _tell(options, path, f"{options.name} is trusted")
     return 0
+
+
+def _why_not(directory: Path, name: str, public: bytes) -> str:
+    """Return why a key cannot be added under a name, and what to do; "" where it can."""
+    read = TrustDirectory(directory).read()
+    trust = read.trust
+    if public in trust.revoked:
+        return f"this key is revoked in {directory}: remove it there first"
+    path, place = directory / f"{name}{SUFFIX}", directory / REVOKED
+    for other, key in trust.keys.items():
+        if key == public and other != name:
+            return (
+                f"{directory} has this key already, as {other}: to call it {name}, rename "
+                f"{directory / (other + SUFFIX)} to {path.name}, and {other} in the rules"
+            )
+    if name in read.revoked_names:
+        old = _free_name(read, name) + SUFFIX
+        return (
+            f"the name {name} is revoked by {place / path.name}, whatever key has it: take "
+            f"another name, or free this one by renaming that file to {old}, which goes on "
+            "revoking the key in it"
+        )
+    held = trust.keys.get(name)
+    if held == public:
+        return f"{directory} has this key of {name} already"
+    if held in trust.revoked:  # by a list
+        return f"the revoked key of {name} is still in {path}: remove that file first"
+    if held is not None:
+        return f"{directory} has another key of {name} already: revoke it first"
+    return ""
+
+
+def _free_name(read: TrustRead, name: str) -> str:
+    """Return what a revoked key may be called that nobody else is called."""
+    taken = read.trust.keys.keys() | read.revoked_names.keys()
+    names = (f"{name}-old{number or ''}" for number in range(len(taken) + 1))
+    return next(each for each in names if each not in taken)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = str(error.filename or path)
+        raise InvalidTrust(where, f"it cannot be written: {error.strerror}") from error
 
 
 def _revoke(options: argparse.Namespace) -> int:
@@ -115,20 +164,35 @@ def _revoke(options: argparse.Namespace) -> int:
     check_name(options.name, "NAME")
     directory: Path = options.directory
     path = directory / f"{options.name}{SUFFIX}"
-    if not path.exists():
-        raise UsageError(f"{directory} has no key of {options.name}")
-    place = directory / REVOKED
-    if place.exists() and not place.is_dir():
-        text = node_key.to_text(read_key(path))
-        lines = place.read_text(encoding="utf-8").rstrip("\n")
-        _write(place, f"{lines}\n{text} {options.name}" if lines else f"{text} {options.name}")
-        _tell(options, place, f"{options.name} is revoked; its file stays, so rules may name it")
-        return 0
-    place.mkdir(mode=0o755, exist_ok=True)
-    target = place / path.name
-    path.replace(target)
-    _tell(options, target, f"{options.name} is revoked")
+    with _writing(path):
+        target, text = _move(path)
+    _tell(options, target, f"{options.name} is revoked{text}")
     return 0
+
+
+def _move(path: Path) -> tuple[Path, str]:
+    """Revoke the key in a file; return where that is told now, and what there is to say of it."""
+    if not path.exists():
+        raise UsageError(f"{path.parent} has no key of {path.stem}")
+    place = path.parent / REVOKED
+    target = place / path.name
+    if place.exists() and not place.is_dir():
+        line = f"{node_key.to_text(read_key(path))} {path.stem}"
+        try:
+            lines = place.read_text(encoding="utf-8").rstrip("\n")
+        except UnicodeDecodeError as error:
+            raise InvalidTrust(str(place), "it is no UTF-8") from error
+        _write(place, f"{lines}\n{line}" if lines else line)
+        return place, "; its file stays, so rules may name it"
+    if target.exists():  # which must not be lost: the key in it would be revoked no more
+        old = _free_name(TrustDirectory(path.parent).read(), path.stem) + SUFFIX
+        raise UsageError(
+            f"{path.stem} is revoked already, by {target}; to revoke the key in {path} too, "
+            f"rename that file to {old} first"
+        )
+    place.mkdir(mode=0o755, exist_ok=True)
+    path.replace(target)
+    return target, ""
 
 
 def _write(path: Path, text: str) -> None:
@@ -147,27 +211,31 @@ def _check(options: argparse.Namespace) -> int:
     if None in asked and any(each is not None for each in asked):
         raise UsageError("--node, --action and --name go together")
     path: Path = options.file
-    names = _names_beside(path)
+    beside = TrustDirectory(path.parent).read_keys()
+    if beside.problems:
+        raise beside.problems[0]
+    names = sorted(beside.trust.keys.keys() | beside.revoked_names.keys())
+    revoked = [name for name in names if beside.is_revoked(name)]
+    trusted = [name for name in names if name not in revoked]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidTrust(str(path), f"it cannot be read: {error}") from error
     rules = Rules.parse(text, names, path.name)
     if options.node is None:
-        told = f"{path} is sound: {len(rules.rules)} rules for {len(names)} keys"
-        print(json.dumps({"rules": len(rules.rules), "keys": names}) if options.json else told)
+        told = f"{path} is sound: {len(rules.rules)} rules for {len(trusted)} keys"
+        told += f"; {len(revoked)} more are revoked" if revoked else ""
+        found = {"rules": len(rules.rules), "keys": trusted, "revoked": revoked}
+        print(json.dumps(found) if options.json else told)
         return 0
     if options.node not in names:
         raise UsageError(f"there is no key {options.node!r} beside {path}")
-    decision = rules.judge(options.node, Action(options.action), options.name)
+    if options.node in revoked:
+        decision = KEY_REVOKED
+    else:
+        decision = rules.judge(options.node, Action(options.action), options.name)
     if options.json:
         print(json.dumps({"allowed": decision.allowed, "rule": decision.rule}))
     else:
         print(f"{'allowed' if decision.allowed else 'denied'}: {decision.rule}")
     return 0 if decision.allowed else 1
-
-
-def _names_beside(path: Path) -> list[str]:
-    """Return the names of the keys beside a file of rules, revoked ones included."""
-    places = (path.parent, path.parent / REVOKED)
-    return sorted({key.stem for place in places for key in place.glob(f"*{SUFFIX}")})

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet
 
-from zmesh.actions import Audited
+from zmesh.actions import Audited, AuditKind
 from zmesh.errors import Closed
 
 logger = logging.getLogger("zmesh.audit")
@@ -18,6 +18,10 @@ WAITING_MAX: Final = 1024
 
 TOLD_MAX: Final = 4096
 """Culprits and kinds remembered as told: a flood of new ones pushes out the oldest."""
+
+NAMES_TOLD_MAX: Final = 16
+"""Things a culprit was forbidden by one rule that are warned of each: it may try as many names as
+it likes, and must not use up the warnings of others."""
 
 WARNINGS_BURST: Final = 100
 WARNINGS_PER_SECOND: Final = 1.0
@@ -95,7 +99,7 @@ class Audit:
         self._clock = clock
         self._warnings: dict[str, _Warnings] = {}
         self._watchers: WeakSet[AuditWatcher] = WeakSet()
-        self._told: dict[tuple[str, str, str, str], int] = {}
+        self._told: dict[tuple[str, str, str, str], set[int]] = {}  # hashes of what it tried
         self.counts: Counter[str] = Counter()
 
     def tell(self, event: Audited) -> None:
@@ -104,14 +108,18 @@ class Audit:
         for watcher in list(self._watchers):
             watcher.add(event)
         culprit = (event.kind, event.peer, _host_of(event.endpoint), event.rule)
-        times = self._told.pop(culprit, 0) + 1
-        self._told[culprit] = times
+        tried = self._told[culprit] = self._told.pop(culprit, set())
+        # What is forbidden is an action and a name. Of all else the detail says nothing new.
+        what = hash(event.detail if event.kind is AuditKind.FORBIDDEN else "")
+        is_new = what not in tried and len(tried) < NAMES_TOLD_MAX
+        if is_new:
+            tried.add(what)
         if len(self._told) > TOLD_MAX:
             del self._told[next(iter(self._told))]
         # As repr: what a peer put into a field cannot forge a line.
         facts = {name: getattr(event, name) for name in ("peer", "endpoint", "detail", "rule")}
         told = " ".join(f"{name}={value!r}" for name, value in facts.items() if value)
-        level = logging.WARNING if times == 1 and self._may_warn(event.kind) else logging.DEBUG
+        level = logging.WARNING if is_new and self._may_warn(event.kind) else logging.DEBUG
         if level == logging.WARNING and (untold := self._warnings[event.kind].untold):
             told += f" (and {untold} others like it, which are at the debug level)"
             self._warnings[event.kind].untold = 0

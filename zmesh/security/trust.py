@@ -13,6 +13,7 @@ NAME_BYTES_MAX = 255
 """Of a key: as a name of a file may have."""
 
 NOT_LISTED = Decision(allowed=False, rule="its key is not trusted")
+KEY_REVOKED = Decision(allowed=False, rule="its key was revoked")
 
 
 def check_name(name: str, where: str) -> None:

@@ -7,7 +7,7 @@ mistake lets nobody in; what can be used counts nevertheless, so a mistake keeps
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -40,6 +40,12 @@ class TrustRead:
     trust: Trust
     problems: tuple[InvalidTrust, ...] = ()
     has_changed: bool = True
+    revoked_names: Mapping[str, bytes | None] = field(default_factory=dict)
+    """Those that files in `revoked/` revoke, each with the key in it, where one can be read."""
+
+    def is_revoked(self, name: str) -> bool:
+        """Return whether whoever is called so is revoked."""
+        return name in self.revoked_names or self.trust.keys.get(name) in self.trust.revoked
 
 
 class _Files(Generic[T]):
@@ -82,7 +88,7 @@ class _Look:
 
     keys: dict[str, bytes] = field(default_factory=dict)
     revoked: set[bytes] = field(default_factory=set)
-    revoked_names: set[str] = field(default_factory=set)
+    revoked_names: dict[str, bytes | None] = field(default_factory=dict)
     problems: list[InvalidTrust] = field(default_factory=list)
 
 
@@ -127,6 +133,17 @@ class TrustDirectory:
         with self._lock:
             return self._read()
 
+    def read_keys(self) -> TrustRead:
+        """Look at its keys and at who is revoked, but not at its rules.
+
+        Raises:
+            InvalidTrust: it cannot be read at all.
+        """
+        look = _Look()
+        with self._lock:
+            trust, _ = self._look(look, with_rules=False)
+        return TrustRead(trust, tuple(look.problems), revoked_names=look.revoked_names)
+
     def _read(self) -> TrustRead:
         look = _Look()
         try:
@@ -137,15 +154,15 @@ class TrustDirectory:
             return TrustRead(self._trust, (error,), has_changed=False)
         facts = (look.keys, trust.revoked, rules)
         if self._trust is not None and facts == self._facts:
-            return TrustRead(self._trust, tuple(look.problems), has_changed=False)
+            return TrustRead(self._trust, tuple(look.problems), False, look.revoked_names)
         self._trust, self._facts = trust, facts
-        return TrustRead(trust, tuple(look.problems))
+        return TrustRead(trust, tuple(look.problems), revoked_names=look.revoked_names)
 
-    def _look(self, look: _Look) -> tuple[Trust, Rules | None]:
+    def _look(self, look: _Look, *, with_rules: bool = True) -> tuple[Trust, Rules | None]:
         try:
             self._look_at_keys(look)
             self._look_at_revoked(look)
-            rules = self._look_at_rules(look)
+            rules = self._look_at_rules(look) if with_rules else None
         except OSError as error:  # where not even whether something is there can be found out
             why = f"it cannot be looked at: {error.strerror}"
             raise InvalidTrust(str(error.filename or self.path), why) from error
@@ -172,8 +189,8 @@ class TrustDirectory:
         if place.is_dir():
             self._had_revoked = True
             for entry in self._listing(place):
-                look.revoked_names.add(entry.stem)
                 key = self._keys.read(entry, look.problems)
+                look.revoked_names[entry.stem] = key
                 look.revoked |= set() if key is None else {key}
         elif self._had_revoked and not place.exists():
             raise InvalidTrust(str(place), "it is gone: remove files from it to trust their keys")
@@ -186,7 +203,7 @@ class TrustDirectory:
         if not place.exists() and place not in self._texts:
             return None
         text = self._texts.read(place, look.problems)
-        names = frozenset(look.keys) | look.revoked_names
+        names = frozenset(look.keys) | look.revoked_names.keys()
         if text is not None and (text, names) != self._rules_of:
             self._rules_of, self._flaw = (text, names), None
             try:

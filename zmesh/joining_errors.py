@@ -107,7 +107,9 @@ class NobodyInvites(JoinFailed):
         self.why = why
         super().__init__(
             f"no invitation {nameplate} was found ({why}): see that `zmesh invite` still waits, "
-            "and on this network; where mDNS does not reach, name its address with `--at`"
+            "and on this network; where mDNS does not reach, name its address with `--at`. Or it "
+            "has expired, or somebody else used the code: the other screen tells. If that was no "
+            "device of yours, rotate the mesh key"
         )
 
 

@@ -30,7 +30,7 @@ def key_file(tmp_path: Path) -> Path:
 async def inviting(key_file: Path, *arguments: str) -> AsyncIterator[tuple[Child, dict[str, str]]]:
     """Run `zmesh invite`; return it and what it told at its beginning."""
     words = ("invite", "--mesh", "cameras", "--key-file", str(key_file), *HERE, "--json")
-    async with run(*ZMESH, *words, *arguments) as child:
+    async with run(*ZMESH, *words, "--linger", "0", *arguments) as child:
         told = json.loads(await child.line())
         assert told["event"] == "invited"
         yield child, told
@@ -65,6 +65,7 @@ async def test_a_new_device_gets_the_key_by_the_code_alone(tmp_path: Path, key_f
 
 async def test_people_are_told_in_words(tmp_path: Path, key_file: Path) -> None:
     words = ("invite", "--mesh", "cameras", "--key-file", str(key_file), *HERE, "--no-mdns")
+    words += ("--linger", "0.1")
     async with run(*ZMESH, *words) as inviter:
         told = [await inviter.line() for _ in range(6)]
         assert told[0] == f"Invitation to mesh 'cameras', key {KEY.fingerprint}."
@@ -81,6 +82,7 @@ async def test_people_are_told_in_words(tmp_path: Path, key_file: Path) -> None:
         status, out, error = await inviter.ended()
         assert (status, error) == (0, "")
         assert f"joined and keeps the key. It shows {KEY.fingerprint} too." in out
+        assert "Who comes later is told so" in out
 
 
 async def test_three_wrong_attempts_are_shown_and_end_it(tmp_path: Path, key_file: Path) -> None:
@@ -120,6 +122,42 @@ async def test_ctrl_c_withdraws_it(tmp_path: Path, key_file: Path) -> None:
             status, _, error = await joiner.ended()
     assert status == 1
     assert "see that `zmesh invite` still waits" in error
+    assert "somebody else used the code: the other screen tells" in error
+
+
+async def test_who_comes_too_late_is_told_that_the_code_was_used(
+    tmp_path: Path, key_file: Path
+) -> None:
+    async with inviting(key_file, "--linger", "600") as (inviter, told):
+        results = []
+        for name in ("thief", "device"):
+            words = ("join", told["code"], *HERE, "--file", str(tmp_path / name))
+            async with run(*ZMESH, *words) as joiner:
+                results.append(await joiner.ended())
+        assert results[0][0] == 0
+        status, _, error = results[1]
+        assert status == 1
+        assert "the invitation was used" in error
+        inviter.process.send_signal(SIGINT)
+        status, out, error = await inviter.ended()
+    assert (status, error) == (0, ""), "it has done what it was for"
+    assert json.loads(out)["event"] == "joined"
+
+
+async def test_who_comes_too_late_is_told_that_it_has_expired(
+    tmp_path: Path, key_file: Path
+) -> None:
+    more = ("--no-mdns", "--expires", "0.2", "--linger", "600")
+    async with inviting(key_file, *more) as (inviter, told):
+        assert json.loads(await inviter.line()) == {"event": "expired"}
+        words = ("join", told["code"], "--at", told["endpoints"][0], "--file", str(tmp_path / "a"))
+        async with run(*ZMESH, *words) as joiner:
+            status, _, error = await joiner.ended()
+        inviter.process.send_signal(SIGINT)
+        assert (await inviter.ended())[0] == 1
+    assert status == 1
+    assert "has expired" in error
+    assert "was found" not in error
 
 
 @pytest.mark.parametrize(
@@ -129,6 +167,7 @@ async def test_ctrl_c_withdraws_it(tmp_path: Path, key_file: Path) -> None:
         (("join", "417-AAAA-AAAA", "--at", "nowhere"), "at="),
         (("invite", "--port", "70000"), "port"),
         (("invite", "--expires", "-1"), "expires"),
+        (("invite", "--linger", "nan"), "--linger"),
         (("invite", "--mesh", "nobody-has-a-key"), "zmesh keys new"),
     ],
 )

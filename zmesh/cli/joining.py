@@ -3,16 +3,21 @@
 import argparse
 import asyncio
 import json
+import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import zmesh
-from zmesh.errors import UsageError
+from zmesh.errors import InvalidOption, UsageError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
+
+LINGER_S: Final = 60.0
+"""For so long who comes too late is told why. Whose code was stolen types it within that time."""
 
 
 def add_invite(commands: "Commands") -> None:
@@ -37,6 +42,11 @@ def add_invite(commands: "Commands") -> None:
     invite.add_argument(
         "--expires", type=float, metavar="SECONDS", help="until it is over (default: 600)"
     )
+    invite.add_argument(
+        "--linger", type=float, default=LINGER_S, metavar="SECONDS",
+        help="how long to tell those who come once it is over that it is, and why "
+        f"(default: {LINGER_S:g})",
+    )  # fmt: skip
     invite.add_argument(
         "--json", action="store_true", help="print a line of JSON for all that happens"
     )
@@ -78,6 +88,8 @@ def _invite(options: argparse.Namespace) -> int:
 
 
 async def _inviting(options: argparse.Namespace) -> int:
+    if not 0 <= options.linger < math.inf:
+        raise InvalidOption("--linger", options.linger, "0 seconds or more")
     invitation = zmesh.invite(
         mesh=options.mesh,
         key=options.key_file,
@@ -97,6 +109,7 @@ async def _inviting(options: argparse.Namespace) -> int:
             mdns_failure=invitation.mdns_failure,
             expires=invitation.expires,
         )
+        code = 1
         async for news in invitation:
             match news:
                 case zmesh.AttemptFailed(address, why, left):
@@ -104,10 +117,22 @@ async def _inviting(options: argparse.Namespace) -> int:
                 case zmesh.GuestJoined(address, is_saved):
                     fingerprint = invitation.fingerprint
                     tell("joined", address=address, saved=is_saved, fingerprint=fingerprint)
-                    return 0 if is_saved else 1
+                    code = 0 if is_saved else 1
                 case zmesh.InvitationEnded(state):
                     tell(state.value)
-    return 1
+        await _linger(options)
+    return code
+
+
+async def _linger(options: argparse.Namespace) -> None:
+    """Stay, so that a device that comes too late is told that the code was used, say."""
+    if not options.linger:
+        return
+    if not options.json:
+        print(f"Who comes later is told so, for {_duration(options.linger)}. Ctrl-C ends that.")
+        sys.stdout.flush()
+    with suppress(asyncio.CancelledError):  # by Ctrl-C: what was to be done is done
+        await asyncio.sleep(options.linger)
 
 
 def _tell_json(event: str, **facts: object) -> None:

@@ -149,18 +149,20 @@ def test_key_is_text_or_a_file_or_in_the_environment(
 
 def test_key_file_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    with pytest.raises(InvalidKey, match="keys new --storage"):
+    with pytest.raises(zmesh.NoKeyFile, match="keys new --storage"):
         key_in_file(file)
-    with pytest.raises(InvalidKey, match="is a directory"):
+    with pytest.raises(zmesh.KeyFileError, match="is a directory"):
         key_in_file(tmp_path)
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(InvalidKey, match="pipe"):  # and nobody waits for its other end
+    with pytest.raises(zmesh.KeyFileError, match="pipe"):  # and nobody waits for its other end
         key_in_file(tmp_path / "pipe")
     file.touch(0o600)
-    for data, why in ((b"\xff", "no text"), (b"#" * 70_000, "over 65,536 bytes")):
-        file.write_bytes(data)
-        with pytest.raises(InvalidKey, match=why):
-            key_in_file(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(InvalidKey, match="no text"):
+        key_in_file(file)
+    file.write_bytes(b"#" * 70_000)
+    with pytest.raises(zmesh.KeyFileError, match="over 65,536 bytes"):
+        key_in_file(file)
     for text, why in (("", "0 lines"), (f"{KEY.text}\n{OTHER.text}", "2 lines"), ("x", "zms1")):
         file.write_text(text)
         file.chmod(0o600)
@@ -168,7 +170,7 @@ def test_key_file_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
             key_in_file(file)
     file.write_text(KEY.text)
     file.chmod(0o640)
-    with pytest.raises(InvalidKey, match="chmod 600"):
+    with pytest.raises(zmesh.KeyFileExposed, match="chmod 600"):
         key_in_file(file)
 
 
@@ -177,6 +179,12 @@ def test_what_is_no_key_is_refused_and_not_repeated(tmp_path: Path, key: object)
     with pytest.raises(zmesh.InvalidOption) as caught:
         node(tmp_path, "a", key=key)
     assert repr(key) not in str(caught.value)
+    assert repr(type(key)) in str(caught.value)
+
+
+def test_path_of_a_key_file_as_a_text_is_told_what_to_give() -> None:
+    with pytest.raises(InvalidKey, match=r"begins with 'zms1\.'; a key file .* pathlib\.Path"):
+        storage_key_of("keys/storage.key")
 
 
 def test_storage_does_not_tell_its_key(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ class KeyFileError(SecurityError):
 class NoKeyFile(KeyFileError):
     """There is no such key file."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, "is not there: make one with `zmesh keys new --file`, or copy it")
+    def __init__(self, path: str, command: str = "zmesh keys new --file") -> None:
+        super().__init__(path, f"is not there: make one with `{command}`, or copy it")
 
 
 class KeyFileExposed(KeyFileError):

@@ -392,6 +392,14 @@ def test_without_a_key_there_is_nothing_to_share(
         ({"interfaces": []}, "interfaces"),
         ({"port": -1}, "port"),
         ({"expires": 0.0}, "expires"),
+        ({"expires": "x"}, "expires"),
+        ({"expires": True}, "expires"),
+        ({"port": "x"}, "port"),
+        ({"port": True}, "port"),
+        ({"mesh": 5}, "mesh"),
+        ({"interfaces": 5}, "interfaces"),
+        ({"interfaces": [5]}, "interfaces"),
+        ({"mdns": "no"}, "mdns"),
         ({"expires": float("nan")}, "expires"),
     ],
 )
@@ -418,6 +426,16 @@ async def test_an_interface_that_is_not_there_is_named(tmp_path: Path) -> None:
 async def test_a_code_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(zmesh.InvalidCode):
         await zmesh.join("417", file=tmp_path / "a")
+    with pytest.raises(zmesh.InvalidCode, match="no text"):
+        await zmesh.join(417, file=tmp_path / "a")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["at", "mesh", "file", "interfaces"])
+async def test_an_argument_of_another_type_is_named(option: str, tmp_path: Path) -> None:
+    told: dict[str, object] = {"file": tmp_path / "a", option: 5}
+    with pytest.raises(zmesh.InvalidOption) as caught:
+        await zmesh.join("417-AAAA-AAAA", **told)  # type: ignore[arg-type]
+    assert caught.value.option == option
 
 
 async def test_without_mdns_it_can_be_joined_by_address(

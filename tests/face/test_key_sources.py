@@ -96,10 +96,12 @@ def test_what_is_no_key_is_refused_by_name_and_not_repeated() -> None:
     with pytest.raises(InvalidOption, match="MeshKey, or a list") as told:
         key_sources([b"secret"], "m", {})  # type: ignore[list-item]
     assert "secret" not in str(told.value)
-    for nothing in (5, b"secret", object()):
-        with pytest.raises(InvalidOption, match="MeshKey, or a list"):
+    for nothing in (5, b"secret", b"", object(), {}, {ARGUMENT.text: 1}, set(), iter(())):
+        with pytest.raises(InvalidOption, match="MeshKey, or a list") as refused_type:
             key_sources(nothing, "m", {})  # type: ignore[arg-type]
-    with pytest.raises(InvalidKey, match=r"key= is no valid key: a mesh key begins with"):
+        assert f"key={type(nothing)} cannot work" in str(refused_type.value)
+        assert "secret" not in str(refused_type.value)
+    with pytest.raises(InvalidKey, match=r"key= is .* begins with 'zmk1\.'; .* pathlib\.Path"):
         key_sources("/etc/mesh.key", "m", {})
     with pytest.raises(InvalidKey, match="ZMESH_KEY is no valid key") as refused:
         key_sources(None, "m", {"ZMESH_KEY": "hunter2"})

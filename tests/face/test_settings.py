@@ -47,6 +47,19 @@ def test_what_is_announced_can_be_chosen() -> None:
         settings(announce="all")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("name", 5), ("mesh", 5), ("mesh", b"m"), ("port", "x"), ("port", True), ("port", 1.5),
+        ("interfaces", 5), ("interfaces", [5]), ("peers", 5), ("peers", [5]), ("seeds", b"a:1"),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_type_is_named(option: str, value: object) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        settings(None, **{option: value})
+    assert caught.value.option == option
+
+
 @pytest.mark.parametrize("interfaces", [["*"], ["192.0.2.7"], ["127.0.0.1", "fe80::1"]])
 def test_network_takes_a_key_or_the_word(interfaces: list[str]) -> None:
     with pytest.raises(InvalidOption, match=r"zmesh keys new.*insecure=True"):

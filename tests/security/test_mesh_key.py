@@ -52,7 +52,7 @@ def test_no_secret_is_shown() -> None:
     "secret", [b"", b"x", bytes(31), bytes(33), "x" * 32, 5, None, bytearray(32)]
 )
 def test_secrets_of_another_length_or_type_are_no_key(secret: object) -> None:
-    with pytest.raises(InvalidKey, match="MeshKey is no valid key.*32") as caught:
+    with pytest.raises(InvalidKey, match=r"MeshKey is no valid key.*32") as caught:
         MeshKey(secret)  # type: ignore[arg-type]
     assert "x" * 32 not in str(caught.value)
 

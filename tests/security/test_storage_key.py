@@ -56,7 +56,7 @@ def test_keys_of_each_purpose_and_journal_differ() -> None:
     "secret", [b"", b"x", bytes(31), bytes(33), "x" * 32, 5, None, bytearray(32)]
 )
 def test_secrets_of_another_length_or_type_are_no_key(secret: object) -> None:
-    with pytest.raises(InvalidKey, match="StorageKey is no valid key.*32") as caught:
+    with pytest.raises(InvalidKey, match=r"StorageKey is no valid key.*32") as caught:
         StorageKey(secret)  # type: ignore[arg-type]
     assert "x" * 32 not in str(caught.value)
 

@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from zmesh.options import TrustOptions
@@ -74,3 +77,25 @@ def test_no_more_keys_are_taken_than_allowed() -> None:
 def test_a_name_to_revoke_that_nobody_has_is_a_mistake() -> None:
     with pytest.raises(InvalidTrust, match="there is no key 'adda'"):
         Trust({"ada": TEXTS[0]}, revoked=["adda"])
+
+
+@pytest.mark.parametrize(
+    ("keys", "options", "where"),
+    [
+        (5, {}, "keys"), (["one"], {}, "keys"), ({5: TEXTS[0]}, {}, "keys"),
+        ({}, {"rules": 5}, "rules"), ({}, {"rules": Path("rules.toml")}, "rules"),
+        ({}, {"revoked": 3}, "revoked"), ({}, {"revoked": [3]}, "revoked"),
+        ({"one": TEXTS[0]}, {"revoked": "one"}, "revoked"),
+    ],
+)  # fmt: skip
+def test_what_is_of_another_type_is_told_by_its_place(
+    keys: Any, options: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(InvalidTrust) as caught:
+        Trust(keys, **options)
+    assert caught.value.where == where
+
+
+def test_a_key_that_is_no_text_is_told_by_its_name() -> None:
+    with pytest.raises(InvalidKey, match="key 'one' is no valid key: a text is needed"):
+        Trust({"one": 5})  # type: ignore[dict-item]

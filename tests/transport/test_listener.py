@@ -134,7 +134,8 @@ async def test_an_event_that_cannot_be_handled_does_not_take_others_along(
     defects: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: defects.append(told))
     await alice.linked(bob)
-    listener, real, taken = bob.transport._listener, bob.transport._listener.on_monitor, []
+    taken: list[int] = []
+    listener, real = bob.transport._listener, bob.transport._listener.on_monitor
 
     def on_monitor(event: int, value: int, endpoint: str) -> bool:
         if not taken:

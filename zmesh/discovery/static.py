@@ -59,11 +59,15 @@ def targets(option: str, written: str | Iterable[str], targets_max: int) -> tupl
     Raises:
         InvalidOption: naming the text that cannot work, and why.
     """
+    if not isinstance(written, Iterable):
+        raise InvalidOption(option, written, "a list of host:port")
     texts = _SEPARATORS.split(written) if isinstance(written, str) else list(written)
     read: dict[str, Target] = {}
     for text in texts:
         if isinstance(written, str) and not text:
             continue  # what stands around separators
+        if not isinstance(text, str):
+            raise InvalidOption(option, text, "host:port, tcp://host:port or [v6]:port")
         try:
             host, port = split_target(text)
             target = Target(text, host, port)

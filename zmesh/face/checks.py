@@ -1,6 +1,6 @@
 """What comes from the application, checked before it can reach the engine."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, get_args
 
 from zmesh.errors import BodyTooLarge, InvalidOption
@@ -117,6 +117,28 @@ def check_durable(value: object) -> None:
     if value is not None and type(value) is not bool:
         expected = "True or False, or None for what the node does"
         raise InvalidOption("durable", value, expected)
+
+
+def check_texts(option: str, values: object, expected: str) -> None:
+    """Check a list of texts, of which there must be one at least.
+
+    Raises:
+        InvalidOption: it is none; a text alone would be taken apart.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Collection):
+        raise InvalidOption(option, values, expected)
+    if not values or not all(isinstance(each, str) for each in values):
+        raise InvalidOption(option, values, expected)
+
+
+def check_port(value: object) -> None:
+    """Check a port to listen on.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    if type(value) is not int or not 0 <= value <= 65535:
+        raise InvalidOption("port", value, "0 for any free one, or up to 65535")
 
 
 def check_service(name: object, concurrency: int, options: NodeOptions) -> None:

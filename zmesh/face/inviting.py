@@ -18,7 +18,7 @@ from zmesh.discovery.invitations import Announcer, info_of, responder_on
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face import meeting
 from zmesh.face.audit import Audit
-from zmesh.face.checks import check_yes_no
+from zmesh.face.checks import check_port, check_yes_no
 from zmesh.face.key_sources import KeyArgument, key_sources
 from zmesh.face.listening import common_port
 from zmesh.face.settings import MESH_DEFAULT
@@ -355,8 +355,7 @@ def invite(
     """
     check_installed()
     name = meeting.check_mesh(mesh or os.environ.get("ZMESH_MESH") or MESH_DEFAULT)
-    if not 0 <= port <= 65535:
-        raise InvalidOption("port", port, "0 for any free one, or up to 65535")
+    check_port(port)
     check_yes_no("mdns", mdns)
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")

@@ -83,6 +83,8 @@ async def join(
     check_installed()
     parsed = JoinCode.parse(code)
     wanted = None if mesh is None else meeting.check_mesh(mesh)
+    if file is not None and not isinstance(file, str | os.PathLike):
+        raise InvalidOption("file", file, "the path of a file")
     place = None if file is None else Path(file)
     if place is None and wanted is not None:
         place = _default(wanted)

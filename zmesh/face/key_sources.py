@@ -1,14 +1,15 @@
 """Where the mesh keys of a node come from: its argument, the environment, or a file by default."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from zmesh.errors import InvalidOption
 from zmesh.security.key_files import KEYS_MAX, Stamp, default_key_file, read_key_file, stamp_of
-from zmesh.security.mesh_key import MeshKey
+from zmesh.security.mesh_key import PREFIX, MeshKey
+from zmesh.security_errors import InvalidKey
 
 KeyArgument = str | os.PathLike[str] | MeshKey | Sequence[str | os.PathLike[str] | MeshKey]
 
@@ -78,7 +79,9 @@ def key_sources(key: KeyArgument | None, mesh: str, environment: Mapping[str, st
         InvalidKey: a text is no key.
     """
     if key is not None:
-        items = key if isinstance(key, Iterable) and not isinstance(key, str) else [key]
+        items: Sequence[object] = [key]
+        if isinstance(key, Sequence) and not isinstance(key, str | bytes | bytearray):
+            items = key
         return KeySources(tuple(_part(each) for each in items), "key=")
     if texts := environment.get("ZMESH_KEY", "").split():
         return KeySources(tuple(MeshKey.parse(each, "ZMESH_KEY") for each in texts), "ZMESH_KEY")
@@ -94,7 +97,11 @@ def _part(item: object) -> MeshKey | Path:
     if isinstance(item, MeshKey):
         return item
     if isinstance(item, str):
+        if not item.strip().startswith(PREFIX):
+            why = f"a mesh key begins with {PREFIX!r}; a key file is given as its pathlib.Path"
+            raise InvalidKey("key=", why)
         return MeshKey.parse(item, "key=")
     if isinstance(item, os.PathLike):
         return Path(item)
-    raise InvalidOption("key", type(item).__name__, _EXPECTED)
+    # What it is does not go into the error: it may be a key all the same.
+    raise InvalidOption("key", type(item), _EXPECTED)

@@ -14,6 +14,7 @@ from typing import Final
 from zmesh.discovery.endpoints import Endpoint
 from zmesh.discovery.interfaces import ALL, Interfaces, endpoints_on, select
 from zmesh.errors import InvalidOption
+from zmesh.face.checks import check_texts
 
 LOOPBACK: Final = "127.0.0.1"
 EVERYWHERE: Final = (ALL,)
@@ -31,8 +32,7 @@ def check_interfaces(wanted: Sequence[str], *, allowed: bool) -> None:
     Raises:
         InvalidOption: nothing is named, or something on the network where that is not allowed.
     """
-    if isinstance(wanted, str) or not wanted:
-        raise InvalidOption("interfaces", wanted, "a list of interface names or addresses, or '*'")
+    check_texts("interfaces", wanted, "a list of interface names or addresses, or '*'")
     if not allowed and any(each == ALL or _is_foreign_address(each) for each in wanted):
         raise InvalidOption("interfaces", list(wanted), KEY_NEEDED)
 

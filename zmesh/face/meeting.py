@@ -10,6 +10,7 @@ from zmesh.discovery.endpoints import Endpoint
 from zmesh.discovery.interfaces import ALL, Interfaces, list_interfaces, mdns_addresses, select
 from zmesh.discovery.mdns import LOOPBACK
 from zmesh.errors import InvalidOption
+from zmesh.face.checks import check_texts
 from zmesh.security.join_frames import MESH_BYTES_MAX
 
 EVERYWHERE: Final = (ALL,)
@@ -51,14 +52,20 @@ def announced(interfaces: Interfaces) -> list[str]:
 
 def check_interfaces(wanted: Sequence[str] | None) -> tuple[str, ...]:
     """Return what `interfaces=` names, everything by default; raises InvalidOption."""
-    if isinstance(wanted, str) or (wanted is not None and not wanted):
-        raise InvalidOption("interfaces", wanted, "a list of interface names or addresses, or '*'")
-    return EVERYWHERE if wanted is None else tuple(wanted)
+    if wanted is None:
+        return EVERYWHERE
+    check_texts("interfaces", wanted, "a list of interface names or addresses, or '*'")
+    return tuple(wanted)
 
 
 def check_mesh(name: str) -> str:
     """Return the name of a mesh that an invitation can be to; raises InvalidOption."""
-    if not name or not name.isprintable() or len(name.encode()) > MESH_BYTES_MAX:
+    if (
+        not isinstance(name, str)
+        or not name
+        or not name.isprintable()
+        or len(name.encode()) > MESH_BYTES_MAX
+    ):
         expected = f"a text of printable characters, {MESH_BYTES_MAX} bytes at most"
         raise InvalidOption("mesh", name, expected)
     return name
@@ -66,7 +73,8 @@ def check_mesh(name: str) -> str:
 
 def check_seconds(option: str, value: float) -> float:
     """Return a time above zero; raises InvalidOption."""
-    if not (math.isfinite(value) and value > 0):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and value > 0):
         raise InvalidOption(option, value, "seconds, more than 0")
     return value
 

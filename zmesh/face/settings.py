@@ -12,7 +12,7 @@ from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.discovery.static import Target, targets_of
 from zmesh.errors import InvalidOption
-from zmesh.face.checks import check_yes_no
+from zmesh.face.checks import check_port, check_yes_no
 from zmesh.face.key_sources import NO_KEYS, KeyArgument, KeySources, ReadKeys, key_sources
 from zmesh.face.listening import EVERYWHERE, KEY_NEEDED, check_interfaces
 from zmesh.face.storage_checks import storage_of
@@ -100,8 +100,7 @@ def settle(
     for option, value in (("mdns", mdns), ("insecure", insecure), ("sign", sign)):
         check_yes_no(option, value)
     check_yes_no("tracebacks_to_callers", options.tracebacks_to_callers)
-    if not 0 <= port <= 65535:
-        raise InvalidOption("port", port, "0 for any free one, or up to 65535")
+    check_port(port)
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
     algorithm_of(compression)
@@ -141,7 +140,7 @@ def settle(
 
 def _check_names(name: str, mesh: str, options: NodeOptions) -> None:
     for option, value in (("name", name), ("mesh", mesh)):
-        if not value or _NOT_PRINTABLE.search(value):
+        if not isinstance(value, str) or not value or _NOT_PRINTABLE.search(value):
             raise InvalidOption(option, value, "a text of printable characters")
         check_text(option, value, options.wire)
 

@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from shlex import quote
 from typing import Final
 
 from zmesh.errors import InvalidOption
 from zmesh.security.key_files import read_private
-from zmesh.security.storage_key import StorageKey
-from zmesh.security_errors import InvalidKey, KeyFileError, KeyFileExposed, NoKeyFile
+from zmesh.security.storage_key import STORAGE_PREFIX, StorageKey
+from zmesh.security_errors import InvalidKey, NoKeyFile
 
 KEY_VARIABLE: Final = "ZMESH_STORAGE_KEY"
 NEW_KEY_VARIABLE: Final = "ZMESH_STORAGE_KEY_NEW"
@@ -23,6 +22,7 @@ def storage_key_of(key: object) -> StorageKey | None:
 
     Raises:
         InvalidKey: it is none.
+        KeyFileError: of the kind that tells why its file cannot be used.
         InvalidOption: it is nothing of these.
     """
     match key:
@@ -31,13 +31,19 @@ def storage_key_of(key: object) -> StorageKey | None:
         case StorageKey():
             return key
         case str():
+            if not key.strip().startswith(STORAGE_PREFIX):
+                why = (
+                    f"a storage key begins with {STORAGE_PREFIX!r}; "
+                    "a key file is given as its pathlib.Path"
+                )
+                raise InvalidKey("the storage key", why)
             return StorageKey.parse(key, "the storage key")
         case os.PathLike():
             return key_in_file(Path(key))
         case _:
             # What it is does not go into the error: it may be a key all the same.
-            told = type(key).__name__
-            raise InvalidOption("key", told, "the text of a storage key, or the path of its file")
+            expected = "the text of a storage key, or the pathlib.Path of its file"
+            raise InvalidOption("key", type(key), expected)
 
 
 def key_in_environment(variable: str = KEY_VARIABLE) -> StorageKey | None:
@@ -54,18 +60,16 @@ def key_in_file(path: Path) -> StorageKey:
     """Return the key in a file: one line, beside empty ones and those that begin with `#`.
 
     Raises:
-        InvalidKey: there is none, or others may read it.
+        NoKeyFile: it is not there.
+        KeyFileExposed: others may read it.
+        KeyFileError: it cannot be read, for another reason.
+        InvalidKey: what is in there is none.
     """
     where = f"the key file {path}"
     try:
         text = read_private(path)[0].decode()
-    except NoKeyFile as error:
-        how = "it is not there: make one with `zmesh keys new --storage --file`, or copy it"
-        raise InvalidKey(where, how) from error
-    except KeyFileExposed as error:
-        raise InvalidKey(where, f"others may read it: chmod 600 {quote(str(path))}") from error
-    except KeyFileError as error:
-        raise InvalidKey(where, f"it {error.why}") from error
+    except NoKeyFile:
+        raise NoKeyFile(str(path), "zmesh keys new --storage --file") from None
     except UnicodeDecodeError as error:
         raise InvalidKey(where, "it is no text") from error
     lines = [line.strip() for line in text.splitlines()]

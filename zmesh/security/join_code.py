@@ -43,6 +43,8 @@ class JoinCode:
         Raises:
             InvalidCode: it is none. The error does not repeat it.
         """
+        if not isinstance(text, str):
+            raise InvalidCode("it is no text")
         symbols = _BETWEEN.sub("", text).upper().translate(_LOOK_ALIKES)
         if len(symbols) != NAMEPLATE_DIGITS + PASSWORD_SYMBOLS:
             expected = NAMEPLATE_DIGITS + PASSWORD_SYMBOLS

@@ -18,6 +18,8 @@ KEY_REVOKED = Decision(allowed=False, rule="its key was revoked")
 
 def check_name(name: str, where: str) -> None:
     """Raise InvalidTrust unless a key may be called so: as a topic without wildcards."""
+    if not isinstance(name, str):
+        raise InvalidTrust(where, f"{name!r} is no name of a key: it must be a text")
     flaw = flaw_in(name)
     if ONE in name or REST in name:
         flaw = f"{ONE!r} and {REST!r} are for patterns"
@@ -27,6 +29,20 @@ def check_name(name: str, where: str) -> None:
         flaw = f"it has more than {NAME_BYTES_MAX} bytes"
     if flaw:
         raise InvalidTrust(where, f"{name!r} is no name of a key: {flaw}")
+
+
+def _check_types(keys: object, revoked: object, rules: object) -> None:
+    """Raise InvalidTrust where something is not even of the type that it must have."""
+    if not isinstance(keys, Mapping):
+        raise InvalidTrust("keys", f"texts of keys by name are needed, and not {_type(keys)}")
+    if isinstance(revoked, str | bytes) or not isinstance(revoked, Iterable):
+        raise InvalidTrust("revoked", f"a list is needed, and not {_type(revoked)}")
+    if rules is not None and not isinstance(rules, str):
+        raise InvalidTrust("rules", f"the text of the rules is needed, and not {_type(rules)}")
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
 
 
 class Trust:
@@ -57,12 +73,15 @@ class Trust:
             InvalidTrust: a name, a list or rules that cannot work; it tells where.
             InvalidKey: a text that is no key.
         """
+        _check_types(keys, revoked, rules)
         publics: dict[str, bytes] = {}
         for name, text in keys.items():
             check_name(name, "keys")
             publics[name] = node_key.from_text(text, f"key {name!r}")
         gone, gone_names = set[bytes](), set[str]()
         for each in revoked:
+            if not isinstance(each, str):
+                raise InvalidTrust("revoked", f"names or keys are needed, and not {_type(each)}")
             if each.startswith(node_key.PREFIX):
                 gone.add(node_key.from_text(each, "revoked"))
             elif each not in publics:  # a slip of the pen must not leave somebody trusted

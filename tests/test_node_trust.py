@@ -177,6 +177,23 @@ async def test_what_the_rules_of_a_node_forbid_it_is_refused_at_once(mesh: Mesh)
     a.join("nowhere")
 
 
+@pytest.mark.parametrize("rules", [None, CLOSED])
+async def test_a_node_that_its_own_trust_revokes_may_do_nothing(
+    rules: str | None, mesh: Mesh
+) -> None:
+    a, _ = await pair(mesh, rules, mutual=True)
+    revoked = mesh.directory() / "revoked"
+    revoked.mkdir(mode=0o700)
+    (mesh.directory() / "a.pub").rename(revoked / "a.pub")
+    await a.reload_trust()
+    async with denied("publish", "x"):
+        await a.publish("x", 1)
+    async with denied("push", "x"):
+        a.push_nowait("x", 1)
+    with pytest.raises(NotAllowed, match="its key was revoked"):
+        await a.call("x")
+
+
 async def serve(node: Node) -> None:
     @node.service("x")
     async def echo(message: zmesh.Message) -> object:

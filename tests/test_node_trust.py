@@ -12,7 +12,7 @@ import pytest
 import zmesh
 from tests.storing import until
 from zmesh import Audited, AuditKind, MeshKey, Node, NotAllowed, Trust
-from zmesh.errors import DeliveryError, InvalidOption, NoProvider, PeerLost, Rejected, UsageError
+from zmesh.errors import DeliveryTimeout, InvalidOption, NoProvider, PeerLost, Rejected, UsageError
 from zmesh.face.audit import AuditWatcher
 from zmesh.face.system import SystemEntropy
 from zmesh.security.rules import Action
@@ -117,7 +117,7 @@ async def test_listed_nodes_talk_and_a_stranger_with_the_mesh_key_does_not(
         await stranger.peers.wait_for(count=1, timeout=0.1)
     with pytest.raises(NoProvider, match="do not list this node's key"):
         await stranger.call("x", timeout=5)
-    with pytest.raises(DeliveryError, match="do not list this node's key"):
+    with pytest.raises(DeliveryTimeout, match="do not list this node's key"):
         await stranger.send("a", 1, timeout=0.2)
 
 

@@ -12,7 +12,7 @@ import pytest
 import zmesh
 from tests.storing import until
 from zmesh import Audited, AuditKind, MeshKey, Node, NotAllowed, Trust
-from zmesh.errors import InvalidOption, NoProvider, PeerLost, Rejected, UsageError
+from zmesh.errors import DeliveryTimeout, InvalidOption, NoProvider, PeerLost, Rejected, UsageError
 from zmesh.face.audit import AuditWatcher
 from zmesh.face.system import SystemEntropy
 from zmesh.security.rules import Action
@@ -115,6 +115,10 @@ async def test_listed_nodes_talk_and_a_stranger_with_the_mesh_key_does_not(
     assert any("stranger: not trusted" in line and "not listed" in line for line in lines)
     with pytest.raises(zmesh.PeersMissing, match="do not list this node's key"):
         await stranger.peers.wait_for(count=1, timeout=0.1)
+    with pytest.raises(NoProvider, match="do not list this node's key"):
+        await stranger.call("x", timeout=5)
+    with pytest.raises(DeliveryTimeout, match="do not list this node's key"):
+        await stranger.send("a", 1, timeout=0.2)
 
 
 async def test_a_revoked_node_is_cut_off_within_moments_and_stays_out(mesh: Mesh) -> None:
@@ -175,6 +179,23 @@ async def test_what_the_rules_of_a_node_forbid_it_is_refused_at_once(mesh: Mesh)
     async with denied("serve", "x"):
         a.service("x")(lambda message: message.body)
     a.join("nowhere")
+
+
+@pytest.mark.parametrize("rules", [None, CLOSED])
+async def test_a_node_that_its_own_trust_revokes_may_do_nothing(
+    rules: str | None, mesh: Mesh
+) -> None:
+    a, _ = await pair(mesh, rules, mutual=True)
+    revoked = mesh.directory() / "revoked"
+    revoked.mkdir(mode=0o700)
+    (mesh.directory() / "a.pub").rename(revoked / "a.pub")
+    await a.reload_trust()
+    async with denied("publish", "x"):
+        await a.publish("x", 1)
+    async with denied("push", "x"):
+        a.push_nowait("x", 1)
+    with pytest.raises(NotAllowed, match="its key was revoked"):
+        await a.call("x")
 
 
 async def serve(node: Node) -> None:

@@ -231,13 +231,14 @@ class PeersMissing(ZmeshError, TimeoutError):
 class NoProvider(DeliveryError):
     """No live peer provides the service."""
 
-    def __init__(self, service: str, known: Sequence[str] = ()) -> None:
+    def __init__(self, service: str, known: Sequence[str] = (), why: str = "") -> None:
         self.service = service
         self.known = tuple(known)
+        self.why = why  # nobody at all is there, where that is so
         seen = ", ".join(sorted(known)[:8]) or "none"
         super().__init__(
             f"nobody provides {service!r} (services in sight: {seen}): start a provider, or "
-            f"`await node.peers.wait_for(service={service!r})` first"
+            f"`await node.peers.wait_for(service={service!r})` first" + (f"; {why}" if why else "")
         )
 
 
@@ -270,12 +271,13 @@ class Unroutable(DeliveryError):
 class DeliveryTimeout(DeliveryError, TimeoutError):
     """The outcome did not come in time; the message may still be handled."""
 
-    def __init__(self, what: str, timeout: float) -> None:
+    def __init__(self, what: str, timeout: float, why: str = "") -> None:
         self.what = what
         self.timeout = timeout
+        self.why = why  # nobody at all is there, where that is so
         super().__init__(
             f"{what} had no outcome within {timeout:g} s: it may still be handled; "
-            "allow more time, or look at the peer's state"
+            "allow more time, or look at the peer's state" + (f"; {why}" if why else "")
         )
 
 

@@ -45,6 +45,9 @@ def test_both_sides_of_a_refusal_are_told_why() -> None:
     assert len({str(trace.fields["peer"]) for trace in traces}) <= 3
     assert b.engine.statistics().membership.not_trusted_there > 0
     assert a.engine.statistics().membership.not_trusted > 0
+    there = b.engine.statistics().membership
+    assert there.revoked_there == there.not_trusted_there
+    assert not b.traces("defect"), "it is told already"
 
 
 def test_a_stranger_is_refused_whoever_dials() -> None:
@@ -58,6 +61,7 @@ def test_a_stranger_is_refused_whoever_dials() -> None:
         assert not a.engine.peers()
         assert not b.engine.peers()
         assert b.engine.statistics().membership.not_trusted_there
+        assert not b.engine.statistics().membership.revoked_there
         assert "its key is not listed" in audited(a, AuditKind.NOT_TRUSTED)[0].detail
 
 

@@ -84,6 +84,13 @@ def test_nodes_that_do_not_trust_each_other_are_told_whose_list_lacks_a_key() ->
     assert "do not list this node's key" in why_alone(replace(LOCAL, not_trusted_there=1))
 
 
+def test_who_was_revoked_is_not_told_to_have_its_key_listed() -> None:
+    told = why_alone(replace(LOCAL, not_trusted_there=2, revoked_there=2))
+    assert "revoked this node's key" in told
+    assert "do not list" not in told
+    assert "do not list" in why_alone(replace(LOCAL, not_trusted_there=2, revoked_there=1))
+
+
 @given(
     st.builds(
         Surroundings,

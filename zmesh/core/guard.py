@@ -10,7 +10,7 @@ from zmesh.ids import NodeId
 from zmesh.options import TrustOptions
 from zmesh.security.refusal import to_reason
 from zmesh.security.rules import Action, Decision
-from zmesh.security.trust import Trust
+from zmesh.security.trust import KEY_REVOKED, Trust
 from zmesh.security_errors import NotAllowed
 
 
@@ -37,7 +37,7 @@ class Guard:
     def turn_away(self, node: NodeId, name: str, endpoint: str) -> str:
         """Tell that a node was refused a link; return what it is told."""
         is_revoked = self.trust is not None and self.trust.is_revoked(node)
-        why = "its key was revoked" if is_revoked else "its key is not listed"
+        why = KEY_REVOKED.rule if is_revoked else "its key is not listed"
         called = f"{name} ({node.hex()})" if name else node.hex()
         self._audit(AuditKind.NOT_TRUSTED, called, f"it wanted a link, but {why}", "", endpoint)
         return why
@@ -94,10 +94,10 @@ class Guard:
         """Raise NotAllowed where the rules here forbid this very node to do something.
 
         The same rules are on every node, as a rule. Where this node's own key is not listed they
-        say nothing of it.
+        say nothing of it; where it was revoked, nobody lets it do anything.
         """
         trust, node = self.trust, self._turn.peers.local.id
-        if trust is None or not trust.admits(node):
+        if trust is None or not (trust.admits(node) or trust.is_revoked(node)):
             return
         decision = trust.judge(node, action, name)
         if not decision.allowed:

@@ -23,6 +23,7 @@ from zmesh.events import PathCause
 from zmesh.ids import NO_LINK, LinkId, NodeId, Path, short
 from zmesh.options import NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
+from zmesh.security.trust import KEY_REVOKED
 from zmesh.wire.codec import decode, encode
 from zmesh.wire.frames import (
     Bye,
@@ -171,7 +172,7 @@ class Introductions:
         self.packets_unknown += 1
         if not isinstance(frame, Error | Bye | Fenced):
             self._refuse(path, link, ErrorCode.UNKNOWN_LINK, "say HELLO")
-        elif isinstance(frame, Error):
+        elif isinstance(frame, Error) and frame.code is not ErrorCode.NOT_TRUSTED:  # told already
             self._defects.note(self._whose(path), "error", f"{frame.code.name}: {frame.text}")
             if isinstance(path, int) and frame.code is ErrorCode.WRONG_MESH:
                 self._membership.on_wrong_mesh(path, self._turn.now)
@@ -376,13 +377,17 @@ class Introductions:
             self._send(path, link, Error(ErrorCode.NOT_TRUSTED, why))
 
     def _on_not_trusted(self, path: Path, why: str) -> None:
-        """Take note that a node does not trust this one: its operator has to list our key."""
+        """Take note that a node does not trust this one: it does not list our key, or revoked it.
+
+        Which of the two it is only the text tells: that of another implementation may be another.
+        """
         peer = self._turn.peers.on_path(path)
         endpoint = self._membership.endpoint(path) if isinstance(path, int) else None
         called = peer.label if peer is not None else endpoint or "a node that dialed this one"
         detail = f"it gives this node no link: {why[:_TEXT_MAX]}"
         self._turn.trace("not_trusted", 30, peer=called, detail=detail)
-        self._membership.on_not_trusted(path, self._turn.now, by_them=True)
+        is_revoked = why == KEY_REVOKED.rule
+        self._membership.on_not_trusted(path, self._turn.now, by_them=True, is_revoked=is_revoked)
 
     # Paths
 

@@ -32,6 +32,7 @@ class Surroundings:
     wrong_mesh: int = 0  # dials that reached another mesh
     not_trusted: int = 0  # nodes that answered whose keys are not trusted here
     not_trusted_there: int = 0  # nodes that answered and do not trust this one
+    revoked_there: int = 0  # of these, the ones that say that its key was revoked
     wrong_node: int = 0  # dials that reached somebody else than was announced
 
 
@@ -61,9 +62,14 @@ def _dialed(seen: Surroundings) -> list[str]:
         reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")
     if seen.wrong_mesh:
         reasons.append("nodes of another mesh answer: give all nodes the same mesh=")
-    if seen.not_trusted_there:
+    if seen.not_trusted_there > seen.revoked_there:
         reasons.append(
             "nodes answer that do not list this node's key: add its public key to their trust"
+        )
+    if seen.revoked_there:
+        reasons.append(
+            "nodes answer that revoked this node's key: with a new storage= it has a new one, "
+            "which may be added to their trust"
         )
     if seen.not_trusted:
         reasons.append("nodes answer whose keys are not listed here: add them to trust=")

@@ -77,6 +77,7 @@ class MembershipStatistics:
     unproved: int  # answers by somebody who did not prove to be whom it said
     not_trusted: int  # answers by nodes whose keys are not trusted here
     not_trusted_there: int  # answers by nodes that do not trust this node's key
+    revoked_there: int  # of these, by nodes that say it was revoked
     redundant: int
     forgotten: int
 
@@ -126,6 +127,7 @@ class Membership:
                 "forgotten",
                 "not_trusted",
                 "not_trusted_there",
+                "revoked_there",
             ),
             0,
         )
@@ -190,9 +192,12 @@ class Membership:
             self._counts["wrong_mesh"] += 1
             self._turn_away(path, now)
 
-    def on_not_trusted(self, path: Path, now: float, *, by_them: bool = False) -> None:
+    def on_not_trusted(
+        self, path: Path, now: float, *, by_them: bool = False, is_revoked: bool = False
+    ) -> None:
         """Learn that a node is not to be linked: its key is not trusted, or ours not `by_them`."""
         self._counts["not_trusted_there" if by_them else "not_trusted"] += 1
+        self._counts["revoked_there"] += is_revoked and by_them
         pursuit = self._paths.get(path) if isinstance(path, int) else None
         if isinstance(path, int) and pursuit is not None and pursuit.phase is not Phase.LINKED:
             self._turn_away(path, now)

@@ -97,7 +97,7 @@ class Assembly(NodeParts):
         self._alone = self._loop.call_later(ALONE_AFTER, self._tell_if_alone)
 
     def _tell_if_alone(self) -> None:
-        if why := self._why_alone():
+        if why := self.why_alone():
             logger.warning("%s: %s", self._settings.name, why)
 
     async def _restore(self, storing: Storing) -> None:

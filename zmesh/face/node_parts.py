@@ -159,7 +159,7 @@ class NodeParts(ABC):
         self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = self._new_gatherings(options)
         self.inbox = DeliveryQueue(loop, settlements, self.verifying.guard(None, "inbox"))
-        self.peers = Peers(self._views, self._find, self._why_alone)
+        self.peers = Peers(self._views, self._find, self.why_alone)
         self.files = Files(
             loop, self.streams, self.services, self.peers, self.engine.resolve, options
         )
@@ -224,7 +224,7 @@ class NodeParts(ABC):
             self.runner,
             options.link.queued_bytes_max,
             self._tell_failure,
-            self._why_alone,
+            self.why_alone,
         )
 
     def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:
@@ -385,7 +385,7 @@ class NodeParts(ABC):
             return None
         return next((view for view in views if view.id == node), None)
 
-    def _why_alone(self) -> str:
+    def why_alone(self) -> str:
         """Return why no peer is there; empty where one is."""
         if self.engine.peers():
             return ""

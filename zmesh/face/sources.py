@@ -151,6 +151,7 @@ class Sources:
             wrong_mesh=membership.wrong_mesh,
             not_trusted=membership.not_trusted,
             not_trusted_there=membership.not_trusted_there,
+            revoked_there=membership.revoked_there,
             wrong_node=membership.wrong_node,
         )
         return why_alone(seen)

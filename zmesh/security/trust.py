@@ -160,12 +160,12 @@ class Trust:
         """Decide whether a node may do something; see `Rules.judge`."""
         name = self._names.get(node)
         if name is None:
-            return NOT_LISTED
+            return KEY_REVOKED if self.is_revoked(node) else NOT_LISTED
         return ALL_ALLOWED if self.rules is None else self.rules.judge(name, action, target)
 
     def judge_any(self, node: NodeId, action: Action, pattern: str) -> Decision:
         """Decide whether it may do something to any of the names that match a pattern."""
         name = self._names.get(node)
         if name is None:
-            return NOT_LISTED
+            return KEY_REVOKED if self.is_revoked(node) else NOT_LISTED
         return ALL_ALLOWED if self.rules is None else self.rules.judge_any(name, action, pattern)

@@ -97,9 +97,7 @@ def settle(
     if mesh is None:
         mesh = environment.get("ZMESH_MESH") or MESH_DEFAULT
     _check_names(name, mesh, options)
-    for option, value in (("mdns", mdns), ("insecure", insecure), ("sign", sign)):
-        check_yes_no(option, value)
-    check_yes_no("tracebacks_to_callers", options.tracebacks_to_callers)
+    _check_answers(options, mdns=mdns, insecure=insecure, sign=sign)
     check_port(port)
     if zeroconf is not None and not mdns:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
@@ -143,6 +141,12 @@ def _check_names(name: str, mesh: str, options: NodeOptions) -> None:
         if not isinstance(value, str) or not value or _NOT_PRINTABLE.search(value):
             raise InvalidOption(option, value, "a text of printable characters")
         check_text(option, value, options.wire)
+
+
+def _check_answers(options: NodeOptions, **answers: object) -> None:
+    for option, value in answers.items():
+        check_yes_no(option, value)
+    check_yes_no("tracebacks_to_callers", options.tracebacks_to_callers)
 
 
 def _check_choices(announce: object, verify: object) -> None:

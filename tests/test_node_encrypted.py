@@ -14,8 +14,10 @@ import pytest
 import zmesh
 from tests.nodes import QUICK, read
 from zmesh import Node, Storage
+from zmesh.cli.main import main
 from zmesh.face.storage_keys import key_in_file, storage_key_of
 from zmesh.journal.files import readable_by_others
+from zmesh.security.key_files import create_key_file
 from zmesh.security.storage_key import StorageKey
 from zmesh.security_errors import InvalidKey
 from zmesh.storage_errors import StorageKeyMissing, StorageKeyWrong, StorageNotEncrypted
@@ -109,6 +111,20 @@ async def test_markers_are_found_where_nothing_is_encrypted(tmp_path: Path) -> N
         seen = markers_in(tmp_path)
         await leave(a, b)
     assert seen | markers_in(tmp_path) == {*MARKERS, *VISIBLE}  # so each would be seen
+
+
+async def test_key_of_a_node_is_told_with_the_file_of_its_storage_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZMESH_STORAGE_KEY", raising=False)
+    async with node(tmp_path, "shop") as shop:
+        id_of_shop = shop.id
+    create_key_file(tmp_path / "storage.key", KEY.text)
+    words = ["keys", "node", str(tmp_path / "shop")]
+    assert main(words) == 1
+    assert "--key-file" in capsys.readouterr().err
+    assert main([*words, "--key-file", str(tmp_path / "storage.key")]) == 0
+    assert id_of_shop in capsys.readouterr().out
 
 
 async def test_wrong_keys_are_told(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ async def test_what_is_not_signed_is_refused_where_signatures_are_required() -> 
         assert await ada.call("open", timeout=5) is None
         event = await anext(audit)
         assert (event.kind, event.peer) == (AuditKind.BAD_SIGNATURE, "ada")
+        assert event.detail.startswith("a direct message: it is not signed")
         assert bob.statistics().audited == {AuditKind.BAD_SIGNATURE: 3}
 
 

@@ -85,11 +85,13 @@ class JournalBroken(StorageError):
     "Can Applications Recover from fsync Failures?", ATC 2020).
     """
 
-    def __init__(self, path: str, operation: str, reason: str) -> None:
+    def __init__(
+        self, path: str, operation: str, reason: str, *, has_stopped: bool = True
+    ) -> None:
         self.path = path
         self.operation = operation
         self.reason = reason
-        if operation == "be opened":
+        if operation == "be opened" or not has_stopped:
             advice = ": look at the path, the disk and the permissions"
         else:
             advice = (
@@ -186,10 +188,10 @@ class StorageKeyMissing(StorageError):
     def __init__(self, path: str, fingerprint: str) -> None:
         self.path = path
         self.fingerprint = fingerprint  # of the key it takes; empty where that is lost
-        which = f" {fingerprint}" if fingerprint else ""
+        which = f" (the one with the fingerprint {fingerprint})" if fingerprint else ""
         super().__init__(
             f"the journal {path} is encrypted: give its storage key{which}, as "
-            "zmesh.Storage(path, key=...) or in ZMESH_STORAGE_KEY"
+            "zmesh.Storage(path, key=...), in ZMESH_STORAGE_KEY, or to a command with --key-file"
         )
 
 

@@ -65,8 +65,7 @@ async def test_a_new_device_gets_the_key_by_the_code_alone(tmp_path: Path, key_f
 
 async def test_people_are_told_in_words(tmp_path: Path, key_file: Path) -> None:
     words = ("invite", "--mesh", "cameras", "--key-file", str(key_file), *HERE, "--no-mdns")
-    words += ("--linger", "0.1")
-    async with run(*ZMESH, *words) as inviter:
+    async with run(*ZMESH, *words, "--linger", "0.1") as inviter:
         told = [await inviter.line() for _ in range(6)]
         assert told[0] == f"Invitation to mesh 'cameras', key {KEY.fingerprint}."
         code = told[2].removeprefix("    zmesh join ")
@@ -165,6 +164,7 @@ async def test_who_comes_too_late_is_told_that_it_has_expired(
     [
         (("join", "417"), "no code"),
         (("join", "417-AAAA-AAAA", "--at", "nowhere"), "at="),
+        (("join", "417-AAAA-AAAA", "--file", "/"), "no directory"),
         (("invite", "--port", "70000"), "port"),
         (("invite", "--expires", "-1"), "expires"),
         (("invite", "--linger", "nan"), "--linger"),

@@ -51,6 +51,7 @@ def test_what_cannot_be_done_is_told(place: str, capsys: pytest.CaptureFixture[s
         (["add", place, "a*", ADA], 1, "no name of a key"),
         (["revoke", place, "nobody"], 2, "no key of nobody"),
         (["list", f"{place}/nowhere"], 1, "cannot be listed"),
+        (["list", f"{place}/nowhere"], 1, "`zmesh trust add DIR NAME KEY` makes it"),
     ):
         assert main(["trust", *arguments]) == code
         assert why in capsys.readouterr().err

@@ -16,6 +16,7 @@ from zmesh.journal import coding, tools
 from zmesh.journal.dead_letters import dead_letters, purge, requeue
 from zmesh.journal.salvage import INCARNATION_GAP
 from zmesh.message import Outcome
+from zmesh.security.key_files import create_key_file
 from zmesh.security.storage_key import StorageKey
 from zmesh.storage import (
     DEAD_LETTERS,
@@ -283,7 +284,9 @@ def test_dead_letters_need_the_key(
             attempt()
     monkeypatch.delenv("ZMESH_STORAGE_KEY", raising=False)
     assert main(["dead-letters", "show", str(path), "1"]) != 0
-    assert "ZMESH_STORAGE_KEY" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "ZMESH_STORAGE_KEY" in error
+    assert f"(the one with the fingerprint {KEY.fingerprint})" in error
     monkeypatch.setenv("ZMESH_STORAGE_KEY", KEY.text)
     assert main(["dead-letters", "show", str(path), "1", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)
@@ -292,6 +295,34 @@ def test_dead_letters_need_the_key(
     with talk(path, key=KEY) as (speaking, _):
         assert speaking.positions(DEAD_LETTERS) == []
         assert speaking.positions() == [*range(2, 30), 41]
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("ZMESH_STORAGE_KEY", raising=False)
+    create_key_file(tmp_path / "storage.key", KEY.text + "\n")
+    return tmp_path / "storage.key"
+
+
+def test_key_file_opens_dead_letters(
+    path: Path, key_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dead-letters", "list", str(path), "--key-file", str(key_file)]) == 0
+    assert "hidden-reason" in capsys.readouterr().out
+    assert main(["dead-letters", "purge", str(path), "1", "--key-file", str(key_file)]) == 0
+
+
+def test_verify_says_whether_it_looked_into_what_is_encrypted(
+    path: Path, key_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["journal", "verify", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert f"the one with the fingerprint {KEY.fingerprint}" in told
+    assert "was not opened" in told
+    assert main(["journal", "verify", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["opened"] is False
+    assert main(["journal", "verify", str(path), "--key-file", str(key_file)]) == 0
+    assert capsys.readouterr().out == f"{path} is sound\n"
 
 
 def test_entries_are_in_order_though_the_file_has_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What can be done with a journal without its node, and beside it."""
 
+import errno
 import json
 import sqlite3
 from contextlib import closing
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.support import IN, OUT, store, talk
+from tests.journal.support import IN, OUT, Unexpected, store, talk
 from zmesh.cli.main import main
 from zmesh.journal import tools
+from zmesh.journal.faults import told
 from zmesh.storage import DEAD_LETTERS, Entry, EntryKind, Forget, SetEntries
 from zmesh.storage_errors import JournalCorrupted, JournalLocked, NoJournal
 
@@ -149,8 +151,35 @@ def test_what_is_no_journal_is_told(
     for name in ("empty", "text"):
         code, out, error = run(capsys, verb, tmp_path / name)
         assert code == 1
-        assert "damaged" in error + out
+        assert ("damaged" if name == "empty" else "no journal of zmesh") in error + out
     assert (tmp_path / "text").read_text() == "dear diary, " * 1000
+    code, _, error = run(capsys, verb, tmp_path)
+    assert code == 1
+    assert "this is a directory" in error
+    assert "writes nothing" not in error
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "text"]
+
+
+def test_backup_needs_a_directory(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(capsys, "backup", path, tmp_path / "none" / "copy")
+    assert code == 2
+    assert "a path in a directory that is there" in error
+    assert "start the node again" not in error
+
+
+def test_tool_that_fails_does_not_tell_of_a_node() -> None:
+    error = OSError(errno.EIO, "Input/output error")
+    assert "start the node again" in str(told(error, Path("a"), "be read"))
+    assert "the node" not in str(told(error, Path("a"), "be read", is_tool=True))
+
+
+def test_another_file_is_refused_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "a.key").write_text("zmk1.abc\n" * 20)
+    with pytest.raises(Unexpected, match="no journal of zmesh"), talk(tmp_path / "a.key"):
+        pass
+    assert [each.name for each in tmp_path.iterdir()] == ["a.key"]
 
 
 def test_no_journal_to_be_copied(tmp_path: Path) -> None:

@@ -21,10 +21,14 @@ from zmesh.discovery.static import targets
 from zmesh.errors import ZmeshError
 from zmesh.face.key_sources import key_sources
 from zmesh.face.storage_keys import KEY_VARIABLE, NEW_KEY_VARIABLE
+from zmesh.journal.files import claim_of
+from zmesh.journal.tools import encrypted_with
 from zmesh.options import NodeOptions
 from zmesh.security.key_files import default_key_file, read_key_file
 from zmesh.security.mesh_key import PREFIX
 from zmesh.security.storage_key import StorageKey
+from zmesh.security.trust_files import RULES, TrustDirectory
+from zmesh.storage_errors import StorageError
 from zmesh.transport.sockets import LIBZMQ_MIN
 
 VARIABLES: Final = {
@@ -46,6 +50,7 @@ class State(StrEnum):
     """How something is."""
 
     WELL = "well"
+    OPEN = "open"  # begun, and to be finished
     WEAK = "weak"
 
 
@@ -68,7 +73,11 @@ def _weak(check: str, what: str, todo: str) -> Finding:
 
 
 def checkup(
-    mesh: str, journals: Sequence[Path], environment: Mapping[str, str], now: float | None = None
+    mesh: str,
+    journals: Sequence[Path],
+    environment: Mapping[str, str],
+    now: float | None = None,
+    trusts: Sequence[Path] = (),
 ) -> list[Finding]:
     """Return what is found, in order of weight.
 
@@ -77,6 +86,7 @@ def checkup(
         journals: to be looked at beside it.
         environment: the variables.
         now: seconds since 1970; the clock's by default.
+        trusts: directories of trust to be looked at as well.
     """
     now = time.time() if now is None else now
     return [
@@ -85,6 +95,7 @@ def checkup(
         *storage_key(environment),
         *variables(environment),
         *(finding for path in journals for finding in journal_files(path)),
+        *(finding for path in trusts for finding in trust_directory(path)),
         libzmq(has_curve=bool(zmq.has("curve")), version=zmq.zmq_version_info()),
         descriptors(descriptor_limit()),
         _well("clock", "clocks need not agree: nothing is decided by the time of two machines"),
@@ -100,7 +111,8 @@ def keys_in_use(mesh: str, environment: Mapping[str, str]) -> Iterator[Finding]:
         yield _weak("mesh key", str(error), "no node of the mesh opens before this is mended")
         return
     if not keys:
-        yield _well("mesh key", f"mesh {mesh!r} has none here: its nodes listen on loopback only")
+        told = f"mesh {mesh!r} has none here: its nodes listen on loopback only"
+        yield _well("mesh key", told + others_told(mesh, environment))
         return
     told = ", ".join(key.fingerprint for key in keys)
     yield _well("mesh key", f"mesh {mesh!r} has {told}, from {sources.told_by}")
@@ -111,6 +123,14 @@ def keys_in_use(mesh: str, environment: Mapping[str, str]) -> Iterator[Finding]:
             "it shows in what they report when they crash",
             "keep it in a file: `zmesh keys new`, or ZMESH_KEY_FILE",
         )
+
+
+def others_told(mesh: str, environment: Mapping[str, str]) -> str:
+    """Return which other key files there are, as the end of a sentence; empty without any."""
+    default = default_key_file(mesh, environment)
+    others = [] if default is None else sorted(default.parent.glob("*.key"))
+    told = ", ".join(str(each) for each in others if each != default)
+    return f"; there is {told}, for another mesh: name that with --mesh" if told else ""
 
 
 def key_files(mesh: str, environment: Mapping[str, str], now: float) -> Iterator[Finding]:
@@ -132,27 +152,26 @@ def key_file(path: Path, now: float) -> Iterator[Finding]:
     except (ZmeshError, OSError) as error:
         yield _weak(check, str(error), "mend it: nodes that look for this file do not open")
         return
-    weak = list(_placed(check, path, found))
+    weak = [*_placed(check, path, found), *_in_repository(check, path)]
     yield from weak
     step = half_done(file)
+    todo = f"`zmesh keys rotate {quote(str(path))} {step}`"
     if step and now - found.st_mtime > ROTATION_LONG_S:
         days = int((now - found.st_mtime) / 86_400)
-        yield _weak(
-            check,
-            f"a rotation was begun and left half done {days} days ago: several keys count",
-            f"`zmesh keys rotate {quote(str(path))} {step}`",
-        )
+        what = f"a rotation was begun and left half done {days} days ago: several keys count"
+        yield _weak(check, what, todo)
+    elif step:
+        what = f"a rotation is under way: several keys count until it is finished; next is {step}"
+        yield Finding(check, State.OPEN, what, f"when all machines have this file: {todo}")
     elif not weak:
-        under_way = f"; a rotation is under way, next is {step}" if step else ""
-        yield _well(check, f"only its owner can read it{under_way}")
+        yield _well(check, "only its owner can read it")
 
 
 def _placed(check: str, path: Path, found: os.stat_result) -> Iterator[Finding]:
     """Look at who owns a file, and at the directories that lead to it."""
     if os.name == "posix" and found.st_uid not in (0, os.geteuid()):
         yield _weak(check, f"it is user {found.st_uid}'s, who can change it", "own it yourself")
-    real = path.resolve()
-    for directory in real.parents:
+    for directory in path.resolve().parents:
         mode = directory.stat().st_mode
         if mode & _OTHERS_WRITE and not mode & stat.S_ISVTX:
             yield _weak(
@@ -160,13 +179,16 @@ def _placed(check: str, path: Path, found: os.stat_result) -> Iterator[Finding]:
                 f"others may put another file in its place: {directory} is writable for them",
                 f"`chmod go-w {quote(str(directory))}`",
             )
-    tree = next((each for each in real.parents if (each / ".git").exists()), None)
+
+
+def _in_repository(check: str, path: Path) -> Iterator[Finding]:
+    tree = next((each for each in path.resolve().parents if (each / ".git").exists()), None)
     if tree is not None:
         yield _weak(check, f"it is in a git work tree, {tree}", "keep keys out of repositories")
 
 
 def storage_key(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at the storage keys in the environment, which is where they are weakest."""
+    """Look at the storage keys in the environment."""
     check = "storage key"
     text = environment.get(KEY_VARIABLE, "")
     if text.strip():
@@ -175,11 +197,11 @@ def storage_key(environment: Mapping[str, str]) -> Iterator[Finding]:
         except ZmeshError as error:
             yield _weak(check, str(error), "mend it: no node with storage opens before")
         else:
-            yield _weak(
+            yield _well(
                 check,
-                f"{told} is in the environment: programs that are started from here get it too, "
-                "and it shows in what they report when they crash",
-                "keep it in a file: `zmesh keys new --storage --file`, and Storage(key=Path(...))",
+                f"the one with the fingerprint {told} is in the environment, and so programs get "
+                "it that are started from here; in a file, with Storage(key=Path(...)), they "
+                "do not",
             )
     if environment.get(NEW_KEY_VARIABLE, "").strip():
         what = f"{NEW_KEY_VARIABLE} is set: only `zmesh journal rekey` looks at it"
@@ -199,6 +221,9 @@ def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
     if told.get("ZMESH_KEY_FILE", "").startswith(PREFIX):
         text = "ZMESH_KEY_FILE has a key and no path"
         weak.append(_weak("variables", text, "write the key to a file, and change it: paths show"))
+    if (config := environment.get("XDG_CONFIG_HOME", "")) and not Path(config).is_absolute():
+        text = f"XDG_CONFIG_HOME is {config!r}: as it is no absolute path, it counts for nothing"
+        weak.append(_weak("variables", text, "make it one: keys are looked for in ~/.config"))
     weak += [
         _weak("variables", f"{name} is {told[name]!r}: no text of printable characters", "mend it")
         for name in ("ZMESH_MESH",)
@@ -213,10 +238,13 @@ def variables(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def journal_files(path: Path) -> Iterator[Finding]:
-    """Look at who can read a journal and what is beside it."""
+    """Look at who can read a journal and what is beside it, and whether it is encrypted."""
     check = f"journal {path}"
     if not path.exists():
         yield _weak(check, "it is not there", "give the path of a node's storage=")
+        return
+    if not path.is_file():
+        yield _weak(check, "it is no file", "give the path of a node's storage=")
         return
     found = [each for each in sorted(path.absolute().parent.iterdir()) if _is_part(path, each)]
     exposed = [each for each in found if each.stat().st_mode & _OTHERS]
@@ -225,7 +253,41 @@ def journal_files(path: Path) -> Iterator[Finding]:
         what = f"others may get at {each} (mode {mode:04o}): messages, and who the node is"
         yield _weak(check, what, f"`chmod 600 {quote(str(each))}`")
     if not exposed:
-        yield _well(check, f"only its owner can read its {len(found)} files")
+        count = f"{len(found)} files" if len(found) != 1 else "file"
+        yield _well(check, f"only its owner can read its {count}")
+    yield _sealed(check, path)
+
+
+def _sealed(check: str, path: Path) -> Finding:
+    if not path.stat().st_size and claim_of(path) is None:
+        return _well(check, "it is empty: no node has opened it yet")
+    try:
+        fingerprint = encrypted_with(path)
+    except StorageError as error:
+        return _weak(check, str(error), f"`zmesh journal verify {quote(str(path))}` tells more")
+    if fingerprint is None:
+        return _well(check, "it is not encrypted: who has its disk or a copy can read it")
+    return _well(check, f"it is encrypted, with the key of the fingerprint {fingerprint}")
+
+
+def trust_directory(path: Path) -> Iterator[Finding]:
+    """Look at who is trusted, at what cannot be used of it, and at who may change it."""
+    check = f"trust {path}"
+    try:
+        read = TrustDirectory(path).read()
+        found = path.stat()
+    except (ZmeshError, OSError) as error:
+        yield _weak(check, str(error), "mend it: a node with trust= of it does not open")
+        return
+    for problem in read.problems:
+        yield _weak(check, str(problem), "mend it: a node with trust= of it does not open")
+    yield from _placed(check, path, found)
+    trust = read.trust
+    told = f"{len(trust)} keys are trusted, {len(trust.revoked)} revoked"
+    if not (path / RULES).exists():
+        yield _well(check, f"{told}; without {RULES} they may do everything")
+    elif not read.problems:
+        yield _well(check, f"{told}; {RULES} says what they may do")
 
 
 def _is_part(path: Path, found: Path) -> bool:

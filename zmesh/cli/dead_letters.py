@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmesh.errors import UsageError, ZmeshError
-from zmesh.face.storage_keys import key_in_environment
+from zmesh.face.storage_keys import key_by
 from zmesh.journal import dead_letters as tools
 from zmesh.patterns.letters import DeadLetter
 from zmesh.storage_errors import NoDeadLetter
@@ -24,7 +24,7 @@ def add_dead_letters(commands: "Commands") -> None:
         help="look at stored messages that nobody could handle, send them back, throw them away",
         description="Work on the dead letters in a node's journal. Looking at them works beside "
         "the node; the rest needs it to be closed. Of a journal that is encrypted they need the "
-        "storage key, in ZMESH_STORAGE_KEY.",
+        "storage key, by --key-file or in ZMESH_STORAGE_KEY.",
     )
     verbs = letters.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, run, text in (
@@ -38,6 +38,10 @@ def add_dead_letters(commands: "Commands") -> None:
         verb.add_argument("ids", type=int, nargs="*", metavar="ID", help="which")
         verb.add_argument("--reason", metavar="REGEX", help="those whose reason has a match")
         verb.add_argument("--all", action="store_true", help="all there are")
+        verb.add_argument(
+            "--key-file", type=Path, metavar="FILE",
+            help="a file with the storage key; else ZMESH_STORAGE_KEY",
+        )  # fmt: skip
         verb.add_argument("--json", action="store_true", help="print one line of JSON and no more")
         verb.set_defaults(run=run)
 
@@ -48,7 +52,7 @@ def _chosen(options: argparse.Namespace, *, by_default: bool = False) -> list[De
         raise UsageError("which dead letters? give their ids, --reason or --all")
     if options.all and (options.ids or options.reason):
         raise UsageError("--all is all of them: leave the ids and --reason, or --all")
-    letters = tools.dead_letters(options.path, key_in_environment())
+    letters = tools.dead_letters(options.path, key_by(options.key_file))
     if options.ids:
         by_id = {letter.id: letter for letter in letters}
         missing = [each for each in options.ids if each not in by_id]
@@ -95,13 +99,13 @@ def _show(options: argparse.Namespace) -> int:
 
 def _requeue(options: argparse.Namespace) -> int:
     ids = [letter.id for letter in _chosen(options)]
-    tools.requeue(options.path, ids, key_in_environment())
+    tools.requeue(options.path, ids, key_by(options.key_file))
     return _tell(options, "requeued", ids)
 
 
 def _purge(options: argparse.Namespace) -> int:
     ids = [letter.id for letter in _chosen(options)]
-    tools.purge(options.path, ids, key_in_environment())
+    tools.purge(options.path, ids, key_by(options.key_file))
     return _tell(options, "purged", ids)
 
 

@@ -10,6 +10,7 @@ from zmesh.errors import UsageError
 from zmesh.face.storage_keys import (
     KEY_VARIABLE,
     NEW_KEY_VARIABLE,
+    key_by,
     key_in_environment,
     key_in_file,
 )
@@ -43,7 +44,7 @@ def add_journal(commands: "Commands") -> None:
         verb.add_argument("path", type=Path, metavar="PATH", help="the journal")
         if name == "backup":
             verb.add_argument("target", type=Path, metavar="TARGET", help="the new file")
-        if name in {"encrypt", "decrypt", "rekey"}:
+        if name in {"verify", "encrypt", "decrypt", "rekey"}:
             _add_key(verb, "--key-file", KEY_VARIABLE, "the storage key")
         if name == "rekey":
             _add_key(verb, "--new-key-file", NEW_KEY_VARIABLE, "the one in its place")
@@ -76,9 +77,18 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    problems = tools.verify(options.path, key_in_environment())
+    key = key_by(options.key_file)
+    problems = tools.verify(options.path, key)
+    closed = None if problems or key else tools.encrypted_with(options.path)
     if options.json:
-        print(json.dumps({"path": str(options.path), "sound": not problems, "problems": problems}))
+        told = {"sound": not problems, "opened": not closed, "problems": problems}
+        print(json.dumps({"path": str(options.path)} | told))
+    elif closed is not None:
+        print(
+            f"{options.path} is sound as far as can be told without its storage key (the one with "
+            f"the fingerprint {closed}): what is encrypted was not opened; give --key-file, or "
+            f"{KEY_VARIABLE}"
+        )
     else:
         print("\n".join(problems) or f"{options.path} is sound")
     return 1 if problems else 0

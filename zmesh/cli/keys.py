@@ -8,11 +8,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from zmesh.cli.checkup import others_told
 from zmesh.cli.rotation import STEPS, rotated
 from zmesh.errors import UsageError
 from zmesh.face.key_sources import key_sources
 from zmesh.face.settings import MESH_DEFAULT
-from zmesh.face.storage_keys import key_in_environment
+from zmesh.face.storage_keys import key_by
 from zmesh.face.system import SystemEntropy
 from zmesh.journal import tools
 from zmesh.security.key_files import (
@@ -61,6 +62,8 @@ def add_keys(commands: "Commands") -> None:
     )
     node = _verb(verbs, "node", _node, "tell the public key and the id of a node by its journal")
     node.add_argument("path", type=Path, metavar="PATH", help="the journal")
+    text = "a file with its storage key; else ZMESH_STORAGE_KEY"
+    node.add_argument("--key-file", type=Path, metavar="FILE", help=text)
 
 
 def _verb(verbs: "Commands", name: str, run: object, text: str) -> argparse.ArgumentParser:
@@ -137,7 +140,8 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"mesh": mesh, "from": places if keys else [], "keys": shown}))
     elif not keys:
-        print(f"mesh {mesh!r} has no key here: its nodes listen on loopback only")
+        others = others_told(mesh, os.environ)
+        print(f"mesh {mesh!r} has no key here: its nodes listen on loopback only{others}")
     else:
         print(f"mesh {mesh!r}, from {', '.join(places)}:")
         for each in shown:
@@ -170,7 +174,7 @@ def _fresh() -> MeshKey:
 
 
 def _node(options: argparse.Namespace) -> int:
-    identity = tools.identity(options.path, key_in_environment())
+    identity = tools.identity(options.path, key_by(options.key_file))
     key = to_text(NodeKey.of(identity.seed).public) if identity.seed else None
     if options.json:
         print(json.dumps({"path": str(options.path), "node": identity.node.hex(), "key": key}))

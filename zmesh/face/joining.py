@@ -172,6 +172,8 @@ def _default(mesh: str) -> Path:
 
 def _check_free(place: Path) -> None:
     # Before there is a key to lose: whoever knows the code may still try again.
+    if place.is_dir():
+        raise InvalidOption("file", str(place), "the path of a file, and no directory")
     if os.path.lexists(place):
         raise KeyFileExists(str(place))
     check_place(place)

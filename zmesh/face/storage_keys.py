@@ -56,6 +56,15 @@ def key_in_environment(variable: str = KEY_VARIABLE) -> StorageKey | None:
     return StorageKey.parse(text, variable) if text.strip() else None
 
 
+def key_by(file: Path | None) -> StorageKey | None:
+    """Return the key in a file that was named, or else that of the environment, if any.
+
+    Raises:
+        InvalidKey: what is there is none, or others may read it.
+    """
+    return key_in_environment() if file is None else key_in_file(file)
+
+
 def key_in_file(path: Path) -> StorageKey:
     """Return the key in a file: one line, beside empty ones and those that begin with `#`.
 

@@ -195,6 +195,7 @@ class Verifying:
         kind = AuditKind.REPLAYED if why in (REPLAYED, TOO_OLD) else AuditKind.BAD_SIGNATURE
         record = delivery.records[index]
         what = Kind(record[0] & _KIND).name.lower() if record[0] & _KIND in _KINDS else "message"
+        what = "direct message" if what == "direct" else what
         on = f" for {record[1]!r}" if record[1] else ""
         self._audit(Audited(kind, delivery.sender_name, "", f"a {what}{on}: {why}"))
 

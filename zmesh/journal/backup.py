@@ -18,11 +18,13 @@ def back_up(files: Files, target: Path) -> int:
     remembers of them may be old, and number their messages anew.
 
     Raises:
-        InvalidOption: there is a file already.
+        InvalidOption: there is a file already, or no directory for one.
         OSError, sqlite3.Error: it cannot be written; nothing is left of it.
     """
     if target.exists():
         raise InvalidOption("target", str(target), "a path where there is no file yet")
+    if not target.absolute().parent.is_dir():
+        raise InvalidOption("target", str(target), "a path in a directory that is there")
     copy = Files(target)
     partial = copy.beside(".part")
     copy.remove(partial)

@@ -52,8 +52,10 @@ def fault_of(error: Exception, path: Path) -> Fault:
             return Fault.FAILED
 
 
-def told(error: Exception, path: Path, operation: str, used: int = 0) -> StorageError:
-    """Return the error for whoever runs the node."""
+def told(
+    error: Exception, path: Path, operation: str, used: int = 0, *, is_tool: bool = False
+) -> StorageError:
+    """Return the error for whoever runs the node, or a tool that is none."""
     if isinstance(error, StorageError):
         return error
     match fault_of(error, path):
@@ -65,4 +67,5 @@ def told(error: Exception, path: Path, operation: str, used: int = 0) -> Storage
             return JournalCorrupted(str(path), str(error))
         case Fault.FAILED:
             name = getattr(error, "sqlite_errorname", None)
-            return JournalBroken(str(path), operation, f"{name}: {error}" if name else str(error))
+            reason = f"{name}: {error}" if name else str(error)
+            return JournalBroken(str(path), operation, reason, has_stopped=not is_tool)

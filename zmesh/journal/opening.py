@@ -4,7 +4,7 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from zmesh.ids import JournalId, NodeId
 from zmesh.journal.checks import check_opened, structural_problems
@@ -12,6 +12,7 @@ from zmesh.journal.coding import Unsound
 from zmesh.journal.creation import create, remove_leftovers
 from zmesh.journal.faults import Fault, fault_of
 from zmesh.journal.files import Files
+from zmesh.journal.foreign import refuse_foreign, refuse_irregular
 from zmesh.journal.salvage import finish_setting_aside, set_aside
 from zmesh.journal.schema import (
     APPLICATION_ID,
@@ -28,7 +29,6 @@ from zmesh.storage import Identity, Rescue, StreamState
 from zmesh.storage_errors import JournalBroken, JournalCorrupted
 
 Synchronous = Literal["full", "normal"]
-_APPLICATION_ID_AT: Final = 68  # in the file: https://www.sqlite.org/fileformat2.html section 1.3
 
 
 class OpenJournal(NamedTuple):
@@ -66,6 +66,8 @@ def open_journal(
         StorageError: of the kind that tells what to do.
         OSError, sqlite3.Error: the disk; see `faults.told`.
     """
+    if not files.exists(files.beside(".lock")):  # nor shall there be one beside another's file
+        refuse_foreign(files, None)
     files.lock()
     try:
         opened = _open_or_rescue(files, options, fresh, key)
@@ -95,14 +97,13 @@ def _begin_life(files: Files, store: JournalStore) -> None:
 def _open_or_rescue(
     files: Files, options: JournalOptions, fresh: Identity, key: StorageKey | None
 ) -> OpenJournal:
-    if files.exists(files.path) and not files.path.is_file():
-        raise JournalBroken(str(files.path), "be opened", "this is no regular file")
+    refuse_irregular(files)
     finish_setting_aside(files)
     is_new = _is_new(files)
     if is_new:
         create(files, fresh, key)
     else:
-        _refuse_foreign(files)
+        refuse_foreign(files, files.claimed())
     try:
         if files.exists(files.beside(".suspect")):
             raise Unsound("it was found damaged while it was open")
@@ -129,25 +130,6 @@ def _is_new(files: Files) -> bool:
         return False
     was_journal = files.exists(files.path) and files.claimed() is not None
     return not files.size_of(files.path) and not was_journal
-
-
-def _refuse_foreign(files: Files) -> None:
-    """Leave alone what is no journal of ours, damaged or not: it must not be set aside."""
-    if files.claimed() is not None or not files.exists(files.path):
-        return
-    with files.path.open("rb") as file:
-        head = file.read(_APPLICATION_ID_AT + 4)
-    if not head or head[_APPLICATION_ID_AT:] == APPLICATION_ID.to_bytes(4, "big"):
-        return
-    try:
-        with closing(files.connect(read_only=True)) as database:
-            (number,) = database.execute("PRAGMA application_id").fetchone()  # maybe in the log
-            if number == APPLICATION_ID or version_of(database) == 0:
-                return
-    except sqlite3.DatabaseError as error:
-        if fault_of(error, files.path) is not Fault.DAMAGED:
-            raise
-    raise JournalBroken(str(files.path), "be opened", "this file is no journal of zmesh")
 
 
 def _open_sound(

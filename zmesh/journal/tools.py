@@ -12,6 +12,7 @@ from zmesh.journal.checks import all_problems
 from zmesh.journal.coding import Unsound
 from zmesh.journal.faults import told
 from zmesh.journal.files import Files, claim_of, holder_of
+from zmesh.journal.foreign import refuse_foreign, refuse_irregular
 from zmesh.journal.schema import MIGRATIONS, version_of
 from zmesh.journal.sealing import with_key
 from zmesh.journal.store import JournalStore
@@ -105,6 +106,18 @@ def identity(path: Path, key: StorageKey | None = None) -> Identity:
         return JournalStore.load(database, with_key(str(path), key)).identity
 
 
+def encrypted_with(path: Path) -> str | None:
+    """Return the fingerprint of the storage key that a journal takes; None where it has none.
+
+    Raises:
+        NoJournal: there is none.
+        StorageError: it cannot be read.
+    """
+    with reading(Files(path), "be read") as database:
+        seal = JournalStore.load(database).seal
+    return None if seal is None else seal.fingerprint
+
+
 def verify(path: Path, key: StorageKey | None = None) -> list[str]:
     """Return what is wrong with a journal, every row looked at: nothing where all is well.
 
@@ -125,14 +138,14 @@ def backup(path: Path, target: Path) -> int:
 
     Raises:
         NoJournal: there is none.
-        InvalidOption: there is something at the target.
+        InvalidOption: there is something at the target, or no directory for it.
         StorageError: it cannot be read, or the copy not be written.
     """
     _check_there(files := Files(path))
     try:
         return back_up(files, target)
     except (sqlite3.Error, OSError, Unsound) as error:
-        raise told(error, path, "be copied") from error
+        raise told(error, path, "be copied", is_tool=True) from error
 
 
 def compact(path: Path) -> tuple[int, int]:
@@ -180,7 +193,7 @@ def closed(
                 raise JournalCorrupted(str(path), problems[0])
             yield database
     except (sqlite3.Error, OSError, Unsound) as error:
-        raise told(error, path, operation) from error
+        raise told(error, path, operation, is_tool=True) from error
     finally:
         files.unlock()
 
@@ -199,14 +212,19 @@ def reading(files: Files, operation: str) -> Iterator[sqlite3.Connection]:
             _check_version(database, files.path)
             yield database
     except (sqlite3.Error, OSError, Unsound, ValueError, TypeError, OverflowError) as error:
-        raise told(error, files.path, operation) from error
+        raise told(error, files.path, operation, is_tool=True) from error
 
 
 def _check_there(files: Files) -> None:
     if not files.exists(files.path):
         raise NoJournal(str(files.path))
+    refuse_irregular(files)
     if not files.size_of(files.path):  # SQLite would remove the log of an empty database
         raise JournalCorrupted(str(files.path), "there is nothing in the file")
+    try:
+        refuse_foreign(files, claim_of(files.path))
+    except (sqlite3.Error, OSError) as error:
+        raise told(error, files.path, "be read", is_tool=True) from error
 
 
 def _check_version(database: sqlite3.Connection, path: Path) -> None:

@@ -220,7 +220,10 @@ class TrustDirectory:
             _check_mode(place, place.stat())
             entries = sorted(each for each in place.iterdir() if each.suffix == SUFFIX)
         except OSError as error:
-            raise InvalidTrust(str(place), f"it cannot be listed: {error.strerror}") from error
+            why = f"it cannot be listed: {error.strerror}"
+            if isinstance(error, FileNotFoundError):
+                why += "; `zmesh trust add DIR NAME KEY` makes it with its first key"
+            raise InvalidTrust(str(place), why) from error
         if len(entries) > self._options.trusted_keys_max:
             limit = self._options.trusted_keys_max
             raise InvalidTrust(str(place), f"{len(entries)} keys are more than {limit}")

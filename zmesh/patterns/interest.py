@@ -261,7 +261,11 @@ class InterestTable:
         learned: list[Entry] = []
         forbidden: list[tuple[str, str, str]] = []
         refused = 0
-        for entry in [(_KINDS[name], text) for name, text in interest.added if name in _KINDS]:
+        added = [(_KINDS[name], text) for name, text in interest.added if name in _KINDS]
+        for index, entry in enumerate(added):
+            if not self._has_room(peer):
+                refused += len(added) - index  # at no cost an entry: there may be very many
+                break
             if not self._is_welcome(peer, entry):
                 refused += 1
             elif reason := self._refusal(peer, entry):
@@ -302,6 +306,10 @@ class InterestTable:
             return False
         if peer.interest_bytes + len(text.encode()) > self._options.interest_bytes_max:
             return text in peer.interests[kind]
+        return True
+
+    def _has_room(self, peer: Peer) -> bool:
+        """Whether a peer has told of fewer interests than it may."""
         told = sum(map(len, peer.interests.values()))
         told += len(peer.forbidden) if isinstance(peer, RemotePeer) else 0
         return told < self._options.interest_max

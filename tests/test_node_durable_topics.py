@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.discovery.waiting import until
 from tests.nodes import QUICK, read
 from tests.test_node_durable import SMALL
 from zmesh import (
@@ -288,9 +289,8 @@ async def test_a_receipt_counts_who_was_live(tmp_path: Path) -> None:
             assert await bodies(named, 1) == [1]
             assert await bodies(plain, 1) == [1]
             assert await asyncio.wait_for(receipt, 10) == 2
-        async with asyncio.timeout(10):
-            while shop.peers.select(topic="orders.new"):  # it hears a moment later who ended
-                await asyncio.sleep(0.01)
+        # It hears a moment later who ended.
+        await until(lambda: not shop.peers.select(topic="orders.new"))
         assert await asyncio.wait_for(await shop.publish("orders.new", 2), 10) == 0
 
 

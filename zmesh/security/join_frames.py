@@ -7,7 +7,8 @@ tells of the mesh: names and keys are padded to the most there may be.
 from enum import IntEnum
 from typing import Final
 
-from zmesh.security.mesh_key import KEY_BYTES, MeshKey
+from zmesh.security.key_text import KEY_BYTES
+from zmesh.security.mesh_key import MeshKey
 
 MAGIC: Final = b"zmesh-join"
 VERSION: Final = 1

@@ -1,24 +1,20 @@
 """The mesh key: 32 bytes that let in who has them. Everything shared is derived from it."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from hmac import compare_digest
 from typing import Final
 
 from nacl.bindings import crypto_scalarmult_base
 
 from zmesh.ids import MESH_TAG_BYTES, Entropy, MeshTag
-from zmesh.security_errors import InvalidKey, check_text
+from zmesh.security.key_text import KEY_BYTES, KeyText, check_secret
 
-KEY_BYTES: Final = 32
 CURVE_KEY_BYTES: Final = 32
 
 PREFIX: Final = "zmk1."
 """What the text of a key begins with, so that people and scanners of secrets know one."""
 
-_SUM_BYTES: Final = 4
+_TEXT: Final = KeyText(PREFIX, "a mesh key", b"zmesh v1 checksum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +43,7 @@ class MeshKey:
 
     def __post_init__(self) -> None:
         """Raise InvalidKey unless the secret is 32 bytes."""
-        secret: object = self.secret
-        if not isinstance(secret, bytes):
-            raise InvalidKey(
-                "MeshKey", f"{KEY_BYTES} bytes are needed, and not {type(secret).__name__}"
-            )
-        if len(secret) != KEY_BYTES:
-            raise InvalidKey("MeshKey", f"it has {len(secret)} bytes, in the place of {KEY_BYTES}")
+        check_secret("MeshKey", self.secret)
 
     @classmethod
     def new(cls, entropy: Entropy) -> "MeshKey":
@@ -71,23 +61,12 @@ class MeshKey:
         Raises:
             InvalidKey: it is none, or was mistyped. The error does not repeat it.
         """
-        check_text(text, where)
-        encoded = text.strip()
-        if not encoded.startswith(PREFIX):
-            raise InvalidKey(where, f"a mesh key begins with {PREFIX!r}")
-        try:
-            raw = urlsafe_b64decode(encoded.removeprefix(PREFIX).encode("ascii"))
-        except (Error, UnicodeEncodeError):
-            raw = b""
-        secret, check = raw[:KEY_BYTES], raw[KEY_BYTES:]
-        if len(secret) != KEY_BYTES or not compare_digest(check, _check(secret)):
-            raise InvalidKey(where, "it is cut off or mistyped: its checksum is wrong")
-        return cls(secret)
+        return cls(_TEXT.read(text, where))
 
     @property
     def text(self) -> str:
         """The key as text, to be kept as secret as the key."""
-        return PREFIX + urlsafe_b64encode(self.secret + _check(self.secret)).decode()
+        return _TEXT.write(self.secret)
 
     @property
     def fingerprint(self) -> str:
@@ -110,7 +89,3 @@ class MeshKey:
 def _derive(secret: bytes, purpose: bytes, size: int) -> bytes:
     """Return bytes for one purpose: keyed BLAKE2b (RFC 7693 section 2.9)."""
     return blake2b(b"zmesh v1 " + purpose, key=secret, digest_size=size).digest()
-
-
-def _check(secret: bytes) -> bytes:
-    return blake2b(b"zmesh v1 checksum" + secret, digest_size=_SUM_BYTES).digest()

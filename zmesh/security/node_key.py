@@ -1,7 +1,5 @@
 """The node key: an Ed25519 key pair (RFC 8032), whose public half names the node for life."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -16,6 +14,7 @@ from nacl.bindings.crypto_sign import crypto_sign, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
+from zmesh.security.key_text import KeyText
 from zmesh.security_errors import InvalidKey, check_text
 
 SEED_BYTES: Final = crypto_sign_SEEDBYTES
@@ -25,7 +24,7 @@ SIGNATURE_BYTES: Final = crypto_sign_BYTES
 PREFIX: Final = "zmn1."
 """What the text of a node's public key begins with, beside `zmk1.` of mesh keys."""
 
-_SUM_BYTES: Final = 4
+_TEXT: Final = KeyText(PREFIX, "the public key of a node", b"zmesh v1 node checksum")
 
 _DOMAIN: Final = b"zmesh node id v1"
 """Hashed before the key, so that an id equals no other hash zmesh makes of the same bytes."""
@@ -74,7 +73,7 @@ def is_signed(public: bytes, data: bytes, signature: bytes) -> bool:
 
 def to_text(public: bytes) -> str:
     """Return a public key as text: `zmn1.` and 48 characters of base64url (RFC 4648)."""
-    return PREFIX + urlsafe_b64encode(public + _check(public)).decode()
+    return _TEXT.write(public)
 
 
 def from_text(text: str, where: str = "key") -> bytes:
@@ -91,20 +90,6 @@ def from_text(text: str, where: str = "key") -> bytes:
         InvalidKey: it is none, or was mistyped.
     """
     check_text(text, where)
-    encoded = text.strip()
-    if encoded.startswith("zmk1."):
+    if text.strip().startswith("zmk1."):
         raise InvalidKey(where, "it is a mesh key, which is secret: take it out of there")
-    if not encoded.startswith(PREFIX):
-        raise InvalidKey(where, f"the public key of a node begins with {PREFIX!r}")
-    try:
-        raw = urlsafe_b64decode(encoded.removeprefix(PREFIX).encode("ascii"))
-    except (Error, UnicodeEncodeError):
-        raw = b""
-    public, check = raw[:PUBLIC_BYTES], raw[PUBLIC_BYTES:]
-    if len(public) != PUBLIC_BYTES or check != _check(public):
-        raise InvalidKey(where, "it is cut off or mistyped: its checksum is wrong")
-    return public
-
-
-def _check(public: bytes) -> bytes:
-    return blake2b(b"zmesh v1 node checksum" + public, digest_size=_SUM_BYTES).digest()
+    return _TEXT.read(text, where)

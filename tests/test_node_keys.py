@@ -11,7 +11,6 @@ import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 import zmesh
-from tests.discovery.waiting import until
 from tests.storing import until
 from zmesh import Audited, AuditKind, MeshKey, Node, NodeKeyMissing
 from zmesh.discovery.records import SERVICE
@@ -148,7 +147,7 @@ def _turned_away(node: Node) -> int:
 
 
 @pytest.mark.parametrize("dialer_has_key", [True, False])
-async def test_key_on_one_side_only_is_told_to_who_dials_and_counted_by_who_is_dialed(
+async def test_key_on_one_side_only_is_told_there_and_counted_here(
     mesh: str, *, dialer_has_key: bool
 ) -> None:
     keys: list[list[MeshKey]] = [[], [fresh()]]

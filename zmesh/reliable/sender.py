@@ -231,12 +231,27 @@ class OutgoingLane(SendWindow[Record]):
 
     def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
         """Number the records; each ends on its own."""
-        if len(records) == 1:
-            first = last = self._enqueue_single(records[0], now)
-        else:
-            first, last = self._enqueue(records, now)
+        first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
+
+    def submit_single(self, record: Record, ticket: Ticket, now: float) -> int:
+        """Number one record: what `submit` does, written out for calls and their answers."""
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        span = Span(seq, seq, ticket, 1)
+        self._spans.append(span)
+        siblings = self._by_ticket.get(ticket)
+        if siblings is None:
+            self._by_ticket[ticket] = [span]
+        else:
+            siblings.append(span)
+        return seq
 
     def submit_whole(
         self, whole: Record, fragments: Sequence[Record], ticket: Ticket, now: float
@@ -253,16 +268,6 @@ class OutgoingLane(SendWindow[Record]):
             self._by_ticket[span.ticket] = [span]
         else:
             siblings.append(span)
-
-    def _enqueue_single(self, record: Record, now: float) -> int:
-        seq = self.next_seq
-        if self.next_transmit == seq:
-            self.waiting_since = now
-        self.next_seq = seq + 1
-        self.items[seq] = record
-        self._sizes[seq] = size = size_of(record)
-        self.queued_bytes += size
-        return seq
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -482,14 +487,13 @@ class OutgoingLane(SendWindow[Record]):
         return [record]
 
     def _forget_ended(self) -> None:
-        spans = self._spans
-        while spans and spans[0].remaining == 0:
+        spans, by_ticket = self._spans, self._by_ticket
+        while spans and not spans[0].remaining:
             span = spans.popleft()
-            siblings = self._by_ticket[span.ticket]
-            if len(siblings) == 1:
-                del self._by_ticket[span.ticket]
-            else:
+            siblings = by_ticket.pop(span.ticket)
+            if len(siblings) > 1:
                 siblings.remove(span)
+                by_ticket[span.ticket] = siblings
 
     def _forget_behind(self) -> deque[Span]:
         """Forget spans that ended behind one that lasts; return those that are left."""

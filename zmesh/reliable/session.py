@@ -66,6 +66,7 @@ class Session:
         events: list[LinkEvent],
     ) -> None:
         self._options = options
+        self._single_bytes_max = min(options.fragment_bytes, options.body_bytes_max)
         self._limits = limits
         self._events = events
         self._pool = CreditPool(options.peer_bytes_max, pool)
@@ -151,9 +152,12 @@ class Session:
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self.outgoing.get(lane) or self._outgoing(lane)
-        largest = len(records[0][2])
-        if len(records) > 1:
-            largest = max(map(len, map(_BODY, records)))
+        if len(records) == 1 and key is None and len(records[0][2]) <= self._single_bytes_max:
+            seq = out.submit_single(records[0], ticket, now)
+            if ttl is not None:
+                self._expire_at(out, seq, now + ttl)
+            return seq, seq
+        largest = max(map(len, map(_BODY, records)))
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:

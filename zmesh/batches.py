@@ -1,8 +1,14 @@
-"""Batches of records with consecutive numbers, and how to part them."""
+"""Batches of records with consecutive numbers: how to part them, and what peers share of them."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import TypeVar
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
+from typing import Self, TypeVar
+
+from zmesh.message import Record, Ticket, sizes_of
+
+_BODY = itemgetter(2)
 
 L = TypeVar("L")
 R = TypeVar("R")
@@ -21,3 +27,108 @@ def runs(
         start, stop = run[0], run[-1] + 1
         end = last if stop == len(records) else first + stop - 1
         yield label, first + start, end, list(records[start:stop])
+
+
+class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has no room for slots
+    """Records that are submitted together, to one peer or to many.
+
+    What is found out about them, and the bytes they become, is found out once for all.
+    """
+
+    ends: list[int]  # the sum of sizes up to and with each record, as counted against credit
+    largest: int  # bytes of a body
+    shares: int  # peers that have yet to be sent it, where there are several
+    packed: bytes | None  # as the records of a DATA frame, until all were sent it
+
+    def __new__(cls, records: Iterable[Record]) -> Self:
+        """Make a block of at least one record."""
+        block = super().__new__(cls, records)
+        block.ends = list(accumulate(sizes_of(block)))
+        block.largest = max(map(len, map(_BODY, block)))
+        block.packed = None
+        block.shares = 0
+        return block
+
+    @property
+    def size(self) -> int:
+        """What all of it counts against credit."""
+        return self.ends[-1]
+
+    def span_size(self, start: int, stop: int) -> int:
+        """Return what the records `start` to `stop` (exclusive, later than `start`) count."""
+        return self.ends[stop - 1] - (self.ends[start - 1] if start else 0)
+
+    def sizes(self, start: int) -> list[int]:
+        """Return what each record from `start` on counts."""
+        return sizes_of(self[start:])
+
+
+def largest_of(records: Sequence[Record]) -> int:
+    """Return how many bytes the largest body has."""
+    if type(records) is Block:
+        return records.largest
+    return len(records[0][2]) if len(records) == 1 else max(map(len, map(_BODY, records)))
+
+
+class TicketRun(Ticket):
+    """The tickets of consecutive records, each its own, that go to the same peers.
+
+    Peers accept most records in the order they were sent. So nothing is counted for each record
+    and peer: a ticket gets what is due to it when the last of them has come so far. Where a record
+    ends otherwise, or out of order, the run falls apart, and each ticket counts for itself.
+    """
+
+    __slots__ = ("_passed", "_reported", "tickets")
+
+    def __init__(self, tickets: Sequence[Ticket]) -> None:
+        super().__init__(len(tickets))
+        self.tickets = tickets
+        self._passed: dict[Hashable, int] | None = {}  # how many each carrier had accepted
+        self._reported = 0  # tickets that got all of it
+
+    def join(self, carrier: Hashable) -> None:
+        """Note that a carrier has the records; all do before the first is accepted."""
+        if self._passed is not None:
+            self._passed[carrier] = 0
+
+    def on_accepted(self, carrier: Hashable, first: int, last: int) -> Sequence[Ticket]:
+        """Note that a carrier had the records `first..last` (indexes) accepted.
+
+        Returns:
+            The tickets whose count rose.
+        """
+        passed = self._passed
+        if passed is not None and passed[carrier] == first:
+            passed[carrier] = last + 1
+            start, stop = self._reported, min(passed.values())
+            if stop == start:
+                return ()
+            self._reported = stop
+            done, count = self.tickets[start:stop], len(passed)
+            for ticket in done:
+                ticket.accepted += count
+            return done
+        self.part()
+        some = self.tickets[first : last + 1]
+        for ticket in some:
+            ticket.accepted += 1
+        return some
+
+    def part(self) -> Sequence[Ticket]:
+        """Have every ticket count for itself from now on; return them."""
+        passed, self._passed = self._passed, None
+        for stop in () if passed is None else passed.values():
+            for ticket in self.tickets[self._reported : stop]:
+                ticket.accepted += 1
+        return self.tickets
+
+
+def blocks(records: Sequence[Record], count_max: int, bytes_max: int) -> Iterator[Block]:
+    """Part records into blocks of so many records and bytes at most, each of one at least."""
+    ends = list(accumulate(sizes_of(records)))
+    start = size = 0
+    while start < len(ends):
+        stop = min(start + count_max, bisect_right(ends, size + bytes_max, start))
+        stop = max(stop, start + 1)
+        yield Block(records[start:stop])
+        start, size = stop, ends[stop - 1]

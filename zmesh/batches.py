@@ -2,12 +2,15 @@
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Self, TypeVar
 
-from zmesh.message import Record, Ticket, sizes_of
+from zmesh.message import RECORD_OVERHEAD_BYTES, Record, Ticket, sizes_of
 
+_HEAD = itemgetter(0)
+_TARGET = itemgetter(1)
 _BODY = itemgetter(2)
 
 L = TypeVar("L")
@@ -30,44 +33,72 @@ def runs(
 
 
 class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has no room for slots
-    """Records that are submitted together, to one peer or to many.
+    """Records that go together, to one peer or to many, or that came together.
 
     What is found out about them, and the bytes they become, is found out once for all.
     """
 
-    ends: list[int]  # the sum of sizes up to and with each record, as counted against credit
-    largest: int  # bytes of a body
+    heads: AbstractSet[int]
+    targets: AbstractSet[str]
+    is_bare: bool  # none has extras
+    lengths: list[int]  # what each counts against credit, less `overhead`
+    overhead: int
+    size: int  # what all count
     shares: int  # peers that have yet to be sent it, where there are several
     packed: bytes | None  # as the records of a DATA frame, until all were sent it
 
     def __new__(cls, records: Iterable[Record]) -> Self:
         """Make a block of at least one record."""
+        made = tuple(records)
+        heads, targets = set(map(_HEAD, made)), set(map(_TARGET, made))
+        is_bare = max(map(len, made)) == 3
+        return cls.of_columns(made, heads, targets, map(_BODY, made), is_bare=is_bare)
+
+    @classmethod
+    def of_columns(
+        cls,
+        records: tuple[Record, ...],
+        heads: AbstractSet[int],
+        targets: AbstractSet[str],
+        bodies: Iterable[bytes | memoryview],
+        *,
+        is_bare: bool,
+    ) -> Self:
+        """Make a block of records that have been looked at."""
         block = super().__new__(cls, records)
-        block.ends = list(accumulate(sizes_of(block)))
-        block.largest = max(map(len, map(_BODY, block)))
-        block.packed = None
-        block.shares = 0
+        block.heads, block.targets, block.is_bare = heads, targets, is_bare
+        if is_bare and len(targets) == 1:
+            block.lengths = list(map(len, bodies))
+            block.overhead = len(next(iter(targets))) + RECORD_OVERHEAD_BYTES
+        else:
+            block.lengths, block.overhead = sizes_of(records), 0
+        block.size = sum(block.lengths) + block.overhead * len(records)
+        block.shares, block.packed = 0, None
         return block
 
-    @property
-    def size(self) -> int:
-        """What all of it counts against credit."""
-        return self.ends[-1]
-
-    def span_size(self, start: int, stop: int) -> int:
-        """Return what the records `start` to `stop` (exclusive, later than `start`) count."""
-        return self.ends[stop - 1] - (self.ends[start - 1] if start else 0)
+    def size_of(self, start: int, stop: int) -> int:
+        """Return what the records `start` to `stop` (exclusive) count against credit."""
+        return sum(self.lengths[start:stop]) + self.overhead * (stop - start)
 
     def sizes(self, start: int) -> list[int]:
         """Return what each record from `start` on counts."""
-        return sizes_of(self[start:])
+        return list(map(self.overhead.__add__, self.lengths[start:]))
+
+    def ends(self, start: int) -> list[int]:
+        """Return what all up to and with each record count, from `start` on."""
+        return list(accumulate(self.sizes(start)))
 
 
 def largest_of(records: Sequence[Record]) -> int:
     """Return how many bytes the largest body has."""
-    if type(records) is Block:
-        return records.largest
+    if type(records) is Block and records.overhead:
+        return max(records.lengths)
     return len(records[0][2]) if len(records) == 1 else max(map(len, map(_BODY, records)))
+
+
+def are_bare(records: Sequence[Record]) -> bool:
+    """Return whether none of the records has extras."""
+    return records.is_bare if type(records) is Block else max(map(len, records)) == 3
 
 
 class TicketRun(Ticket):

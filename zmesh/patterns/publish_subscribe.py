@@ -6,12 +6,12 @@ miss some has a backlog of its own, and holds nobody up.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
 from zmesh.actions import Delivery, PeerState
-from zmesh.batches import Block, TicketRun, blocks, runs
+from zmesh.batches import Block, TicketRun, are_bare, blocks, runs
 from zmesh.core.peers import InternalTicket, OnceTicket, Peer
 from zmesh.core.positions import RESUMED, may_be_logged
 from zmesh.core.turn import Turn
@@ -348,17 +348,17 @@ class PublishSubscribe:
     # What arrives
 
     def on_records(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand publications over; those nobody here wants are accepted."""
-        if max(map(len, records)) == 3 or not any(map(may_be_logged, records)):
+        if are_bare(records) or not any(map(may_be_logged, records)):
             self._hand_over(peer, source, first, last, records)
             return
         for low, high, run in self._turn.positions.admit(source, first, last, records):
             self._hand_over(peer, source, low, high, run)
 
     def _hand_over(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         tokens = self._tokens_of(source, records)
         if all(tokens):
@@ -376,11 +376,13 @@ class PublishSubscribe:
                 self._turn.settle(source, low, high, Outcome.ACCEPTED, lazy=True)
             start = stop
 
-    def _tokens_of(self, source: Source, records: list[Record]) -> list[tuple[int, ...]]:
+    def _tokens_of(self, source: Source, records: Sequence[Record]) -> list[tuple[int, ...]]:
         """Return the subscriptions of this node that each publication is for."""
-        if self._interest.filtering or max(map(len, records)) > 3:
+        if self._interest.filtering or not are_bare(records):
             return [self._tokens(source, record) for record in records]
         # The topic says all: it is looked up once, and nothing is done for each but in C.
+        if type(records) is Block and len(records.targets) == 1:
+            return [self._interest.tokens(records[0][1])] * len(records)
         topics = list(map(_TOPIC, records))
         known = {topic: self._interest.tokens(topic) for topic in set(topics)}
         return list(map(known.__getitem__, topics))
@@ -434,7 +436,7 @@ class PublishSubscribe:
             return tuple(token for token in tokens if token <= last)
         return tokens
 
-    def on_missed(self, source: Source, first: int, last: int, records: list[Record]) -> None:
+    def on_missed(self, source: Source, first: int, last: int, records: Sequence[Record]) -> None:
         """Tell subscriptions how many publications they were not sent."""
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:

@@ -209,7 +209,7 @@ class OutgoingLane(SendWindow[Record]):
             if self.acked.cum < seq - 1:
                 return False  # an ACK comes soon, and may bring credit for all of it
         index = seq - span.first
-        return block.span_size(index, index + 1) <= allowed
+        return block.size_of(index, index + 1) <= allowed
 
     @property
     def block_bytes(self) -> int:
@@ -279,15 +279,15 @@ class OutgoingLane(SendWindow[Record]):
     def _take_block(self, span: Span, budget: int, count_max: int) -> Chunk[Record] | None:
         """Return all of a block, so that it is packed once for all peers, or a part of it."""
         block, seq = cast("Block", span.block), self.next_transmit
-        start, ends = seq - span.first, block.ends
+        start, allowed = seq - span.first, self.bytes_limit - self.sent_bytes
         stop = min(len(block), start + count_max, self.seq_limit - span.first + 1)
-        before = ends[start - 1] if start else 0
-        allowed = before + self.bytes_limit - self.sent_bytes
-        enough = bisect_left(ends, before + budget, start) + 1
-        stop = min(stop, enough, bisect_right(ends, allowed, start))
-        if stop <= start:
-            return None
-        size = ends[stop - 1] - before
+        size = block.size
+        if start or stop < len(block) or size > min(budget, allowed):
+            ends = block.ends(start)
+            count = min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed), stop - start)
+            if count <= 0:
+                return None
+            stop, size = start + count, ends[count - 1]
         self.next_transmit = span.first + stop
         self.sent_bytes += size
         if stop == len(block):
@@ -378,7 +378,7 @@ class OutgoingLane(SendWindow[Record]):
         if stop <= start:
             return ()
         self._block_messages -= stop - start
-        self.queued_bytes -= block.span_size(start, stop)
+        self.queued_bytes -= block.size_of(start, stop)
         span.remaining = len(block) - stop
         if not span.remaining:
             span.block = None

@@ -9,7 +9,7 @@ from typing import Final, NoReturn, cast
 
 from msgpack import Packer, unpackb
 
-from zmesh.batches import Block
+from zmesh.batches import Block, largest_of
 from zmesh.errors import ProtocolError
 from zmesh.ids import LINK_ID_BYTES, LinkId
 from zmesh.message import CONTROL_LANE
@@ -86,7 +86,7 @@ def _data_fields(
         control = list(map(control_to_wire, frame.records))
         return (_DATA, CONTROL_LANE, frame.first_seq, control)
     records = frame.records
-    if type(records) is Block and records.shares and records.largest <= inline_bytes_max:
+    if type(records) is Block and records.shares and largest_of(records) <= inline_bytes_max:
         return frame
     bodies = split_bodies(records, inline_bytes_max, parts)
     return (_DATA, frame.lane, frame.first_seq, bodies)

@@ -19,7 +19,6 @@ source vouched for it and the last link to it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
@@ -29,12 +28,13 @@ from zmesh.discovery.candidates import (
     ITSELF,
     MDNS,
     Candidate,
-    CandidateStatistics,
     CandidateTable,
     Change,
     Findings,
 )
 from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback, leading_to
+from zmesh.discovery.hub_places import HubPlaces
+from zmesh.discovery.membership_statistics import MembershipStatistics
 from zmesh.discovery.pursuit import Attempt, DialQueue, Phase, Pursuit, backoff, slow_backoff
 from zmesh.discovery.seeds import AskSchedule
 from zmesh.events import PathCause
@@ -52,6 +52,7 @@ class Verdict(Enum):
     ITSELF = "itself"  # this very node: hung up, and not dialed there again
     WRONG_NODE = "wrong_node"  # not whom the record named: hung up, the record is stale or a lie
     REDUNDANT = "redundant"  # linked already, or about to be on another path: hung up
+    EDGES = "edges"  # an edge as this node is: hung up, and tried again rarely
 
 
 class Unlinked(Enum):
@@ -62,26 +63,6 @@ class Unlinked(Enum):
     LEFT = "left"  # it said BYE: no haste until it is announced again
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipStatistics:
-    """Counters since the start, and how many are what now."""
-
-    table: CandidateStatistics
-    linked: int
-    dialing: int  # paths being tried now
-    dials: int
-    failed: int  # dials nobody answered in time
-    itself: int
-    wrong_node: int
-    wrong_mesh: int
-    unproved: int  # answers by somebody who did not prove to be whom it said
-    not_trusted: int  # answers by nodes whose keys are not trusted here
-    not_trusted_there: int  # answers by nodes that do not trust this node's key
-    revoked_there: int  # of these, by nodes that say it was revoked
-    redundant: int
-    forgotten: int
-
-
 class Membership:
     """Finds out whom to dial, when and where, from what sources say and dials bring.
 
@@ -90,6 +71,7 @@ class Membership:
         options: bounds and times; see `NodeOptions`.
         entropy: for jitter; the same entropy and calls give the same dials.
         agenda: told when to look at `deadline`, for who does not ask after each call.
+        is_edge: whether this node has links with hubs alone.
     """
 
     def __init__(
@@ -98,8 +80,11 @@ class Membership:
         options: NodeOptions,
         entropy: Entropy,
         agenda: Agenda | None = None,
+        *,
+        is_edge: bool = False,
     ) -> None:
         agenda = agenda or Agenda()
+        self._is_edge = is_edge
         self._local_id = local_id
         self._options = options
         self._entropy = entropy
@@ -108,6 +93,7 @@ class Membership:
         self._paths: dict[int, Pursuit] = {}
         self._times: Deadlines[int] = Deadlines(agenda)
         self._queue = DialQueue()
+        self._places = HubPlaces(options.hubs_max, entropy) if is_edge else None
         self._asks = AskSchedule(options, entropy, agenda)
         self.orders: list[Dial | HangUp] = []  # to be had by `take_dials`
         self._here: tuple[str, ...] = ()  # our addresses
@@ -124,6 +110,7 @@ class Membership:
                 "wrong_mesh",
                 "unproved",
                 "redundant",
+                "edges",
                 "forgotten",
                 "not_trusted",
                 "not_trusted_there",
@@ -146,12 +133,28 @@ class Membership:
         self.on_trust(now)
 
     def on_candidate(
-        self, source: str, node: NodeId | None, name: str, endpoints: Iterable[str], now: float
+        self,
+        source: str,
+        node: NodeId | None,
+        name: str,
+        endpoints: Iterable[str],
+        now: float,
+        *,
+        is_edge: bool = False,
     ) -> None:
-        """Take in what a source says (event `CandidateFound`)."""
-        if node != self._local_id:
-            self._take_in(self._table.found(source, node, name, endpoints), source, now)
-            self._fill(now)
+        """Take in what a source says (event `CandidateFound`).
+
+        Edges dial their hubs: one that is not known has no need to be, here.
+        """
+        if node == self._local_id:
+            return
+        known = None if node is None else self._table.get(node)
+        if known is not None:
+            known.is_edge = is_edge
+        elif is_edge:
+            return
+        self._take_in(self._table.found(source, node, name, endpoints), source, now)
+        self._fill(now)
 
     def on_candidate_gone(self, source: str, node: NodeId, now: float) -> None:
         """Learn that a source no longer vouches (event `CandidateGone`). Links stay."""
@@ -171,7 +174,13 @@ class Membership:
             self._settle(pursuit, now)
 
     def on_identified(
-        self, path: int, node: NodeId, endpoints: Iterable[str], now: float
+        self,
+        path: int,
+        node: NodeId,
+        endpoints: Iterable[str],
+        now: float,
+        *,
+        is_edge: bool = False,
     ) -> Verdict:
         """Learn who answers on a dialed path (IAM), and where else that node listens."""
         pursuit = self._paths.get(path)
@@ -179,7 +188,13 @@ class Membership:
             return Verdict.REDUNDANT  # hung up meanwhile
         if path == pursuit.winner and node == pursuit.candidate.node:
             return Verdict.PROCEED  # said twice
+        if is_edge and self._is_edge and node != self._local_id:
+            self._counts["edges"] += 1
+            self._turn_away(path, now)
+            return Verdict.EDGES
         verdict = self._judge(pursuit, path, node, tuple(endpoints), now)
+        if (known := self._table.get(node)) is not None:
+            known.is_edge = is_edge
         if verdict is not Verdict.PROCEED:
             self._counts[verdict.value] += 1
         self._asks.on_seeds(self._linked_seeds(), now)
@@ -244,7 +259,13 @@ class Membership:
     # What links do
 
     def on_linked(
-        self, node: NodeId, now: float, *, path: Path | None = None, endpoints: Iterable[str] = ()
+        self,
+        node: NodeId,
+        now: float,
+        *,
+        path: Path | None = None,
+        endpoints: Iterable[str] = (),
+        is_edge: bool = False,
     ) -> None:
         """Learn that a link is open. Every other dial to the node is hung up.
 
@@ -253,6 +274,7 @@ class Membership:
             now: seconds.
             path: what carries the link; None: not known, and the path that won stays.
             endpoints: where the peer says it listens.
+            is_edge: whether it is an edge.
         """
         findings = self._table.ensure(node)
         for gone in findings.gone:
@@ -267,6 +289,7 @@ class Membership:
         pursuit.locked_out.clear()
         pursuit.due = pursuit.forget_at = None
         candidate.linked = candidate.proven = True
+        candidate.is_edge = is_edge
         candidate.failures = 0
         self._vouch_itself(node, endpoints, now)
         self._settle(pursuit, now)
@@ -407,6 +430,8 @@ class Membership:
 
     def _where(self, candidate: Candidate) -> list[str]:
         endpoints = candidate.endpoints(self._options.wire.endpoints_max)
+        if candidate.is_edge:  # it dials us
+            endpoints = [each for each in endpoints if each in candidate.pinned]
         if self._confined:
             endpoints = [
                 each for each in endpoints if each in candidate.pinned or is_loopback(each)
@@ -480,7 +505,8 @@ class Membership:
         if pursuit.phase is Phase.RESTING and pursuit.due is not None and pursuit.due <= now:
             endpoints = self._where(pursuit.candidate)
             pursuit.due = None
-            if endpoints:
+            # Where an edge has hubs enough, another waits until one of them is lost.
+            if endpoints and (self._places is None or self._places.take(pursuit)):
                 pursuit.begin(endpoints, now)
         if pursuit.phase is Phase.DIALING and pursuit.untried and pursuit.next_dial <= now:
             self._queue.add(pursuit)
@@ -500,6 +526,10 @@ class Membership:
 
     def _fill(self, now: float) -> None:
         """Dial for whoever's turn it is, while dials are free."""
+        if self._places is not None:
+            while (next_hub := self._places.freed()) is not None:
+                next_hub.due = now
+                self._settle(next_hub, now)
         while self._queue and self._dialing < self._options.dials_max:
             pursuit = self._queue.pop()
             self._last_path += 1
@@ -561,6 +591,8 @@ class Membership:
         """Stop caring about a candidate that left the table."""
         self._hang_up_others(pursuit, keep=None)
         self._times.discard(pursuit.candidate.serial)
+        if self._places is not None:
+            self._places.leave(pursuit)
         del self._pursuits[pursuit.candidate.serial]
 
     def _linked_seeds(self) -> list[NodeId]:

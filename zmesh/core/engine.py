@@ -138,8 +138,9 @@ class Engine(EngineReads):
         self._turn.keeper.on_wall_clock(wall_ms, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
         self._membership = Membership(
-            local.node, options, entropy, self._turn.agenda, is_edge=local.is_edge
-        )
+            local.node, options, entropy, self._turn.agenda, is_edge=local.is_edge,
+            patience=self._turn.patience,
+        )  # fmt: skip
         self.guard = Guard(self._turn, trust, options.trust)
         self._news = LinkNews(
             options, self._turn, entropy, self._membership, self._defects, self._reach, retention,
@@ -367,6 +368,8 @@ class Engine(EngineReads):
             case CandidateFound() | CandidateGone() | EndpointsChanged():
                 self._on_discovery(event)
             case LoopLate(lag):
+                self._turn.patience.on_loop_late(lag, self._turn.now)
+                self._membership.on_loop_late(lag, self._turn.now)
                 for peer in self._peers:
                     peer.link.on_loop_late(lag, self._turn.now)
             case TimerFired():

@@ -190,6 +190,8 @@ class Introductions:
         if who.mesh != local.mesh:
             self._refuse(path, NO_LINK, ErrorCode.WRONG_MESH, "another mesh")
             return
+        if isinstance(path, bytes):
+            self._membership.on_asked(who.node, self._turn.now)
         known: tuple[PeerHint, ...] = ()
         if self._is_due(self._gifted, path, self._options.ask_after / 2):
             known = self._hints(who.node)

@@ -23,23 +23,19 @@ from enum import Enum
 from math import inf
 
 from zmesh.actions import Dial, HangUp
-from zmesh.deadlines import Agenda, Deadlines, earliest
+from zmesh.deadlines import earliest
 from zmesh.discovery.candidates import (
     ITSELF,
     MDNS,
     Candidate,
-    CandidateTable,
     Change,
     Findings,
 )
-from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback, leading_to
-from zmesh.discovery.hub_places import HubPlaces
-from zmesh.discovery.membership_statistics import MembershipStatistics
-from zmesh.discovery.pursuit import Attempt, DialQueue, Phase, Pursuit, backoff, slow_backoff
-from zmesh.discovery.seeds import AskSchedule
+from zmesh.discovery.endpoints import Endpoint, dialable, is_loopback
+from zmesh.discovery.membership_facts import MembershipFacts
+from zmesh.discovery.pursuit import Attempt, Phase, Pursuit, backoff, slow_backoff
 from zmesh.events import PathCause
-from zmesh.ids import Entropy, NodeId, Path
-from zmesh.options import NodeOptions
+from zmesh.ids import NodeId, Path
 
 OWN_MAX = 64
 """Endpoints remembered as our own, found by dialing ourselves: above what one host listens on."""
@@ -63,7 +59,7 @@ class Unlinked(Enum):
     LEFT = "left"  # it said BYE: no haste until it is announced again
 
 
-class Membership:
+class Membership(MembershipFacts):
     """Finds out whom to dial, when and where, from what sources say and dials bring.
 
     Args:
@@ -72,52 +68,8 @@ class Membership:
         entropy: for jitter; the same entropy and calls give the same dials.
         agenda: told when to look at `deadline`, for who does not ask after each call.
         is_edge: whether this node has links with hubs alone.
+        patience: with others, while this node is late.
     """
-
-    def __init__(
-        self,
-        local_id: NodeId,
-        options: NodeOptions,
-        entropy: Entropy,
-        agenda: Agenda | None = None,
-        *,
-        is_edge: bool = False,
-    ) -> None:
-        agenda = agenda or Agenda()
-        self._is_edge = is_edge
-        self._local_id = local_id
-        self._options = options
-        self._entropy = entropy
-        self._table = CandidateTable(options.candidates_max, options.wire.endpoints_max)
-        self._pursuits: dict[int, Pursuit] = {}  # by the candidate's serial
-        self._paths: dict[int, Pursuit] = {}
-        self._times: Deadlines[int] = Deadlines(agenda)
-        self._queue = DialQueue()
-        self._places = HubPlaces(options.hubs_max, entropy) if is_edge else None
-        self._asks = AskSchedule(options, entropy, agenda)
-        self.orders: list[Dial | HangUp] = []  # to be had by `take_dials`
-        self._here: tuple[str, ...] = ()  # our addresses
-        self._own: dict[str, None] = {}  # our endpoints, told and found out
-        self._confined = True  # to this machine
-        self._last_path = 0
-        self._dialing = 0
-        self._counts = dict.fromkeys(
-            (
-                "dials",
-                "failed",
-                "itself",
-                "wrong_node",
-                "wrong_mesh",
-                "unproved",
-                "redundant",
-                "edges",
-                "forgotten",
-                "not_trusted",
-                "not_trusted_there",
-                "revoked_there",
-            ),
-            0,
-        )
 
     # What sources say
 
@@ -164,13 +116,36 @@ class Membership:
             self._settle(pursuit, now)
             self._fill(now)
 
+    def on_asked(self, node: NodeId, now: float) -> None:
+        """Learn that a node dialed this one and asks who it is: it is about to call.
+
+        To dial it as well would only make two links of which one is given up. It may not come to
+        a link, or be somebody else who says so: it is waited for once, and not for long.
+        """
+        pursuit = self._pursuit(node)
+        if pursuit is None or pursuit.was_asked or not pursuit.is_fresh or pursuit.due is None:
+            return
+        pursuit.was_asked = True
+        pursuit.due = max(pursuit.due, now + self._dial_timeout(now))
+        self._settle(pursuit, now)
+
+    def on_loop_late(self, lag: float, now: float) -> None:
+        """Learn that this node's loop was late: what took so long is not others' silence.
+
+        Tell `patience` before.
+        """
+        for pursuit in {id(each): each for each in self._paths.values()}.values():
+            for attempt in pursuit.attempts.values():
+                attempt.deadline += lag
+            self._settle(pursuit, now)
+
     # What dials bring
 
     def on_dial_up(self, path: int, now: float) -> None:
         """Learn that a dialed path is established; now it is to say who it is."""
         pursuit = self._paths.get(path)
         if pursuit is not None and path != pursuit.winner:
-            pursuit.attempts[path].deadline = now + self._options.dial_timeout
+            pursuit.attempts[path].deadline = now + self._dial_timeout(now)
             self._settle(pursuit, now)
 
     def on_identified(
@@ -337,57 +312,6 @@ class Membership:
         """Return the linked nodes to send WHO to, on the paths of their links."""
         return self._asks.take(now)
 
-    def expected(self, path: int) -> NodeId | None:
-        """Return whom a dialed path leads to, as far as known."""
-        pursuit = self._paths.get(path)
-        return None if pursuit is None else pursuit.candidate.node
-
-    def endpoint(self, path: int) -> str | None:
-        """Return where a dialed path leads to; None once it ended."""
-        pursuit = self._paths.get(path)
-        return None if pursuit is None else pursuit.attempts[path].endpoint
-
-    def telling(self, told: Iterable[str]) -> list[str]:
-        """Return where to look whether a peer's process is there, of the endpoints it told of."""
-        return leading_to(told, self._here, self._own)
-
-    def may_be_elsewhere(self, told: Iterable[str]) -> bool:
-        """Return whether a peer that told of loopback alone may be on another machine.
-
-        Whoever dials out is a full member, wherever it listens. But nobody reaches a node that is
-        confined to this machine from another.
-        """
-        telling = self.telling(told)
-        return bool(telling) and not self._confined and all(map(is_loopback, telling))
-
-    def judged(self, node: NodeId, endpoint: str, cause: PathCause | None) -> PathCause | None:
-        """Return what the answer to a probe says of a node.
-
-        Where its key and ours differ, that somebody accepts connections is no sign of it: it can
-        never talk to us again, and is out of reach. Not gone at once, however, as where it
-        refuses: it may be late with the file of a key that changes.
-        """
-        pursuit = self._pursuit(node)
-        is_locked_out = pursuit is not None and endpoint in pursuit.locked_out
-        return PathCause.UNREACHABLE if cause is None and is_locked_out else cause
-
-    def causes(self) -> dict[str, PathCause]:
-        """Return why the latest dials failed, by endpoint, of all that have no link."""
-        causes: dict[str, PathCause] = {}
-        for pursuit in self._pursuits.values():
-            if not pursuit.candidate.linked:
-                # While they are dialed again, too: that a key is another one stays as it is.
-                causes.update(dict.fromkeys(pursuit.locked_out, PathCause.WRONG_KEY))
-                causes.update(pursuit.causes)
-        return causes
-
-    def statistics(self) -> MembershipStatistics:
-        """Return the counters."""
-        linked = sum(pursuit.phase is Phase.LINKED for pursuit in self._pursuits.values())
-        return MembershipStatistics(
-            table=self._table.statistics(), linked=linked, dialing=self._dialing, **self._counts
-        )
-
     # Within
 
     def _take_in(self, findings: Findings, source: str, now: float) -> None:
@@ -412,10 +336,6 @@ class Membership:
         if said:
             self._take_in(self._table.found(ITSELF, node, "", said), ITSELF, now)
 
-    def _pursuit(self, node: NodeId) -> Pursuit | None:
-        candidate = self._table.get(node)
-        return None if candidate is None else self._pursuits[candidate.serial]
-
     def _pursue(self, candidate: Candidate) -> Pursuit:
         pursuit = Pursuit(candidate)
         self._pursuits[candidate.serial] = pursuit
@@ -427,16 +347,6 @@ class Membership:
             return
         soon = max(now, pursuit.began + self._options.redial_gap)
         pursuit.due = soon if pursuit.due is None else min(pursuit.due, soon)
-
-    def _where(self, candidate: Candidate) -> list[str]:
-        endpoints = candidate.endpoints(self._options.wire.endpoints_max)
-        if candidate.is_edge:  # it dials us
-            endpoints = [each for each in endpoints if each in candidate.pinned]
-        if self._confined:
-            endpoints = [
-                each for each in endpoints if each in candidate.pinned or is_loopback(each)
-            ]
-        return [each for each in in_order(endpoints, self._here) if each not in self._own]
 
     def _judge(
         self, pursuit: Pursuit, path: int, node: NodeId, endpoints: Iterable[str], now: float
@@ -482,6 +392,9 @@ class Membership:
         self._hang_up(pursuit, path)
         self._settle(pursuit, now)
         return verdict
+
+    def _dial_timeout(self, now: float) -> float:
+        return self._options.dial_timeout * self._patience.factor(now)
 
     def _win(self, pursuit: Pursuit, path: int, until: float) -> None:
         if pursuit.winner != path:
@@ -530,11 +443,12 @@ class Membership:
             while (next_hub := self._places.freed()) is not None:
                 next_hub.due = now
                 self._settle(next_hub, now)
-        while self._queue and self._dialing < self._options.dials_max:
+        dials_max = self._patience.at_once(self._options.dials_max, now)
+        while self._queue and self._dialing < dials_max:
             pursuit = self._queue.pop()
             self._last_path += 1
             endpoint = pursuit.untried.popleft()
-            deadline = now + self._options.dial_timeout
+            deadline = now + self._dial_timeout(now)
             pursuit.attempts[self._last_path] = Attempt(endpoint, deadline)
             pursuit.next_dial = now + self._options.dial_stagger
             self._paths[self._last_path] = pursuit
@@ -594,7 +508,3 @@ class Membership:
         if self._places is not None:
             self._places.leave(pursuit)
         del self._pursuits[pursuit.candidate.serial]
-
-    def _linked_seeds(self) -> list[NodeId]:
-        candidates = [(node, self._pursuit(node)) for node in self._table.seeds()]
-        return [node for node, pursuit in candidates if pursuit and pursuit.phase is Phase.LINKED]

@@ -101,8 +101,7 @@ def settle(
     _check_names(name, mesh, options)
     _check_answers(options, mdns=mdns, insecure=insecure, sign=sign)
     check_port(port)
-    algorithm_of(compression)
-    _check_choices(announce, verify, role)
+    _check_choices(announce, verify, role, compression)
     _check_responder(zeroconf, mdns=mdns)
     sources = key_sources(key, mesh, environment)
     read = sources.read()
@@ -156,7 +155,10 @@ def _check_responder(zeroconf: object, *, mdns: bool) -> None:
         raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
 
 
-def _check_choices(announce: object, verify: object, role: object) -> None:
+def _check_choices(
+    announce: object, verify: object, role: object, compression: Compression | None
+) -> None:
+    algorithm_of(compression)
     if announce not in (None, "name", "id-only"):
         raise InvalidOption("announce", announce, '"name" or "id-only"')
     check_verify(verify)

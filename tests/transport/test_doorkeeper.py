@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -244,6 +245,24 @@ async def test_a_part_too_large_of_a_member_is_told_apart_from_a_connection_that
     assert (statistics().inbound_broken, statistics().handshakes_failed) == (1, 0)
     [event] = bob.audited
     assert (event.kind, event.rule) == (AuditKind.FLOODED, "part_bytes_max")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much came")
+async def test_who_hangs_up_over_our_greeting_is_counted_as_one_without_a_key(
+    peer: MakePeer,
+) -> None:
+    bob = peer(curve=curve_keys())
+    statistics, endings = bob.transport.statistics, bob.transport._listener._doorkeeper.endings
+    for sent, failed, abandoned in ((0, 0, 1), (12, 1, 1), (13, 1, 2), (11, 2, 2), (64, 3, 2)):
+        with socket.create_connection(("127.0.0.1", int(bob.endpoint.rpartition(":")[2]))) as it:
+            it.sendall(GREETING[:sent])
+            await until(lambda sent=sent: len(endings) == 1 or sent == 64)
+        await until(lambda: len(endings) == 0)
+        await until(
+            lambda told=(failed, abandoned): (
+                (statistics().handshakes_failed, statistics().handshakes_abandoned) == told
+            )
+        )
 
 
 @plain_and_curve

@@ -20,7 +20,7 @@ from zmesh.options import TransportOptions
 from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
 from zmesh.transport.descriptors import descriptors_max
-from zmesh.transport.endings import Endings, is_open
+from zmesh.transport.endings import Endings, has_greeted, is_open
 from zmesh.transport.gate import EVERYWHERE, Gate, Refusal
 from zmesh.transport.outcasts import Outcasts
 
@@ -145,7 +145,7 @@ class Doorkeeper:
 
     def _on_disconnected(self, descriptor: int) -> bool:
         failure, self._failure = self._failure, None
-        is_ours = self._is_ours(descriptor)
+        is_ours, has_greeted_us = self._how_it_ended(descriptor)
         in_handshake = failure is not None or self.gate.is_unproven(descriptor)
         address = self.gate.on_ended(descriptor, in_handshake=in_handshake)
         if failure is None:
@@ -157,7 +157,11 @@ class Doorkeeper:
             return True
         event, value = failure
         if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            self._counters.handshakes_abandoned += 1
+            # Who has no key hangs up where it reads that we have one, and mostly before libzmq
+            # here reads that it has none.
+            is_keyless = self._is_guarded and has_greeted_us
+            self._counters.handshakes_failed += is_keyless
+            self._counters.handshakes_abandoned += not is_keyless
             return False
         self._counters.handshakes_failed += 1
         detail = self._wrong_key(value)
@@ -165,13 +169,17 @@ class Doorkeeper:
             self._auditing.tell(AuditKind.WRONG_KEY, address, detail, self._clock())
         return False
 
-    def _is_ours(self, descriptor: int) -> bool:
-        """Whether it was libzmq that ended a connection, as far as that is known."""
+    def _how_it_ended(self, descriptor: int) -> tuple[bool, bool]:
+        """Return whether libzmq ended a connection, and whether the other did after a greeting.
+
+        As far as that is known.
+        """
         connection = self.endings.take(descriptor)
         if connection is None:
-            return False
+            return False, False
         with connection:
-            return is_open(connection)
+            is_ours = is_open(connection)
+            return is_ours, not is_ours and has_greeted(connection)
 
     def _note_broken(self, address: str) -> None:
         self._counters.inbound_broken += 1

@@ -6,7 +6,17 @@ to be read; otherwise it was libzmq that ended it, over something it takes from 
 """
 
 import socket
+import struct
 from typing import Final
+
+GREETING_BEGUN: Final = (11, 12, 64)
+"""Bytes of its greeting (RFC 23) that libzmq has sent when it reads the mechanism of the other end
+and hangs up: the signature with one or both numbers of its version, or all."""
+
+_TCP_INFO_BYTES: Final = 136
+_RECEIVED: Final = struct.Struct("=Q")
+_RECEIVED_AT: Final = 128
+"""In Linux's `struct tcp_info`: tcpi_bytes_received."""
 
 _NOW: Final = getattr(socket, "MSG_DONTWAIT", 0)
 """libzmq has made the connection such that nobody waits for it: this only makes it sure."""
@@ -57,3 +67,18 @@ def is_open(connection: socket.socket) -> bool:
         return True
     except OSError:
         return False
+
+
+def has_greeted(connection: socket.socket) -> bool:
+    """Return whether what came is as much as libzmq sends before it reads our mechanism.
+
+    False also where the system does not tell how much came.
+    """
+    try:
+        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except (AttributeError, OSError):  # not Linux
+        return False
+    if len(told) < _TCP_INFO_BYTES:
+        return False
+    [received] = _RECEIVED.unpack_from(told, _RECEIVED_AT)
+    return received in GREETING_BEGUN

@@ -17,8 +17,8 @@ from zmesh.reliable.detector import IDLE_SHARE_FIRST
 HEARTBEAT_PACKETS: Final = 2
 """PING, and PONG with an ACK."""
 
-INTEREST_PACKETS: Final = 2
-"""INTEREST on the control lane, and its ACK."""
+INTEREST_PACKETS: Final = 3
+"""INTEREST on the control lane, PING after a silence, and PONG with the ACK of both."""
 
 ASK_PACKETS: Final = 2
 """WHO, and IAM."""
@@ -121,9 +121,13 @@ HUBS: Final = 3
 
 def table(sizes: Sequence[int] = SIZES, hubs: int = HUBS) -> str:
     """Return the curve as a table of Markdown."""
+    of_hubs = f"with {hubs} hubs"
+    heads = (
+        "nodes", "links, full mesh", of_hubs, "heartbeats/s, full mesh", of_hubs, "of one hub",
+        "interest/s, full mesh", of_hubs, "mDNS datagrams/s", "mDNS KB/s",
+    )  # fmt: skip
     lines = [
-        f"| nodes | links, full mesh | links, {hubs} hubs | heartbeats/s, full | the same, {hubs} hubs | "
-        f"of one hub | interest/s, full | the same, {hubs} hubs | mDNS datagrams/s | mDNS KB/s |",
+        "| " + " | ".join(heads) + " |",
         "| ---: |" + " ---: |" * 9,
     ]
     for nodes in sizes:

@@ -61,6 +61,7 @@ from zmesh.events import (
     Post,
     ProbeAnswered,
     Publish,
+    PublishMany,
     Pull,
     PurgeLetters,
     Push,
@@ -164,6 +165,7 @@ class Engine(EngineReads):
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
             Publish: self._news.topics.on_publish,
+            PublishMany: self._news.publish_subscribe.on_publish_many,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
             PurgeLetters: self._news.dead_letters.on_purge,
@@ -291,7 +293,7 @@ class Engine(EngineReads):
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
                 | KeepReplays()
             ):  # fmt: skip

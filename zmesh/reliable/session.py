@@ -6,10 +6,11 @@ paths or liveness; the link moves its records and acknowledgements.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from itertools import repeat
 from math import inf
-from operator import itemgetter
 from typing import Final, assert_never
 
+from zmesh.batches import Block, TicketRun, largest_of
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
 from zmesh.options import LinkOptions, WireLimits
@@ -22,7 +23,8 @@ from zmesh.reliable.link_events import (
     Room,
 )
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
-from zmesh.reliable.sender import ControlQueue, OutgoingLane
+from zmesh.reliable.send_window import ControlQueue
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import (
     Control,
     ControlNews,
@@ -44,9 +46,10 @@ ACKED_TOGETHER = 16
 SETTLED_TOGETHER = 64
 """So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
-_BODY = itemgetter(2)
-
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
+
+BLOCK_MIN = 8
+"""So many records are kept together, until one of them ends out of order."""
 
 KEYS_MIN = 1024
 """So many keys are remembered before those that are done are looked for."""
@@ -96,7 +99,7 @@ class Session:
     @property
     def queued_messages(self) -> int:
         """Records without outcome yet."""
-        return sum(len(lane.items) for lane in self.outgoing.values())
+        return sum(lane.kept for lane in self.outgoing.values())
 
     @property
     def queued_bytes(self) -> int:
@@ -111,7 +114,7 @@ class Session:
         """
         messages = size = 0
         for lane in self.outgoing.values():
-            messages += len(lane.items)
+            messages += lane.kept
             size += lane.queued_bytes
         room = self._options.queued_messages_max - messages
         if size >= self._options.queued_bytes_max:
@@ -151,22 +154,24 @@ class Session:
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self.outgoing.get(lane) or self._outgoing(lane)
-        largest = len(records[0][2])
-        if len(records) > 1:
-            largest = max(map(len, map(_BODY, records)))
+        largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
             records = self._with_key(lane, records, key)
         if largest <= self._options.fragment_bytes:
-            first, last = out.submit(records, ticket, now)
             if ttl is not None:
-                for seq in range(first, last + 1):
-                    self._expire_at(out, seq, now + ttl)
+                records = list(records)  # each ends in its own time
+            elif key is None and len(records) >= BLOCK_MIN and type(records) is not Block:
+                records = Block(records)
+            first, last = out.submit(records, ticket, now)
+            for seq in () if ttl is None else range(first, last + 1):
+                self._expire_at(out, seq, now + (ttl or 0.0))
         else:
             first = last = out.next_seq
-            for record in records:
-                last = self._submit_one(out, record, ticket, now, ttl)
+            each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
+            for record, own in zip(records, each, strict=False):
+                last = self._submit_one(out, record, own, now, ttl)
         if key is not None:
             self._note_key(key, lane, last)
         return first, last
@@ -574,7 +579,9 @@ class Session:
         if out is None:
             if not 0 <= lane < LANES:
                 raise ProtocolError("lane", f"there is no lane {lane}")
-            out = self.outgoing[lane] = OutgoingLane(lane, self._options.ranges_max)
+            out = self.outgoing[lane] = OutgoingLane(
+                lane, self._options.ranges_max, self._options.packet_bytes
+            )
             out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 

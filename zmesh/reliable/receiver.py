@@ -8,7 +8,7 @@ waits for it. A released record is held against credit until it is settled.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from math import inf
 from operator import itemgetter
 from typing import cast
@@ -232,7 +232,7 @@ class IncomingLane:
             return True
         # A time to live cannot be over yet.
         extras = [record[3] for record in records if len(record) == 4]
-        return all(map(_NOT_PLAIN.isdisjoint, map(_TAGS, extras)))
+        return _NOT_PLAIN.isdisjoint(chain.from_iterable(map(_TAGS, extras)))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record

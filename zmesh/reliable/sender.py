@@ -102,11 +102,23 @@ class OutgoingLane(SendWindow[Record]):
         if type(records) is Block:
             return self._submit_block(records, ticket, now)
         if len(records) == 1:
-            first = last = self._enqueue_single(records[0], now)
-        else:
-            first, last = self._enqueue(records, now)
+            seq = self.submit_single(records[0], ticket, now)
+            return seq, seq
+        first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
+
+    def submit_single(self, record: Record, ticket: Ticket, now: float) -> int:
+        """Number one record: what `submit` does, written out for calls and their answers."""
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        self._append(Span(seq, seq, ticket, 1))
+        return seq
 
     def _submit_block(self, block: Block, ticket: Ticket, now: float) -> tuple[int, int]:
         first = self.next_seq
@@ -137,16 +149,6 @@ class OutgoingLane(SendWindow[Record]):
             self._by_ticket[span.ticket] = [span]
         else:
             siblings.append(span)
-
-    def _enqueue_single(self, record: Record, now: float) -> int:
-        seq = self.next_seq
-        if self.next_transmit == seq:
-            self.waiting_since = now
-        self.next_seq = seq + 1
-        self.items[seq] = record
-        self._sizes[seq] = size = size_of(record)
-        self.queued_bytes += size
-        return seq
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -474,14 +476,13 @@ class OutgoingLane(SendWindow[Record]):
         return [record]
 
     def _forget_ended(self) -> None:
-        spans = self._spans
-        while spans and spans[0].remaining == 0:
+        spans, by_ticket = self._spans, self._by_ticket
+        while spans and not spans[0].remaining:
             span = spans.popleft()
-            siblings = self._by_ticket[span.ticket]
-            if len(siblings) == 1:
-                del self._by_ticket[span.ticket]
-            else:
+            siblings = by_ticket.pop(span.ticket)
+            if len(siblings) > 1:
                 siblings.remove(span)
+                by_ticket[span.ticket] = siblings
 
     def _forget_behind(self) -> deque[Span]:
         """Forget spans that ended behind one that lasts; return those that are left."""

@@ -130,6 +130,7 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
+        self._topic = ""  # the latest that was checked
         self.posting = self._new_posting(options)
         self.durable = DurablePosting(
             loop, self.runner, self.posting, self._storing, self.outgoing.signing
@@ -198,8 +199,10 @@ class NodeParts(ABC):
 
     def check_publish(self, topic: str) -> None:
         """Raise InvalidOption or NotAllowed where a topic cannot be published to from here."""
-        check_is_text("topic", topic)
-        self.engine.check_publish(topic)
+        if type(topic) is not str or topic != self._topic:  # often that of before
+            check_is_text("topic", topic)
+            self.engine.check_publish(topic)
+            self._topic = topic
         self.engine.guard.check_own(Action.PUBLISH, topic)
 
     def services_seen(self) -> list[str]:

@@ -19,7 +19,7 @@ BATCH_MAX: Final = 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of them: more would hold up the loop."""
 
-BACKLOG_MAX: Final = 128
+BACKLOG_MAX: Final = 256
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
 
 LARGE_BYTES: Final = 64 * 1024

@@ -428,6 +428,7 @@ class PeerView:
     draining: bool = False  # asked for no new work; it finishes what it has
     groups: frozenset[str] = frozenset()
     attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
+    is_edge: bool = False  # has links with hubs alone
 
 
 class PeerChange(Enum):

@@ -83,6 +83,7 @@ class CandidateFound:
     node: NodeId | None
     name: str
     endpoints: tuple[str, ...]
+    is_edge: bool = False  # it dials hubs itself, and is dialed by nobody
 
 
 @dataclass(frozen=True, slots=True)

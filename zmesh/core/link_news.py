@@ -423,8 +423,9 @@ class LinkNews:
             if self.draining:
                 peer.link.send_control(Drain())
         self._membership.on_linked(
-            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
-        )
+            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints,
+            is_edge=peer.is_edge,
+        )  # fmt: skip
         if peer.present:
             self.outbox.on_peer(peer)
             if changed:

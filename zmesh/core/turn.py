@@ -39,6 +39,7 @@ from zmesh.message import (
     Ticket,
 )
 from zmesh.options import LinkOptions
+from zmesh.patience import Patience
 from zmesh.security.refusal import of_application
 from zmesh.storage import Opened
 from zmesh.wire.compression import algorithm_in, unpacked, with_plain
@@ -54,6 +55,7 @@ class Turn:
     ) -> None:
         self.peers = peers
         self.now = now
+        self.patience = Patience()  # while this node is late
         self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.keeper = Keeper(opened, self.agenda)
         self.handled = Handled(self.keeper)

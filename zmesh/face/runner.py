@@ -254,19 +254,19 @@ class Runner:
             self._wake_at = now  # told once
         events, self._events = self._events, []
         self._joined = 0
-        if self.settlements.pending:
-            verdicts = self.settlements.take()
-            events += self.settlements.take_changes()
-            events += verdicts
-        if events:
-            self._is_in_turn = True
-            try:
+        try:
+            if self.settlements.pending:
+                verdicts = self.settlements.take()
+                events += self.settlements.take_changes()
+                events += verdicts
+            if events:
+                self._is_in_turn = True
                 self._perform(self._engine.handle(events, now))
-            except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
-                self._broke(error, events)
-                return
-            finally:
-                self._is_in_turn = False
+        except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
+            self._broke(error, events)
+            return
+        finally:
+            self._is_in_turn = False
         self._plan_timer(now)
 
     def _broke(self, error: Exception, events: list[Event]) -> None:

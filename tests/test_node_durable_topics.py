@@ -398,6 +398,34 @@ async def test_a_full_journal_refuses_a_publication_without_a_trace(tmp_path: Pa
         assert (message.headers["n"], message.retained) == (stored - 1, True)
 
 
+async def test_many_are_on_disk_before_they_are_published(tmp_path: Path) -> None:
+    async with life("shop", tmp_path) as shop, shop.subscribe(">") as plain:
+        receipt = await shop.publish_many("orders.new", range(300))
+        assert shop.statistics().engine.logged == 300
+        assert await bodies(plain, 300) == list(range(300))
+        assert await asyncio.wait_for(receipt, 20) == 300
+    async with (
+        life("shop", tmp_path) as shop,
+        reading(shop, tmp_path, ">", since="first") as follower,
+    ):
+        assert await bodies(follower, 300) == list(range(300))
+
+
+async def test_of_many_that_find_no_room_on_disk_those_before_are_published(
+    tmp_path: Path,
+) -> None:
+    storage = Storage(tmp_path / "shop.journal", options=SMALL)
+    async with (
+        Node("shop", mdns=False, storage=storage, options=QUICK) as shop,
+        shop.subscribe(">") as plain,
+    ):
+        with pytest.raises(JournalFull):
+            await shop.publish_many("orders.new", (bytes(20_000) for _ in range(1000)))
+        stored = shop.statistics().engine.logged
+        assert len(await asyncio.wait_for(read(plain, stored), 20)) == stored
+        await asyncio.wait_for(shop.flush(), 20)
+
+
 async def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     async with life("shop", None) as shop:
         with pytest.raises(UsageError):

@@ -136,7 +136,7 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
-        self._topic = ""  # the latest that was checked
+        self._topic: str | None = None  # the latest that was checked
         self.posting = self._new_posting(options)
         self.durable = DurablePosting(
             loop, self.runner, self.posting, self._storing, self.outgoing.signing

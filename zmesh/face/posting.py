@@ -259,8 +259,7 @@ class Posting:
                 finally:
                     if must_wait:
                         self.topic_rooms.passed(topic)
-                if not batch.is_exhausted:
-                    await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
+                await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
         finally:
             receipt.expected -= 1
             if receipt.done:

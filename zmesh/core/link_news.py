@@ -12,6 +12,7 @@ from zmesh.core.guard import Guard
 from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.positions import Positions
+from zmesh.core.told import Told
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.errors import PeerLost
@@ -110,6 +111,7 @@ class LinkNews:
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
         self.interest = InterestTable(turn, options, defects.note, guard)
+        self.told = Told(turn, 4 * options.interest_max, self.interest.room, self._on_control)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
         self.dead_letters = DeadLetters(turn, options)
@@ -245,7 +247,7 @@ class LinkNews:
             case Opened():
                 self._on_opened(peer, event)
             case ControlArrived(records):
-                self._on_control(peer, records)
+                self.told.on_control(peer, records)
             case LivenessChanged() | LeftBehind() | SessionEnded():
                 self._on_change(peer, event)
             case ProbeWanted(endpoints):
@@ -367,10 +369,14 @@ class LinkNews:
 
     def _on_control(self, peer: RemotePeer, records: list[ControlNews]) -> None:
         learned: list[Entry] = []
+        has_changed = False
         for record in records:
             match record:
                 case Interest():
-                    learned += self.interest.on_interest(peer, record)
+                    more, is_news = self.interest.on_interest(peer, record)
+                    learned += more
+                    if not is_news:
+                        continue
                 case Drain():
                     peer.draining = True
                 case Refused():
@@ -378,8 +384,10 @@ class LinkNews:
                     continue
                 case _:
                     assert_never(record)
+            has_changed = True
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
-        self._on_learned(peer, learned)
+        if has_changed:
+            self._on_learned(peer, learned)
 
     def on_rules(self, peer: RemotePeer) -> None:
         """Judge anew what a peer told of itself: rules have changed."""
@@ -493,6 +501,7 @@ class LinkNews:
         peer.open_in -= self.direct.on_session_ended(peer)
         peer.stale_in += peer.open_in
         peer.open_in = 0
+        self.told.forget(peer)
         self.interest.forget(peer)
         self.queues.on_session_ended(peer)
         self.outbox.on_session_ended(peer)

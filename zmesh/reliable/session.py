@@ -73,6 +73,7 @@ class Session:
         self.outgoing: dict[int, OutgoingLane] = {}
         self.incoming: dict[int, IncomingLane] = {}
         self._granted: dict[int, tuple[int, int]] = {}  # credit of lanes not used yet
+        self.burst_bytes = 0  # what the path carries in a moment, as far as is known
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
@@ -174,14 +175,24 @@ class Session:
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
     ) -> int:
-        if len(record[2]) > self._options.fragment_bytes:
-            fragments = split(record, self._options.fragment_bytes)
-            first, last = out.submit_whole(record, fragments, ticket, now)
+        pieces = split(record, self._piece_bytes(out))
+        if len(pieces) > 1:
+            first, last = out.submit_whole(record, pieces, ticket, now)
         else:
-            first, last = out.submit([record], ticket, now)
+            first, last = out.submit(pieces, ticket, now)
         if ttl is not None:
             self._expire_at(out, first, now + ttl)
         return last
+
+    def _piece_bytes(self, out: OutgoingLane) -> int:
+        """Return what of a body travels at once: little, unless the path is fast.
+
+        Four of them are within the window that the peer has shown: one that is larger than its
+        window would never go.
+        """
+        options = self._options
+        most = min(options.fragment_bytes_max, self._limits.part_bytes_max, out.window_bytes // 4)
+        return max(options.fragment_bytes, min(most, self.burst_bytes))
 
     def _with_key(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
         """Write the key, and who of the same key came before on other lanes.
@@ -514,7 +525,7 @@ class Session:
         """Begin anew with another peer's word, where nothing was transmitted yet."""
         self._granted.clear()
         for lane in self.outgoing.values():
-            lane.seq_limit = lane.bytes_limit = 0
+            lane.forget_credit()
 
     def lane_states(self) -> tuple[LaneState, ...]:
         """Return what HELLO and WELCOME say of every lane."""

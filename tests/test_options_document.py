@@ -47,6 +47,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "release": Message.release,
     "watch": SharedMap.watch,
     "batch": zmesh.Jobs.batch,
+    "batches": zmesh.Inbox.batches,
     "exchange.bind": zmesh.Exchange.bind,
     "exchange.unbind": zmesh.Exchange.unbind,
     "exchange.subscribe": zmesh.Exchange.subscribe,

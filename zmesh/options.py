@@ -267,6 +267,9 @@ class NodeOptions:
     trust: TrustOptions = TrustOptions()
     peers_max: int = 1024
     candidates_max: int = 1024
+    hubs_max: int = (
+        1024  # that an edge dials or has dialed: all it hears of, where that is as many
+    )
     node_bytes_max: int = 256 * MIB  # bodies put together and grown windows, all peers together
     subscriptions_max: int = 1024
     services_max: int = 1024

@@ -5,15 +5,22 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.fuzz import codec_target, compression_target, engine_target, records_target
+from tests.fuzz import (
+    codec_target,
+    compression_target,
+    engine_target,
+    records_target,
+    signatures_target,
+)
 from tests.wire import vector_cases
-from zmesh.message import Algorithm, Kind, head
+from zmesh.message import Algorithm, Kind, Record, head
 from zmesh.wire.compression import Compressor
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 """A directory a target: inputs that reach what others do not, and those that found a defect."""
 
 _SCRIPTS: Final = 16
+_JOB: Final[Record] = (head(Kind.JOB), "jobs", b"body")
 _TXT: Final = (
     b"\x09txtvers=1\x03v=1\x23id=" + b"01" * 16 + b"\x15mesh=746573746d657368\x06name=b",
     b"\x09txtvers=2\x03v=1",
@@ -43,6 +50,11 @@ def made(target: str) -> list[bytes]:
             ]
         case "records":
             return [records_target.of_txt(txt) for txt in _TXT] + _scripts()
+        case "signatures":
+            signatures = (vector_cases.SIGNATURE, vector_cases.SIGNATURE_OF_THREE, bytes(139))
+            return [signatures_target.of_signature(_JOB, 4, each) for each in signatures] + (
+                _scripts()
+            )
         case "engine":
             return [engine_target.of_parts(parts) for parts in _vectors()] + _scripts()
         case _:

@@ -9,6 +9,7 @@ from tests.fuzz import (
     engine_target,
     link_target,
     records_target,
+    signatures_target,
 )
 
 Target = Callable[[bytes], None]
@@ -17,6 +18,7 @@ TARGETS: Final[dict[str, Target]] = {
     "codec": codec_target.run,
     "compression": compression_target.run,
     "records": records_target.run,
+    "signatures": signatures_target.run,
     "link": link_target.run,
     "engine": engine_target.run,
 }

@@ -10,7 +10,8 @@ from zmesh.errors import ProtocolError
 from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of
 from zmesh.reliable.fragments import split
 from zmesh.reliable.link_events import Returned
-from zmesh.reliable.sender import ControlQueue, OutgoingLane, SendWindow, control_size
+from zmesh.reliable.send_window import ControlQueue, SendWindow, control_size
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Settle
 
 LARGE = 10**9

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
+from zmesh.batches import are_bare
 from zmesh.core.arrivals import Arrivals, Receiver
 from zmesh.core.defects import Defects
 from zmesh.core.guard import Guard
@@ -286,16 +287,16 @@ class LinkNews:
         return is_kept and self._turn.handled.is_known(source, record)
 
     def _on_direct(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        if max(map(len, records)) == 3:  # none is stored at its sender
+        if are_bare(records):  # none is stored at its sender
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.direct.on_records(peer, source, low, high, run)
 
     def _on_durability(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -305,24 +306,24 @@ class LinkNews:
                 self.following.on_told(source, record)
 
     def _on_group(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.gatherings.groups.on_records(peer, source, low, high, run)
 
     def _on_replies(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         for_calls = self.gatherings.survey.on_replies(peer, records)
         self.calls.on_replies(peer, source, first, last, for_calls)
 
     def _on_missed(
-        self, _: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, _: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self.publish_subscribe.on_missed(source, first, last, records)
 
     def _on_cancels(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -422,8 +423,9 @@ class LinkNews:
             if self.draining:
                 peer.link.send_control(Drain())
         self._membership.on_linked(
-            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
-        )
+            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints,
+            is_edge=peer.is_edge,
+        )  # fmt: skip
         if peer.present:
             self.outbox.on_peer(peer)
             if changed:

@@ -6,15 +6,16 @@ paths or liveness; the link moves its records and acknowledgements.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from itertools import repeat
 from math import inf
-from operator import itemgetter
 from typing import Final, assert_never
 
+from zmesh.batches import Block, TicketRun, largest_of
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
-from zmesh.reliable.fragments import split
+from zmesh.reliable.fragments import piece_bytes, split
 from zmesh.reliable.link_events import (
     Accepted,
     ControlArrived,
@@ -22,7 +23,8 @@ from zmesh.reliable.link_events import (
     Room,
 )
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
-from zmesh.reliable.sender import ControlQueue, OutgoingLane
+from zmesh.reliable.send_window import ControlQueue
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import (
     Control,
     ControlNews,
@@ -44,9 +46,10 @@ ACKED_TOGETHER = 16
 SETTLED_TOGETHER = 64
 """So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
-_BODY = itemgetter(2)
-
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
+
+BLOCK_MIN = 8
+"""So many records are kept together, until one of them ends out of order."""
 
 KEYS_MIN = 1024
 """So many keys are remembered before those that are done are looked for."""
@@ -97,7 +100,7 @@ class Session:
     @property
     def queued_messages(self) -> int:
         """Records without outcome yet."""
-        return sum(len(lane.items) for lane in self.outgoing.values())
+        return sum(lane.kept for lane in self.outgoing.values())
 
     @property
     def queued_bytes(self) -> int:
@@ -112,7 +115,7 @@ class Session:
         """
         messages = size = 0
         for lane in self.outgoing.values():
-            messages += len(lane.items)
+            messages += lane.kept
             size += lane.queued_bytes
         room = self._options.queued_messages_max - messages
         if size >= self._options.queued_bytes_max:
@@ -152,22 +155,26 @@ class Session:
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self.outgoing.get(lane) or self._outgoing(lane)
-        largest = len(records[0][2])
-        if len(records) > 1:
-            largest = max(map(len, map(_BODY, records)))
+        largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
             records = self._with_key(lane, records, key)
         if largest <= self._options.fragment_bytes:
-            first, last = out.submit(records, ticket, now)
             if ttl is not None:
-                for seq in range(first, last + 1):
-                    self._expire_at(out, seq, now + ttl)
+                records = list(records)  # each ends in its own time
+            elif largest > self._options.inline_bytes_max:
+                pass  # there is little to pack
+            elif key is None and len(records) >= BLOCK_MIN and type(records) is not Block:
+                records = Block(records)
+            first, last = out.submit(records, ticket, now)
+            for seq in () if ttl is None else range(first, last + 1):
+                self._expire_at(out, seq, now + (ttl or 0.0))
         else:
             first = last = out.next_seq
-            for record in records:
-                last = self._submit_one(out, record, ticket, now, ttl)
+            each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
+            for record, own in zip(records, each, strict=False):
+                last = self._submit_one(out, record, own, now, ttl)
         if key is not None:
             self._note_key(key, lane, last)
         return first, last
@@ -175,7 +182,8 @@ class Session:
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
     ) -> int:
-        pieces = split(record, self._piece_bytes(out))
+        most = piece_bytes(self._options, self._limits, out.window_bytes, self.burst_bytes)
+        pieces = split(record, most)
         if len(pieces) > 1:
             first, last = out.submit_whole(record, pieces, ticket, now)
         else:
@@ -183,16 +191,6 @@ class Session:
         if ttl is not None:
             self._expire_at(out, first, now + ttl)
         return last
-
-    def _piece_bytes(self, out: OutgoingLane) -> int:
-        """Return what of a body travels at once: little, unless the path is fast.
-
-        Four of them are within the window that the peer has shown: one that is larger than its
-        window would never go.
-        """
-        options = self._options
-        most = min(options.fragment_bytes_max, self._limits.part_bytes_max, out.window_bytes // 4)
-        return max(options.fragment_bytes, min(most, self.burst_bytes))
 
     def _with_key(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
         """Write the key, and who of the same key came before on other lanes.
@@ -585,7 +583,9 @@ class Session:
         if out is None:
             if not 0 <= lane < LANES:
                 raise ProtocolError("lane", f"there is no lane {lane}")
-            out = self.outgoing[lane] = OutgoingLane(lane, self._options.ranges_max)
+            out = self.outgoing[lane] = OutgoingLane(
+                lane, self._options.ranges_max, self._options.packet_bytes
+            )
             out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 

@@ -279,6 +279,7 @@ class Link(LinkFacts):
     def on_loop_late(self, lag: float, now: float) -> None:
         """Our own loop was late by `lag` seconds: the silence meanwhile is not the peer's."""
         self._verdict.detector.on_loop_late(lag, now)
+        self._hello_timer.on_loop_late(lag)
 
     def on_timer(self, now: float) -> None:
         """Do what is due; call `packets` next."""

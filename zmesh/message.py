@@ -160,9 +160,12 @@ RECORD_OVERHEAD_BYTES: Final = 16
 
 
 _INTEGERS: Final = {int}
+_NO_TAGS: Final[frozenset[ExtraValue]] = frozenset()
 _KIND: Final = 0b1111  # where the head of a record has its kind
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
+_EXTRAS = itemgetter(3)
+_TAGS = itemgetter(slice(None, None, 2))
 
 
 def head(kind: Kind, encoding: Encoding = Encoding.RAW) -> int:
@@ -184,6 +187,16 @@ def extra(record: Record, tag: Tag) -> ExtraValue | None:
         return extras[1]
     tags = extras[::2]
     return extras[2 * tags.index(tag) + 1] if tag in tags else None
+
+
+def tags_of(records: Sequence[Record]) -> frozenset[ExtraValue]:
+    """Return all tags that there are in the extras of these records."""
+    if max(map(len, records)) == 3:
+        return _NO_TAGS
+    if min(map(len, records)) == 3:
+        records = [record for record in records if len(record) > 3]
+    together = set(map(_TAGS, map(_EXTRAS, records)))  # one or two for all of them, as a rule
+    return frozenset(chain.from_iterable(together))
 
 
 def extras_of(record: Record) -> dict[ExtraValue, ExtraValue]:

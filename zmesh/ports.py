@@ -71,6 +71,13 @@ class Carrier(Protocol):
         """
         ...
 
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether the peer may have each.
+
+        Only where none of them was so large that it was split.
+        """
+        ...
+
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
         ...

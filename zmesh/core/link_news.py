@@ -35,6 +35,7 @@ from zmesh.patterns.following import Following
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
+from zmesh.patterns.job_runs import RunAttempt
 from zmesh.patterns.letters import DeadLetter, RequeuedTicket
 from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
@@ -146,6 +147,7 @@ class LinkNews:
             ReplyTicket: self.serving.on_accepted,
             FanOutTicket: self.gatherings.on_accepted,
             Attempt: self.queues.pushed.on_accepted,
+            RunAttempt: self.queues.pushed.on_run_accepted,
             **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
         self._arrivals = Arrivals(

@@ -98,6 +98,10 @@ class Link(LinkFacts):
         """
         return self._session.withdraw(ticket)
 
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether each was transmitted."""
+        return self._session.open_of(ticket)
+
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End as REJECTED a record of a packet that could not be made into bytes."""
         self._session.refuse(lane, seq, reason)

@@ -279,6 +279,10 @@ class Session:
         self._note_room()
         return any(lane.holds(ticket) for lane in self.outgoing.values())
 
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return what has no outcome; see `Link.open_of`."""
+        return [each for lane in self.outgoing.values() for each in lane.open_of(ticket)]
+
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End a record that cannot be sent; see `Link.refuse`."""
         self._events += self.outgoing[lane].refuse(seq, reason)

@@ -8,7 +8,7 @@ from itertools import combinations
 from operator import itemgetter
 from typing import Any, Final, cast
 
-from zmesh.message import LANES, Record, Tag
+from zmesh.message import INTEGER_TAGS, LANES, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.wire.fields import (
     ALGORITHM_MAX,
@@ -42,27 +42,10 @@ Column = tuple[object, ...]
 """The same field of many records."""
 
 _HEADS: Final = frozenset(range(HEAD_MAX + 1))
-_INTEGER_TAGS: Final = frozenset(
-    map(
-        int,
-        (
-            Tag.TTL_MS,
-            Tag.MESSAGE_ID,
-            Tag.ATTEMPT,
-            Tag.CORRELATION,
-            Tag.KEPT,
-            Tag.RETAINED,
-            Tag.STORED,
-            Tag.POSITION,
-            Tag.PUBLISHED,
-            Tag.FOLLOWER,
-        ),
-    )
-)
 _INTEGER_TAGS_TOGETHER: Final = frozenset(
     tags
-    for count in range(1, len(_INTEGER_TAGS) + 1)
-    for tags in combinations(sorted(_INTEGER_TAGS), count)
+    for count in range(1, len(INTEGER_TAGS) + 1)
+    for tags in combinations(sorted(INTEGER_TAGS), count)
 )
 """All ascending tags that an integer follows each."""
 
@@ -205,7 +188,7 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
         if type(tag) is not int or not previous < tag <= TAG_MAX:
             raise malformed(f"tags are not ascending integers in 1..{TAG_MAX}")
         previous = tag
-        if tag in _INTEGER_TAGS:
+        if tag in INTEGER_TAGS:
             if type(value) is not int or not 0 <= value <= COUNT_MAX:
                 raise malformed(f"an extra is not an integer in 0..{COUNT_MAX}")
         else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from itertools import chain
-from operator import itemgetter
+from operator import add, itemgetter
 from typing import Any, Final, cast
 
 LANES: Final = 10
@@ -181,6 +181,11 @@ RECORD_OVERHEAD_BYTES: Final = 16
 _INTEGERS: Final = {int}
 _KIND: Final = 0b1111  # where the head of a record has its kind
 _WEIGHTLESS: Final = INTEGER_TAGS  # what they say costs no credit
+_WEIGHTY: Final = frozenset(
+    map(int, (Tag.HEADERS, Tag.KEY, Tag.TYPE, Tag.ROUTING_KEY, Tag.SIGNATURE))
+)
+"""Those that text or bytes follow."""
+
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
 _EXTRAS = itemgetter(3)
@@ -222,7 +227,7 @@ def tag_rows(records: Sequence[Record]) -> set[Extras]:
     return {record[3][::2] if len(record) > 3 else () for record in records}
 
 
-def values_of(records: Sequence[Record], row: Extras, tag: Tag) -> list[ExtraValue]:
+def values_of(records: Sequence[Record], row: Extras, tag: ExtraValue) -> list[ExtraValue]:
     """Return the value of a tag of each record, where all of them have this row of tags."""
     return list(map(itemgetter(2 * row.index(tag) + 1), map(_EXTRAS, records)))
 
@@ -290,13 +295,19 @@ def sizes_of(records: Sequence[Record]) -> list[int]:
     """Return `size_of` of each record."""
     if len(records) == 1:
         return [size_of(records[0])]
-    if not records or not _WEIGHTLESS.issuperset(tags_of(records)):
-        return [size_of(record) for record in records]
     targets = set(map(_TARGET, records))
-    if len(targets) > 1:
+    if len(targets) != 1:
+        return [size_of(record) for record in records]
+    rows = tag_rows(records)
+    weighty = set(chain.from_iterable(rows)) - _WEIGHTLESS
+    if weighty and not (len(rows) == 1 and weighty <= _WEIGHTY):
         return [size_of(record) for record in records]
     overhead = len(targets.pop()) + RECORD_OVERHEAD_BYTES
-    return list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
+    sizes = list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
+    for tag in weighty:
+        values = cast("list[str | bytes]", values_of(records, next(iter(rows)), tag))
+        sizes = list(map(add, sizes, map(len, values)))
+    return sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,17 @@ class Carrier(Protocol):
         """Queue records; their outcomes come as `Accepted` and `Returned`. Raises BodyTooLarge."""
         ...
 
+    def submit_each(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        tickets: Sequence[Ticket],
+        now: float,
+        keys: Sequence[str | None] | None,
+    ) -> bool:
+        """Queue records with a ticket each, or return False: then `submit` each."""
+        ...
+
     def settle(
         self,
         session: bytes,

@@ -17,7 +17,7 @@ from zmesh.errors import (
     PeerUnknown,
     Rejected,
 )
-from zmesh.events import Event, Post, Publish
+from zmesh.events import Event, Post, PostEach, Publish
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.posting import BACKLOG_MAX, BATCH_BYTES_MAX, BATCH_MAX, LARGE_BYTES, Posting
 from zmesh.face.receipts import Receipt
@@ -46,7 +46,7 @@ class FakeEngine:
     def handle(self, events: Sequence[Event], now: float) -> list[Action]:  # noqa: ARG002
         self.events += events
         for event in events:
-            if isinstance(event, Post):
+            if isinstance(event, Post | PostEach):
                 self.room_left -= len(event.records)
                 self.queued_bytes += total_size(event.records)
             elif isinstance(event, Publish) and self.topic_room is not None:
@@ -100,12 +100,38 @@ class Bench:
         return await self.posting.publish(record, 4, None, None)
 
     def posts(self) -> list[Post]:
-        return [event for event in self.engine.events if isinstance(event, Post)]
+        """Return what was posted, each of those that went together by itself."""
+        posts = []
+        for event in self.engine.events:
+            if isinstance(event, Post):
+                posts.append(event)
+            elif isinstance(event, PostEach):
+                each = zip(event.records, event.tickets, event.keys, strict=True)
+                posts += [Post(event.to, event.lane, [one], *others) for one, *others in each]
+        return posts
 
     def accept(self, ticket: Ticket, count: int = 1) -> None:
         ticket.accepted += count
         if ticket.done:
             self.posting.done([ticket])
+
+
+async def test_posts_to_one_peer_that_follow_each_other_are_one_command() -> None:
+    bench = Bench()
+    await bench.post()  # goes at once
+    for key in ("a", None, "b"):
+        bench.posting.post_nowait("printer", RECORD, 4, key, None)
+    bench.posting.post_nowait("printer", RECORD, 5, None, None)
+    bench.posting.post_nowait("printer", RECORD, 4, None, 60.0)
+    bench.posting.post_nowait("printer", RECORD, 4, None, None)
+    assert bench.runner.backlog == 6
+    await turn()
+    together = [
+        (event.lane, event.keys) if isinstance(event, PostEach) else None
+        for event in bench.engine.events[1:]
+    ]
+    assert together == [(4, ["a", None, "b"]), (5, [None]), None, (4, [None])]
+    bench.runner.stop()
 
 
 async def turn() -> None:

@@ -59,6 +59,7 @@ from zmesh.events import (
     PathUp,
     PathWritable,
     Post,
+    PostEach,
     ProbeAnswered,
     Publish,
     Pull,
@@ -159,6 +160,7 @@ class Engine(EngineReads):
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
+            PostEach: self._news.direct.on_post_each,
             Publish: self._news.topics.on_publish,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
@@ -286,8 +288,8 @@ class Engine(EngineReads):
             ):  # fmt: skip
                 self._on_pattern_command(event)
             case (
-                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | PostEach()
+                | Publish() | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
                 | KeepReplays()
             ):  # fmt: skip

@@ -4,6 +4,7 @@ One `Turn` serves a node for life; `begin` starts it anew. Patterns act through 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from zmesh.actions import (
     Action,
@@ -102,6 +103,23 @@ class Turn:
             for _ in records:
                 self.fail(ticket, Failure(FailureKind.REJECTED, peer.label, str(error)))
         self.touched[peer] = None
+
+    def submit_each(
+        self,
+        peer: Peer,
+        lane: int,
+        records: Sequence[Record],
+        tickets: Sequence[Ticket],
+        keys: Sequence[str | None] | None,
+    ) -> None:
+        """Submit records with a ticket each, and maybe a key, to a peer."""
+        if peer.wants_plain:
+            records = [self.fitted(peer, record) for record in records]
+        if peer.carrier.submit_each(lane, records, tickets, self.now, keys):
+            self.touched[peer] = None
+            return
+        for record, ticket, key in zip(records, tickets, keys or repeat(None), strict=False):
+            self.submit(peer, lane, [record], ticket, key=key)
 
     def fitted(self, peer: Peer, record: Record) -> Record:
         """Return a record as a peer can take it: with a plain body where it cannot decompress."""

@@ -98,12 +98,12 @@ class Posting:
         """Post one message once there is room."""
         node = self.resolve(to)
         if self.peer_rooms.is_free(node):
-            receipt = self._post(node, [record], lane, key, ttl, Receipt())
+            receipt = self._post_one(node, record, lane, key, ttl)
         else:
             await self.peer_rooms.wait(node)
             try:
                 self._check_still_there(to)
-                receipt = self._post(node, [record], lane, key, ttl, Receipt())
+                receipt = self._post_one(node, record, lane, key, ttl)
             finally:
                 self.peer_rooms.passed(node)
         if self._is_turn_of_others(record):
@@ -121,7 +121,7 @@ class Posting:
         node = self.resolve(to)
         if not self.peer_rooms.is_free(node):
             raise Backpressure(to, *self._engine.queued(node))
-        return self._post(node, [record], lane, key, ttl, Receipt())
+        return self._post_one(node, record, lane, key, ttl)
 
     async def post_many(
         self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
@@ -311,6 +311,18 @@ class Posting:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise Closed(self._closed)
+
+    def _post_one(
+        self, node: NodeId, record: Record, lane: int, key: str | None, ttl: float | None
+    ) -> Receipt:
+        receipt = Receipt()
+        if ttl is not None or len(record[2]) >= LARGE_BYTES:
+            return self._post(node, [record], lane, key, ttl, receipt)
+        if self._closed is not None:
+            raise Closed(self._closed)
+        self._open[receipt] = None
+        self._runner.post(node, lane, record, receipt, key)
+        return receipt
 
     def _post(
         self,

@@ -46,8 +46,10 @@ from zmesh.actions import (
     Trace,
     WriteJournal,
 )
-from zmesh.events import Event, LoopLate, TimerFired
+from zmesh.events import Event, LoopLate, PostEach, TimerFired
 from zmesh.face.verdicts import Settlements
+from zmesh.ids import NodeId
+from zmesh.message import Record, Ticket
 from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
@@ -124,6 +126,7 @@ class Runner:
         self._engine = engine
         self._application = application
         self._events: list[Event] = []
+        self._gathered = 0  # messages of these beside the first of each
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._wake_at = 0.0  # when the timer should fire
@@ -169,8 +172,8 @@ class Runner:
 
     @property
     def backlog(self) -> int:
-        """How many events wait for the next turn."""
-        return len(self._events)
+        """How many events wait for the next turn, and messages beside the first of theirs."""
+        return len(self._events) + self._gathered
 
     def news(self, events: Sequence[Event]) -> None:
         """Take what adapters have to tell, at once unless a turn is under way."""
@@ -188,10 +191,23 @@ class Runner:
         if not self._is_running:
             return
         self._events.append(event)
-        if not self._has_flushed or len(self._events) >= COMMANDS_MAX:
+        if not self._has_flushed or self.backlog >= COMMANDS_MAX:
             self.flush()
         else:
             self._soon()
+
+    def post(self, to: NodeId, lane: int, record: Record, ticket: Ticket, key: str | None) -> None:
+        """Take a message for a peer: those that follow each other there are one command."""
+        last = self._events[-1] if self._events else None
+        if type(last) is not PostEach or last.to != to or last.lane != lane:
+            self.command(PostEach(to, lane, [record], [ticket], [key]))
+            return
+        last.records.append(record)
+        last.tickets.append(ticket)
+        last.keys.append(key)
+        self._gathered += 1
+        if self._gathered >= COMMANDS_MAX:
+            self.flush()
 
     def flush(self) -> None:
         """Let the engine have what was gathered, now rather than with the next iteration."""
@@ -241,7 +257,7 @@ class Runner:
         if lag > LATE:
             self._events.insert(0, LoopLate(lag))
             self._wake_at = now  # told once
-        events, self._events = self._events, []
+        events, self._events, self._gathered = self._events, [], 0
         if self.settlements.pending:
             verdicts = self.settlements.take()
             events += self.settlements.take_changes()

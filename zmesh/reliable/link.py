@@ -68,6 +68,21 @@ class Link(LinkFacts):
         """Queue a control record; it survives links but not the session."""
         self._session.send_control(record)
 
+    def submit_each(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        tickets: Sequence[Ticket],
+        now: float,
+        keys: Sequence[str | None] | None,
+    ) -> bool:
+        """Queue records with a ticket each, and maybe a key, at the cost of one.
+
+        Such a ticket is that of one record alone. Returns False, and does nothing, where one of
+        them is so large that it has to be split: then `submit` each.
+        """
+        return self._session.submit_each(lane, records, tickets, now, keys)
+
     def settle(
         self,
         session: bytes,

@@ -9,14 +9,14 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, repeat
-from typing import Generic, TypeVar, assert_never, cast
+from itertools import accumulate, compress, islice, repeat
+from typing import Generic, TypeVar, cast
 
 from zmesh.errors import ProtocolError
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.ranges import RangeSet, Watermark
-from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Refused, Settle
+from zmesh.wire.frames import Ranges
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
@@ -25,25 +25,6 @@ T = TypeVar("T")
 
 Chunk = tuple[int, list[T], int]
 """What goes into one DATA frame: first number, records, and their size in bytes."""
-
-
-def control_size(record: Control) -> int:
-    """Return about how many bytes a control record takes on the wire."""
-    match record:
-        case Settle(_, outcomes, ()):
-            return 20 * len(outcomes)
-        case Settle(_, outcomes, details):
-            return 20 * len(outcomes) + sum(30 + 4 * len(reason) for _, reason, _ in details)
-        case Gap(_, ranges):
-            return 24 * len(ranges)
-        case Interest(added, removed):
-            return sum(16 + 4 * len(text) for _, text in added + removed)
-        case Drain():
-            return 2
-        case Refused(entries):
-            return sum(16 + 4 * (len(text) + len(reason)) for _, text, reason in entries)
-        case _:
-            assert_never(record)
 
 
 class SendWindow(Generic[T]):
@@ -111,73 +92,12 @@ class SendWindow(Generic[T]):
             raise ProtocolError("unsent", f"peer speaks of number {seq}, which was never sent")
 
 
-class ControlQueue(SendWindow[Control]):
-    """The control lane's sending half: no settlement; an ACK releases.
-
-    Instead of credit there is a fixed `window`: the peer refuses numbers further above the lowest
-    it lacks.
-    """
-
-    __slots__ = ("_window", "size")
-
-    def __init__(self, ranges_max: int, window: int) -> None:
-        super().__init__(ranges_max)
-        self._window = window
-        self.size = 0  # bytes of the items, about
-
-    def enqueue(self, items: Sequence[Control]) -> tuple[int, int]:
-        """Give each record its number; return the first and the last."""
-        for record in items:
-            self.size += control_size(record)
-        return super().enqueue(items)
-
-    @property
-    def _last(self) -> int:
-        """The highest number that may be transmitted now."""
-        return min(self.next_seq - 1, self.acked.cum + self._window)
-
-    @property
-    def ready(self) -> bool:
-        """Whether something can be (re)transmitted now."""
-        return (
-            self.next_transmit < self.next_seq
-            and (self.next_transmit <= self.acked.cum + self._window)
-        ) or self.resend.count > 0
-
-    def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
-        """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
-        for first, last in self.resume(cum, ranges) if resume else self.on_ack(cum, ranges):
-            for seq in range(first, last + 1):
-                self.size -= control_size(self.items.pop(seq))
-
-    def take(self, budget: int, count_max: int) -> Chunk[Control]:
-        """Return the next records, about `budget` bytes and at least one; only when `ready`."""
-        resending = self.resend.count > 0
-        first, last = self.resend.pop_first() if resending else (self.next_transmit, self._last)
-        if first == last:  # as mostly: what one turn settled
-            record = self.items[first]
-            if not resending:
-                self.next_transmit = first + 1
-            return first, [record], control_size(record)
-        size, records = 0, list[Control]()
-        for seq in range(first, min(last, first + count_max - 1) + 1):
-            record = self.items[seq]
-            records.append(record)
-            size += control_size(record)
-            if size >= budget:
-                break
-        after = first + len(records)
-        if resending:
-            self.resend.add(after, last)
-        else:
-            self.next_transmit = after
-        return first, records, size
-
-
 @dataclass(slots=True, eq=False)
 class Span:
     """Consecutive numbers submitted with one ticket.
 
+    `each`: of records that were submitted together, and have a ticket of their own, these; then
+    `ticket` is the first of them. Such a ticket is that of one record alone.
     `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
     `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
     """
@@ -188,6 +108,11 @@ class Span:
     remaining: int
     whole: Record | None = None
     verdict: tuple[Outcome, str, float] | None = None
+    each: Sequence[Ticket] | None = None
+
+    def ticket_of(self, seq: int) -> Ticket:
+        """Return the ticket of a number."""
+        return self.ticket if self.each is None else self.each[seq - self.first]
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -236,6 +161,14 @@ class OutgoingLane(SendWindow[Record]):
         else:
             first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
+        return first, last
+
+    def submit_each(
+        self, records: Sequence[Record], tickets: Sequence[Ticket], now: float
+    ) -> tuple[int, int]:
+        """Number records that have a ticket each."""
+        first, last = self._enqueue(records, now)
+        self._spans.append(Span(first, last, tickets[0], last - first + 1, each=tickets))
         return first, last
 
     def submit_whole(
@@ -410,6 +343,9 @@ class OutgoingLane(SendWindow[Record]):
                 tickets.append(span.ticket)
                 continue
             low, high = max(first, span.first), min(last, span.last)
+            if is_accepted and span.each is not None:
+                tickets += self._accept_each(span, span.each, low, high)
+                continue
             if not is_accepted or span.whole is not None:
                 accepted = self._end(span, low, high, outcome, details, returned)
             else:
@@ -421,6 +357,20 @@ class OutgoingLane(SendWindow[Record]):
         if left:
             self._drop(first, last)
         return tickets, returned
+
+    def _accept_each(
+        self, span: Span, each: Sequence[Ticket], low: int, high: int
+    ) -> Sequence[Ticket]:
+        """Accept what has no outcome yet of records with a ticket each; return their tickets."""
+        tickets = each[low - span.first : high - span.first + 1]
+        there = list(map(self.items.__contains__, range(low, high + 1)))
+        if not all(there):
+            tickets = list(compress(tickets, there))
+        self._drop(low, high)
+        span.remaining -= len(tickets)
+        for ticket in tickets:
+            ticket.accepted += 1
+        return tickets
 
     def _end(
         self,
@@ -452,8 +402,9 @@ class OutgoingLane(SendWindow[Record]):
             for record in self._drop(seq, seq):
                 span.remaining -= 1
                 reason, delay = details.get(seq, nothing)
+                ticket = span.ticket_of(seq)
                 returned.append(
-                    Returned(record, span.ticket, self.lane, outcome, reason, delay, transmitted)
+                    Returned(record, ticket, self.lane, outcome, reason, delay, transmitted)
                 )
         return 0
 
@@ -485,6 +436,8 @@ class OutgoingLane(SendWindow[Record]):
         spans = self._spans
         while spans and spans[0].remaining == 0:
             span = spans.popleft()
+            if span.each is not None:
+                continue
             siblings = self._by_ticket[span.ticket]
             if len(siblings) == 1:
                 del self._by_ticket[span.ticket]
@@ -496,7 +449,8 @@ class OutgoingLane(SendWindow[Record]):
         self._spans = deque(span for span in self._spans if span.remaining)
         self._by_ticket.clear()
         for span in self._spans:
-            self._by_ticket.setdefault(span.ticket, []).append(span)
+            if span.each is None:
+                self._by_ticket.setdefault(span.ticket, []).append(span)
         return self._spans
 
     def _between(self, first: int, last: int) -> list[Span]:
@@ -567,11 +521,25 @@ class OutgoingLane(SendWindow[Record]):
             firsts = [span.first] if span.whole is not None else range(span.first, span.last + 1)
             for first in firsts:
                 returned += self.give_up(first, Outcome.RELEASED)
+        if ticket not in self._by_ticket:
+            for first in self._places_of(ticket):
+                returned += self.give_up(first, Outcome.RELEASED)
         return returned
+
+    def _places_of(self, ticket: Ticket) -> list[int]:
+        """Return the number of the record whose own this ticket is, if it has no outcome."""
+        found = [
+            span.first + span.each.index(ticket)
+            for span in self._spans
+            if span.each is not None and ticket in span.each
+        ]
+        return [seq for seq in found if seq in self.items]
 
     def holds(self, ticket: Ticket) -> bool:
         """Return whether something submitted with the ticket has no outcome yet."""
-        return any(span.remaining for span in self._by_ticket.get(ticket, ()))
+        if ticket not in self._by_ticket:
+            return bool(self._places_of(ticket))
+        return any(span.remaining for span in self._by_ticket[ticket])
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""

@@ -11,10 +11,12 @@ from operator import itemgetter
 from typing import Final, assert_never
 
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
+from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
+from zmesh.reliable.control_queue import ControlQueue
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import split
+from zmesh.reliable.key_order import KeyOrder
 from zmesh.reliable.link_events import (
     Accepted,
     ControlArrived,
@@ -22,7 +24,7 @@ from zmesh.reliable.link_events import (
     Room,
 )
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
-from zmesh.reliable.sender import ControlQueue, OutgoingLane
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import (
     Control,
     ControlNews,
@@ -47,9 +49,6 @@ SETTLED_TOGETHER = 64
 _BODY = itemgetter(2)
 
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
-
-KEYS_MIN = 1024
-"""So many keys are remembered before those that are done are looked for."""
 
 LaneAcks = tuple[tuple[int, int, Ranges], ...]
 LaneCredits = tuple[tuple[int, int, int], ...]
@@ -77,8 +76,7 @@ class Session:
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
         self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
-        self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
-        self._keys_max = KEYS_MIN  # when to look for keys that are done
+        self._keys = KeyOrder(self.outgoing)
         self._was_full = False  # and somebody was told so
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
         self.ack_at = inf  # when it is to be told at the latest
@@ -157,7 +155,7 @@ class Session:
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
-            records = self._with_key(lane, records, key)
+            records = self._keys.write(lane, records, key)
         if largest <= self._options.fragment_bytes:
             first, last = out.submit(records, ticket, now)
             if ttl is not None:
@@ -168,8 +166,27 @@ class Session:
             for record in records:
                 last = self._submit_one(out, record, ticket, now, ttl)
         if key is not None:
-            self._note_key(key, lane, last)
+            self._keys.note(lane, last, key)
         return first, last
+
+    def submit_each(
+        self,
+        lane: int,
+        records: Sequence[Record],
+        tickets: Sequence[Ticket],
+        now: float,
+        keys: Sequence[str | None] | None,
+    ) -> bool:
+        """Number records with a ticket each; False where one has to be split: submit each."""
+        if max(map(len, map(_BODY, records))) > self._options.fragment_bytes:
+            return False
+        out = self.outgoing.get(lane) or self._outgoing(lane)
+        if keys is not None:
+            records = self._keys.write_each(lane, records, keys)
+        first, _ = out.submit_each(records, tickets, now)
+        if keys is not None:
+            self._keys.note_each(lane, first, keys)
+        return True
 
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
@@ -182,33 +199,6 @@ class Session:
         if ttl is not None:
             self._expire_at(out, first, now + ttl)
         return last
-
-    def _with_key(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
-        """Write the key, and who of the same key came before on other lanes.
-
-        Within the lane the numbers keep the order. Each record names each other lane, not just
-        the last: any of them may expire while what came before it is still on its way.
-        """
-        keyed = [with_extra(record, Tag.KEY, key) for record in records]
-        before = tuple(
-            (other, seq)
-            for other, seq in sorted(self._keys.get(key, {}).items())
-            if other != lane and self.outgoing[other].first_open <= seq
-        )
-        if before:
-            return [with_extra(record, Tag.PREDECESSORS, before) for record in keyed]
-        return keyed
-
-    def _note_key(self, key: str, lane: int, seq: int) -> None:
-        """Remember the last number of the key on the lane, and forget keys that are done."""
-        self._keys.setdefault(key, {})[lane] = seq
-        if len(self._keys) >= self._keys_max:
-            self._keys = {
-                known: last
-                for known, last in self._keys.items()
-                if any(self.outgoing[number].is_open(seq) for number, seq in last.items())
-            }
-            self._keys_max = max(KEYS_MIN, 2 * len(self._keys))
 
     def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         out.deadlines[seq] = deadline

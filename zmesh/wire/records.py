@@ -51,6 +51,9 @@ _INTEGER_TAGS_TOGETHER: Final = frozenset(
 
 _INTEGERS: Final = {int}
 _BYTES: Final = {bytes}
+_TEXTS: Final = {str}
+_TUPLES: Final = {tuple}
+_TEXT_TAGS: Final = frozenset(map(int, (Tag.KEY, Tag.TYPE, Tag.ROUTING_KEY)))
 _BODY = itemgetter(2)
 
 
@@ -145,9 +148,37 @@ def _check_all(records: Fields, limits: WireLimits) -> Column:
         raise malformed("the head of a record is not an integer in 0..255")
     if set(map(type, targets)) != {str}:
         raise malformed("the target of a record is not a text")
-    for extra in extras:
-        _check_extras(extra, limits)
+    if extras and not _are_alike(extras, limits):
+        for extra in extras:
+            _check_extras(extra, limits)
     return bodies
+
+
+def _are_alike(extras: Column, limits: WireLimits) -> bool:
+    """Return whether all extras have the same few tags, and what follows these is right.
+
+    Where it is not so they are looked at one by one.
+    """
+    if set(map(type, extras)) != _TUPLES:
+        return False
+    rows = cast("tuple[Fields, ...]", extras)
+    length = len(rows[0])
+    if set(map(len, rows)) != {length} or length % 2 or not 0 < length <= limits.extras_max:
+        return False
+    columns = list(zip(*rows, strict=True))
+    previous = 0
+    for tags, values in zip(columns[::2], columns[1::2], strict=True):
+        tag: Any = tags[0]
+        if set(map(type, tags)) != _INTEGERS or set(tags) != {tag} or tag <= previous:
+            return False
+        previous = tag
+        types = set(map(type, values))
+        if tag in INTEGER_TAGS:
+            if types != _INTEGERS or min(values) < 0 or max(values) > COUNT_MAX:
+                return False
+        elif tag not in _TEXT_TAGS or types != _TEXTS:
+            return False
+    return True
 
 
 def _columns(records: Fields) -> tuple[Column, Column, Column, Column]:

@@ -22,7 +22,9 @@ from zmesh.message import (
     Kind,
     Outcome,
     Record,
+    Tag,
     Ticket,
+    tags_of,
 )
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
@@ -229,6 +231,8 @@ class LinkNews:
                 self._arrivals.on_arrived(peer, event)
             case Accepted(tickets):
                 self._turn.note_accepted(tickets)
+                if self._acceptors.keys().isdisjoint(map(type, tickets)):
+                    return
                 for ticket in tickets:
                     on_accepted = self._acceptors.get(type(ticket))
                     if on_accepted is not None:
@@ -290,7 +294,7 @@ class LinkNews:
     def _on_direct(
         self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
     ) -> None:
-        if max(map(len, records)) == 3:  # none is stored at its sender
+        if Tag.STORED not in tags_of(records):
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):

@@ -22,6 +22,9 @@ BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 BACKLOG_MAX: Final = 128
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
 
+POSTS_MAX: Final = 256
+"""The same of single posts, which are one command where they follow each other to one peer."""
+
 LARGE_BYTES: Final = 64 * 1024
 """A body from here on goes to the engine at once, so that its bytes count before the next."""
 
@@ -106,8 +109,8 @@ class Posting:
                 receipt = self._post_one(node, record, lane, key, ttl)
             finally:
                 self.peer_rooms.passed(node)
-        if self._is_turn_of_others(record):
-            await asyncio.sleep(0)
+        if self._runner.backlog >= POSTS_MAX or len(record[2]) >= LARGE_BYTES:
+            await asyncio.sleep(0)  # a loop that only posts must not stop all others
         return receipt
 
     def post_nowait(

@@ -174,6 +174,9 @@ Record = tuple[int, str, bytes | memoryview] | tuple[int, str, bytes | memoryvie
 `head = kind | encoding << 4`, and `COMPRESSED` where the body is.
 """
 
+Keys = str | list[str | None] | None
+"""The key of records: the same for all, each its own or none, or none for all."""
+
 RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 

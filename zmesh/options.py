@@ -106,6 +106,7 @@ class TransportOptions:
     backlog: int = 1024  # connections the kernel holds while the I/O thread is busy
 
     # one turn of one socket: what it takes from the loop before the others have theirs
+    turn_max: float = 0.002  # one that takes longer is smaller next time, and larger while shorter
     turn_packets_max: int = 256
     turn_bytes_max: int = 256 * KIB  # stays in the cache: 4 MiB cost half as much again a byte
 
@@ -119,6 +120,7 @@ class TransportOptions:
     # strangers, before anybody has shown that it belongs here
     inbound_max: int = 4 * KIB  # connections: four times the peers, who may have several
     handshakes_max: int = 256  # under way: a descriptor each, and 1,024 are all many systems give
+    watched_max: int = 256  # the latest: a descriptor each, to see who ends them and why
     address_handshakes_max: int = 64  # of one address on CURVE: nodes of a host that start at once
     address_handshakes_per_second: float = 50.0  # a hundredth of a core: one takes 0.1 to 0.2 ms
     address_handshakes_burst: int = 1024  # a whole mesh on one machine, or behind one router
@@ -264,6 +266,9 @@ class NodeOptions:
     trust: TrustOptions = TrustOptions()
     peers_max: int = 1024
     candidates_max: int = 1024
+    hubs_max: int = (
+        1024  # that an edge dials or has dialed: all it hears of, where that is as many
+    )
     node_bytes_max: int = 256 * MIB  # bodies put together and grown windows, all peers together
     subscriptions_max: int = 1024
     services_max: int = 1024

@@ -7,8 +7,11 @@ from tests.fuzz import (
     codec_target,
     compression_target,
     engine_target,
+    joining_target,
+    keys_target,
     link_target,
     records_target,
+    signatures_target,
 )
 
 Target = Callable[[bytes], None]
@@ -17,6 +20,9 @@ TARGETS: Final[dict[str, Target]] = {
     "codec": codec_target.run,
     "compression": compression_target.run,
     "records": records_target.run,
+    "keys": keys_target.run,
+    "joining": joining_target.run,
+    "signatures": signatures_target.run,
     "link": link_target.run,
     "engine": engine_target.run,
 }

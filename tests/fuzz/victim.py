@@ -1,5 +1,6 @@
 """A whole node without sockets, for scripts to do to it what they like: and what it must keep."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -234,7 +235,7 @@ class Victim:
             assert count >= 0
 
 
-def _read_all(records: list[Record]) -> None:
+def _read_all(records: Sequence[Record]) -> None:
     """Look at records as an application does: what it gets is what it expects, or refused."""
     for record in islice(records, 64):
         headers = extra(record, Tag.HEADERS)

@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from tests.reliable.pair import numbered, record
 from tests.sizes import total_size
+from zmesh.batches import Block
 from zmesh.errors import ProtocolError
 from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of
-from zmesh.reliable.control_queue import ControlQueue, control_size
 from zmesh.reliable.fragments import split
 from zmesh.reliable.link_events import Returned
-from zmesh.reliable.sender import OutgoingLane, SendWindow
+from zmesh.reliable.send_window import ControlQueue, SendWindow, control_size
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Settle
 
 LARGE = 10**9
@@ -651,62 +652,25 @@ def test_a_refused_large_body_ends_as_one() -> None:
     assert [(first, last, size) for first, last, size in subject.gaps[1:]] == [(2, 5, 0)]
 
 
-# Records with a ticket each
-
-
-def each_lane(count: int) -> tuple[OutgoingLane, list[Ticket]]:
-    lane = OutgoingLane(4, 100)
-    lane.grant(1000, 10**9)
-    tickets = [Ticket() for _ in range(count)]
-    lane.submit_each([(0, "", b"%d" % number) for number in range(count)], tickets, 0.0)
-    return lane, tickets
-
-
-def test_each_ticket_of_records_submitted_together_has_its_own_outcome() -> None:
-    lane, tickets = each_lane(6)
-    lane.take(10**6, 100, 0.0)
-    assert lane.on_settled(Outcome.ACCEPTED, 2, 3, {}) == (tickets[1:3], [])
-    accepted, [returned] = lane.on_settled(Outcome.REJECTED, 4, 4, {4: ("no", 0.0)})
-    assert (accepted, returned.ticket, returned.record[2]) == ([], tickets[3], b"3")
-    assert lane.on_settled(Outcome.ACCEPTED, 1, 6, {})[0] == [tickets[0], *tickets[4:]]
-    assert [ticket.accepted for ticket in tickets] == [1, 1, 1, 0, 1, 1]
-    assert lane.queued_bytes == 0
-    assert lane.first_open == 7
-
-
-def test_one_of_records_submitted_together_is_withdrawn_by_its_ticket() -> None:
-    lane, tickets = each_lane(3)
-    assert lane.holds(tickets[1])
-    [returned] = lane.withdraw(tickets[1])
-    assert (returned.ticket, returned.outcome, returned.transmitted) == (
-        tickets[1],
-        Outcome.RELEASED,
-        False,
-    )
-    assert [lane.holds(ticket) for ticket in tickets] == [True, False, True]
-    assert lane.withdraw(tickets[1]) == []
-    assert not lane.holds(Ticket())
-
-
-def test_records_submitted_together_come_back_with_their_tickets_when_a_session_ends() -> None:
-    lane, tickets = each_lane(3)
-    lane.take(1, 1, 0.0)
-    returned = lane.abandon()
-    assert [each.ticket for each in returned] == tickets
-    assert [each.outcome for each in returned] == [
-        Outcome.UNKNOWN,
-        Outcome.RELEASED,
-        Outcome.RELEASED,
-    ]
-
-
 def test_what_is_open_of_a_ticket_is_told_and_whether_it_left() -> None:
     lane, ticket = OutgoingLane(4, 100), Ticket(3)
     lane.grant(1000, 10**9)
     records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
-    lane.submit(records, ticket, 0.0)
+    lane.submit(Block(records), ticket, 0.0)
     lane.take(1, 2, 0.0)
     lane.take(1, 2, 0.0)
     lane.on_settled(Outcome.ACCEPTED, 1, 1, {})
     assert lane.open_of(ticket) == [(records[1], True), (records[2], False)]
     assert lane.open_of(Ticket()) == []
+
+
+def test_a_number_in_a_block_is_open_until_it_has_its_outcome() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(10**6, 100, 0.0)
+    lane.on_ack(3, ())
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [True, True, True]
+    lane.on_settled(Outcome.ACCEPTED, 1, 2, {})
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [False, False, True]

@@ -37,7 +37,6 @@ def test_options_are_set_before_anything_is_bound_or_connected(sockets: Sockets)
         assert socket.get(zmq.HEARTBEAT_IVL) == 0
         assert socket.get(zmq.LAST_ENDPOINT) == b""
     assert router.get(zmq.HANDSHAKE_IVL) == 1500
-    assert router.get(zmq.BACKLOG) == 1024
     assert dealer.get(zmq.IMMEDIATE) == 0
     assert int(dealer.get(zmq.RECONNECT_IVL)) >= 3_600_000
 

@@ -62,6 +62,7 @@ from zmesh.events import (
     PostEach,
     ProbeAnswered,
     Publish,
+    PublishMany,
     Pull,
     PurgeLetters,
     Push,
@@ -133,11 +134,15 @@ class Engine(EngineReads):
         self._peers.local.session = session
         self._peers.local.journal = local.journal
         self._peers.local.incarnation = local.incarnation
+        self._peers.local.is_edge = local.is_edge
         self._peers.local.decompresses = frozenset(local.decompresses)
         self._turn = Turn(self._peers, options.link, now, opened)
         self._turn.keeper.on_wall_clock(wall_ms, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
-        self._membership = Membership(local.node, options, entropy, self._turn.agenda)
+        self._membership = Membership(
+            local.node, options, entropy, self._turn.agenda, is_edge=local.is_edge,
+            patience=self._turn.patience,
+        )  # fmt: skip
         self.guard = Guard(self._turn, trust, options.trust)
         self._news = LinkNews(
             options, self._turn, entropy, self._membership, self._defects, self._reach, retention,
@@ -162,6 +167,7 @@ class Engine(EngineReads):
             **stored_commands(self._turn, self._news),
             PostEach: self._news.direct.on_post_each,
             Publish: self._news.topics.on_publish,
+            PublishMany: self._news.publish_subscribe.on_publish_many,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
             PurgeLetters: self._news.dead_letters.on_purge,
@@ -203,8 +209,8 @@ class Engine(EngineReads):
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
         parts = (
-            self._residents, self._introductions, news.redelivery, news.calls, news.serving,
-            news.gatherings,
+            self._residents, self._introductions, news.told, news.redelivery, news.calls,
+            news.serving, news.gatherings,
             news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
             news.later, self._turn.keeper,
             news.topics.log, news.topics.readers, news.following,
@@ -289,7 +295,8 @@ class Engine(EngineReads):
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | PostEach()
-                | Publish() | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                | Publish() | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone()
+                | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
                 | KeepReplays()
             ):  # fmt: skip
@@ -366,6 +373,8 @@ class Engine(EngineReads):
             case CandidateFound() | CandidateGone() | EndpointsChanged():
                 self._on_discovery(event)
             case LoopLate(lag):
+                self._turn.patience.on_loop_late(lag, self._turn.now)
+                self._membership.on_loop_late(lag, self._turn.now)
                 for peer in self._peers:
                     peer.link.on_loop_late(lag, self._turn.now)
             case TimerFired():
@@ -386,10 +395,11 @@ class Engine(EngineReads):
     def _on_discovery(self, event: CandidateFound | CandidateGone | EndpointsChanged) -> None:
         now, hints = self._turn.now, self._peers.hints
         match event:
-            case CandidateFound(source, node, name, endpoints):
-                if node is not None and node != self._local.node:
+            case CandidateFound(source, node, name, endpoints, is_edge):
+                is_met = not (is_edge and self._local.is_edge)
+                if node is not None and node != self._local.node and is_met:
                     hints.add(source, node, name)
-                self._membership.on_candidate(source, node, name, endpoints, now)
+                self._membership.on_candidate(source, node, name, endpoints, now, is_edge=is_edge)
             case CandidateGone(source, node):
                 hints.remove(source, node)
                 self._membership.on_candidate_gone(source, node, now)

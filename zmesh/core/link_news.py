@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import assert_never
 
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
+from zmesh.batches import are_bare
 from zmesh.core.arrivals import Arrivals, Receiver
 from zmesh.core.defects import Defects
 from zmesh.core.guard import Guard
 from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.positions import Positions
+from zmesh.core.told import Told
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.errors import PeerLost
@@ -112,6 +114,7 @@ class LinkNews:
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
         self.interest = InterestTable(turn, options, defects.note, guard)
+        self.told = Told(turn, 4 * options.interest_max, self.interest.room, self._on_control)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
         self.dead_letters = DeadLetters(turn, options)
@@ -250,7 +253,7 @@ class LinkNews:
             case Opened():
                 self._on_opened(peer, event)
             case ControlArrived(records):
-                self._on_control(peer, records)
+                self.told.on_control(peer, records)
             case LivenessChanged() | LeftBehind() | SessionEnded():
                 self._on_change(peer, event)
             case ProbeWanted(endpoints):
@@ -292,16 +295,16 @@ class LinkNews:
         return is_kept and self._turn.handled.is_known(source, record)
 
     def _on_direct(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        if Tag.STORED not in tags_of(records):
+        if are_bare(records) or Tag.STORED not in tags_of(records):
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.direct.on_records(peer, source, low, high, run)
 
     def _on_durability(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -311,24 +314,24 @@ class LinkNews:
                 self.following.on_told(source, record)
 
     def _on_group(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.gatherings.groups.on_records(peer, source, low, high, run)
 
     def _on_replies(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         for_calls = self.gatherings.survey.on_replies(peer, records)
         self.calls.on_replies(peer, source, first, last, for_calls)
 
     def _on_missed(
-        self, _: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, _: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self.publish_subscribe.on_missed(source, first, last, records)
 
     def _on_cancels(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -372,10 +375,14 @@ class LinkNews:
 
     def _on_control(self, peer: RemotePeer, records: list[ControlNews]) -> None:
         learned: list[Entry] = []
+        has_changed = False
         for record in records:
             match record:
                 case Interest():
-                    learned += self.interest.on_interest(peer, record)
+                    more, is_news = self.interest.on_interest(peer, record)
+                    learned += more
+                    if not is_news:
+                        continue
                 case Drain():
                     peer.draining = True
                 case Refused():
@@ -383,8 +390,10 @@ class LinkNews:
                     continue
                 case _:
                     assert_never(record)
+            has_changed = True
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
-        self._on_learned(peer, learned)
+        if has_changed:
+            self._on_learned(peer, learned)
 
     def on_rules(self, peer: RemotePeer) -> None:
         """Judge anew what a peer told of itself: rules have changed."""
@@ -428,8 +437,9 @@ class LinkNews:
             if self.draining:
                 peer.link.send_control(Drain())
         self._membership.on_linked(
-            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
-        )
+            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints,
+            is_edge=peer.is_edge,
+        )  # fmt: skip
         if peer.present:
             self.outbox.on_peer(peer)
             if changed:
@@ -497,6 +507,7 @@ class LinkNews:
         peer.open_in -= self.direct.on_session_ended(peer)
         peer.stale_in += peer.open_in
         peer.open_in = 0
+        self.told.forget(peer)
         self.interest.forget(peer)
         self.queues.on_session_ended(peer)
         self.outbox.on_session_ended(peer)

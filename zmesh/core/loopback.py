@@ -6,11 +6,12 @@ that of a link's queue.
 """
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, repeat
 
+from zmesh.batches import TicketRun, largest_of
 from zmesh.errors import BodyTooLarge
 from zmesh.ids import SessionId
-from zmesh.message import Outcome, Record, Tag, Ticket, size_of, with_extra
+from zmesh.message import Keys, Outcome, Record, Tag, Ticket, size_of, with_extra
 from zmesh.options import LinkOptions
 from zmesh.reliable.link_events import Accepted, Arrived, LinkEvent, Returned, Room
 
@@ -56,38 +57,32 @@ class Loopback:
         ticket: Ticket,
         now: float,  # noqa: ARG002  what is here at once cannot be late
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Hand the records over; raises BodyTooLarge as a link would."""
-        largest = max(len(record[2]) for record in records)
+        largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
-            records = [with_extra(record, Tag.KEY, key) for record in records]
+            keys = repeat(key) if isinstance(key, str) else key
+            records = [
+                record if own is None else with_extra(record, Tag.KEY, own)
+                for record, own in zip(records, keys, strict=False)
+            ]
         if ttl is not None:
             ttl_ms = max(1, round(ttl * 1000))
             records = [with_extra(record, Tag.TTL_MS, ttl_ms) for record in records]
         first = last = 0
-        for record in records:
+        each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
+        for record, own in zip(records, each, strict=False):
             last = next(self._numbers)
             first = first or last
-            self._open[lane, last] = (record, ticket)
+            self._open[lane, last] = (record, own)
             self._queued_bytes += size_of(record)
         self.events.append(Arrived(lane, first, last, list(records)))
         self._was_full = self._was_full or self.room_messages <= 0
         return first, last
-
-    def submit_each(
-        self,
-        lane: int,  # noqa: ARG002
-        records: Sequence[Record],  # noqa: ARG002
-        tickets: Sequence[Ticket],  # noqa: ARG002
-        now: float,  # noqa: ARG002
-        keys: Sequence[str | None] | None,  # noqa: ARG002
-    ) -> bool:
-        """Do nothing: here it costs no more to submit each."""
-        return False
 
     def settle(
         self,

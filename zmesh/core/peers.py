@@ -80,6 +80,7 @@ class Peer:
         self.is_full = False  # and somebody may wait for room
         self.decompresses: frozenset[int] = frozenset()  # ways in which bodies may be compressed
         self.wants_plain = False  # of the ways used here it does not take all
+        self.is_edge = False  # has links with hubs alone
 
     @property
     def services(self) -> dict[str, None]:
@@ -130,6 +131,7 @@ class Peer:
             draining=self.draining,
             groups=frozenset(self.groups),
             attributes=attributes_of(self.interests[InterestKind.ATTRIBUTE]),
+            is_edge=self.is_edge,
         )
 
     @property

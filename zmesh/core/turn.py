@@ -4,7 +4,7 @@ One `Turn` serves a node for life; `begin` starts it anew. Patterns act through 
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from operator import itemgetter
 
 from zmesh.actions import (
     Action,
@@ -21,6 +21,7 @@ from zmesh.actions import (
     TicketsStored,
     Trace,
 )
+from zmesh.batches import TicketRun
 from zmesh.core.handled import Handled
 from zmesh.core.keeper import Keeper
 from zmesh.core.peers import InternalTicket, LogTicket, Peer, Peers, StoredTicket
@@ -33,14 +34,18 @@ from zmesh.message import (
     COMPRESSED,
     Failure,
     FailureKind,
+    Keys,
     Outcome,
     Record,
     Ticket,
 )
 from zmesh.options import LinkOptions
+from zmesh.patience import Patience
 from zmesh.security.refusal import of_application
 from zmesh.storage import Opened
 from zmesh.wire.compression import algorithm_in, unpacked, with_plain
+
+_HEAD = itemgetter(0)
 
 
 class Turn:
@@ -51,6 +56,7 @@ class Turn:
     ) -> None:
         self.peers = peers
         self.now = now
+        self.patience = Patience()  # while this node is late
         self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.keeper = Keeper(opened, self.agenda)
         self.handled = Handled(self.keeper)
@@ -91,35 +97,19 @@ class Turn:
         records: Sequence[Record],
         ticket: Ticket,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> None:
         """Submit records to a peer; those with a body nobody may send fail at once."""
-        if peer.wants_plain:
+        if peer.wants_plain and max(map(_HEAD, records)) >= COMPRESSED:
             records = [self.fitted(peer, record) for record in records]
         try:
             peer.carrier.submit(lane, records, ticket, self.now, key=key, ttl=ttl)
         except BodyTooLarge as error:
-            for _ in records:
-                self.fail(ticket, Failure(FailureKind.REJECTED, peer.label, str(error)))
+            each = ticket.part() if isinstance(ticket, TicketRun) else [ticket] * len(records)
+            for own in each:
+                self.fail(own, Failure(FailureKind.REJECTED, peer.label, str(error)))
         self.touched[peer] = None
-
-    def submit_each(
-        self,
-        peer: Peer,
-        lane: int,
-        records: Sequence[Record],
-        tickets: Sequence[Ticket],
-        keys: Sequence[str | None] | None,
-    ) -> None:
-        """Submit records with a ticket each, and maybe a key, to a peer."""
-        if peer.wants_plain:
-            records = [self.fitted(peer, record) for record in records]
-        if peer.carrier.submit_each(lane, records, tickets, self.now, keys):
-            self.touched[peer] = None
-            return
-        for record, ticket, key in zip(records, tickets, keys or repeat(None), strict=False):
-            self.submit(peer, lane, [record], ticket, key=key)
 
     def fitted(self, peer: Peer, record: Record) -> Record:
         """Return a record as a peer can take it: with a plain body where it cannot decompress."""

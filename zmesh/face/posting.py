@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from zmesh.errors import Backpressure, Closed, PeersMissing, PeerUnknown
-from zmesh.events import Post, Publish
+from zmesh.events import Post, PostEach, Publish, PublishMany
 from zmesh.face.outgoing import Batch
 from zmesh.face.receipts import Receipt
 from zmesh.face.room import RoomQueues
@@ -90,6 +90,8 @@ class Posting:
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
+        self._published: PublishMany | None = None  # the latest, which more may join
+        self._posted: PostEach | None = None  # the same
 
     def __len__(self) -> int:
         """Return the number of receipts without outcome."""
@@ -197,7 +199,10 @@ class Posting:
         if must_wait:
             await self.topic_rooms.wait(topic)
         self.track(receipt)
-        self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
+        if key is None and ttl is None and keep is None:
+            self._publish(record, lane, receipt, at_most_once=at_most_once)
+        else:
+            self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
         if must_wait:
@@ -205,6 +210,68 @@ class Posting:
         if self._is_turn_of_others(record):
             await asyncio.sleep(0)
         return receipt
+
+    def _publish(self, record: Record, lane: int, receipt: Receipt, *, at_most_once: bool) -> None:
+        """Publish with what was published just before on the same topic, if that still waits."""
+        last = self._published
+        if (
+            last is not None
+            and self._runner.is_last(last)
+            and last.records[0][1] == record[1]
+            and last.lane == lane
+            and last.at_most_once is at_most_once
+        ):
+            last.records.append(record)
+            last.tickets.append(receipt)
+            self._runner.joined()
+            return
+        self._published = PublishMany([record], lane, [receipt], at_most_once=at_most_once)
+        self._runner.command(self._published)
+
+    async def publish_many(
+        self,
+        topic: str,
+        batch: Batch,
+        lane: int,
+        key: str | None,
+        ttl: float | None,
+        *,
+        at_most_once: bool = False,
+    ) -> Receipt:
+        """Publish messages in pieces as large as there is room for, under one receipt."""
+        receipt = Receipt(expected=1)  # one more than published: not done before the last is
+        self.track(receipt)
+        try:
+            while not batch.is_exhausted:
+                await batch.prepare()
+                must_wait = not (at_most_once or self.topic_rooms.is_free(topic))
+                if must_wait:
+                    await self.topic_rooms.wait(topic)
+                try:
+                    self._check_open()
+                    records = batch.take(*self.piece(topic, at_most_once=at_most_once))
+                    receipt.expected += len(records)
+                    self._runner.command(
+                        PublishMany(records, lane, [receipt], key, ttl, at_most_once)
+                    )
+                    self._runner.flush()
+                finally:
+                    if must_wait:
+                        self.topic_rooms.passed(topic)
+                if not batch.is_exhausted:
+                    await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
+        finally:
+            receipt.expected -= 1
+            if receipt.done:
+                self.done([receipt])
+        return receipt
+
+    def piece(self, topic: str, *, at_most_once: bool = False) -> tuple[int, int]:
+        """Return how many publications, and bytes, may go together."""
+        if self._runner.backlog:
+            self._runner.flush()  # what waits takes some of the room
+        room = None if at_most_once else self._engine.room_to_publish(topic)
+        return max(1, BATCH_MAX if room is None else min(BATCH_MAX, room)), BATCH_BYTES_MAX
 
     async def room_to_publish(self, topic: str) -> None:
         """Wait until there is room in every queue."""
@@ -324,7 +391,20 @@ class Posting:
         if self._closed is not None:
             raise Closed(self._closed)
         self._open[receipt] = None
-        self._runner.post(node, lane, record, receipt, key)
+        last = self._posted
+        if (
+            last is not None
+            and self._runner.is_last(last)
+            and last.to == node
+            and last.lane == lane
+        ):
+            last.records.append(record)
+            last.tickets.append(receipt)
+            last.keys.append(key)
+            self._runner.joined()
+        else:
+            self._posted = PostEach(node, lane, [record], [receipt], [key])
+            self._runner.command(self._posted)
         return receipt
 
     def _post(

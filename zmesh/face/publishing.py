@@ -1,7 +1,7 @@
 """What an application does with topics and shared maps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from zmesh.face.assembly import Assembly
@@ -18,11 +18,11 @@ from zmesh.face.inbox import Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap
-from zmesh.face.signing import signed
+from zmesh.face.signing import Sign, signed
 from zmesh.face.since import Begin, terms_of
 from zmesh.face.subscriptions import Subscription
 from zmesh.face.verifying import Verify
-from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, with_extra
+from zmesh.message import PRIORITY_DEFAULT, Kind, Record, Tag, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
 from zmesh.security.rules import Action
@@ -120,6 +120,46 @@ class Publishing(ABC):
             return await assembly.durable.publish(record, *terms)
         return await assembly.posting.publish(record, *terms, at_most_once=is_once)
 
+    async def publish_many(
+        self,
+        topic: str,
+        bodies: Iterable[object],
+        *,
+        headers: Headers | None = None,
+        type: str | None = None,  # noqa: A002  # what users call it
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+        guarantee: Guarantee = "at_least_once",
+        compression: Compression | None = None,
+        durable: bool | None = None,
+        sign: bool | None = None,
+    ) -> Receipt:
+        """Publish many messages on one topic, as fast as there is room, under one receipt.
+
+        It is by far the cheapest way to publish many. They go in pieces; one that cannot be
+        published raises with its piece not published. Arguments are those of `publish`.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `publish`.
+        """
+        assembly, outgoing = self._at_work(), self._at_work().outgoing
+        assembly.check_publish(topic)
+        check_message_options(self._options.wire, priority, key, ttl)
+        check_guarantee(guarantee)
+        is_once = guarantee == "at_most_once"
+        is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
+        if type is not None:
+            check_type(type, self._options.wire)
+        by = _typed(type, outgoing.signing.for_target(sign, priority, key, ttl))
+        compressor = outgoing.compressing.compressor(compression)
+        batch = outgoing.batch(bodies, headers, Kind.PUBLICATION, topic, compressor, by)
+        if is_durable:
+            return await assembly.durable.publish_many(topic, batch, priority, key, ttl)
+        return await assembly.posting.publish_many(
+            topic, batch, priority, key, ttl, at_most_once=is_once
+        )
+
     def subscribe(
         self,
         pattern: str,
@@ -210,3 +250,15 @@ class Publishing(ABC):
         check_unreserved("name", name)
         assembly.engine.guard.check_own(Action.SHARE, name)
         return await assembly.shared.open(name, timeout, self._at_work)
+
+
+def _typed(kind: str | None, sign: Sign | None) -> Sign | None:
+    """Return what says of records what kind they are, and signs that as well."""
+    if kind is None:
+        return sign
+
+    def finish(records: Sequence[Record]) -> list[Record]:
+        typed = [with_extra(record, Tag.TYPE, kind) for record in records]
+        return typed if sign is None else sign(typed)
+
+    return finish

@@ -46,10 +46,8 @@ from zmesh.actions import (
     Trace,
     WriteJournal,
 )
-from zmesh.events import Event, LoopLate, PostEach, TimerFired
+from zmesh.events import Event, LoopLate, TimerFired
 from zmesh.face.verdicts import Settlements
-from zmesh.ids import NodeId
-from zmesh.message import Record, Ticket
 from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
@@ -126,7 +124,7 @@ class Runner:
         self._engine = engine
         self._application = application
         self._events: list[Event] = []
-        self._gathered = 0  # messages of these beside the first of each
+        self._joined = 0  # commands that joined another of them
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._wake_at = 0.0  # when the timer should fire
@@ -172,8 +170,18 @@ class Runner:
 
     @property
     def backlog(self) -> int:
-        """How many events wait for the next turn, and messages beside the first of theirs."""
-        return len(self._events) + self._gathered
+        """How many events wait for the next turn."""
+        return len(self._events) + self._joined
+
+    def is_last(self, event: Event | None) -> bool:
+        """Return whether a command still waits, and nothing came after it: more may join it."""
+        return bool(self._events) and self._events[-1] is event
+
+    def joined(self) -> None:
+        """Note that one more has joined the last command."""
+        self._joined += 1
+        if self.backlog >= COMMANDS_MAX:
+            self.flush()
 
     def news(self, events: Sequence[Event]) -> None:
         """Take what adapters have to tell, at once unless a turn is under way."""
@@ -195,19 +203,6 @@ class Runner:
             self.flush()
         else:
             self._soon()
-
-    def post(self, to: NodeId, lane: int, record: Record, ticket: Ticket, key: str | None) -> None:
-        """Take a message for a peer: those that follow each other there are one command."""
-        last = self._events[-1] if self._events else None
-        if type(last) is not PostEach or last.to != to or last.lane != lane:
-            self.command(PostEach(to, lane, [record], [ticket], [key]))
-            return
-        last.records.append(record)
-        last.tickets.append(ticket)
-        last.keys.append(key)
-        self._gathered += 1
-        if self._gathered >= COMMANDS_MAX:
-            self.flush()
 
     def flush(self) -> None:
         """Let the engine have what was gathered, now rather than with the next iteration."""
@@ -257,20 +252,21 @@ class Runner:
         if lag > LATE:
             self._events.insert(0, LoopLate(lag))
             self._wake_at = now  # told once
-        events, self._events, self._gathered = self._events, [], 0
-        if self.settlements.pending:
-            verdicts = self.settlements.take()
-            events += self.settlements.take_changes()
-            events += verdicts
-        if events:
-            self._is_in_turn = True
-            try:
+        events, self._events = self._events, []
+        self._joined = 0
+        try:
+            if self.settlements.pending:
+                verdicts = self.settlements.take()
+                events += self.settlements.take_changes()
+                events += verdicts
+            if events:
+                self._is_in_turn = True
                 self._perform(self._engine.handle(events, now))
-            except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
-                self._broke(error, events)
-                return
-            finally:
-                self._is_in_turn = False
+        except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
+            self._broke(error, events)
+            return
+        finally:
+            self._is_in_turn = False
         self._plan_timer(now)
 
     def _broke(self, error: Exception, events: list[Event]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from zmesh.actions import Delivery
-from zmesh.batches import runs
+from zmesh.batches import TicketRun, runs
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.errors import AmbiguousPeer, PeerUnknown
@@ -61,7 +61,8 @@ class Direct:
             ticket.order = order
         self._posts += len(post.tickets)
         keys = None if post.keys.count(None) == len(post.keys) else post.keys
-        self._turn.submit_each(peer, post.lane, post.records, post.tickets, keys)
+        ticket = post.tickets[0] if len(post.tickets) == 1 else TicketRun(post.tickets)
+        self._turn.submit(peer, post.lane, post.records, ticket, key=keys)
 
     def _peer_of(self, addressee: str | NodeId) -> Peer | Failure:
         """Return who is meant, or why nothing can be sent there."""

@@ -7,7 +7,7 @@ another wants it. `work_queue` is the other side.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heapreplace
@@ -190,7 +190,7 @@ class JobsTaken:
     # Jobs
 
     def on_jobs(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand jobs over, but for copies, and for those of queues nobody here pulls."""
         if Tag.STORED not in tags_of(records):
@@ -206,8 +206,8 @@ class JobsTaken:
         self,
         peer: Peer,
         first: int,
-        records: list[Record],
-        fresh: list[tuple[int, int, list[Record]]],
+        records: Sequence[Record],
+        fresh: list[tuple[int, int, Sequence[Record]]],
     ) -> None:
         """Count what stored jobs used of our grants that came again, and take no room."""
         new = {low + at for low, _, run in fresh for at in range(len(run))}
@@ -221,7 +221,7 @@ class JobsTaken:
                 self._touched[queue] = None
 
     def _take(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         single = len(records) == 1
         if not single and self._take_alike(peer, source, first, records):

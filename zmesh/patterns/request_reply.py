@@ -8,7 +8,7 @@ retry, with a new message id: nobody may answer it from memory); `retry_budget` 
 `choosing` says who is asked, `serving` is the other side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from zmesh.actions import CallAnswered, CallFailure
@@ -190,7 +190,7 @@ class RequestReply:
     # Answers
 
     def on_replies(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Take REPLY and FAILURE records; those of calls no longer open are dropped."""
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)

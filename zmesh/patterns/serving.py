@@ -6,7 +6,7 @@ it is answered from memory as far as that reaches. A request whose time is over 
 the application without being told: its caller may be out of reach.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from zmesh.actions import CancelRequest, Delivery
@@ -98,7 +98,7 @@ class Serving:
     # Requests
 
     def on_requests(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand requests over, but for copies and those for services not provided here."""
         if len(records) == 1:

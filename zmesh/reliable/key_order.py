@@ -4,9 +4,10 @@ Within a lane the numbers keep the order, so only what went on other lanes is na
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Final
 
-from zmesh.message import Record, Tag, with_extra
+from zmesh.message import Keys, Predecessors, Record, Tag, with_extra
 from zmesh.reliable.sender import OutgoingLane
 
 KEYS_MIN: Final = 1024
@@ -29,42 +30,47 @@ class KeyOrder:
         """Count the keys that are remembered."""
         return len(self._last)
 
-    def write(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
-        """Return records of a key with it, and who of the same key came before on other lanes.
+    def write(self, lane: int, records: Sequence[Record], key: Keys) -> Sequence[Record]:
+        """Return records with their key, and who of the same key came before on other lanes.
 
         Each names each other lane, not just the last: any of them may expire while what came
         before it is still on its way.
         """
-        keyed = [with_extra(record, Tag.KEY, key) for record in records]
-        before = tuple(
-            (other, seq)
-            for other, seq in sorted(self._last.get(key, {}).items())
-            if other != lane and self._outgoing[other].first_open <= seq
-        )
-        if before:
-            return [with_extra(record, Tag.PREDECESSORS, before) for record in keyed]
-        return keyed
-
-    def write_each(
-        self, lane: int, records: Sequence[Record], keys: Sequence[str | None]
-    ) -> list[Record]:
-        """Do so for records with a key each, some with none."""
-        if len(self._outgoing) > 1:
-            return [
-                record if key is None else self.write(lane, [record], key)[0]
-                for record, key in zip(records, keys, strict=True)
-            ]
+        if key is None:
+            return records
+        keys = repeat(key, len(records)) if isinstance(key, str) else key
+        if len(self._outgoing) == 1:
+            return [_with_key(record, own) for record, own in zip(records, keys, strict=True)]
+        all_keys = {key} if isinstance(key, str) else set(key)
+        before = {own: self._before(lane, own) for own in all_keys}
         return [
-            record
-            if key is None
-            else (record[0], record[1], record[2], (_KEY, key))
-            if len(record) == 3
-            else with_extra(record, Tag.KEY, key)
-            for record, key in zip(records, keys, strict=True)
+            with_extra(_with_key(record, own), Tag.PREDECESSORS, before[own])
+            if before[own]
+            else _with_key(record, own)
+            for record, own in zip(records, keys, strict=True)
         ]
 
-    def note(self, lane: int, seq: int, key: str) -> None:
-        """Remember the last number of the key on the lane, and forget keys that are done."""
+    def _before(self, lane: int, key: str | None) -> Predecessors:
+        last = None if key is None else self._last.get(key)
+        if last is None:
+            return ()
+        return tuple(
+            (other, seq)
+            for other, seq in sorted(last.items())
+            if other != lane and self._outgoing[other].first_open <= seq
+        )
+
+    def note(self, lane: int, first: int, last: int, key: Keys) -> None:
+        """Remember the last number of each key on the lane."""
+        if isinstance(key, str):
+            self._note(lane, last, key)
+        elif key is not None:
+            for own, seq in dict(zip(key, range(first, last + 1), strict=False)).items():
+                if own is not None:
+                    self._note(lane, seq, own)
+
+    def _note(self, lane: int, seq: int, key: str) -> None:
+        """Remember a number, and forget keys that are done."""
         self._last.setdefault(key, {})[lane] = seq
         if len(self._last) >= self._max:
             self._last = {
@@ -74,11 +80,13 @@ class KeyOrder:
             }
             self._max = max(KEYS_MIN, 2 * len(self._last))
 
-    def note_each(self, lane: int, first: int, keys: Sequence[str | None]) -> None:
-        """Do so for numbers from `first` on, with a key each."""
-        for key, seq in dict(zip(keys, range(first, first + len(keys)), strict=True)).items():
-            if key is not None:
-                self.note(lane, seq, key)
-
 
 _KEY: Final = int(Tag.KEY)
+
+
+def _with_key(record: Record, key: str | None) -> Record:
+    if key is None:
+        return record
+    if len(record) == 3:
+        return (record[0], record[1], record[2], (_KEY, key))
+    return with_extra(record, Tag.KEY, key)

@@ -11,7 +11,7 @@ from typing import assert_never
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
 from zmesh.ids import LINK_ID_BYTES, NO_LINK, LinkId, Path
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Keys, Outcome, Record, Ticket
 from zmesh.reliable import link_events as happened
 from zmesh.reliable.handshake import HelloVerdict, NotProved, SessionChoice
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
@@ -53,7 +53,7 @@ class Link(LinkFacts):
         ticket: Ticket,
         now: float,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Queue records for the peer, linked or not; return the first and last of their numbers.
@@ -67,21 +67,6 @@ class Link(LinkFacts):
     def send_control(self, record: ControlNews) -> None:
         """Queue a control record; it survives links but not the session."""
         self._session.send_control(record)
-
-    def submit_each(
-        self,
-        lane: int,
-        records: Sequence[Record],
-        tickets: Sequence[Ticket],
-        now: float,
-        keys: Sequence[str | None] | None,
-    ) -> bool:
-        """Queue records with a ticket each, and maybe a key, at the cost of one.
-
-        Such a ticket is that of one record alone. Returns False, and does nothing, where one of
-        them is so large that it has to be split: then `submit` each.
-        """
-        return self._session.submit_each(lane, records, tickets, now, keys)
 
     def settle(
         self,
@@ -298,6 +283,7 @@ class Link(LinkFacts):
     def on_loop_late(self, lag: float, now: float) -> None:
         """Our own loop was late by `lag` seconds: the silence meanwhile is not the peer's."""
         self._verdict.detector.on_loop_late(lag, now)
+        self._hello_timer.on_loop_late(lag)
 
     def on_timer(self, now: float) -> None:
         """Do what is due; call `packets` next."""

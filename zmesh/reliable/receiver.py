@@ -5,6 +5,7 @@ session lasts. Records are released in order; one whose key has a predecessor in
 waits for it. A released record is held against credit until it is settled.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -12,6 +13,7 @@ from math import inf
 from operator import itemgetter
 from typing import cast
 
+from zmesh.batches import Block
 from zmesh.errors import ProtocolError
 from zmesh.message import (
     Fragments,
@@ -92,6 +94,15 @@ class Transfer:
     size: int = 0
 
 
+@dataclass(slots=True)
+class _HeldBlock:
+    """Released records that are not settled, and end in order: the last of a block."""
+
+    first: int
+    last: int
+    block: Block
+
+
 class IncomingLane:
     """One priority's records as they come from one peer."""
 
@@ -99,6 +110,7 @@ class IncomingLane:
         "_deadlines",
         "_detailed",
         "_held",
+        "_held_blocks",
         "_options",
         "_outcomes",
         "_rooms",
@@ -130,6 +142,7 @@ class IncomingLane:
         self._voided = RangeSet()  # will never come, not yet passed by `released`
         self._deadlines: dict[int, float] = {}
         self._held: dict[int, int] = {}  # released, not yet settled: number -> bytes of credit
+        self._held_blocks: deque[_HeldBlock] = deque()  # of such ones, which are not in `_held`
         self.transfer: Transfer | None = None  # the one being put together
         self._transfers: dict[int, Transfer] = {}  # put together, not yet settled, by first number
         self._skipping: tuple[int, Outcome, str] | None = None  # fragments of a failed transfer
@@ -156,14 +169,18 @@ class IncomingLane:
         Raises ProtocolError where the peer exceeds its credit; nothing is kept then.
         """
         last = first + len(records) - 1
-        sizes = sizes_of(records)
-        size = sum(sizes)
+        is_block = type(records) is Block
+        sizes = [] if is_block else sizes_of(records)
+        size = cast("Block", records).size if is_block else sum(sizes)
         if last > self.credit.seq_limit or self.received_bytes + size > self.credit.bytes_limit:
             self._check_credit(first, last, records)
         received = self.received
         if first == received.cum + 1 == self.released + 1 and self._is_plain(records):
             received.cum = self.released = last
             self.received_bytes += size
+            if type(records) is Block:
+                self._held_blocks.append(_HeldBlock(first, last, records))
+                return [Arrived(self.lane, first, last, records)]
             if first == last:
                 self._held[first] = size
             else:
@@ -176,6 +193,7 @@ class IncomingLane:
         if new == [(first, last)]:
             self.received_bytes += size
         else:
+            sizes = sizes or sizes_of(records)
             self.duplicates += len(records)
             for start, end in new:
                 self.duplicates -= end - start + 1
@@ -201,6 +219,8 @@ class IncomingLane:
         """Whether the next records can be released as they are: whole, and waiting for nothing."""
         if self.early or self._voided.count or self.transfer or self._skipping:
             return False
+        if type(records) is Block and records.is_bare:
+            return _FRAGMENT_HEAD not in records.heads
         if len(records) == 1:
             record = records[0]
             return record[0] != _FRAGMENT_HEAD and (
@@ -409,6 +429,13 @@ class IncomingLane:
     def _settle_held(
         self, first: int, last: int, outcome: Outcome, reason: str, delay: float
     ) -> bool:
+        blocks = self._held_blocks
+        if blocks and last >= blocks[0].first:
+            if not (reason or delay) and self._are_in_blocks(first, last):
+                self._settle_blocks(last)
+                self._outcome(outcome, first, last)
+                return True
+            self._part_blocks(last)
         if first == last:
             size = self._held.pop(first, -1)
             if size < 0:
@@ -427,6 +454,38 @@ class IncomingLane:
             self.credit.consume(1, size)
             self._outcome(outcome, seq, seq, reason, delay)
         return bool(open_before)
+
+    def _are_in_blocks(self, first: int, last: int) -> bool:
+        """Return whether these are the next of what is held in blocks."""
+        for held in self._held_blocks:
+            if held.first != first:
+                return False
+            if last <= held.last:
+                return True
+            first = held.last + 1
+        return False
+
+    def _settle_blocks(self, last: int) -> None:
+        """Settle what is held in blocks, up to and with a number."""
+        blocks = self._held_blocks
+        while blocks and blocks[0].first <= last:
+            held = blocks[0]
+            stop = min(last, held.last)
+            start = held.first - held.last + len(held.block) - 1
+            count = stop - held.first + 1
+            self.credit.consume(count, held.block.size_of(start, start + count))
+            held.first = stop + 1
+            if stop == held.last:
+                blocks.popleft()
+
+    def _part_blocks(self, last: int) -> None:
+        """Note of each record of blocks up to a number what is noted of others."""
+        blocks = self._held_blocks
+        while blocks and blocks[0].first <= last:
+            held = blocks.popleft()
+            start = held.first - held.last + len(held.block) - 1
+            numbers = range(held.first, held.last + 1)
+            self._held.update(zip(numbers, held.block.sizes(start), strict=True))
 
     def _outcome(
         self, outcome: Outcome, first: int, last: int, reason: str = "", delay: float = 0.0

@@ -13,7 +13,7 @@ from zmesh.ids import Entropy
 from zmesh.options import LinkOptions
 from zmesh.reliable.delivery_rate import DeliveryRate, Snapshot
 from zmesh.reliable.round_trip import RoundTrip
-from zmesh.reliable.sender import SendWindow
+from zmesh.reliable.send_window import SendWindow
 
 Piece = tuple[SendWindow[Any], int, int]
 """Numbers `first..last` of a lane, as a packet carried them."""

@@ -6,14 +6,14 @@ paths or liveness; the link moves its records and acknowledgements.
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from itertools import repeat
 from math import inf
-from operator import itemgetter
 from typing import Final, assert_never
 
+from zmesh.batches import Block, TicketRun, largest_of
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket
+from zmesh.message import CONTROL_LANE, LANES, Keys, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
-from zmesh.reliable.control_queue import ControlQueue
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import split
 from zmesh.reliable.key_order import KeyOrder
@@ -24,6 +24,7 @@ from zmesh.reliable.link_events import (
     Room,
 )
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
+from zmesh.reliable.send_window import ControlQueue
 from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import (
     Control,
@@ -46,9 +47,10 @@ ACKED_TOGETHER = 16
 SETTLED_TOGETHER = 64
 """So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
-_BODY = itemgetter(2)
-
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
+
+BLOCK_MIN = 8
+"""So many records are kept together, until one of them ends out of order."""
 
 LaneAcks = tuple[tuple[int, int, Ranges], ...]
 LaneCredits = tuple[tuple[int, int, int], ...]
@@ -94,7 +96,7 @@ class Session:
     @property
     def queued_messages(self) -> int:
         """Records without outcome yet."""
-        return sum(len(lane.items) for lane in self.outgoing.values())
+        return sum(lane.kept for lane in self.outgoing.values())
 
     @property
     def queued_bytes(self) -> int:
@@ -109,7 +111,7 @@ class Session:
         """
         messages = size = 0
         for lane in self.outgoing.values():
-            messages += len(lane.items)
+            messages += lane.kept
             size += lane.queued_bytes
         room = self._options.queued_messages_max - messages
         if size >= self._options.queued_bytes_max:
@@ -144,49 +146,32 @@ class Session:
         records: Sequence[Record],
         ticket: Ticket,
         now: float,
-        key: str | None,
+        key: Keys,
         ttl: float | None,
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self.outgoing.get(lane) or self._outgoing(lane)
-        largest = len(records[0][2])
-        if len(records) > 1:
-            largest = max(map(len, map(_BODY, records)))
+        largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
             records = self._keys.write(lane, records, key)
         if largest <= self._options.fragment_bytes:
-            first, last = out.submit(records, ticket, now)
             if ttl is not None:
-                for seq in range(first, last + 1):
-                    self._expire_at(out, seq, now + ttl)
+                records = list(records)  # each ends in its own time
+            elif len(records) >= BLOCK_MIN and type(records) is not Block:
+                records = Block(records)
+            first, last = out.submit(records, ticket, now)
+            for seq in () if ttl is None else range(first, last + 1):
+                self._expire_at(out, seq, now + (ttl or 0.0))
         else:
             first = last = out.next_seq
-            for record in records:
-                last = self._submit_one(out, record, ticket, now, ttl)
+            each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
+            for record, own in zip(records, each, strict=False):
+                last = self._submit_one(out, record, own, now, ttl)
         if key is not None:
-            self._keys.note(lane, last, key)
+            self._keys.note(lane, first, last, key)
         return first, last
-
-    def submit_each(
-        self,
-        lane: int,
-        records: Sequence[Record],
-        tickets: Sequence[Ticket],
-        now: float,
-        keys: Sequence[str | None] | None,
-    ) -> bool:
-        """Number records with a ticket each; False where one has to be split: submit each."""
-        if max(map(len, map(_BODY, records))) > self._options.fragment_bytes:
-            return False
-        out = self.outgoing.get(lane) or self._outgoing(lane)
-        if keys is not None:
-            records = self._keys.write_each(lane, records, keys)
-        first, _ = out.submit_each(records, tickets, now)
-        if keys is not None:
-            self._keys.note_each(lane, first, keys)
-        return True
 
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
@@ -568,7 +553,9 @@ class Session:
         if out is None:
             if not 0 <= lane < LANES:
                 raise ProtocolError("lane", f"there is no lane {lane}")
-            out = self.outgoing[lane] = OutgoingLane(lane, self._options.ranges_max)
+            out = self.outgoing[lane] = OutgoingLane(
+                lane, self._options.ranges_max, self._options.packet_bytes
+            )
             out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 

@@ -140,6 +140,8 @@ class PacketWriter:
             if budget <= 0 or len(frames) >= self._limits.frames_max - 1:
                 return size, True
             lane = self._next_lane(ready, now)
+            if size and lane.block_bytes > budget:
+                return size, True  # it goes whole, with the next packet
             fresh_from = lane.next_transmit
             chunk = lane.take(budget, self._limits.records_max, now)
             if not lane.ready:
@@ -149,7 +151,8 @@ class PacketWriter:
             first, records, chunk_bytes = chunk
             if first < fresh_from:
                 self.retransmitted += len(records)
-            frames.append(Data(lane.lane, first, tuple(records)))
+            told = records if isinstance(records, tuple) else tuple(records)
+            frames.append(Data(lane.lane, first, told))
             pieces.append((lane, first, first + len(records) - 1))
             self._scheduler.spent(lane.lane, chunk_bytes)
             size += chunk_bytes

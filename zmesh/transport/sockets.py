@@ -12,6 +12,7 @@ import zmq
 
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.curve import CurveKeys, guard_dialer, guard_listener
+from zmesh.transport.held_ports import HeldPorts
 from zmesh.transport.process import ThisProcess
 
 LIBZMQ_MIN: Final = (4, 3, 5)
@@ -68,6 +69,7 @@ class Sockets:
         self._context.set(zmq.MAX_SOCKETS, options.sockets_max)
         self._keys = 0
         self._watched: dict[bytes, Socket] = {}
+        self.ports = HeldPorts(options.backlog)
         self.ear = self._context.socket(zmq.ROUTER)
         # Bounded, it would block libzmq's I/O thread when full, and with it everything.
         self.ear.set(zmq.RCVHWM, 0)
@@ -90,7 +92,6 @@ class Sockets:
         socket = self._make(zmq.ROUTER)
         socket.set(zmq.ROUTER_MANDATORY, 1)  # unroutable raises; else it vanishes silently
         socket.set(zmq.HANDSHAKE_IVL, _ms(self._options.handshake_timeout))
-        socket.set(zmq.BACKLOG, self._options.backlog)
         if keys is not None:
             guard_listener(socket, keys)
         return socket, self._watch(socket, LISTENER_EVENTS)
@@ -136,6 +137,7 @@ class Sockets:
         for key in tuple(self._watched):
             self.drop(key)
         self._context.destroy()  # the ear, and what an interrupt may have left
+        self.ports.close()
 
     def _make(self, kind: int) -> Socket:
         options = self._options

@@ -8,6 +8,7 @@ from itertools import combinations
 from operator import itemgetter
 from typing import Any, Final, cast
 
+from zmesh.batches import Block
 from zmesh.message import INTEGER_TAGS, LANES, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.wire.fields import (
@@ -108,10 +109,15 @@ def check_records(
         ProtocolError: "malformed" or "oversized".
     """
     records = array(value, "records", limits.records_max)
-    if len(records) < BULK_MIN:
-        bodies = _check_each(records, limits)
-    else:
-        bodies = _check_all(records, limits)
+    if len(records) >= BULK_MIN:
+        return _check_all(records, parts, taken, limits)
+    return _joined(records, _check_each(records, limits), parts, taken)
+
+
+def _joined(
+    records: Fields, bodies: Sequence[object], parts: Sequence[bytes], taken: list[int]
+) -> tuple[Record, ...]:
+    """Return records with bodies from `parts` where they have their own."""
     types = set(map(type, bodies))
     if types == _BYTES:
         return cast("tuple[Record, ...]", records)
@@ -139,19 +145,29 @@ def _check_each(records: Fields, limits: WireLimits) -> Sequence[object]:
     return bodies
 
 
-def _check_all(records: Fields, limits: WireLimits) -> Column:
+def _check_all(
+    records: Fields, parts: Sequence[bytes], taken: list[int], limits: WireLimits
+) -> tuple[Record, ...]:
     """Do what `_check_each` does column by column, at a tenth of its cost for many records."""
     heads, targets, bodies, extras = _columns(records)
     # A text or bytes in the place of a record was taken apart like one, and shows here: the
     # first item of a text is no integer, the second of bytes no text.
-    if set(map(type, heads)) != {int} or not _HEADS.issuperset(heads):
+    known = set(heads)
+    if set(map(type, heads)) != _INTEGERS or not _HEADS.issuperset(known):
         raise malformed("the head of a record is not an integer in 0..255")
-    if set(map(type, targets)) != {str}:
+    names = set(targets)
+    if set(map(type, names)) != _TEXTS:
         raise malformed("the target of a record is not a text")
     if extras and not _are_alike(extras, limits):
         for extra in extras:
             _check_extras(extra, limits)
-    return bodies
+    if set(map(type, bodies)) != _BYTES:
+        return _joined(records, bodies, parts, taken)
+    checked = cast("tuple[Record, ...]", records)
+    return Block.of_columns(
+        checked, cast("set[int]", known), cast("set[str]", names),
+        cast("tuple[bytes, ...]", bodies), is_bare=not extras,
+    )  # fmt: skip
 
 
 def _are_alike(extras: Column, limits: WireLimits) -> bool:

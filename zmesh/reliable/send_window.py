@@ -1,10 +1,16 @@
-"""The sending half of the control lane: settlements, gaps, interest and drain."""
+"""Numbered items until they are released: what sending halves are made of, and control's own."""
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Generic, TypeVar, assert_never
 
-from zmesh.reliable.sender import Chunk, SendWindow
+from zmesh.errors import ProtocolError
+from zmesh.reliable.ranges import RangeSet, Watermark
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Refused, Settle
+
+T = TypeVar("T")
+
+Chunk = tuple[int, Sequence[T], int]
+"""What goes into one DATA frame: first number, records, and their size in bytes."""
 
 
 def control_size(record: Control) -> int:
@@ -24,6 +30,71 @@ def control_size(record: Control) -> int:
             return sum(16 + 4 * (len(text) + len(reason)) for _, text, reason in entries)
         case _:
             assert_never(record)
+
+
+class SendWindow(Generic[T]):
+    """Numbered items until they are released, and which of them to (re)transmit next."""
+
+    __slots__ = ("acked", "items", "next_seq", "next_transmit", "resend")
+
+    def __init__(self, ranges_max: int) -> None:
+        self.items: dict[int, T] = {}
+        self.next_seq = 1
+        self.next_transmit = 1
+        self.acked = Watermark(ranges_max)
+        self.resend = RangeSet()
+
+    def enqueue(self, items: Sequence[T]) -> tuple[int, int]:
+        """Give each item its number; return the first and the last."""
+        first = self.next_seq
+        if len(items) == 1:
+            self.items[first] = items[0]
+            self.next_seq = first + 1
+            return first, first
+        self.next_seq = first + len(items)
+        self.items.update(zip(range(first, self.next_seq), items, strict=True))
+        return first, self.next_seq - 1
+
+    def on_ack(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
+        """Note what the peer has received; return the numbers that are newly so.
+
+        Raises ProtocolError where the peer acknowledges what was never sent.
+        """
+        acked = self.acked
+        self._check_sent(ranges[-1][1] if ranges else cum)
+        new = acked.advance(cum)
+        for first, last in ranges:
+            new += acked.add(first, last) or []
+        if self.resend.count:
+            for first, last in new:
+                self.resend.remove(first, last)
+        return new
+
+    def resume(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
+        """Take the peer's word, at the start of a link, for what it has; resend the rest."""
+        if cum < self.acked.cum:
+            raise ProtocolError(
+                "resume", f"peer has 1..{cum} and acked 1..{self.acked.cum} before"
+            )
+        new = self.on_ack(cum, ranges)
+        acked = self.acked
+        self.resend = RangeSet(tuple(acked.above.missing(acked.cum + 1, self.next_transmit - 1)))
+        return new
+
+    def covers(self, first: int, last: int) -> bool:
+        """Return whether the peer has all of `first..last`."""
+        acked = self.acked
+        return last <= acked.cum or not acked.above.missing(max(first, acked.cum + 1), last)
+
+    def on_lost(self, first: int, last: int) -> int:
+        """Queue for retransmission what of `first..last` the peer lacks; return how many."""
+        acked = self.acked
+        lost = acked.above.missing(max(first, acked.cum + 1), last)
+        return sum(self.resend.add(start, end) for start, end in lost)
+
+    def _check_sent(self, seq: int) -> None:
+        if seq >= self.next_transmit:
+            raise ProtocolError("unsent", f"peer speaks of number {seq}, which was never sent")
 
 
 class ControlQueue(SendWindow[Control]):

@@ -4,7 +4,7 @@ A *record* is a message as the link carries it: a plain tuple, because one is ma
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from itertools import chain
@@ -298,19 +298,22 @@ def sizes_of(records: Sequence[Record]) -> list[int]:
     """Return `size_of` of each record."""
     if len(records) == 1:
         return [size_of(records[0])]
-    targets = set(map(_TARGET, records))
-    if len(targets) != 1:
-        return [size_of(record) for record in records]
+    if not records:
+        return []
     rows = tag_rows(records)
     weighty = set(chain.from_iterable(rows)) - _WEIGHTLESS
     if weighty and not (len(rows) == 1 and weighty <= _WEIGHTY):
         return [size_of(record) for record in records]
-    overhead = len(targets.pop()) + RECORD_OVERHEAD_BYTES
-    sizes = list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
+    sizes: Iterable[int] = map(len, map(_BODY, records))  # nothing a record but C
+    targets = set(map(_TARGET, records))
+    if len(targets) > 1:
+        sizes = map(add, sizes, map(len, map(_TARGET, records)))
+        targets = {""}
     for tag in weighty:
         values = cast("list[str | bytes]", values_of(records, next(iter(rows)), tag))
-        sizes = list(map(add, sizes, map(len, values)))
-    return sizes
+        sizes = map(add, sizes, map(len, values))
+    overhead = len(targets.pop()) + RECORD_OVERHEAD_BYTES
+    return list(map(overhead.__add__, sizes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -456,6 +456,7 @@ class Engine(EngineReads):
     def _close(self) -> None:
         news, turn = self._news, self._turn
         turn.keeper.on_timer()  # what might have been done later
+        news.serving.flush()
         news.calls.close()
         news.queues.pushed.close()
         news.streams.calls.close()

@@ -45,7 +45,7 @@ from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import Redelivery
-from zmesh.patterns.request_reply import RequestReply
+from zmesh.patterns.request_reply import CallTicket, RequestReply
 from zmesh.patterns.serving import ReplyTicket, Serving
 from zmesh.patterns.shared_parts import AnswerTicket, DeltaTicket
 from zmesh.patterns.shared_state import SharedState
@@ -85,6 +85,9 @@ _GONE = {
     SessionEnd.REVOKED: FailureKind.PEER_LOST,
 }
 
+
+_CALLS = {CallTicket, ReplyTicket}
+"""Tickets of requests and of their answers."""
 
 _Acceptor = Callable[[Peer, Sequence[Ticket]], None]
 """Takes note of tickets of which a peer accepted something."""
@@ -146,7 +149,7 @@ class LinkNews:
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
             *self.redelivery.gathered, *self.queues.gathered, *self.outbox.gathered,
-            *self.topics.gathered, *self.following.gathered,
+            *self.topics.gathered, *self.following.gathered, self.serving.answered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
@@ -218,6 +221,7 @@ class LinkNews:
             self.outbox.flush()
             self.topics.flush()
             self.following.flush()
+            self.serving.flush()
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
@@ -233,13 +237,7 @@ class LinkNews:
             case Arrived():
                 self._arrivals.on_arrived(peer, event)
             case Accepted(tickets):
-                self._turn.note_accepted(tickets)
-                if self._acceptors.keys().isdisjoint(map(type, tickets)):
-                    return
-                for ticket in tickets:
-                    on_accepted = self._acceptors.get(type(ticket))
-                    if on_accepted is not None:
-                        on_accepted(peer, (ticket,))
+                self._on_accepted(peer, tickets)
             case Returned():
                 self._on_returned(peer, event)
             case Room():
@@ -247,6 +245,20 @@ class LinkNews:
             case _:
                 if isinstance(peer, RemotePeer):
                     self._on_link_event(peer, event)
+
+    def _on_accepted(self, peer: Peer, tickets: Sequence[Ticket]) -> None:
+        kinds = set(map(type, tickets))
+        if not kinds <= _CALLS:  # of these nobody hears
+            self._turn.note_accepted(tickets)
+        if len(kinds) == 1:
+            on_accepted = self._acceptors.get(kinds.pop())
+            if on_accepted is not None:
+                on_accepted(peer, tickets)
+            return
+        for ticket in tickets:
+            on_accepted = self._acceptors.get(type(ticket))
+            if on_accepted is not None:
+                on_accepted(peer, (ticket,))
 
     def _on_link_event(self, peer: RemotePeer, event: LinkEvent) -> None:
         match event:

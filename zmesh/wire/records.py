@@ -4,7 +4,7 @@ Where there are many, checks run over whole columns of a DATA frame at C speed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -56,6 +56,8 @@ _TEXTS: Final = {str}
 _TUPLES: Final = {tuple}
 _TEXT_TAGS: Final = frozenset(map(int, (Tag.KEY, Tag.TYPE, Tag.ROUTING_KEY)))
 _BODY = itemgetter(2)
+_TAGS = itemgetter(slice(None, None, 2))
+_ODD: Final = (1).__and__
 
 
 # Bodies in parts of their own
@@ -158,7 +160,8 @@ def _check_all(
     names = set(targets)
     if set(map(type, names)) != _TEXTS:
         raise malformed("the target of a record is not a text")
-    if extras and not _are_alike(extras, limits):
+    is_plain = not extras or _are_integers(extras, limits) or _are_alike(extras, limits)
+    if not is_plain:
         for extra in extras:
             _check_extras(extra, limits)
     if set(map(type, bodies)) != _BYTES:
@@ -168,6 +171,25 @@ def _check_all(
         checked, cast("set[int]", known), cast("set[str]", names),
         cast("tuple[bytes, ...]", bodies), is_bare=not extras,
     )  # fmt: skip
+
+
+def _are_integers(column: Column, limits: WireLimits) -> bool:
+    """Return whether all extras hold integers alone, and all is right with them.
+
+    That is so in requests and replies. Where it is not, each is to be looked at.
+    """
+    if set(map(type, column)) != _TUPLES:
+        return False
+    extras = cast("tuple[Fields, ...]", column)
+    if max(map(len, extras)) > limits.extras_max or any(map(_ODD, map(len, extras))):
+        return False
+    values: list[Any] = list(chain.from_iterable(extras))
+    return (
+        set(map(type, values)) == _INTEGERS
+        and _INTEGER_TAGS_TOGETHER.issuperset(map(_TAGS, extras))
+        and min(values) >= 0
+        and max(values) <= COUNT_MAX
+    )
 
 
 def _are_alike(extras: Column, limits: WireLimits) -> bool:

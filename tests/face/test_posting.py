@@ -115,7 +115,10 @@ class Bench:
                 posts.append(event)
             elif isinstance(event, PostEach):
                 each = zip(event.records, event.tickets, event.keys, strict=True)
-                posts += [Post(event.to, event.lane, [one], *others) for one, *others in each]
+                posts += [
+                    Post(event.to, event.lane, [record], ticket, key)
+                    for record, ticket, key in each
+                ]
         return posts
 
     def accept(self, ticket: Ticket, count: int = 1) -> None:

@@ -17,7 +17,7 @@ class Order:
     def submit(self, lane: int, count: int, keys: Keys) -> None:
         out = self.lanes.setdefault(lane, OutgoingLane(lane, 100))
         first, last = out.submit([PLAIN] * count, Ticket(count), 0.0)
-        self.keys.note(lane, first, last, keys)
+        self.keys.note(lane, range(first, last + 1), keys)
 
 
 def test_within_one_lane_nothing_is_named() -> None:

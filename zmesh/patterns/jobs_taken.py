@@ -234,7 +234,9 @@ class JobsTaken:
             if token:
                 self._turn.deliver_jobs(Delivery(source, peer.label, low, high, run), token)
 
-    def _take_alike(self, peer: Peer, source: Source, first: int, records: list[Record]) -> bool:
+    def _take_alike(
+        self, peer: Peer, source: Source, first: int, records: Sequence[Record]
+    ) -> bool:
         """Hand over jobs that are all new, for one pull, and differ in nothing that counts here.
 
         So nearly all are. Returns False where they have to be looked at one by one.

@@ -60,12 +60,12 @@ class KeyOrder:
             if other != lane and self._outgoing[other].first_open <= seq
         )
 
-    def note(self, lane: int, first: int, last: int, key: Keys) -> None:
-        """Remember the last number of each key on the lane."""
+    def note(self, lane: int, ends: Sequence[int], key: Keys) -> None:
+        """Remember the last number of each key on the lane: `ends` are those of the records."""
         if isinstance(key, str):
-            self._note(lane, last, key)
+            self._note(lane, ends[-1], key)
         elif key is not None:
-            for own, seq in dict(zip(key, range(first, last + 1), strict=False)).items():
+            for own, seq in dict(zip(key, ends, strict=True)).items():
                 if own is not None:
                     self._note(lane, seq, own)
 

@@ -168,7 +168,7 @@ class Session:
         records: Sequence[Record],
         ticket: Ticket,
         now: float,
-        key: str | None,
+        key: Keys,
         ttl: float | None,
     ) -> tuple[int, int]:
         largest = largest_of(records)
@@ -186,14 +186,17 @@ class Session:
             first, last = out.submit(records, ticket, now)
             for seq in () if ttl is None else range(first, last + 1):
                 self._expire_at(out, seq, now + (ttl or 0.0))
+            ends: Sequence[int] = range(first, last + 1)
         else:
-            first = last = out.next_seq
+            first = out.next_seq
             each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
-            for record, own in zip(records, each, strict=False):
-                last = self._submit_one(out, record, own, now, ttl)
+            ends = [
+                self._submit_one(out, record, own, now, ttl)
+                for record, own in zip(records, each, strict=False)
+            ]
         if key is not None:
-            self._keys.note(out.lane, first, last, key)
-        return first, last
+            self._keys.note(out.lane, ends, key)
+        return first, ends[-1]
 
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from itertools import chain
-from operator import itemgetter
+from operator import add, itemgetter
 from typing import Any, Final, cast
 
 LANES: Final = 10
@@ -262,11 +262,16 @@ def sizes_of(records: Sequence[Record]) -> list[int]:
     """Return `size_of` of each record."""
     if len(records) == 1:
         return [size_of(records[0])]
-    if not records or max(map(len, records)) > 3:
-        return [size_of(record) for record in records]
+    if not records:
+        return []
+    if max(map(len, records)) > 3:
+        extras = [record[3] for record in records if len(record) == 4]
+        if set(map(type, chain.from_iterable(extras))) != _INTEGERS:
+            return [size_of(record) for record in records]
     targets = set(map(_TARGET, records))
     if len(targets) > 1:
-        return [size_of(record) for record in records]
+        lengths = map(add, map(len, map(_TARGET, records)), map(len, map(_BODY, records)))
+        return list(map(RECORD_OVERHEAD_BYTES.__add__, lengths))
     overhead = len(targets.pop()) + RECORD_OVERHEAD_BYTES
     return list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
 

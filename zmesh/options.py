@@ -50,7 +50,10 @@ class LinkOptions:
     queued_messages_max: int = 100_000  # un-settled a peer: what `post` waits for
     queued_bytes_max: int = 256 * MIB
     packet_bytes: int = 64 * KIB  # large enough to amortize a send, small enough to interleave
+    packet_bytes_max: int = 192 * KIB  # of large bodies on a fast path; a head holds as much
     fragment_bytes: int = 64 * KIB
+    fragment_bytes_max: int = 1 * MIB  # of a piece on a fast path: a part cannot be larger
+    burst_time: float = 0.010  # what a fast path is: it carries that much within this
     body_bytes_max: int = 64 * MIB  # larger things are streams
     inline_bytes_max: int = 16 * KIB  # larger bodies travel as their own uncopied part
     in_flight_bytes_min: int = 256 * KIB
@@ -106,6 +109,7 @@ class TransportOptions:
     backlog: int = 1024  # connections the kernel holds while the I/O thread is busy
 
     # one turn of one socket: what it takes from the loop before the others have theirs
+    turn_max: float = 0.002  # one that takes longer is smaller next time, and larger while shorter
     turn_packets_max: int = 256
     turn_bytes_max: int = 256 * KIB  # stays in the cache: 4 MiB cost half as much again a byte
 
@@ -119,6 +123,7 @@ class TransportOptions:
     # strangers, before anybody has shown that it belongs here
     inbound_max: int = 4 * KIB  # connections: four times the peers, who may have several
     handshakes_max: int = 256  # under way: a descriptor each, and 1,024 are all many systems give
+    watched_max: int = 256  # the latest: a descriptor each, to see who ends them and why
     address_handshakes_max: int = 64  # of one address on CURVE: nodes of a host that start at once
     address_handshakes_per_second: float = 50.0  # a hundredth of a core: one takes 0.1 to 0.2 ms
     address_handshakes_burst: int = 1024  # a whole mesh on one machine, or behind one router

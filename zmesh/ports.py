@@ -93,7 +93,8 @@ class TransportStatistics:
     handshakes_failed: int  # another mesh key, none where one is needed, or another protocol
     handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods
     handshakes_refused: int  # shut because a bound on strangers was met
-    inbound_ended: int  # past that, by either side; so end those with a part that is too large
+    inbound_ended: int  # past that, by either side
+    inbound_broken: int  # of these the ones libzmq ended: a part too large, or no ZMTP
     inbound_shut_out: int  # ended by `shut_out`
     packets_ignored: int  # of paths that are shut out; counted once a turn where they are long
     watchdog_rescues: int  # packets found that no wake-up announced: a defect where it grows

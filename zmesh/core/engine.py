@@ -207,8 +207,8 @@ class Engine(EngineReads):
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
         parts = (
-            self._residents, self._introductions, news.redelivery, news.calls, news.serving,
-            news.gatherings,
+            self._residents, self._introductions, news.told, news.redelivery, news.calls,
+            news.serving, news.gatherings,
             news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
             news.later, self._turn.keeper,
             news.topics.log, news.topics.readers, news.following,
@@ -453,6 +453,7 @@ class Engine(EngineReads):
     def _close(self) -> None:
         news, turn = self._news, self._turn
         turn.keeper.on_timer()  # what might have been done later
+        news.serving.flush()
         news.calls.close()
         news.queues.pushed.close()
         news.streams.calls.close()

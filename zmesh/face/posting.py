@@ -19,14 +19,17 @@ BATCH_MAX: Final = 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of them: more would hold up the loop."""
 
-BACKLOG_MAX: Final = 128
+BACKLOG_MAX: Final = 256
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
 
 LARGE_BYTES: Final = 64 * 1024
 """A body from here on goes to the engine at once, so that its bytes count before the next."""
 
 ALLOWANCE_MAX: Final = 64
-"""Single posts to a peer between two looks at its room, which cost more than the post itself."""
+"""Single posts to a peer, or publications on a topic, between two looks at the room there is.
+
+A look costs more than the post itself.
+"""
 
 
 class Rooms(Protocol):
@@ -87,6 +90,7 @@ class Posting:
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
+        self._allowed_on = ("", 0)  # publications on one topic, the same
         self._published: PublishMany | None = None  # the latest, which more may join
 
     def __len__(self) -> int:
@@ -160,7 +164,7 @@ class Posting:
         try:
             if must_wait:
                 self._check_still_there(to)
-            self._allowed = (None, 0)  # the room below is all there is
+            self._allowed, self._allowed_on = (None, 0), ("", 0)  # the room below is all there is
             if self._runner.backlog:
                 self._runner.flush()  # what waits takes some of it
             _, queued_bytes = self._engine.queued(node)
@@ -201,6 +205,7 @@ class Posting:
             self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
+            self._allowed_on = ("", 0)
         if must_wait:
             self.topic_rooms.passed(topic)
         if self._is_turn_of_others(record):
@@ -254,8 +259,7 @@ class Posting:
                 finally:
                     if must_wait:
                         self.topic_rooms.passed(topic)
-                if not batch.is_exhausted:
-                    await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
+                await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
         finally:
             receipt.expected -= 1
             if receipt.done:
@@ -264,6 +268,7 @@ class Posting:
 
     def piece(self, topic: str, *, at_most_once: bool = False) -> tuple[int, int]:
         """Return how many publications, and bytes, may go together."""
+        self._allowed, self._allowed_on = (None, 0), ("", 0)
         if self._runner.backlog:
             self._runner.flush()  # what waits takes some of the room
         room = None if at_most_once else self._engine.room_to_publish(topic)
@@ -413,14 +418,22 @@ class Posting:
                 self._runner.flush()
                 room = self._engine.room(node)
             allowed = min(ALLOWANCE_MAX, room)
+            self._allowed_on = ("", 0)  # the room is the same
         if allowed <= 0:
             return False
         self._allowed = (node, allowed - 1)
         return True
 
     def _fits(self, topic: str) -> bool:
-        room = self._engine.room_to_publish(topic)
-        if room is not None and 0 < room <= self._runner.backlog:  # what waits may have taken it
-            self._runner.flush()
-            room = self._engine.room_to_publish(topic)
-        return room is None or room > 0
+        known, allowed = self._allowed_on
+        if known != topic or not allowed:
+            room, backlog = self._engine.room_to_publish(topic), self._runner.backlog
+            if room is not None and 0 < room <= backlog:  # what waits may have taken it
+                self._runner.flush()
+                room, backlog = self._engine.room_to_publish(topic), 0
+            allowed = ALLOWANCE_MAX if room is None else min(ALLOWANCE_MAX, room - backlog)
+            self._allowed = (None, 0)  # the room is the same
+        if allowed <= 0:
+            return False
+        self._allowed_on = (topic, allowed - 1)
+        return True

@@ -4,7 +4,7 @@ Where there are many, checks run over whole columns of a DATA frame at C speed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -70,7 +70,10 @@ _INTEGER_TAGS_TOGETHER: Final = frozenset(
 _INTEGERS: Final = {int}
 _BYTES: Final = {bytes}
 _TEXTS: Final = {str}
+_TUPLES: Final = {tuple}
 _BODY = itemgetter(2)
+_TAGS = itemgetter(slice(None, None, 2))
+_ODD: Final = (1).__and__
 
 
 # Bodies in parts of their own
@@ -173,8 +176,9 @@ def _check_all(
     names = set(targets)
     if set(map(type, names)) != _TEXTS:
         raise malformed("the target of a record is not a text")
-    for extra in extras:
-        _check_extras(extra, limits)
+    if extras and not _are_integers(extras, limits):
+        for extra in extras:
+            _check_extras(extra, limits)
     if set(map(type, bodies)) != _BYTES:
         return _joined(records, bodies, parts, taken)
     checked = cast("tuple[Record, ...]", records)
@@ -182,6 +186,25 @@ def _check_all(
         checked, cast("set[int]", known), cast("set[str]", names),
         cast("tuple[bytes, ...]", bodies), is_bare=not extras,
     )  # fmt: skip
+
+
+def _are_integers(column: Column, limits: WireLimits) -> bool:
+    """Return whether all extras hold integers alone, and all is right with them.
+
+    That is so in requests and replies. Where it is not, each is to be looked at.
+    """
+    if set(map(type, column)) != _TUPLES:
+        return False
+    extras = cast("tuple[Fields, ...]", column)
+    if max(map(len, extras)) > limits.extras_max or any(map(_ODD, map(len, extras))):
+        return False
+    values: list[Any] = list(chain.from_iterable(extras))
+    return (
+        set(map(type, values)) == _INTEGERS
+        and _INTEGER_TAGS_TOGETHER.issuperset(map(_TAGS, extras))
+        and min(values) >= 0
+        and max(values) <= COUNT_MAX
+    )
 
 
 def _columns(records: Fields) -> tuple[Column, Column, Column, Column]:

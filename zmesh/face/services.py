@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,6 @@ from zmesh.face.handlers import (
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message
 from zmesh.face.requests import RequestMessage
-from zmesh.face.shifts import APART, Shifts
 from zmesh.face.streams import Channel
 from zmesh.face.threads import ThreadPool
 from zmesh.face.transactions import Transactions
@@ -32,7 +31,7 @@ from zmesh.face.turns import Turns
 from zmesh.face.verdicts import numbers
 from zmesh.face.verifying import Guard, Refusal, Verify, Verifying
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Record, Tag, Ways, extra, extras_of
+from zmesh.message import Outcome, Record, Tag, Ways, extras_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +78,6 @@ class Service:
     task_name: str
     guard: Guard | None = None  # of signatures
     warned_at: float = float("-inf")
-    apart: int = APART  # how many more handlers get tasks of their own
-    note_blocked: Callable[[float], None] = lambda _: None  # of a step that held up the loop
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +92,7 @@ class Request:
     correlation: int
     line: Line | None  # with whom it is handled one at a time
     channel: Channel | None = None  # of a stream
-    task: "asyncio.Task[None] | None" = None  # None: it has not begun
+    task: "asyncio.Task[None] | None" = None  # None: it waits
 
     @property
     def place(self) -> Place:
@@ -121,7 +118,6 @@ class Services:
         self._verifying = verifying
         self._services: dict[str, Service] = {}
         self._requests: dict[Place, Request] = {}
-        self._shifts = Shifts(loop, self._handle, self._on_begun, self._on_ended)
         self._threads = ThreadPool("zmesh-handler")
         self.settler = RequestSettler()
         self._is_draining = False
@@ -134,7 +130,7 @@ class Services:
     ) -> None:
         """Begin to answer requests for a service."""
         verifying = self._verifying
-        service = self._services[name] = Service(
+        self._services[name] = Service(
             name,
             adapted(handler),
             is_async(handler),
@@ -143,7 +139,6 @@ class Services:
             f"zmesh handler of {name!r}",
             None if verifying is None else verifying.guard(verify, f"service:{name}"),
         )
-        service.note_blocked = partial(self._warn_of_blocking, service)
         self._command(Serve(name))
 
     def withdraw(self, name: str) -> None:
@@ -161,9 +156,6 @@ class Services:
     async def close(self) -> None:
         """Cancel the handlers that run, and wait for them to end."""
         self.drain()
-        for request in self._shifts.clear():
-            request.service.turns.end(request.line)
-            self._release(request)
         tasks = []
         for request in self._requests.values():
             request.message.is_cancelled = True
@@ -178,13 +170,12 @@ class Services:
 
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
-        clock = self._loop.time
         for delivery in deliveries:
             chunk = Chunk(self.settler, delivery, 0, 0)
             for index, record in enumerate(delivery.records):
-                extras = extras_of(record)
-                message = RequestMessage(chunk, record, index, clock, extras.get(Tag.TTL_MS))
+                message = RequestMessage(chunk, record, index, self._loop.time)
                 source, seqs = delivery.source, numbers(delivery, index, index)
+                extras = extras_of(record)
                 correlation = extras.get(Tag.CORRELATION)
                 service = self._services.get(record[1])
                 if service is None or self._is_draining:
@@ -201,9 +192,7 @@ class Services:
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
         chunk = Chunk(self.settler, delivery, 0, 0)
-        record = delivery.records[0]
-        ttl_ms = extra(record, Tag.TTL_MS)
-        message = RequestMessage(chunk, record, 0, self._loop.time, ttl_ms)
+        message = RequestMessage(chunk, delivery.records[0], 0, self._loop.time)
         message.body_parts = channel.parts
         service = self._services.get(message.topic)
         if service is None or self._is_draining:
@@ -224,9 +213,7 @@ class Services:
         if request is None:
             return
         request.message.is_cancelled = True
-        if self._shifts.remove(request):
-            self._forget(request)
-        elif request.task is None:
+        if request.task is None:
             request.service.turns.remove(request, request.line)
             self._release(request)
         elif request.service.is_async or request.service.in_parts:
@@ -253,11 +240,9 @@ class Services:
             service.turns.end(request.line)
             self._release(request)
             return
-        self._shifts.add(request, service)
-
-    def _on_begun(self, request: Request, task: "asyncio.Task[None]") -> None:
-        request.task = task
-        task.set_name(request.service.task_name)
+        request.task = self._loop.create_task(self._handle(request), name=service.task_name)
+        # A task that is cancelled before its first step runs none of its code.
+        request.task.add_done_callback(partial(self._on_ended, request))
 
     async def _handle(self, request: Request) -> None:
         service, channel = request.service, request.channel
@@ -270,7 +255,7 @@ class Services:
             elif service.in_parts:
                 raise Reject(_refusal(service, Ways(0)))
             else:
-                reply = self._outgoing.reply(await self._running(service, request.message))
+                reply = self._outgoing.reply(await self._run(service, request.message))
                 compressing = self._outgoing.compressing
                 if compressing.default is not None:
                     reply = await compressing.soon(reply, compressing.default)
@@ -322,7 +307,7 @@ class Services:
         parts = aiter(answer)
         try:
             while True:
-                part = await watched(_next(parts), service.note_blocked)
+                part = await watched(_next(parts), partial(self._warn_of_blocking, service))
                 if part is _END:
                     return
                 await channel.write(part)
@@ -330,12 +315,6 @@ class Services:
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()
-
-    def _running(self, service: Service, message: Message) -> Awaitable[Any]:
-        """Return what the handler will return, by the shortest way there is."""
-        if self.middleware or service.in_parts or not service.is_async:
-            return self._run(service, message)
-        return watched(service.handler(message), service.note_blocked)
 
     async def _run(self, service: Service, message: Message, layer: int = 0) -> Any:
         """Run the handler inside the middleware from `layer` on, the first one outermost."""
@@ -347,23 +326,16 @@ class Services:
             return parts if service.is_async else ThreadedParts(self._threads, self._loop, parts)
         if not service.is_async:
             return await in_thread(self._threads, self._loop, service.handler, message)
-        return await watched(service.handler(message), service.note_blocked)
+        return await watched(service.handler(message), partial(self._warn_of_blocking, service))
 
-    def _on_ended(self, request: Request, is_cancelled: bool) -> None:
-        if is_cancelled:
-            self._forget(request)
-            return
-        turns = request.service.turns
-        turns.end(request.line)
-        del self._requests[request.place]
-        if turns.waiting:
-            self._begin(request.service)
-
-    def _forget(self, request: Request) -> None:
-        """Give back a request whose turn had come, and let the next one begin."""
-        request.service.turns.end(request.line)
-        self._release(request)
-        self._begin(request.service)
+    def _on_ended(self, request: Request, task: "asyncio.Task[None]") -> None:
+        service = request.service
+        service.turns.end(request.line)
+        if task.cancelled():
+            self._release(request)
+        else:
+            del self._requests[request.place]
+        self._begin(service)
 
     def _release_waiting(self, service: Service) -> None:
         for request in service.turns.clear():

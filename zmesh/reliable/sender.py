@@ -69,6 +69,7 @@ class OutgoingLane(SendWindow[Record]):
         "sent_bytes",
         "seq_limit",
         "waiting_since",
+        "window_bytes",
     )
 
     def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
@@ -83,6 +84,7 @@ class OutgoingLane(SendWindow[Record]):
         self.gaps: list[tuple[int, int, int]] = []
         self.deadlines: dict[int, float] = {}
         self.waiting_since = 0.0
+        self.window_bytes = 0  # the peer's window is at least this
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
         self._sizes: dict[int, int] = {}  # of what is in `items`, as counted against credit
         self._spans: deque[Span] = deque()
@@ -180,6 +182,11 @@ class OutgoingLane(SendWindow[Record]):
         """Raise the credit; a lower limit is old news."""
         self.seq_limit = max(self.seq_limit, seq_limit)
         self.bytes_limit = max(self.bytes_limit, bytes_limit)
+        self.window_bytes = max(self.window_bytes, self.bytes_limit - self.sent_bytes)
+
+    def forget_credit(self) -> None:
+        """Wait for another peer's word, where nothing was transmitted yet."""
+        self.seq_limit = self.bytes_limit = self.window_bytes = 0
 
     @property
     def waiting(self) -> bool:

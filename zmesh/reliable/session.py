@@ -15,7 +15,7 @@ from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
-from zmesh.reliable.fragments import split
+from zmesh.reliable.fragments import piece_bytes, split
 from zmesh.reliable.key_order import KeyOrder
 from zmesh.reliable.link_events import (
     Accepted,
@@ -75,6 +75,7 @@ class Session:
         self.outgoing: dict[int, OutgoingLane] = {}
         self.incoming: dict[int, IncomingLane] = {}
         self._granted: dict[int, tuple[int, int]] = {}  # credit of lanes not used yet
+        self.burst_bytes = 0  # what the path carries in a moment, as far as is known
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
@@ -178,6 +179,8 @@ class Session:
         if largest <= self._options.fragment_bytes:
             if ttl is not None:
                 records = list(records)  # each ends in its own time
+            elif largest > self._options.inline_bytes_max:
+                pass  # there is little to pack
             elif key is None and len(records) >= BLOCK_MIN and type(records) is not Block:
                 records = Block(records)
             first, last = out.submit(records, ticket, now)
@@ -195,11 +198,12 @@ class Session:
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
     ) -> int:
-        if len(record[2]) > self._options.fragment_bytes:
-            fragments = split(record, self._options.fragment_bytes)
-            first, last = out.submit_whole(record, fragments, ticket, now)
+        most = piece_bytes(self._options, self._limits, out.window_bytes, self.burst_bytes)
+        pieces = split(record, most)
+        if len(pieces) > 1:
+            first, last = out.submit_whole(record, pieces, ticket, now)
         else:
-            first, last = out.submit([record], ticket, now)
+            first, last = out.submit(pieces, ticket, now)
         if ttl is not None:
             self._expire_at(out, first, now + ttl)
         return last
@@ -508,7 +512,7 @@ class Session:
         """Begin anew with another peer's word, where nothing was transmitted yet."""
         self._granted.clear()
         for lane in self.outgoing.values():
-            lane.seq_limit = lane.bytes_limit = 0
+            lane.forget_credit()
 
     def lane_states(self) -> tuple[LaneState, ...]:
         """Return what HELLO and WELCOME say of every lane."""

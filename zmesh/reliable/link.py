@@ -11,7 +11,7 @@ from typing import assert_never
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
 from zmesh.ids import LINK_ID_BYTES, NO_LINK, LinkId, Path
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Keys, Outcome, Record, Ticket
 from zmesh.reliable import link_events as happened
 from zmesh.reliable.handshake import HelloVerdict, NotProved, SessionChoice
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
@@ -53,7 +53,7 @@ class Link(LinkFacts):
         ticket: Ticket,
         now: float,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Queue records for the peer, linked or not; return the first and last of their numbers.
@@ -97,6 +97,10 @@ class Link(LinkFacts):
         EXPIRED where it will not be handled. Returns whether there is any of that.
         """
         return self._session.withdraw(ticket)
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether each was transmitted."""
+        return self._session.open_of(ticket)
 
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End as REJECTED a record of a packet that could not be made into bytes."""

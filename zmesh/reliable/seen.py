@@ -6,8 +6,10 @@ within the bounds of this table.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
 from typing import Final, Literal
 
 from zmesh.ids import JournalId, NodeId
@@ -107,6 +109,34 @@ class SeenTable:
         self._pending.add(message_id)
         return True
 
+    def begin_all(self, message_ids: Sequence[MessageId], now: float) -> bool:
+        """Note that these are being handled; all differ.
+
+        Returns False, and notes nothing, where one of them is known, or the table has no room for
+        all: then look at each.
+        """
+        count = len(message_ids)
+        if len(self._pending) + count > self._capacity:
+            return False
+        if not (
+            self._pending.isdisjoint(message_ids) and self._finished.keys().isdisjoint(message_ids)
+        ):
+            return False
+        stamps = self._stamps_in_order
+        is_full = len(self._pending) + len(stamps) + count > self._capacity
+        if stamps and (is_full or self._is_expired(stamps[0], now)):
+            self._evict(now, count)
+        self._pending.update(message_ids)
+        return True
+
+    def finish_all(self, message_ids: Sequence[MessageId], outcome: Outcome, now: float) -> None:
+        """Note one outcome of messages that were begun."""
+        self._pending.difference_update(message_ids)
+        stamp = self._stamp(outcome, now)
+        self._finished.update(zip(message_ids, repeat(stamp)))
+        self._order.extend(message_ids)
+        self._stamps_in_order.extend(repeat(stamp, len(message_ids)))
+
     def finish(self, message_id: MessageId, outcome: Outcome, now: float) -> None:
         """Note the outcome of a message that was begun; KeyError where it was not."""
         self._pending.remove(message_id)
@@ -137,14 +167,14 @@ class SeenTable:
     def _is_expired(self, stamp: _Stamp, now: float) -> bool:
         return int(now / self._horizon_s * TICKS) - stamp.tick > TICKS
 
-    def _evict(self, now: float) -> None:
-        """Forget a few entries that are too old, and then as many as make room for one more."""
+    def _evict(self, now: float, count: int = 1) -> None:
+        """Forget a few entries that are too old, and then as many as make room for some more."""
         stamps = self._stamps_in_order
-        for _ in range(EVICTIONS_MAX):
+        for _ in range(EVICTIONS_MAX * count):
             if not stamps or not self._is_expired(stamps[0], now):
                 break
             self._forget_oldest(now)
-        while stamps and len(self._pending) + len(stamps) >= self._capacity:
+        while stamps and len(self._pending) + len(stamps) + count > self._capacity:
             self._forget_oldest(now)
         # What is finished from now on lasts for the horizon at least.
         oldest = stamps[0].tick * self._horizon_s / TICKS if stamps else now

@@ -107,7 +107,9 @@ class Membership:
         self._pursuits: dict[int, Pursuit] = {}  # by the candidate's serial
         self._paths: dict[int, Pursuit] = {}
         self._times: Deadlines[int] = Deadlines(agenda)
-        self._queue = DialQueue()
+        self._queue = DialQueue(options)
+        self._dial_at: float | None = None  # when a stranger's turn comes that waits for no other
+        self._agenda = agenda
         self._asks = AskSchedule(options, entropy, agenda)
         self.orders: list[Dial | HangUp] = []  # to be had by `take_dials`
         self._here: tuple[str, ...] = ()  # our addresses
@@ -295,7 +297,7 @@ class Membership:
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due, in seconds; None: when something changes."""
-        return earliest(self._times.next, self._asks.deadline)
+        return earliest(self._times.next, self._asks.deadline, self._dial_at)
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""
@@ -499,9 +501,11 @@ class Membership:
         return now < pursuit.forget_at
 
     def _fill(self, now: float) -> None:
-        """Dial for whoever's turn it is, while dials are free."""
-        while self._queue and self._dialing < self._options.dials_max:
-            pursuit = self._queue.pop()
+        """Dial for whoever's turn it is, while dials are free and strangers have a share left."""
+        while self._dialing < self._options.dials_max:
+            pursuit = self._queue.pop(now)
+            if pursuit is None:
+                break
             self._last_path += 1
             endpoint = pursuit.untried.popleft()
             deadline = now + self._options.dial_timeout
@@ -512,6 +516,11 @@ class Membership:
             self._counts["dials"] += 1
             self.orders.append(Dial(self._last_path, endpoint))
             self._settle(pursuit, now)
+        before, self._dial_at = self._dial_at, None
+        if self._dialing < self._options.dials_max:  # else the end of a dial comes first
+            self._dial_at = self._queue.due
+        if self._dial_at is not None and self._dial_at != before:
+            self._agenda.look_at(self._dial_at)
 
     def _fail(self, pursuit: Pursuit, path: int, cause: PathCause, now: float) -> None:
         """Take note that a path ended."""

@@ -3,6 +3,7 @@
 from typing import cast
 
 from tests.engines import Host, World
+from zmesh.actions import Action, PeerChanged, PeerView
 from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.told import ENTRIES_MAX, Told
 from zmesh.core.turn import Turn
@@ -143,7 +144,14 @@ def test_a_node_takes_in_thousands_of_services_in_many_turns() -> None:
             pieces.append(len(told.added))
         return take(peer, told)
 
-    interest.on_interest = spy  # type: ignore[method-assign]
+    views: list[PeerView] = []
+
+    def watch(action: Action) -> None:
+        if isinstance(action, PeerChanged):
+            views.append(action.peer)
+
+    a.listeners.append(watch)
+    interest.on_interest = spy  # type: ignore[method-assign, assignment]
     for first in range(0, 6000, 1000):
         entries = tuple(("service", f"s{first + n}") for n in range(1000))
         found(b, a).link.send_control(Interest(entries, ()))
@@ -151,4 +159,6 @@ def test_a_node_takes_in_thousands_of_services_in_many_turns() -> None:
     world.run(5.0)
     assert len(found(a, b).services) == NodeOptions().interest_max
     assert max(pieces) <= ENTRIES_MAX
+    assert len(views[-1].services) == NodeOptions().interest_max
+    assert len(views) < len(pieces)
     assert a.engine._defects.counts["interest"] >= 1

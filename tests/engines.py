@@ -121,7 +121,10 @@ class Host:
         options: NodeOptions,
         decompresses: tuple[int, ...] = (),
         disk: Disk | None = None,
+        *,
+        is_edge: bool = False,
     ) -> None:
+        self.is_edge = is_edge
         self.world = world
         self._index = index
         self.name = name
@@ -138,8 +141,9 @@ class Host:
         # Another with each process, as connections are.
         self.connection = entropy.token(CONNECTION_KEY_BYTES) if world.secured else b""
         local = LocalIdentity(
-            MESH, self.id, name, incarnation, journal, decompresses, self.key, self.connection
-        )
+            MESH, self.id, name, incarnation, journal, decompresses, self.key, self.connection,
+            is_edge,
+        )  # fmt: skip
         self.engine = Engine(
             local, options, entropy, world.queue.now, opened=opened, wall_ms=world.wall_ms,
             trust=world.trusts.get(name),
@@ -471,6 +475,7 @@ class World:
         decompresses: tuple[int, ...] = (),
         disk: Disk | None = None,
         takes_time: bool = False,
+        is_edge: bool = False,
     ) -> Host:
         """Start a host, or start it again; it may be known by another name than its own.
 
@@ -481,8 +486,9 @@ class World:
             index = len(self._incarnations)
         incarnation = self._incarnations[name] = self._incarnations.get(name, 0) + 1
         host = Host(
-            self, index, known_as or name, incarnation, options or self.options, decompresses, disk
-        )
+            self, index, known_as or name, incarnation, options or self.options, decompresses,
+            disk, is_edge=is_edge,
+        )  # fmt: skip
         self.hosts[name] = host
         self.network.listen(host, host.endpoint)
         if disk is not None:
@@ -498,8 +504,9 @@ class World:
 
     def introduce(self, one: Host, other: Host) -> None:
         """Let each know where the other is."""
-        one.do(CandidateFound("mdns", other.id, other.name, (other.endpoint,)))
-        other.do(CandidateFound("mdns", one.id, one.name, (one.endpoint,)))
+        for here, there in ((one, other), (other, one)):
+            endpoints = (there.endpoint,)
+            here.do(CandidateFound("mdns", there.id, there.name, endpoints, there.is_edge))
 
     def mesh(self, *names: str) -> list[Host]:
         """Start hosts that all know of each other, and let them join."""

@@ -16,8 +16,9 @@ IMPURE = {
 PURE_PACKAGES = ("wire", "reliable", "patterns", "core")
 PURE_MODULES = (
     "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options",
-    "storage", "terms",
-    "discovery.candidates", "discovery.membership",
+    "patience", "storage", "terms",
+    "discovery.candidates", "discovery.hub_places", "discovery.membership",
+    "discovery.membership_facts", "discovery.membership_statistics",
     "security.invitation", "security.joining",
 )  # fmt: skip
 

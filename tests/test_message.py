@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.message import Record, Tag, extra, extras_of, size_of, with_extra
+from zmesh.message import Record, Tag, extra, extras_of, size_of, tags_of, with_extra
 
 VALUES = st.one_of(st.integers(0, 9), st.text(max_size=3), st.binary(max_size=3))
 EXTRAS = st.dictionaries(st.sampled_from(list(Tag)), VALUES)
@@ -35,3 +35,15 @@ def test_bytes_and_texts_in_extras_count(extras: dict[Tag, int | str | bytes]) -
 def test_extras_may_be_there_and_empty() -> None:
     assert extra((0, "", b"", ()), Tag.KEY) is None
     assert with_extra((0, "", b"", ()), Tag.KEY, "k") == (0, "", b"", (int(Tag.KEY), "k"))
+
+
+def test_tags_of_many_records_are_told_together() -> None:
+    plain: Record = (0, "", b"x")
+    keyed = with_extra(with_extra(plain, Tag.KEY, "4"), Tag.MESSAGE_ID, Tag.TTL_MS)
+    assert tags_of([plain, plain]) == frozenset()
+    assert tags_of([keyed, plain]) == {Tag.KEY, Tag.MESSAGE_ID}
+    assert tags_of([keyed, with_extra(plain, Tag.TTL_MS, 1)]) == {
+        Tag.KEY,
+        Tag.MESSAGE_ID,
+        Tag.TTL_MS,
+    }

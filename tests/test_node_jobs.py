@@ -191,6 +191,28 @@ async def test_a_cancelled_batch_takes_nothing() -> None:
         assert await asyncio.wait_for(receipt, 5) == 3
 
 
+async def test_a_loop_over_batches_that_raises_gives_the_batch_back() -> None:
+    async with nodes("a", "b") as (a, b), b.pull("work") as jobs:
+        receipt = await a.push_many("work", range(40))
+        attempts: dict[int, int] = {}
+        failed: list[int] = []
+
+        async def work(*, fails: bool) -> None:
+            async for batch in jobs.batches(10):
+                attempts.update({job.body: job.attempt for job in batch})
+                if fails:
+                    failed.extend(job.body for job in batch)
+                    raise ValueError("no")
+                if len(attempts) == 40 and all(attempts[body] == 2 for body in failed):
+                    break
+
+        with pytest.raises(ValueError, match="no"):
+            await work(fails=True)
+        assert 1 <= len(failed) <= 10
+        await work(fails=False)
+        assert await asyncio.wait_for(receipt, 5) == 40
+
+
 async def test_several_tasks_read_batches_only_where_they_settle_themselves() -> None:
     async with nodes("a", "b") as (a, b):
         async with b.pull("work") as jobs:

@@ -164,7 +164,7 @@ def changed(node: Node, monkeypatch: pytest.MonkeyPatch, change: object) -> None
     put = assembly.inbox.put
 
     def put_changed(settler: object, delivery: Delivery, start: int, stop: int) -> None:
-        delivery.records[:] = [change(each) for each in delivery.records]  # type: ignore[operator]
+        delivery.records = [change(each) for each in delivery.records]  # type: ignore[operator]
         put(settler, delivery, start, stop)  # type: ignore[arg-type]
 
     monkeypatch.setattr(assembly.inbox, "put", put_changed)

@@ -35,7 +35,8 @@ TAKERS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(Node, name)
         for name in ("send", "post", "post_nowait", "post_many", "call", "call_later", "stream",
-                     "publish", "subscribe", "inbox", "service", "shared", "join", "fan_out",
+                     "publish", "publish_many", "subscribe", "inbox", "service", "shared", "join",
+                     "fan_out",
                      "survey", "push", "push_nowait", "push_many", "pull", "send_file",
                      "receive_files", "exchange", "close", "purge", "reload_trust")
     },
@@ -48,6 +49,7 @@ TAKERS: dict[str, Callable[..., Any]] = {
     "release": Message.release,
     "watch": SharedMap.watch,
     "batch": zmesh.Jobs.batch,
+    "batches": zmesh.Inbox.batches,
     "exchange.bind": zmesh.Exchange.bind,
     "exchange.unbind": zmesh.Exchange.unbind,
     "exchange.subscribe": zmesh.Exchange.subscribe,

@@ -1,6 +1,6 @@
 """What the engine orders: the runner performs them in order, and never re-enters the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -101,7 +101,7 @@ class Delivery:
     sender_name: str
     first_seq: int
     last_seq: int
-    records: list[Record]
+    records: Sequence[Record]
     signed: dict[int, object] | None = field(default=None, repr=False, compare=False)
     """What was found of signatures, by the index of the record; kept by who verifies them."""
 
@@ -428,6 +428,7 @@ class PeerView:
     draining: bool = False  # asked for no new work; it finishes what it has
     groups: frozenset[str] = frozenset()
     attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict, hash=False)
+    is_edge: bool = False  # has links with hubs alone
 
 
 class PeerChange(Enum):

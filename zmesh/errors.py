@@ -170,7 +170,7 @@ class PeerUnknown(DeliveryError):
     def __init__(self, name: str, known: Sequence[str] = (), why: str = "") -> None:
         self.name = name
         self.known = tuple(known)
-        self.why = why  # nobody at all is there, where that is so
+        self.why = why  # nobody is there, or not seen from here, where that is so
         who = ", ".join(sorted(known)[:8]) or "nobody yet"
         super().__init__(
             f"no peer {name!r} is known (known: {who}): "
@@ -220,7 +220,7 @@ class PeersMissing(ZmeshError, TimeoutError):
         self.wanted = wanted
         self.seen = tuple(seen)
         self.timeout = timeout
-        self.why = why  # nobody at all is there, where that is so
+        self.why = why  # nobody is there, or not seen from here, where that is so
         who = ", ".join(sorted(seen)[:8]) or "nobody"
         super().__init__(
             f"no {wanted} within {timeout:g} s (in sight: {who}): check that it runs in the same "
@@ -234,7 +234,7 @@ class NoProvider(DeliveryError):
     def __init__(self, service: str, known: Sequence[str] = (), why: str = "") -> None:
         self.service = service
         self.known = tuple(known)
-        self.why = why  # nobody at all is there, where that is so
+        self.why = why  # nobody is there, or not seen from here, where that is so
         seen = ", ".join(sorted(known)[:8]) or "none"
         super().__init__(
             f"nobody provides {service!r} (services in sight: {seen}): start a provider, or "
@@ -245,13 +245,14 @@ class NoProvider(DeliveryError):
 class NoMembers(DeliveryError):
     """Nobody who is there is in the group."""
 
-    def __init__(self, group: str, known: Sequence[str] = ()) -> None:
+    def __init__(self, group: str, known: Sequence[str] = (), why: str = "") -> None:
         self.group = group
         self.known = tuple(known)
+        self.why = why  # it may not be seen here, where that is so
         seen = ", ".join(sorted(known)[:8]) or "none"
         super().__init__(
             f"nobody is in the group {group!r} (groups in sight: {seen}): let somebody join it, "
-            f"or `await node.peers.wait_for(group={group!r})` first"
+            f"or `await node.peers.wait_for(group={group!r})` first" + (f"; {why}" if why else "")
         )
 
 
@@ -274,7 +275,7 @@ class DeliveryTimeout(DeliveryError, TimeoutError):
     def __init__(self, what: str, timeout: float, why: str = "") -> None:
         self.what = what
         self.timeout = timeout
-        self.why = why  # nobody at all is there, where that is so
+        self.why = why  # nobody is there, or not seen from here, where that is so
         super().__init__(
             f"{what} had no outcome within {timeout:g} s: it may still be handled; "
             "allow more time, or look at the peer's state" + (f"; {why}" if why else "")

@@ -83,6 +83,7 @@ class CandidateFound:
     node: NodeId | None
     name: str
     endpoints: tuple[str, ...]
+    is_edge: bool = False  # it dials hubs itself, and is dialed by nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,21 @@ class Publish:
     durable: bool = False  # into the log first, which `TicketsStored` tells
     wall_ms: int = 0  # what the wall clock reads, for what is stored
     entries: tuple[Entry, ...] = ()  # stored with it
+
+
+@dataclass(slots=True)
+class PublishMany:
+    """Send records of one topic, in order, as `Publish` does each.
+
+    What is kept or stored is published one by one.
+    """
+
+    records: list[Record]  # at least one
+    lane: int
+    tickets: list[Ticket]  # one for each, as of `Publish`; or one for all, with one for each in it
+    key: str | None = None
+    ttl: float | None = None
+    at_most_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,7 +567,8 @@ StreamCommand = (
 Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
-    | Post | Publish | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
+    | Post | Publish | PublishMany
+    | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
     | GatheringCommand | TrustChanged
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull

@@ -7,7 +7,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
-from operator import itemgetter
+from itertools import chain
+from operator import add, itemgetter
 from typing import Any, Final, cast
 
 LANES: Final = 10
@@ -159,9 +160,12 @@ RECORD_OVERHEAD_BYTES: Final = 16
 
 
 _INTEGERS: Final = {int}
+_NO_TAGS: Final[frozenset[ExtraValue]] = frozenset()
 _KIND: Final = 0b1111  # where the head of a record has its kind
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
+_EXTRAS = itemgetter(3)
+_TAGS = itemgetter(slice(None, None, 2))
 
 
 def head(kind: Kind, encoding: Encoding = Encoding.RAW) -> int:
@@ -183,6 +187,16 @@ def extra(record: Record, tag: Tag) -> ExtraValue | None:
         return extras[1]
     tags = extras[::2]
     return extras[2 * tags.index(tag) + 1] if tag in tags else None
+
+
+def tags_of(records: Sequence[Record]) -> frozenset[ExtraValue]:
+    """Return all tags that there are in the extras of these records."""
+    if max(map(len, records)) == 3:
+        return _NO_TAGS
+    if min(map(len, records)) == 3:
+        records = [record for record in records if len(record) > 3]
+    together = set(map(_TAGS, map(_EXTRAS, records)))  # one or two for all of them, as a rule
+    return frozenset(chain.from_iterable(together))
 
 
 def extras_of(record: Record) -> dict[ExtraValue, ExtraValue]:
@@ -248,11 +262,16 @@ def sizes_of(records: Sequence[Record]) -> list[int]:
     """Return `size_of` of each record."""
     if len(records) == 1:
         return [size_of(records[0])]
-    if not records or max(map(len, records)) > 3:
-        return [size_of(record) for record in records]
+    if not records:
+        return []
+    if max(map(len, records)) > 3:
+        extras = [record[3] for record in records if len(record) == 4]
+        if set(map(type, chain.from_iterable(extras))) != _INTEGERS:
+            return [size_of(record) for record in records]
     targets = set(map(_TARGET, records))
     if len(targets) > 1:
-        return [size_of(record) for record in records]
+        lengths = map(add, map(len, map(_TARGET, records)), map(len, map(_BODY, records)))
+        return list(map(RECORD_OVERHEAD_BYTES.__add__, lengths))
     overhead = len(targets.pop()) + RECORD_OVERHEAD_BYTES
     return list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
 

@@ -29,7 +29,7 @@ from zmesh.face.verifying import Verify
 from zmesh.options import NodeOptions, Storage
 from zmesh.patterns.letters import DeadLetter
 from zmesh.security.trust import Trust
-from zmesh.terms import Compression
+from zmesh.terms import Compression, Role
 
 EXIT_DRAIN: Final = 0.5
 """Seconds the end of an `async with` block waits for what is under way."""
@@ -74,6 +74,8 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         sign: whether all that is sent is signed, unless a message says otherwise.
         verify: "required" where handlers take signed messages alone, unless they say otherwise;
             "if-signed" where a signature that is there must hold.
+        role: "hub" has links with everybody. "edge" has links with hubs alone, so that a mesh of
+            many nodes needs few: two edges do not see each other, and nothing is forwarded.
         options: limits and times.
         zeroconf: the application's own mDNS responder, to be used instead of one of ours.
 
@@ -101,6 +103,7 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         compression: Compression | None = None,
         sign: bool = False,
         verify: Verify = "if-signed",
+        role: Role = "hub",
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
@@ -121,6 +124,7 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
             storage=storage,
             sign=sign,
             verify=verify,
+            role=role,
             options=options,
             zeroconf=zeroconf,
             environment=os.environ,

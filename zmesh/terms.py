@@ -17,6 +17,9 @@ Guarantee = Literal["at_most_once", "at_least_once"]
 ExchangeKind = Literal["direct", "topic", "fanout", "headers"]
 """What an exchange looks at: a key, a key by a pattern, nothing, or headers."""
 
+Role = Literal["hub", "edge"]
+"""Whom a node has links with: everybody, or hubs alone."""
+
 Scalar = str | int | float | bool | None
 
 Since = Literal["first"] | int | tuple[tuple[str, int], ...] | None

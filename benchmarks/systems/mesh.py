@@ -126,7 +126,7 @@ def _send_large(pipe: Connection, scenario: Scenario, where: Where) -> None:
 async def _consume(pipe: Connection, where: Where, *, durable: bool = False) -> None:
     async with _node(where, "consumer", durable=durable) as node:
         pipe.send(READY)
-        async for _ in node.inbox():
+        async for _ in node.inbox().batches():
             pass
 
 
@@ -147,8 +147,9 @@ def _handle(pipe: Connection, _scenario: Scenario, where: Where) -> None:
 
         async with _node(where, "consumer") as node:
             pipe.send(READY)
-            async for message in node.inbox():
-                handle(message)
+            async for batch in node.inbox().batches():
+                for message in batch:
+                    handle(message)
 
     asyncio.run(main())
 
@@ -286,8 +287,8 @@ def _publish(pipe: Connection, scenario: Scenario, where: Where) -> None:
             await node.peers.wait_for(topic="bench", count=everybody, timeout=PATIENCE_S)
             began, count = await asyncio.to_thread(go, pipe), 0
             for body in scenario.load():
-                await node.publish("bench", body)
-                count += 1
+                await node.publish_many("bench", [body] * WINDOW)
+                count += WINDOW
             await node.flush()
             leave(pipe, Sent(count, began, time.monotonic()))
 
@@ -301,7 +302,7 @@ def _subscribe(pipe: Connection, _scenario: Scenario, where: Where) -> None:
             node.subscribe("bench") as messages,
         ):
             pipe.send(READY)
-            async for _ in messages:
+            async for _ in messages.batches():
                 pass
 
     asyncio.run(main())
@@ -326,7 +327,7 @@ def _pull(pipe: Connection, _scenario: Scenario, where: Where) -> None:
     async def main() -> None:
         async with _node(where) as node, node.pull("bench", prefetch=JOBS_EACH) as jobs:
             pipe.send(READY)
-            async for _ in jobs:
+            async for _ in jobs.batches():
                 pass
 
     asyncio.run(main())
@@ -410,11 +411,12 @@ _ROLES: Roles = {
 
 ZMESH = System(
     "zmesh",
-    "`post_many` by the thousand to a node that reads its inbox, `push_many` by the thousand to "
-    "four that pull with `prefetch=100`; `post` with a key each; `publish` one at a time, at most "
-    "once in the one-way stream and else acknowledged, to subscribers that know the publisher "
-    "alone (`known_max=0`), as do idle peers; 100 MiB as a stream in parts of 64 KiB; journals at "
-    "both ends where it is durable; it starts by finding a service with mDNS and calling it",
+    "`post_many` by the thousand to a node that reads its inbox in batches, `push_many` by the "
+    "thousand to four that pull with `prefetch=100` and read in batches; `post` with a key each; "
+    "`publish` one at a time, at most once, in the one-way stream, and else `publish_many` by the "
+    "thousand, acknowledged, to subscribers that read in batches and know the publisher alone "
+    "(`known_max=0`), as do idle peers; 100 MiB as a stream in parts of 64 KiB; journals at both "
+    "ends where it is durable; it starts by finding a service with mDNS and calling it",
     _ROLES,
     _opened,
     preload=("zmesh",),

@@ -32,7 +32,9 @@ class Bench:
 
     async def start(self, timeout: float | None = None) -> "asyncio.Task[object]":  # noqa: ASYNC109
         record = record_of("x", Kind.REQUEST, "resize")
-        call = self.calls.call(record, 4, timeout, 100.0, lambda: ["paint"])
+        call = self.calls.call(
+            record, 4, timeout, 100.0, lambda service: NoProvider(service, ["paint"])
+        )
         task = asyncio.create_task(call)
         await asyncio.sleep(0)
         return task

@@ -5,11 +5,12 @@ import threading
 
 import pytest
 
-from tests.face.support import Verdicts, raw_delivery
-from zmesh.errors import AlreadySettled, Closed, UsageError
+from tests.face.support import SOURCE, Verdicts, raw_delivery
+from zmesh.actions import Delivery
+from zmesh.errors import AlreadySettled, Closed, InvalidOption, UsageError
 from zmesh.face.inbox import CHUNK_MAX, DeliveryQueue, Inbox
 from zmesh.face.received import Message
-from zmesh.message import Outcome
+from zmesh.message import Outcome, Record, Tag, with_extra
 
 ACCEPTED, MODIFIED, RELEASED = Outcome.ACCEPTED, Outcome.MODIFIED, Outcome.RELEASED
 
@@ -423,3 +424,146 @@ async def test_loop_dropped_in_another_thread_is_settled_in_its_own() -> None:
     await asyncio.sleep(0)
     assert [outcome for _, _, outcome in bench.settled()] == [MODIFIED]
     assert len(bench.queue) == 2
+
+
+# Batches
+
+
+async def test_batch_is_what_is_there_and_asking_for_the_next_accepts_it() -> None:
+    bench = Bench()
+    bench.put(1, 3)
+    bench.put(4, 4)
+    loop = aiter(bench.inbox.batches(5))
+    assert [message.index for message in await anext(loop)] == [0, 1, 2, 0, 1]
+    assert bench.settled() == []
+    assert [message.index for message in await anext(loop)] == [2, 3]
+    assert bench.settled() == [(1, 5, ACCEPTED)]
+    assert len(bench.queue) == 0
+
+
+async def test_batch_waits_for_a_first_message_and_accepts_the_one_before_meanwhile() -> None:
+    bench = Bench()
+    bench.put(1, 2)
+    loop = aiter(bench.inbox.batches())
+    await anext(loop)
+    task = asyncio.ensure_future(anext(loop))
+    await asyncio.sleep(0)
+    assert bench.verdicts.now == 1
+    assert bench.settled() == [(1, 2, ACCEPTED)]
+    bench.put(3, 2)
+    assert len(await task) == 2
+
+
+async def test_batch_waits_for_more_as_long_as_it_is_told() -> None:
+    bench = Bench()
+    bench.put(1, 2)
+    task = asyncio.ensure_future(anext(aiter(bench.inbox.batches(4, 60.0))))
+    await asyncio.sleep(0)
+    bench.put(3, 1)
+    await asyncio.sleep(0)
+    assert not task.done()
+    bench.put(4, 5)
+    assert len(await task) == 4
+    assert len(bench.queue) == 4
+
+
+async def test_break_accepts_the_batch_and_an_exception_gives_all_of_it_back() -> None:
+    bench = Bench()
+    bench.put(1, 4)
+    async for _ in bench.inbox.batches(2):
+        break
+    assert bench.settled() == [(1, 2, ACCEPTED)]
+
+    async def fail() -> None:
+        async for batch in bench.inbox.batches(2):
+            await batch[1].reject("no")
+            _ = 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert bench.settled() == [(4, 4, Outcome.REJECTED), (3, 3, MODIFIED)]
+
+
+async def test_manual_batches_settle_nothing_by_themselves() -> None:
+    bench = Bench()
+    bench.put(1, 4)
+    async for batch in bench.manual.batches(2):
+        await batch[0].accept()
+        if batch[0].index == 2:
+            break
+    assert bench.settled() == [(1, 1, ACCEPTED), (3, 3, ACCEPTED)]
+
+
+async def test_loop_and_batches_share_what_is_there() -> None:
+    bench = Bench()
+    bench.put(1, 10)
+    single = aiter(bench.inbox)
+    assert (await anext(single)).index == 0
+    batches = aiter(bench.inbox.batches(3))
+    assert [message.index for message in await anext(batches)] == [1, 2, 3]
+    assert (await anext(single)).index == 4
+    assert len(bench.queue) == 5
+
+
+async def test_cancelled_waiting_never_loses_a_message_of_a_batch() -> None:
+    bench = Bench()
+    got: list[int] = []
+    put = 0
+    while len(got) < 500:
+        if put < 500:
+            put += 1
+            asyncio.get_running_loop().call_soon(bench.put, put, 1)
+        loop = aiter(bench.inbox.batches(2, 0.00002))
+        try:
+            batch = await asyncio.wait_for(anext(loop), 0.00001)
+            got += [message._chunk.delivery.first_seq for message in batch]
+        except TimeoutError:
+            continue
+    assert got == list(range(1, 501))
+
+
+async def test_closing_ends_batches() -> None:
+    bench = Bench()
+    task = asyncio.ensure_future(anext(aiter(bench.inbox.batches()), None))
+    await asyncio.sleep(0)
+    bench.queue.close()
+    assert await task is None
+
+
+async def test_two_tasks_that_ask_for_a_batch_in_one_loop_are_refused() -> None:
+    bench = Bench()
+    loop = aiter(bench.inbox.batches())
+    task = asyncio.ensure_future(anext(loop))
+    await asyncio.sleep(0)
+    with pytest.raises(UsageError):
+        await anext(loop)
+    bench.put(1, 1)
+    await task
+
+
+@pytest.mark.parametrize(("max_count", "max_wait"), [(0, 0.0), (1, -1.0), (1, float("nan"))])
+async def test_batches_of_no_size_or_time_are_refused(max_count: int, max_wait: float) -> None:
+    with pytest.raises(InvalidOption):
+        Bench().inbox.batches(max_count, max_wait)
+
+
+# Extras
+
+
+async def test_messages_with_extras_that_cannot_expire_are_taken_in_runs() -> None:
+    bench = Bench()
+    record = with_extra((0, "", b"x"), Tag.KEY, "k")
+    bench.queue.put(bench.verdicts.settlements, Delivery(SOURCE, "p", 1, 9, [record] * 9), 0, 9)
+    loop = aiter(bench.inbox)
+    await anext(loop)
+    assert len(bench.queue) == 0
+
+
+async def test_messages_with_a_time_to_live_are_taken_one_by_one() -> None:
+    bench = Bench()
+    records: list[Record] = [(0, "", b"x")] * 8
+    records.append(with_extra((0, "", b"x"), Tag.TTL_MS, 1000))
+    bench.queue.put(bench.verdicts.settlements, Delivery(SOURCE, "p", 1, 9, records), 0, 9)
+    loop = aiter(bench.inbox)
+    await anext(loop)
+    assert len(bench.queue) == 8

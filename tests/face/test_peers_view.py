@@ -108,7 +108,7 @@ async def test_waiting_in_vain_tells_what_was_wanted_and_seen() -> None:
     with pytest.raises(TimeoutError, match=r"no 2 peers serving 'x' within 0\.01 s") as caught:
         await bench.peers.wait_for(service="x", count=2, timeout=0.01)
     assert "in sight: a" in str(caught.value)
-    assert bench.peers._waiters == []
+    assert not bench.peers._waiters
 
 
 async def test_waiting_alone_in_vain_tells_why_nobody_is_there() -> None:

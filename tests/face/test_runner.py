@@ -13,6 +13,7 @@ from zmesh.events import (
     CancelCall,
     Event,
     InboundClosed,
+    KeepReplays,
     LoopLate,
     PathUp,
     SettleDeliveries,
@@ -278,6 +279,19 @@ async def test_engine_that_breaks_stops_everything(caplog: pytest.LogCaptureFixt
     bench.runner.news([PathUp(1)])
     await asyncio.sleep(0.01)
     assert len(bench.engine.turns) == 1
+
+
+async def test_verdicts_that_break_stop_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    error = OverflowError("a bug")
+
+    def fail() -> list[KeepReplays]:
+        raise error
+
+    monkeypatch.setattr(bench.runner.settlements, "take_changes", fail)
+    bench.runner.settlements.settle(raw_delivery(1, 1), 0, 0, Outcome.ACCEPTED)
+    bench.runner.news([PathUp(1)])
+    assert bench.application.error is error
 
 
 async def test_nothing_happens_after_stopping() -> None:

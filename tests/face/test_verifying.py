@@ -14,6 +14,7 @@ from zmesh.ids import JournalId, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, head, with_extra
 from zmesh.options import NodeOptions
 from zmesh.security.node_key import NodeKey
+from zmesh.security.signing import Addressing, Signer
 from zmesh.storage import Entry
 from zmesh.terms import WhenFull
 
@@ -23,10 +24,12 @@ JOB: Record = (head(Kind.JOB), "jobs", b"x")
 
 
 class World:
-    def __init__(self, *, is_proved: bool = False, is_storing: bool = True) -> None:
+    def __init__(
+        self, *, is_proved: bool = False, is_storing: bool = True, blocks_max: int = 100_000
+    ) -> None:
         self.now_ms = 1_000_000
         self.audited: list[Audited] = []
-        options = NodeOptions()
+        options = NodeOptions(replay_blocks_max=blocks_max)
         self.signing = Signing(
             ADA, JournalId(b"j" * 16), 1, options, is_default=True, wall_ms=self.wall_ms
         )
@@ -100,6 +103,31 @@ def test_arbitrary_bytes_in_the_tag_only_have_the_message_refused(data: bytes) -
     assert not world.accept(with_extra(JOB, Tag.SIGNATURE, data))
     assert [event.kind for event in world.audited] == [AuditKind.BAD_SIGNATURE]
     assert world.verifying.take_changes() is None
+
+
+@pytest.mark.parametrize("counter", [0, 2**64 - 1])
+def test_a_signature_for_ever_and_ever_only_has_the_message_refused(counter: int) -> None:
+    world = World()
+    signer = Signer(ADA, JournalId(b"j" * 16), Addressing.TARGET, 4, None, None)
+    for expires_ms in (2**64 - 1, 2**63):
+        assert not world.accept(signer.sign(JOB, counter, world.now_ms, expires_ms))
+    assert world.accept(signer.sign(JOB, 2**64 - 257, world.now_ms, 2**63 - 1))
+    assert isinstance(world.verifying.take_changes(), KeepReplays)
+
+
+def test_a_full_memory_gives_up_the_highest_counter_as_any_other() -> None:
+    world = World(blocks_max=1)
+    journal, until_ms = JournalId(b"j" * 16), world.now_ms + 1000
+    jobs = [
+        Signer(key, journal, Addressing.TARGET, 4, None, None).sign(
+            JOB, 2**64 - 257, world.now_ms, until_ms
+        )
+        for key in (ADA, BOB)
+    ]
+    for job in jobs:
+        assert world.accept(job)
+        assert isinstance(world.verifying.take_changes(), KeepReplays)
+    assert not any(map(world.accept, jobs))
 
 
 def test_a_target_does_not_sign_for_a_receiver() -> None:

@@ -226,7 +226,7 @@ def test_late_joiner_gets_the_last_value_and_then_what_follows() -> None:
 
 
 def delivered_records(host: Host) -> list[list[Record]]:
-    return [delivery.records for delivery, _ in delivered(host)]
+    return [list(delivery.records) for delivery, _ in delivered(host)]
 
 
 def test_history_comes_in_the_order_published() -> None:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import pairwise
 from math import inf
+from sys import getsizeof
 
 import pytest
 from hypothesis import given
@@ -275,3 +276,11 @@ def test_real_silence_is_found_in_bounded_time_whatever_was_before(
     assert pings[0] - now <= OPTIONS.ping_idle_max + 1e-6  # floats, far from zero
     assert suspected - pings[0] <= 14.0
     assert subject.deadline(LOST) - pings[0] <= 16.0
+
+
+def test_a_window_of_waits_takes_four_bytes_each() -> None:
+    subject = detector()
+    for turn in range(OPTIONS.samples_max):
+        subject.on_ping_sent(turn * 20.0)
+        subject.heard(turn * 20.0 + 0.001 * turn)
+    assert getsizeof(subject._waits) < 5 * OPTIONS.samples_max

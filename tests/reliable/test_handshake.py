@@ -8,6 +8,7 @@ from tests.reliable.pair import hash_of, identity
 from zmesh.errors import ProtocolError
 from zmesh.ids import JournalId, SessionId
 from zmesh.options import LinkOptions
+from zmesh.patience import Patience
 from zmesh.reliable.handshake import Handshake, HelloVerdict, SessionChoice
 from zmesh.reliable.hello_timer import HELLO_TRIES_MAX, HelloTimer
 from zmesh.reliable.link_events import SessionEnd
@@ -280,7 +281,7 @@ def test_the_journal_in_a_welcome_is_noted() -> None:
 
 
 def test_each_hello_waits_twice_as_long_for_its_answer_up_to_a_limit() -> None:
-    timer = HelloTimer(OPTIONS, FixedEntropy(0.5))
+    timer = HelloTimer(OPTIONS, FixedEntropy(0.5), Patience())
     timer.begin()
     waits = []
     for _ in range(6):
@@ -290,7 +291,7 @@ def test_each_hello_waits_twice_as_long_for_its_answer_up_to_a_limit() -> None:
 
 
 def test_hellos_on_one_path_are_counted_from_its_first() -> None:
-    timer = HelloTimer(OPTIONS, FixedEntropy(0.5))
+    timer = HelloTimer(OPTIONS, FixedEntropy(0.5), Patience())
     timer.begin()
     tries = []
     for _ in range(HELLO_TRIES_MAX + 1):
@@ -304,7 +305,8 @@ def test_hellos_on_one_path_are_counted_from_its_first() -> None:
 
 
 def test_waits_are_jittered_so_that_two_do_not_call_in_step() -> None:
-    early, late = HelloTimer(OPTIONS, FixedEntropy(0.0)), HelloTimer(OPTIONS, FixedEntropy(1.0))
+    early = HelloTimer(OPTIONS, FixedEntropy(0.0), Patience())
+    late = HelloTimer(OPTIONS, FixedEntropy(1.0), Patience())
     for timer in (early, late):
         timer.begin()
         timer.on_hello(100.0)
@@ -313,7 +315,7 @@ def test_waits_are_jittered_so_that_two_do_not_call_in_step() -> None:
 
 
 def test_a_timer_is_off_until_it_is_needed_and_when_it_is_stopped() -> None:
-    timer = HelloTimer(OPTIONS, FixedEntropy(0.5))
+    timer = HelloTimer(OPTIONS, FixedEntropy(0.5), Patience())
     assert timer.at == float("inf")
     timer.on_welcome_sent(100.0)
     assert timer.at == 102.0

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.reliable.pair import numbered, record, records
 from tests.sizes import total_size
+from zmesh.batches import Block
 from zmesh.errors import ProtocolError
 from zmesh.message import Kind, Outcome, Record, Tag, head, size_of, with_extra
 from zmesh.options import LinkOptions
@@ -456,6 +457,35 @@ def test_a_body_that_never_found_room_holds_its_credit_until_it_is_settled() -> 
     assert (bench.held, bench.rooms.used) == ((0, 0), 0)
 
 
+ROOMY = LinkOptions(window_messages=20, window_bytes=2000, fragment_bytes=100)
+
+
+def test_a_large_body_that_came_whole_takes_room_and_no_credit() -> None:
+    bench = Bench(ROOMY)
+    large = record(body(250), "target")
+    assert bench.data(1, large) == [Arrived(4, 1, 1, [large])]
+    assert bench.data(2, A, large, B) == [Arrived(4, 2, 4, [A, large, B])]
+    room = size_of(large)
+    assert (bench.held, bench.rooms.used) == ((2, total_size([A, B])), 2 * room)
+    assert bench.lane.settle(1, 3, Outcome.ACCEPTED)
+    assert (bench.held, bench.rooms.used) == ((1, size_of(B)), 0)
+    assert not bench.lane.settle(3, 3, Outcome.REJECTED)
+    assert bench.lane.settle(4, 4, Outcome.ACCEPTED)
+    assert bench.settlements() == [(Outcome.ACCEPTED, 1, 4)]
+    assert bench.held == (0, 0)
+
+
+def test_a_large_body_that_came_whole_and_finds_no_room_holds_credit() -> None:
+    bench = Bench(ROOMY, rooms=CreditPool(300))
+    large = record(body(250), "target")
+    bench.data(2, large)
+    assert bench.rooms.used == 0  # not before its turn comes
+    bench.data(1, large)
+    assert (bench.held, bench.rooms.used) == ((1, size_of(large)), size_of(large))
+    bench.lane.settle(1, 2, Outcome.ACCEPTED)
+    assert (bench.held, bench.rooms.used) == ((0, 0), 0)
+
+
 def test_a_body_other_than_announced_is_rejected_with_the_reason() -> None:
     bench = Bench()
     parts = pieces(250)
@@ -561,6 +591,11 @@ def test_a_closed_lane_gives_back_what_it_drew() -> None:
     assert bench.rooms.used == 700
     bench.lane.close()
     assert (bench.rooms.used, bench.pool.used) == (0, 0)
+    roomy = Bench(ROOMY)
+    roomy.data(1, record(body(250)))
+    assert roomy.rooms.used == 266
+    roomy.lane.close()
+    assert roomy.rooms.used == 0
 
 
 KINDS: dict[str, list[Record]] = {
@@ -606,3 +641,45 @@ def test_one_verdict_may_span_records_and_whole_bodies() -> None:
     assert bench.lane.settle(1, 6, Outcome.ACCEPTED)
     assert bench.settlements() == [(Outcome.ACCEPTED, 1, 6)]
     assert bench.held == (0, 0)
+
+
+# Blocks
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.integers(1, 20), st.integers(0, 12), st.sampled_from(["", "", "why"])),
+        max_size=12,
+    ),
+)
+def test_a_block_is_settled_as_its_records_would_be(
+    sizes: list[int], verdicts: list[tuple[int, int, str]]
+) -> None:
+    options = LinkOptions(window_messages=100, window_bytes=10_000, body_bytes_max=1000)
+    plain, blocky = Bench(options), Bench(options)
+    first = 1
+    for index, size in enumerate(sizes):
+        batch = numbered(size)
+        plain.data(first, *batch)
+        some = batch if index % 3 == 2 else Block(batch)
+        blocky.lane.on_data(first, some, 0.0, blocky.is_released)
+        first += size
+    for low, more, reason in verdicts:
+        told = []
+        for bench in (plain, blocky):
+            high = min(low + more, first - 1)
+            if low > high:
+                continue
+            was_open = bench.lane.settle(low, high, Outcome.REJECTED, reason)
+            told.append((was_open, bench.held, bench.lane.credit.consumed_messages))
+        assert told == told[:1] * len(told)
+    assert plain.settlements() == blocky.settlements()
+
+
+def test_a_block_with_a_fragment_is_looked_at_record_by_record() -> None:
+    bench = Bench()
+    whole = record(b"x" * 30)
+    pieces = split(whole, 10)
+    arrived = bench.lane.on_data(1, Block([A, B, *pieces]), 0.0, bench.is_released)
+    assert contents(arrived) == [b"a", b"b", b"x" * 30]

@@ -7,7 +7,7 @@ from tests.discovery.entropy import FixedEntropy
 from zmesh.errors import ProtocolError
 from zmesh.options import LinkOptions
 from zmesh.reliable.recovery import Piece, Recovery
-from zmesh.reliable.sender import SendWindow
+from zmesh.reliable.send_window import SendWindow
 
 OPTIONS = LinkOptions()
 EVEN = FixedEntropy(0.5)  # a jitter of 1.0

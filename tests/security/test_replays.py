@@ -49,6 +49,16 @@ def test_what_comes_from_its_origin_is_no_replay_but_is_remembered() -> None:
     assert accept(memory, 1) is REPLAYED
 
 
+def test_what_is_handled_twice_at_once_is_pending_until_both_are_over() -> None:
+    memory = table()
+    assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
+    assert memory.begin("in", ADA, 1, 10, is_kept=True, is_sure=True) is NEW
+    memory.forget("in", ADA, 1)
+    assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
+    memory.finish("in", ADA, 1, 10, 1000, 20)
+    assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
+
+
 def test_a_run_of_counters_costs_next_to_nothing() -> None:
     memory = table(blocks=5)
     for counter in range(4 * BLOCK):

@@ -9,6 +9,8 @@ from zmesh.ids import JournalId
 from zmesh.message import SIGNATURE_RECORD_BYTES, Kind, Record, Tag, extra, head, with_extra
 from zmesh.security.node_key import NodeKey
 from zmesh.security.signing import (
+    COUNTERS_END,
+    TIMES_END_MS,
     Addressing,
     Roots,
     Signature,
@@ -22,6 +24,8 @@ JOB: Record = (head(Kind.JOB), "thumbnails", b"picture")
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 bodies = st.binary(max_size=80)
+counters = st.integers(0, COUNTERS_END - 1)
+times_ms = st.integers(0, TIMES_END_MS - 1)
 
 
 def sealed(record: Record, key: str | None = None) -> Record:
@@ -155,9 +159,16 @@ def test_arbitrary_bytes_are_no_signature(data: bytes) -> None:
     assert not holds(with_signature(JOB, data))
 
 
-@given(st.binary(min_size=SIGNATURE_RECORD_BYTES - 3, max_size=SIGNATURE_RECORD_BYTES - 3))
-def test_arbitrary_bytes_in_the_form_of_one_do_not_hold(data: bytes) -> None:
-    record = with_signature(JOB, bytes([1, 0, 4]) + data)
+@given(
+    names=st.binary(min_size=48, max_size=48),
+    numbers=st.tuples(counters, times_ms, times_ms),
+    proof=st.binary(min_size=64, max_size=64),
+)
+def test_arbitrary_bytes_in_the_form_of_one_do_not_hold(
+    names: bytes, numbers: tuple[int, int, int], proof: bytes
+) -> None:
+    data = bytes([1, 0, 4]) + names + b"".join(each.to_bytes(8) for each in numbers) + proof
+    record = with_signature(JOB, data)
     assert Signature.of(extra(record, Tag.SIGNATURE)) is not None
     assert not holds(record)
 
@@ -167,6 +178,18 @@ def test_what_is_no_bytes_or_of_a_later_version_is_none() -> None:
     assert Signature.of(7) is None
     assert Signature.of(b"\x02" + data[1:]) is None
     assert Signature.of(data[:1] + b"\x03" + data[2:]) is None
+
+
+@pytest.mark.parametrize(
+    ("counter", "signed_ms", "expires_ms"),
+    [(COUNTERS_END, 0, 0), (0, TIMES_END_MS, 0), (0, 0, TIMES_END_MS), (2**64 - 1,) * 3],
+)
+def test_numbers_that_cannot_be_remembered_are_none(
+    counter: int, signed_ms: int, expires_ms: int
+) -> None:
+    signer = Signer(ADA, JOURNAL, Addressing.TARGET, 4, None, None)
+    assert not holds(signer.sign(JOB, counter, signed_ms, expires_ms))
+    assert holds(signer.sign(JOB, COUNTERS_END - 1, TIMES_END_MS - 1, TIMES_END_MS - 1))
 
 
 def test_fields_cannot_lend_bytes_to_each_other() -> None:

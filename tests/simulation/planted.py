@@ -30,7 +30,8 @@ from zmesh.reliable.ranges import RangeSet
 from zmesh.reliable.receiver import IncomingLane
 from zmesh.reliable.recovery import Recovery
 from zmesh.reliable.round_trip import RoundTrip
-from zmesh.reliable.sender import ControlQueue, OutgoingLane, SendWindow
+from zmesh.reliable.send_window import ControlQueue, SendWindow
+from zmesh.reliable.sender import OutgoingLane
 from zmesh.reliable.session import Session
 from zmesh.testing import link_process
 from zmesh.testing.findings import Rule

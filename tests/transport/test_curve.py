@@ -1,9 +1,11 @@
 """Transports that speak CURVE: who gets in, who does not, and what each side learns of it."""
 
 import asyncio
+import errno
 import socket
 import time
 from contextlib import closing
+from typing import Never
 
 import pytest
 import zmq
@@ -359,16 +361,40 @@ async def test_many_end_and_come_again_when_the_key_changes_under_load(peer: Mak
     for each in others:
         assert await each.down(1) is PathCause.CLOSED
     for each in others:
-        async with asyncio.timeout(5):
-            path = 2
-            while True:  # as membership does: until it listens again
-                each.dial(path, bob.endpoint)
-                event = await each.next_of(PathUp, PathDown)
-                if isinstance(event, PathUp):
-                    break
-                path += 1
-        each.send(path, [b"back"])
+        each.dial(2, bob.endpoint)  # at once: nobody is refused meanwhile
+    for each in others:
+        assert isinstance(await each.next_of(PathUp, PathDown), PathUp)
+        each.send(2, [b"back"])
     assert sorted(parts[0] for _, parts in await bob.packets(10)) == [b"back"] * 10
     with closing(others.pop().transport):
         pass
     assert bob.transport._listener._doorkeeper.gate.connections == 10
+
+
+async def test_nobody_is_refused_while_the_key_changes(peer: MakePeer) -> None:
+    """A refusal means that the process has ended: who gets one gives up its peer at once."""
+    bob = peer(curve=curve_keys(1, 2))
+    host, _, port = bob.endpoint.removeprefix("tcp://").partition(":")
+    for _ in range(20):
+        for keys in ((2, 1), (1, 2)):
+            bob.transport.rekey(curve_keys(*keys))
+            for _ in range(5):
+                socket.create_connection((host, int(port)), timeout=5).close()
+                await asyncio.sleep(0)
+
+
+async def test_without_a_descriptor_left_a_new_key_holds_when_there_are_some_again(
+    peer: MakePeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = peer(curve=curve_keys(2)), peer(curve=curve_keys(1, 2))
+    listener = bob.transport._listener
+    with monkeypatch.context() as patch:
+        patch.setattr(listener._ports, "lend", _none_left)
+        bob.transport.rekey(curve_keys(2, 1))
+    assert listener.is_suspended
+    await until(listener.resume)
+    await alice.linked(bob, 1)
+
+
+def _none_left(endpoint: str) -> Never:
+    raise OSError(errno.EMFILE, endpoint)

@@ -1,6 +1,7 @@
 """The transport as a whole. Its halves are in `test_dialer` and `test_listener`."""
 
 import asyncio
+import errno
 import gc
 import os
 import time
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, Never
 
 import pytest
-import zmq
 
 from tests.transport.conftest import MakePeer, plain_and_curve
 from tests.transport.peer import Peer, options, until, unused_endpoint
@@ -290,8 +290,8 @@ async def test_hosts_that_change_while_it_does_not_listen_are_listened_on_later(
     assert await alice.down(3) is PathCause.REFUSED, "no longer"
 
 
-def _in_use(endpoint: str) -> Never:
-    raise zmq.ZMQError(zmq.EADDRINUSE, endpoint)
+def _in_use(host: str, port: int) -> Never:
+    raise OSError(errno.EADDRINUSE, f"{host}:{port}")
 
 
 async def test_traces_are_logged_where_nobody_takes_them(

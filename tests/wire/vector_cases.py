@@ -133,6 +133,14 @@ def handshake_packets() -> dict[str, Packet]:
         "hello": Packet(
             LINK, 0, (Hello(MESH, ADA, BOB, "ada", 2, JOURNAL, 1, None, FRESH, endpoints, lanes),)
         ),
+        "iam of an edge": Packet(
+            NO_LINK, 0, (Iam(MESH, BOB, "bob", 3, endpoints, known, is_edge=True),)
+        ),
+        "hello of an edge": Packet(
+            LINK,
+            0,
+            (Hello(MESH, ADA, BOB, "ada", 2, JOURNAL, 1, None, FRESH, (), (), is_edge=True),),
+        ),
         "hello that resumes": Packet(
             LINK, 0, (Hello(MESH, ADA, BOB, "ada", 2, JOURNAL, 9, SESSION, FRESH, (), lanes),)
         ),
@@ -165,7 +173,9 @@ def proved_packets() -> dict[str, Packet]:
     )  # fmt: skip
     return {
         "iam with a proof": Packet(NO_LINK, 0, (iam,)),
+        "iam with a proof of an edge": Packet(NO_LINK, 0, (replace(iam, is_edge=True),)),
         "hello with a proof": Packet(LINK, 0, (hello,)),
+        "hello with a proof of an edge": Packet(LINK, 0, (replace(hello, is_edge=True),)),
         "hello with a proof of one that decompresses": Packet(
             LINK, 0, (replace(hello, decompresses=(1, 2)),)
         ),

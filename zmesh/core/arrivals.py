@@ -1,10 +1,10 @@
 """Records that came: brought to the pattern of their kind, unless something forbids it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final
 
-from zmesh.batches import runs
+from zmesh.batches import Block, runs
 from zmesh.core.defects import Defects
 from zmesh.core.guard import Guard
 from zmesh.core.peers import Peer
@@ -39,7 +39,7 @@ _ACTIONS: Final[dict[int, Action]] = {
 """What a peer does to the target of a record by sending it. DIRECT, MISSED and those that open
 streams are looked at apart; all other kinds answer what was allowed, or concern the sender."""
 
-Receiver = Callable[[Peer, Source, int, int, list[Record]], None]
+Receiver = Callable[[Peer, Source, int, int, Sequence[Record]], None]
 """Takes consecutive records of one kind from a peer, with their first and last number."""
 
 Known = Callable[[Peer, Source, Record], bool]
@@ -97,17 +97,17 @@ class Arrivals:
             take = self._hand_over if self._guard.trust is None else self._sift
             take(records[0][0] & 15, peer, source, first, last, records)
             return
-        heads = set(map(_HEAD, records))
+        heads = records.heads if type(records) is Block else set(map(_HEAD, records))
         if max(heads) >= COMPRESSED:
             self._on_compressed(peer, source, first, last, records)
         elif len(heads) == 1:
             take = self._hand_over if self._guard.trust is None else self._sift
-            take(heads.pop() & 15, peer, source, first, last, records)
+            take(records[0][0] & 15, peer, source, first, last, records)
         else:
             self._on_runs(peer, source, first, last, records)
 
     def _on_runs(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         kinds = [record[0] & 15 for record in records]
         take = self._hand_over if self._guard.trust is None else self._sift
@@ -115,7 +115,7 @@ class Arrivals:
             take(kind, peer, source, low, high, run)
 
     def _on_compressed(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Refuse what claims to become more than is taken, before anything is made of it.
 
@@ -139,7 +139,13 @@ class Arrivals:
         return record, flaw
 
     def _sift(
-        self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self,
+        kind: int,
+        peer: Peer,
+        source: Source,
+        first: int,
+        last: int,
+        records: Sequence[Record],
     ) -> None:
         """Refuse those of consecutive records of one kind that are forbidden."""
         refusals = [self._refusal(kind, peer, source, record) for record in records]
@@ -157,7 +163,13 @@ class Arrivals:
             self._turn.settle_now(source, low, high, Outcome.REJECTED, reason)
 
     def _hand_over(
-        self, kind: int, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self,
+        kind: int,
+        peer: Peer,
+        source: Source,
+        first: int,
+        last: int,
+        records: Sequence[Record],
     ) -> None:
         """Hand consecutive records of one kind to their pattern."""
         receive = self._receivers.get(kind)

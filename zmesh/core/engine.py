@@ -61,6 +61,7 @@ from zmesh.events import (
     Post,
     ProbeAnswered,
     Publish,
+    PublishMany,
     Pull,
     PurgeLetters,
     Push,
@@ -132,11 +133,15 @@ class Engine(EngineReads):
         self._peers.local.session = session
         self._peers.local.journal = local.journal
         self._peers.local.incarnation = local.incarnation
+        self._peers.local.is_edge = local.is_edge
         self._peers.local.decompresses = frozenset(local.decompresses)
         self._turn = Turn(self._peers, options.link, now, opened)
         self._turn.keeper.on_wall_clock(wall_ms, now)
         self._defects = Defects(self._turn, options.defects_traced_max)
-        self._membership = Membership(local.node, options, entropy, self._turn.agenda)
+        self._membership = Membership(
+            local.node, options, entropy, self._turn.agenda, is_edge=local.is_edge,
+            patience=self._turn.patience,
+        )  # fmt: skip
         self.guard = Guard(self._turn, trust, options.trust)
         self._news = LinkNews(
             options, self._turn, entropy, self._membership, self._defects, self._reach, retention,
@@ -160,6 +165,7 @@ class Engine(EngineReads):
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
             Publish: self._news.topics.on_publish,
+            PublishMany: self._news.publish_subscribe.on_publish_many,
             Push: self._news.queues.on_command,
             RequeueLetter: self._news.dead_letters.on_requeue,
             PurgeLetters: self._news.dead_letters.on_purge,
@@ -287,7 +293,7 @@ class Engine(EngineReads):
                 self._on_pattern_command(event)
             case (
                 PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
                 | KeepReplays()
             ):  # fmt: skip
@@ -364,6 +370,8 @@ class Engine(EngineReads):
             case CandidateFound() | CandidateGone() | EndpointsChanged():
                 self._on_discovery(event)
             case LoopLate(lag):
+                self._turn.patience.on_loop_late(lag, self._turn.now)
+                self._membership.on_loop_late(lag, self._turn.now)
                 for peer in self._peers:
                     peer.link.on_loop_late(lag, self._turn.now)
             case TimerFired():
@@ -384,10 +392,11 @@ class Engine(EngineReads):
     def _on_discovery(self, event: CandidateFound | CandidateGone | EndpointsChanged) -> None:
         now, hints = self._turn.now, self._peers.hints
         match event:
-            case CandidateFound(source, node, name, endpoints):
-                if node is not None and node != self._local.node:
+            case CandidateFound(source, node, name, endpoints, is_edge):
+                is_met = not (is_edge and self._local.is_edge)
+                if node is not None and node != self._local.node and is_met:
                     hints.add(source, node, name)
-                self._membership.on_candidate(source, node, name, endpoints, now)
+                self._membership.on_candidate(source, node, name, endpoints, now, is_edge=is_edge)
             case CandidateGone(source, node):
                 hints.remove(source, node)
                 self._membership.on_candidate_gone(source, node, now)
@@ -444,6 +453,7 @@ class Engine(EngineReads):
     def _close(self) -> None:
         news, turn = self._news, self._turn
         turn.keeper.on_timer()  # what might have been done later
+        news.serving.flush()
         news.calls.close()
         news.queues.pushed.close()
         news.streams.calls.close()

@@ -46,6 +46,16 @@ class EngineReads:
         """Return the peers that joined and have not left."""
         return [peer.view() for peer in self._peers if peer.present]
 
+    def peer(self, node: NodeId) -> PeerView | None:
+        """Return a peer that joined and has not left."""
+        peer = self._peers.get(node)
+        return None if peer is None or not peer.present else peer.view()
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether anybody joined who has not left."""
+        return any(peer.present for peer in self._peers)
+
     def members(self, group: str) -> list[PeerView]:
         """Return the nodes that are in a group and there, this one included."""
         members = self._news.interest.members(InterestKind.GROUP, group)

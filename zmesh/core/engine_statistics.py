@@ -7,7 +7,8 @@ from zmesh.core.introductions import Introductions
 from zmesh.core.link_news import LinkNews
 from zmesh.core.peers import Peers
 from zmesh.core.residents import Residents
-from zmesh.discovery.membership import Membership, MembershipStatistics
+from zmesh.discovery.membership import Membership
+from zmesh.discovery.membership_statistics import MembershipStatistics
 from zmesh.ids import NodeId
 from zmesh.reliable.link_statistics import LinkStatistics
 

@@ -94,8 +94,8 @@ class Handled:
     # What comes
 
     def admit(
-        self, source: Source, first: int, last: int, records: list[Record]
-    ) -> list[tuple[int, int, list[Record]]]:
+        self, source: Source, first: int, last: int, records: Sequence[Record]
+    ) -> list[tuple[int, int, Sequence[Record]]]:
         """Return what is to be handled, in runs; all else gets its outcome here, now or later."""
         numbers = [extra(record, Tag.STORED) for record in records]
         stored = [number for number in numbers if isinstance(number, int)]

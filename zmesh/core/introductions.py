@@ -190,10 +190,15 @@ class Introductions:
         if who.mesh != local.mesh:
             self._refuse(path, NO_LINK, ErrorCode.WRONG_MESH, "another mesh")
             return
+        if isinstance(path, bytes):
+            self._membership.on_asked(who.node, self._turn.now)
         known: tuple[PeerHint, ...] = ()
         if self._is_due(self._gifted, path, self._options.ask_after / 2):
             known = self._hints(who.node)
-        iam = Iam(local.mesh, local.node, local.name, local.incarnation, self.endpoints, known)
+        iam = Iam(
+            local.mesh, local.node, local.name, local.incarnation, self.endpoints, known,
+            is_edge=local.is_edge,
+        )  # fmt: skip
         signed = self.proofs.signed(path, iam, who.node)
         if signed is None:
             self._note_flood(path, "WHO")
@@ -201,8 +206,15 @@ class Introductions:
             self._send(path, NO_LINK, signed)
 
     def _hints(self, asker: NodeId) -> tuple[PeerHint, ...]:
-        """Return some of the peers that are here; whoever asks again hears of others."""
-        present = [peer for peer in self._turn.peers if peer.present and peer.id != asker]
+        """Return some of the hubs that are here; whoever asks again hears of others.
+
+        Nobody needs to hear of edges: they dial hubs themselves.
+        """
+        present = [
+            peer
+            for peer in self._turn.peers
+            if peer.present and not peer.is_edge and peer.id != asker
+        ]
         count = min(len(present), self._options.wire.known_max)
         if not count:
             return ()
@@ -240,7 +252,9 @@ class Introductions:
         if iam.node == self._local.node:
             self._look_for_clone(path, iam)
         peer, endpoint = None, self._membership.endpoint(path)
-        verdict = self._membership.on_identified(path, iam.node, iam.endpoints, self._turn.now)
+        verdict = self._membership.on_identified(
+            path, iam.node, iam.endpoints, self._turn.now, is_edge=iam.is_edge
+        )
         if verdict is Verdict.PROCEED and self._guard.admits(iam.node):
             peer = self._meet(path, iam)
         elif verdict is Verdict.PROCEED:
@@ -307,6 +321,7 @@ class Introductions:
             self._turn.actions.append(HangUp(path))
             self._membership.on_dial_failed(path, PathCause.UNREACHABLE, now)
             return None
+        peer.is_edge = iam.is_edge
         if not peer.name:
             peers.rename(peer, iam.name)
         peer.link.hello(path, now, iam.incarnation)
@@ -341,16 +356,28 @@ class Introductions:
             self._refuse(path, link, ErrorCode.DUPLICATE_IDENTITY, "this id is taken: here")
             self._defects.note(self._whose(path), "identity", "HELLO with our own id")
             return False
+        peer = self._peer_of(path, link, hello)
+        if peer is not None:
+            peer.is_edge = hello.is_edge
+            self._turn.peers.bind(path, peer)
+        return peer is not None
+
+    def _peer_of(self, path: Path, link: LinkId, hello: Hello) -> RemotePeer | None:
+        """Return the peer that calls, or tell it why it gets no link."""
         if not self._guard.admits(hello.node):
             self._turn_away(path, link, hello.node, hello.name)
-            return False
+            return None
+        if hello.is_edge and self._local.is_edge:
+            self._turn_down(path, link, "both are edges")
+            return None
         peer = self._admit(hello.node)
         if peer is None:
-            if self._is_due(self._answered, path, 1.0):
-                self._send(path, link, Bye(ByeCode.REFUSED, "no room for more peers"))
-            return False
-        self._turn.peers.bind(path, peer)
-        return True
+            self._turn_down(path, link, "no room for more peers")
+        return peer
+
+    def _turn_down(self, path: Path, link: LinkId, why: str) -> None:
+        if self._is_due(self._answered, path, 1.0):
+            self._send(path, link, Bye(ByeCode.REFUSED, why))
 
     def _may_call(self, path: Path, link: LinkId, hello: Hello) -> bool:
         """Whether a HELLO is of whom it says."""

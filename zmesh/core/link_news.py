@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from zmesh.actions import IdentityClash, PeerChange, PeerChanged, PeerState, Probe
+from zmesh.batches import are_bare
 from zmesh.core.arrivals import Arrivals, Receiver
 from zmesh.core.defects import Defects
 from zmesh.core.guard import Guard
@@ -41,7 +42,7 @@ from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import Redelivery
-from zmesh.patterns.request_reply import RequestReply
+from zmesh.patterns.request_reply import CallTicket, RequestReply
 from zmesh.patterns.serving import ReplyTicket, Serving
 from zmesh.patterns.shared_parts import AnswerTicket, DeltaTicket
 from zmesh.patterns.shared_state import SharedState
@@ -81,6 +82,9 @@ _GONE = {
     SessionEnd.REVOKED: FailureKind.PEER_LOST,
 }
 
+
+_CALLS = {CallTicket, ReplyTicket}
+"""Tickets of requests and of their answers."""
 
 _Acceptor = Callable[[Peer, Sequence[Ticket]], None]
 """Takes note of tickets of which a peer accepted something."""
@@ -143,7 +147,7 @@ class LinkNews:
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
             *self.redelivery.gathered, *self.queues.gathered, *self.outbox.gathered,
-            *self.topics.gathered, *self.following.gathered,
+            *self.topics.gathered, *self.following.gathered, self.serving.answered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
@@ -214,6 +218,7 @@ class LinkNews:
             self.outbox.flush()
             self.topics.flush()
             self.following.flush()
+            self.serving.flush()
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
@@ -229,11 +234,7 @@ class LinkNews:
             case Arrived():
                 self._arrivals.on_arrived(peer, event)
             case Accepted(tickets):
-                self._turn.note_accepted(tickets)
-                for ticket in tickets:
-                    on_accepted = self._acceptors.get(type(ticket))
-                    if on_accepted is not None:
-                        on_accepted(peer, (ticket,))
+                self._on_accepted(peer, tickets)
             case Returned():
                 self._on_returned(peer, event)
             case Room():
@@ -241,6 +242,20 @@ class LinkNews:
             case _:
                 if isinstance(peer, RemotePeer):
                     self._on_link_event(peer, event)
+
+    def _on_accepted(self, peer: Peer, tickets: Sequence[Ticket]) -> None:
+        kinds = set(map(type, tickets))
+        if not kinds <= _CALLS:  # of these nobody hears
+            self._turn.note_accepted(tickets)
+        if len(kinds) == 1:
+            on_accepted = self._acceptors.get(kinds.pop())
+            if on_accepted is not None:
+                on_accepted(peer, tickets)
+            return
+        for ticket in tickets:
+            on_accepted = self._acceptors.get(type(ticket))
+            if on_accepted is not None:
+                on_accepted(peer, (ticket,))
 
     def _on_link_event(self, peer: RemotePeer, event: LinkEvent) -> None:
         match event:
@@ -289,16 +304,16 @@ class LinkNews:
         return is_kept and self._turn.handled.is_known(source, record)
 
     def _on_direct(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        if max(map(len, records)) == 3:  # none is stored at its sender
+        if are_bare(records):  # none is stored at its sender
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.direct.on_records(peer, source, low, high, run)
 
     def _on_durability(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -308,24 +323,24 @@ class LinkNews:
                 self.following.on_told(source, record)
 
     def _on_group(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         for low, high, run in self._turn.handled.admit(source, first, last, records):
             self.gatherings.groups.on_records(peer, source, low, high, run)
 
     def _on_replies(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         for_calls = self.gatherings.survey.on_replies(peer, records)
         self.calls.on_replies(peer, source, first, last, for_calls)
 
     def _on_missed(
-        self, _: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, _: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self.publish_subscribe.on_missed(source, first, last, records)
 
     def _on_cancels(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -435,8 +450,9 @@ class LinkNews:
             if self.draining:
                 peer.link.send_control(Drain())
         self._membership.on_linked(
-            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints
-        )
+            peer.id, turn.now, path=peer.link.path, endpoints=event.endpoints,
+            is_edge=peer.is_edge,
+        )  # fmt: skip
         if peer.present:
             self.outbox.on_peer(peer)
             if changed:

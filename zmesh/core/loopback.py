@@ -6,8 +6,9 @@ that of a link's queue.
 """
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import count, repeat
 
+from zmesh.batches import TicketRun, largest_of
 from zmesh.errors import BodyTooLarge
 from zmesh.ids import SessionId
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, with_extra
@@ -60,7 +61,7 @@ class Loopback:
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Hand the records over; raises BodyTooLarge as a link would."""
-        largest = max(len(record[2]) for record in records)
+        largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
@@ -69,10 +70,11 @@ class Loopback:
             ttl_ms = max(1, round(ttl * 1000))
             records = [with_extra(record, Tag.TTL_MS, ttl_ms) for record in records]
         first = last = 0
-        for record in records:
+        each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
+        for record, own in zip(records, each, strict=False):
             last = next(self._numbers)
             first = first or last
-            self._open[lane, last] = (record, ticket)
+            self._open[lane, last] = (record, own)
             self._queued_bytes += size_of(record)
         self.events.append(Arrived(lane, first, last, list(records)))
         self._was_full = self._was_full or self.room_messages <= 0

@@ -56,6 +56,13 @@ class LogTicket(InternalTicket):
 class Peer:
     """A node as patterns see it; this node itself is one as well, reached by the loopback."""
 
+    __slots__ = (
+        "calls", "carrier", "decompresses", "draining", "endpoints", "id", "incarnation",
+        "interest_bytes", "interests", "is_edge", "is_full", "journal", "name", "open_in",
+        "present", "retries", "retry_bytes", "selected", "session", "sources", "stale_in",
+        "wants_plain",
+    )  # fmt: skip
+
     def __init__(self, node: NodeId, name: str, carrier: Carrier) -> None:
         self.id = node
         self.name = name
@@ -80,6 +87,7 @@ class Peer:
         self.is_full = False  # and somebody may wait for room
         self.decompresses: frozenset[int] = frozenset()  # ways in which bodies may be compressed
         self.wants_plain = False  # of the ways used here it does not take all
+        self.is_edge = False  # has links with hubs alone
 
     @property
     def services(self) -> dict[str, None]:
@@ -130,6 +138,7 @@ class Peer:
             draining=self.draining,
             groups=frozenset(self.groups),
             attributes=attributes_of(self.interests[InterestKind.ATTRIBUTE]),
+            is_edge=self.is_edge,
         )
 
     @property
@@ -140,6 +149,12 @@ class Peer:
 
 class RemotePeer(Peer):
     """A peer and its link."""
+
+    __slots__ = (
+        "announced", "decisions", "elsewhere", "ended", "forbidden", "is_forgotten",
+        "is_missed", "link", "look_at", "paths", "refusals", "refused", "supplanted",
+        "suspected",
+    )  # fmt: skip
 
     def __init__(self, node: NodeId, link: Link) -> None:
         super().__init__(node, "", link)

@@ -66,7 +66,10 @@ class Residents:
             self.refused += 1
             return None
         options, now = self._options, self._turn.now
-        link = Link(self._local, node, options.link, options.wire, self._entropy, now, self._pool)
+        link = Link(
+            self._local, node, options.link, options.wire, self._entropy, now, self._pool,
+            self._turn.patience,
+        )  # fmt: skip
         link.local_endpoints = self._endpoints
         peer = RemotePeer(node, link)
         self._peers.add(peer)

@@ -4,6 +4,7 @@ One `Turn` serves a node for life; `begin` starts it anew. Patterns act through 
 """
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from zmesh.actions import (
     Action,
@@ -20,6 +21,7 @@ from zmesh.actions import (
     TicketsStored,
     Trace,
 )
+from zmesh.batches import TicketRun
 from zmesh.core.handled import Handled
 from zmesh.core.keeper import Keeper
 from zmesh.core.peers import InternalTicket, LogTicket, Peer, Peers, StoredTicket
@@ -37,9 +39,12 @@ from zmesh.message import (
     Ticket,
 )
 from zmesh.options import LinkOptions
+from zmesh.patience import Patience
 from zmesh.security.refusal import of_application
 from zmesh.storage import Opened
 from zmesh.wire.compression import algorithm_in, unpacked, with_plain
+
+_HEAD = itemgetter(0)
 
 
 class Turn:
@@ -50,6 +55,7 @@ class Turn:
     ) -> None:
         self.peers = peers
         self.now = now
+        self.patience = Patience()  # while this node is late
         self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.keeper = Keeper(opened, self.agenda)
         self.handled = Handled(self.keeper)
@@ -94,13 +100,14 @@ class Turn:
         ttl: float | None = None,
     ) -> None:
         """Submit records to a peer; those with a body nobody may send fail at once."""
-        if peer.wants_plain:
+        if peer.wants_plain and max(map(_HEAD, records)) >= COMPRESSED:
             records = [self.fitted(peer, record) for record in records]
         try:
             peer.carrier.submit(lane, records, ticket, self.now, key=key, ttl=ttl)
         except BodyTooLarge as error:
-            for _ in records:
-                self.fail(ticket, Failure(FailureKind.REJECTED, peer.label, str(error)))
+            each = ticket.part() if isinstance(ticket, TicketRun) else [ticket] * len(records)
+            for own in each:
+                self.fail(own, Failure(FailureKind.REJECTED, peer.label, str(error)))
         self.touched[peer] = None
 
     def fitted(self, peer: Peer, record: Record) -> Record:

@@ -34,6 +34,7 @@ class Surroundings:
     not_trusted_there: int = 0  # nodes that answered and do not trust this one
     revoked_there: int = 0  # of these, the ones that say that its key was revoked
     wrong_node: int = 0  # dials that reached somebody else than was announced
+    edges: int = 0  # dials that reached an edge, as this node is
 
 
 def why_alone(seen: Surroundings) -> str:
@@ -60,6 +61,11 @@ def _dialed(seen: Surroundings) -> list[str]:
     ]
     if dials:
         reasons.append(f"cannot reach {_some(dials)}: start the peers, or look at the firewall")
+    return [*reasons, *_answered(seen)]
+
+
+def _answered(seen: Surroundings) -> list[str]:
+    reasons = []
     if seen.wrong_mesh:
         reasons.append("nodes of another mesh answer: give all nodes the same mesh=")
     if seen.not_trusted_there > seen.revoked_there:
@@ -75,6 +81,11 @@ def _dialed(seen: Surroundings) -> list[str]:
         reasons.append("nodes answer whose keys are not listed here: add them to trust=")
     if seen.wrong_node:
         reasons.append("others answer where peers were announced: the records are out of date")
+    if seen.edges:
+        reasons.append(
+            "edges answer, as this node is, and two edges have no link: write down hubs, which "
+            'are nodes without role="edge"'
+        )
     if seen.itself and seen.itself >= seen.written_down > 0:
         reasons.append("the only peers written down are this node itself")
     return reasons

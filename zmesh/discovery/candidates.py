@@ -47,7 +47,7 @@ class Change(Enum):
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """Somebody who may be there. Changed only by its table, but for the last three fields."""
+    """Somebody who may be there. Changed only by its table, but for the last four fields."""
 
     serial: int  # in order of appearance
     node: NodeId | None  # None: an address at which nobody has answered yet
@@ -55,6 +55,7 @@ class Candidate:
     vouched: dict[str, tuple[str, ...]] = field(default_factory=dict)  # source -> endpoints
     pinned: dict[str, None] = field(default_factory=dict)  # endpoints, in order
 
+    is_edge: bool = False  # as was said last; it dials hubs itself
     proven: bool = False  # answered with the right id, at least once
     linked: bool = False
     failures: int = 0  # rounds of dialing since the last success

@@ -53,6 +53,7 @@ class MdnsSource:
         on_events: told of candidates found and gone, in the loop.
         on_trace: told of what is worth a log line.
         options: bounds and rates.
+        is_edge: whether to announce an edge.
         zeroconf: the application's own responder, which is used and left as it is; by default
             the nodes of a loop share one.
     """
@@ -66,8 +67,10 @@ class MdnsSource:
         on_events: Callable[[list[Event]], None],
         on_trace: Callable[[Trace], None],
         options: DiscoveryOptions,
+        is_edge: bool = False,
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
+        self._is_edge = is_edge
         self._tags = tuple(tags)
         self._node = node
         self._name = name
@@ -120,7 +123,9 @@ class MdnsSource:
         """
         endpoints = tuple(endpoints)
         async with self._lock:
-            announcement = Announcement.of(self._tags[0], self._node, self._name, endpoints)
+            announcement = Announcement.of(
+                self._tags[0], self._node, self._name, endpoints, is_edge=self._is_edge
+            )
             self._endpoints = endpoints
             try:
                 await self._listen(self._addresses if addresses is None else frozenset(addresses))
@@ -319,7 +324,9 @@ class MdnsSource:
         announced = read(self._tags, node, entries, info.port, addresses)
         match announced:
             case Announced():
-                found = CandidateFound(MDNS, node, announced.name, announced.endpoints)
+                found = CandidateFound(
+                    MDNS, node, announced.name, announced.endpoints, announced.is_edge
+                )
                 self._on_events([found])
             case Unfit():
                 self._unfit[announced] += 1

@@ -19,27 +19,23 @@ source vouched for it and the last link to it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
 from zmesh.actions import Dial, HangUp
-from zmesh.deadlines import Agenda, Deadlines, earliest
+from zmesh.deadlines import earliest
 from zmesh.discovery.candidates import (
     ITSELF,
     MDNS,
     Candidate,
-    CandidateStatistics,
-    CandidateTable,
     Change,
     Findings,
 )
-from zmesh.discovery.endpoints import Endpoint, dialable, in_order, is_loopback, leading_to
-from zmesh.discovery.pursuit import Attempt, DialQueue, Phase, Pursuit, backoff, slow_backoff
-from zmesh.discovery.seeds import AskSchedule
+from zmesh.discovery.endpoints import Endpoint, dialable, is_loopback
+from zmesh.discovery.membership_facts import MembershipFacts
+from zmesh.discovery.pursuit import Attempt, Phase, Pursuit, backoff, slow_backoff
 from zmesh.events import PathCause
-from zmesh.ids import Entropy, NodeId, Path
-from zmesh.options import NodeOptions
+from zmesh.ids import NodeId, Path
 
 OWN_MAX = 64
 """Endpoints remembered as our own, found by dialing ourselves: above what one host listens on."""
@@ -52,6 +48,7 @@ class Verdict(Enum):
     ITSELF = "itself"  # this very node: hung up, and not dialed there again
     WRONG_NODE = "wrong_node"  # not whom the record named: hung up, the record is stale or a lie
     REDUNDANT = "redundant"  # linked already, or about to be on another path: hung up
+    EDGES = "edges"  # an edge as this node is: hung up, and tried again rarely
 
 
 class Unlinked(Enum):
@@ -62,27 +59,7 @@ class Unlinked(Enum):
     LEFT = "left"  # it said BYE: no haste until it is announced again
 
 
-@dataclass(frozen=True, slots=True)
-class MembershipStatistics:
-    """Counters since the start, and how many are what now."""
-
-    table: CandidateStatistics
-    linked: int
-    dialing: int  # paths being tried now
-    dials: int
-    failed: int  # dials nobody answered in time
-    itself: int
-    wrong_node: int
-    wrong_mesh: int
-    unproved: int  # answers by somebody who did not prove to be whom it said
-    not_trusted: int  # answers by nodes whose keys are not trusted here
-    not_trusted_there: int  # answers by nodes that do not trust this node's key
-    revoked_there: int  # of these, by nodes that say it was revoked
-    redundant: int
-    forgotten: int
-
-
-class Membership:
+class Membership(MembershipFacts):
     """Finds out whom to dial, when and where, from what sources say and dials bring.
 
     Args:
@@ -90,49 +67,9 @@ class Membership:
         options: bounds and times; see `NodeOptions`.
         entropy: for jitter; the same entropy and calls give the same dials.
         agenda: told when to look at `deadline`, for who does not ask after each call.
+        is_edge: whether this node has links with hubs alone.
+        patience: with others, while this node is late.
     """
-
-    def __init__(
-        self,
-        local_id: NodeId,
-        options: NodeOptions,
-        entropy: Entropy,
-        agenda: Agenda | None = None,
-    ) -> None:
-        agenda = agenda or Agenda()
-        self._local_id = local_id
-        self._options = options
-        self._entropy = entropy
-        self._table = CandidateTable(options.candidates_max, options.wire.endpoints_max)
-        self._pursuits: dict[int, Pursuit] = {}  # by the candidate's serial
-        self._paths: dict[int, Pursuit] = {}
-        self._times: Deadlines[int] = Deadlines(agenda)
-        self._queue = DialQueue(options)
-        self._dial_at: float | None = None  # when a stranger's turn comes that waits for no other
-        self._agenda = agenda
-        self._asks = AskSchedule(options, entropy, agenda)
-        self.orders: list[Dial | HangUp] = []  # to be had by `take_dials`
-        self._here: tuple[str, ...] = ()  # our addresses
-        self._own: dict[str, None] = {}  # our endpoints, told and found out
-        self._confined = True  # to this machine
-        self._last_path = 0
-        self._dialing = 0
-        self._counts = dict.fromkeys(
-            (
-                "dials",
-                "failed",
-                "itself",
-                "wrong_node",
-                "wrong_mesh",
-                "unproved",
-                "redundant",
-                "forgotten",
-                "not_trusted",
-                "not_trusted_there",
-                "revoked_there",
-            ),
-            0,
-        )
 
     # What sources say
 
@@ -148,12 +85,28 @@ class Membership:
         self.on_trust(now)
 
     def on_candidate(
-        self, source: str, node: NodeId | None, name: str, endpoints: Iterable[str], now: float
+        self,
+        source: str,
+        node: NodeId | None,
+        name: str,
+        endpoints: Iterable[str],
+        now: float,
+        *,
+        is_edge: bool = False,
     ) -> None:
-        """Take in what a source says (event `CandidateFound`)."""
-        if node != self._local_id:
-            self._take_in(self._table.found(source, node, name, endpoints), source, now)
-            self._fill(now)
+        """Take in what a source says (event `CandidateFound`).
+
+        Edges dial their hubs: one that is not known has no need to be, here.
+        """
+        if node == self._local_id:
+            return
+        known = None if node is None else self._table.get(node)
+        if known is not None:
+            known.is_edge = is_edge
+        elif is_edge:
+            return
+        self._take_in(self._table.found(source, node, name, endpoints), source, now)
+        self._fill(now)
 
     def on_candidate_gone(self, source: str, node: NodeId, now: float) -> None:
         """Learn that a source no longer vouches (event `CandidateGone`). Links stay."""
@@ -163,17 +116,46 @@ class Membership:
             self._settle(pursuit, now)
             self._fill(now)
 
+    def on_asked(self, node: NodeId, now: float) -> None:
+        """Learn that a node dialed this one and asks who it is: it is about to call.
+
+        To dial it as well would only make two links of which one is given up. It may not come to
+        a link, or be somebody else who says so: it is waited for once, and not for long.
+        """
+        pursuit = self._pursuit(node)
+        if pursuit is None or pursuit.was_asked or not pursuit.is_fresh or pursuit.due is None:
+            return
+        pursuit.was_asked = True
+        pursuit.due = max(pursuit.due, now + self._dial_timeout(now))
+        self._settle(pursuit, now)
+
+    def on_loop_late(self, lag: float, now: float) -> None:
+        """Learn that this node's loop was late: what took so long is not others' silence.
+
+        Tell `patience` before.
+        """
+        for pursuit in {id(each): each for each in self._paths.values()}.values():
+            for attempt in pursuit.attempts.values():
+                attempt.deadline += lag
+            self._settle(pursuit, now)
+
     # What dials bring
 
     def on_dial_up(self, path: int, now: float) -> None:
         """Learn that a dialed path is established; now it is to say who it is."""
         pursuit = self._paths.get(path)
         if pursuit is not None and path != pursuit.winner:
-            pursuit.attempts[path].deadline = now + self._options.dial_timeout
+            pursuit.attempts[path].deadline = now + self._dial_timeout(now)
             self._settle(pursuit, now)
 
     def on_identified(
-        self, path: int, node: NodeId, endpoints: Iterable[str], now: float
+        self,
+        path: int,
+        node: NodeId,
+        endpoints: Iterable[str],
+        now: float,
+        *,
+        is_edge: bool = False,
     ) -> Verdict:
         """Learn who answers on a dialed path (IAM), and where else that node listens."""
         pursuit = self._paths.get(path)
@@ -181,7 +163,13 @@ class Membership:
             return Verdict.REDUNDANT  # hung up meanwhile
         if path == pursuit.winner and node == pursuit.candidate.node:
             return Verdict.PROCEED  # said twice
+        if is_edge and self._is_edge and node != self._local_id:
+            self._counts["edges"] += 1
+            self._turn_away(path, now)
+            return Verdict.EDGES
         verdict = self._judge(pursuit, path, node, tuple(endpoints), now)
+        if (known := self._table.get(node)) is not None:
+            known.is_edge = is_edge
         if verdict is not Verdict.PROCEED:
             self._counts[verdict.value] += 1
         self._asks.on_seeds(self._linked_seeds(), now)
@@ -246,7 +234,13 @@ class Membership:
     # What links do
 
     def on_linked(
-        self, node: NodeId, now: float, *, path: Path | None = None, endpoints: Iterable[str] = ()
+        self,
+        node: NodeId,
+        now: float,
+        *,
+        path: Path | None = None,
+        endpoints: Iterable[str] = (),
+        is_edge: bool = False,
     ) -> None:
         """Learn that a link is open. Every other dial to the node is hung up.
 
@@ -255,6 +249,7 @@ class Membership:
             now: seconds.
             path: what carries the link; None: not known, and the path that won stays.
             endpoints: where the peer says it listens.
+            is_edge: whether it is an edge.
         """
         findings = self._table.ensure(node)
         for gone in findings.gone:
@@ -269,6 +264,7 @@ class Membership:
         pursuit.locked_out.clear()
         pursuit.due = pursuit.forget_at = None
         candidate.linked = candidate.proven = True
+        candidate.is_edge = is_edge
         candidate.failures = 0
         self._vouch_itself(node, endpoints, now)
         self._settle(pursuit, now)
@@ -316,57 +312,6 @@ class Membership:
         """Return the linked nodes to send WHO to, on the paths of their links."""
         return self._asks.take(now)
 
-    def expected(self, path: int) -> NodeId | None:
-        """Return whom a dialed path leads to, as far as known."""
-        pursuit = self._paths.get(path)
-        return None if pursuit is None else pursuit.candidate.node
-
-    def endpoint(self, path: int) -> str | None:
-        """Return where a dialed path leads to; None once it ended."""
-        pursuit = self._paths.get(path)
-        return None if pursuit is None else pursuit.attempts[path].endpoint
-
-    def telling(self, told: Iterable[str]) -> list[str]:
-        """Return where to look whether a peer's process is there, of the endpoints it told of."""
-        return leading_to(told, self._here, self._own)
-
-    def may_be_elsewhere(self, told: Iterable[str]) -> bool:
-        """Return whether a peer that told of loopback alone may be on another machine.
-
-        Whoever dials out is a full member, wherever it listens. But nobody reaches a node that is
-        confined to this machine from another.
-        """
-        telling = self.telling(told)
-        return bool(telling) and not self._confined and all(map(is_loopback, telling))
-
-    def judged(self, node: NodeId, endpoint: str, cause: PathCause | None) -> PathCause | None:
-        """Return what the answer to a probe says of a node.
-
-        Where its key and ours differ, that somebody accepts connections is no sign of it: it can
-        never talk to us again, and is out of reach. Not gone at once, however, as where it
-        refuses: it may be late with the file of a key that changes.
-        """
-        pursuit = self._pursuit(node)
-        is_locked_out = pursuit is not None and endpoint in pursuit.locked_out
-        return PathCause.UNREACHABLE if cause is None and is_locked_out else cause
-
-    def causes(self) -> dict[str, PathCause]:
-        """Return why the latest dials failed, by endpoint, of all that have no link."""
-        causes: dict[str, PathCause] = {}
-        for pursuit in self._pursuits.values():
-            if not pursuit.candidate.linked:
-                # While they are dialed again, too: that a key is another one stays as it is.
-                causes.update(dict.fromkeys(pursuit.locked_out, PathCause.WRONG_KEY))
-                causes.update(pursuit.causes)
-        return causes
-
-    def statistics(self) -> MembershipStatistics:
-        """Return the counters."""
-        linked = sum(pursuit.phase is Phase.LINKED for pursuit in self._pursuits.values())
-        return MembershipStatistics(
-            table=self._table.statistics(), linked=linked, dialing=self._dialing, **self._counts
-        )
-
     # Within
 
     def _take_in(self, findings: Findings, source: str, now: float) -> None:
@@ -391,10 +336,6 @@ class Membership:
         if said:
             self._take_in(self._table.found(ITSELF, node, "", said), ITSELF, now)
 
-    def _pursuit(self, node: NodeId) -> Pursuit | None:
-        candidate = self._table.get(node)
-        return None if candidate is None else self._pursuits[candidate.serial]
-
     def _pursue(self, candidate: Candidate) -> Pursuit:
         pursuit = Pursuit(candidate)
         self._pursuits[candidate.serial] = pursuit
@@ -406,14 +347,6 @@ class Membership:
             return
         soon = max(now, pursuit.began + self._options.redial_gap)
         pursuit.due = soon if pursuit.due is None else min(pursuit.due, soon)
-
-    def _where(self, candidate: Candidate) -> list[str]:
-        endpoints = candidate.endpoints(self._options.wire.endpoints_max)
-        if self._confined:
-            endpoints = [
-                each for each in endpoints if each in candidate.pinned or is_loopback(each)
-            ]
-        return [each for each in in_order(endpoints, self._here) if each not in self._own]
 
     def _judge(
         self, pursuit: Pursuit, path: int, node: NodeId, endpoints: Iterable[str], now: float
@@ -460,6 +393,9 @@ class Membership:
         self._settle(pursuit, now)
         return verdict
 
+    def _dial_timeout(self, now: float) -> float:
+        return self._options.dial_timeout * self._patience.factor(now)
+
     def _win(self, pursuit: Pursuit, path: int, until: float) -> None:
         if pursuit.winner != path:
             pursuit.winner = path
@@ -482,7 +418,8 @@ class Membership:
         if pursuit.phase is Phase.RESTING and pursuit.due is not None and pursuit.due <= now:
             endpoints = self._where(pursuit.candidate)
             pursuit.due = None
-            if endpoints:
+            # Where an edge has hubs enough, another waits until one of them is lost.
+            if endpoints and (self._places is None or self._places.take(pursuit)):
                 pursuit.begin(endpoints, now)
         if pursuit.phase is Phase.DIALING and pursuit.untried and pursuit.next_dial <= now:
             self._queue.add(pursuit)
@@ -502,13 +439,18 @@ class Membership:
 
     def _fill(self, now: float) -> None:
         """Dial for whoever's turn it is, while dials are free and strangers have a share left."""
-        while self._dialing < self._options.dials_max:
+        if self._places is not None:
+            while (next_hub := self._places.freed()) is not None:
+                next_hub.due = now
+                self._settle(next_hub, now)
+        dials_max = self._patience.at_once(self._options.dials_max, now)
+        while self._dialing < dials_max:
             pursuit = self._queue.pop(now)
             if pursuit is None:
                 break
             self._last_path += 1
             endpoint = pursuit.untried.popleft()
-            deadline = now + self._options.dial_timeout
+            deadline = now + self._dial_timeout(now)
             pursuit.attempts[self._last_path] = Attempt(endpoint, deadline)
             pursuit.next_dial = now + self._options.dial_stagger
             self._paths[self._last_path] = pursuit
@@ -517,7 +459,7 @@ class Membership:
             self.orders.append(Dial(self._last_path, endpoint))
             self._settle(pursuit, now)
         before, self._dial_at = self._dial_at, None
-        if self._dialing < self._options.dials_max:  # else the end of a dial comes first
+        if self._dialing < dials_max:  # else the end of a dial comes first
             self._dial_at = self._queue.due
         if self._dial_at is not None and self._dial_at != before:
             self._agenda.look_at(self._dial_at)
@@ -570,8 +512,6 @@ class Membership:
         """Stop caring about a candidate that left the table."""
         self._hang_up_others(pursuit, keep=None)
         self._times.discard(pursuit.candidate.serial)
+        if self._places is not None:
+            self._places.leave(pursuit)
         del self._pursuits[pursuit.candidate.serial]
-
-    def _linked_seeds(self) -> list[NodeId]:
-        candidates = [(node, self._pursuit(node)) for node in self._table.seeds()]
-        return [node for node, pursuit in candidates if pursuit and pursuit.phase is Phase.LINKED]

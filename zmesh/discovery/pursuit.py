@@ -50,6 +50,7 @@ class Pursuit:
     attempts: dict[int, Attempt] = field(default_factory=dict)  # path -> attempt
     winner: int | None = None  # the path that answered with the right id
     queued: bool = False  # waits for a free dial
+    was_asked: bool = False  # it dialed us before we dialed it, and was waited for
     slow: bool = False  # the answer was wrong, not missing: hurry cannot help
     forget_at: float | None = None
     causes: dict[str, PathCause] = field(default_factory=dict)  # endpoint -> latest failure

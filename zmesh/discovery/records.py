@@ -8,7 +8,9 @@ record has the port, its host's A and AAAA records the addresses, its TXT record
 - `id=...`: the node's id in hex, once more;
 - `mesh=...`: the mesh tag in hex; nodes with another one are not ours. It is made of the mesh key
   where there is one, so that who has no key can tell nothing from it;
-- `name=...`: the node's name, for people. Left out where it is empty, or nobody's business.
+- `name=...`: the node's name, for people. Left out where it is empty, or nobody's business;
+- `role=edge`: of a node that has links with hubs alone. Left out by those, and what else is there
+  counts as left out.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -24,6 +26,9 @@ SERVICE = "_zmesh._tcp.local."
 TXT_VERSION = "1"
 ENTRY_BYTES_MAX = 255
 """A TXT entry's length is one byte (RFC 1035 section 3.3)."""
+
+EDGE = "edge"
+"""The role of nodes that have links with hubs alone."""
 
 _NAME_BYTES_MAX = ENTRY_BYTES_MAX - len("name=")
 
@@ -50,10 +55,17 @@ class Announcement:
     name: str
     port: int
     addresses: tuple[str, ...]
+    is_edge: bool = False
 
     @classmethod
     def of(
-        cls, mesh: MeshTag, node: NodeId, name: str, endpoints: Iterable[str]
+        cls,
+        mesh: MeshTag,
+        node: NodeId,
+        name: str,
+        endpoints: Iterable[str],
+        *,
+        is_edge: bool = False,
     ) -> "Announcement | None":
         """Return what to announce for a node that listens there; None where it does nowhere.
 
@@ -70,7 +82,7 @@ class Announcement:
         if len(ports) > 1:
             raise InvalidOption("endpoints", sorted(map(str, parsed)), "one port for all of them")
         addresses = dict.fromkeys(each.host.partition("%")[0] for each in parsed)
-        return cls(mesh, node, name, parsed[0].port, tuple(addresses))
+        return cls(mesh, node, name, parsed[0].port, tuple(addresses), is_edge)
 
     @property
     def instance(self) -> str:
@@ -91,7 +103,11 @@ class Announcement:
             "id": self.node.hex(),
             "mesh": self.mesh.hex(),
         }
-        return {**entries, "name": self.name} if self.name else entries
+        if self.name:
+            entries["name"] = self.name
+        if self.is_edge:
+            entries["role"] = EDGE
+        return entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,7 @@ class Announced:
     node: NodeId
     name: str
     endpoints: tuple[str, ...]
+    is_edge: bool = False
 
 
 def node_of(instance: str) -> NodeId | None:
@@ -141,4 +158,5 @@ def read(
     endpoints = tuple(
         f"tcp://[{at}]:{port}" if ":" in at else f"tcp://{at}:{port}" for at in addresses
     )
-    return Announced(node, name if name.isprintable() else "", endpoints)
+    is_edge = entries.get("role") == EDGE
+    return Announced(node, name if name.isprintable() else "", endpoints, is_edge)

@@ -48,14 +48,14 @@ class Calls:
         lane: int,
         timeout: float | None,  # noqa: ASYNC109  # the engine keeps the deadline, no timer here
         now: float,
-        services: Callable[[], list[str]],
+        missing: Callable[[str], NoProvider],
         *,
         key: str | None = None,
         prefer: NodeId | None = None,
         hedge_after: float | None = None,
         retries: int = 0,
     ) -> object:
-        """Ask, and return what the answer carries; `services` tells what is in sight.
+        """Ask, and return what the answer carries; `missing` tells why nobody provides it.
 
         Raises:
             NoProvider, RemoteError, Rejected, PeerLost, DeadLettered, DeliveryTimeout, Closed:
@@ -76,7 +76,7 @@ class Calls:
             raise
         if answer.failure is None and answer.record is not None:
             return body_of(answer.record)
-        raise error_of(answer, record[1], timeout or 0.0, services)
+        raise error_of(answer, record[1], timeout or 0.0, missing)
 
     def answered(self, answer: CallAnswered) -> None:
         """Give a call its answer."""
@@ -91,12 +91,12 @@ class Calls:
 
 
 def error_of(
-    answer: CallAnswered, service: str, timeout: float, services: Callable[[], list[str]]
+    answer: CallAnswered, service: str, timeout: float, missing: Callable[[str], NoProvider]
 ) -> ZmeshError:
     """Return the error that tells why a call, or a stream, has no good answer."""
     match answer.failure:
         case CallFailure.NO_PROVIDER:
-            return NoProvider(service, services())
+            return missing(service)
         case CallFailure.REMOTE_ERROR:
             told = (
                 RemoteFailure("an exception", answer.reason)

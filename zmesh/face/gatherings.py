@@ -36,8 +36,8 @@ class Gatherings:
         settlements: Settlements,
         options: NodeOptions,
         unheard: Callable[[FanOutReport], None],
-        services: Callable[[], list[str]],
-        groups: Callable[[], set[str]],
+        no_provider: Callable[[str], NoProvider],
+        no_members: Callable[[str], NoMembers],
     ) -> None:
         """Begin with none.
 
@@ -47,21 +47,22 @@ class Gatherings:
             settlements: takes the verdicts on what was fanned out to this node.
             options: bound how many there are.
             unheard: told of a fan-out that members did not accept, and nobody looked at.
-            services: returns the services in sight.
-            groups: returns the groups in sight.
+            no_provider: tells why nobody provides a service.
+            no_members: tells why nobody is in a group.
         """
         self.groups = Groups(loop, command, settlements, options)
         self.fan_outs = FanOuts(command, options, unheard)
-        self.surveys = Surveys(loop, command, options, services, self._missing)
-        self._services = services
-        self._groups_seen = groups
+        self.surveys = Surveys(loop, command, options, no_provider, self._missing)
+        self._no_provider = no_provider
+        self._no_members = no_members
 
     def _missing(self, start: StartSurvey) -> ZmeshError:
         """Return why there is nobody a survey could ask."""
-        groups = self._groups_seen()
-        if start.group is not None and start.group not in groups:
-            return NoMembers(start.group, sorted(groups))
-        return NoProvider(start.record[1], self._services())
+        if start.group is not None:
+            missing = self._no_members(start.group)
+            if start.group not in missing.known:
+                return missing
+        return self._no_provider(start.record[1])
 
     def perform(self, action: GatheringAction) -> None:
         """Hand the engine's news to whoever waits for it."""

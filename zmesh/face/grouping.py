@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Final
 
-from zmesh.errors import InvalidOption, NoMembers
+from zmesh.errors import InvalidOption
 from zmesh.events import StartSurvey
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import check_durable, check_message_options, check_yes_no, is_seconds
@@ -143,7 +143,7 @@ class Grouping(ABC):
         record = compressing.now(record, compressor)
         assembly.runner.flush()  # who joined in this very turn counts
         if not include_late and not assembly.engine.members(group):
-            raise NoMembers(group, sorted(assembly.engine.groups()))
+            raise assembly.no_members(group)
         deadline = assembly.runner.now + timeout
         is_durable = assembly.durable.is_wanted(durable)
         return assembly.gatherings.fan_outs.start(

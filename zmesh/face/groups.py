@@ -8,7 +8,7 @@ from typing import Self
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.events import Describe, Event, JoinGroup, LeaveGroup
-from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
+from zmesh.face.inbox import BatchReader, DeliveryQueue, Inbox, Reader, Settle
 from zmesh.face.received import Message
 from zmesh.face.verdicts import Settlements
 from zmesh.face.verifying import Guard
@@ -39,6 +39,11 @@ class Group(Inbox):
     async def __anext__(self) -> Message:
         self._check_entered()
         return await super().__anext__()
+
+    def batches(self, max_count: int = 1000, max_wait: float = 0.0) -> BatchReader:
+        """Read many messages at once, in a loop; see `Inbox.batches`."""
+        self._check_entered()
+        return super().batches(max_count, max_wait)
 
     def _check_entered(self) -> None:
         if not self._is_entered:

@@ -46,6 +46,7 @@ def who_am_i(settings: Settings, kept: Kept, entropy: Entropy) -> Whoami:
         AVAILABLE,
         key,
         connection.public if settings.keys else b"",
+        settings.is_edge,
     )
     return Whoami(local, key, connection)
 

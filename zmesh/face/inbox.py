@@ -10,12 +10,13 @@ from typing import Final, Literal, Self, get_args
 
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, InvalidOption, UsageError
+from zmesh.face.checks import is_seconds
 from zmesh.face.loop_exit import left_by_break
 from zmesh.face.received import Chunk, Message
 from zmesh.face.verdicts import Settlements, Settler
 from zmesh.face.verifying import Guard, Refusal
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Tag, extra
+from zmesh.message import Outcome, Tag, extra, tags_of
 
 Settle = Literal["auto", "manual"]
 """`auto`: asking for the next message accepts the one before. `manual`: the application does."""
@@ -39,6 +40,7 @@ class Waiting:
     start: int
     stop: int
     since: float | None  # when it came, where messages in it may expire
+    is_signed: bool = False  # some of it
 
 
 class DeliveryQueue:
@@ -67,10 +69,10 @@ class DeliveryQueue:
         if self._is_closed:
             settler.abandon(delivery, start, stop - 1)
             return
-        # Extras are rare: whether there are any is found out at C speed.
-        may_expire = max(map(len, delivery.records)) > 3
-        since = self._loop.time() if may_expire else None
-        self._items.append(Waiting(settler, delivery, start, stop, since))
+        tags = tags_of(delivery.records)
+        since = self._loop.time() if Tag.TTL_MS in tags else None
+        is_signed = self.guard is not None and Tag.SIGNATURE in tags
+        self._items.append(Waiting(settler, delivery, start, stop, since, is_signed))
         self._wake_one()
 
     def take(self) -> Chunk | None:
@@ -80,7 +82,8 @@ class DeliveryQueue:
             StopAsyncIteration: the queue was closed.
             Closed: it was closed by a failure.
         """
-        return self._take(alone=self._readers == 1 and not self._waiters)
+        alone = self._readers == 1 and not self._waiters
+        return self._take(count_max=CHUNK_MAX if alone else 1)
 
     async def take_one(self) -> Chunk:
         """Wait for one message and take it; errors are those of `take`."""
@@ -88,21 +91,21 @@ class DeliveryQueue:
             self._streak = 0
             await asyncio.sleep(0)
         self._share_run()
-        while (chunk := self._take(alone=False)) is None:
+        while (chunk := self._take(count_max=1)) is None:
             self._streak = 0
             await self.wait()
             self._share_run()
         self._streak += 1
         return chunk
 
-    def _take(self, *, alone: bool) -> Chunk | None:
+    def _take(self, *, count_max: int) -> Chunk | None:
         if self._is_closed:
             if self._failure is not None:
                 raise Closed(self._failure)
             raise StopAsyncIteration
         while self._items:
             waiting = self._items[0]
-            chunk = self._chunk_of(waiting, CHUNK_MAX if alone else 1)
+            chunk = self._chunk_of(waiting, count_max)
             if waiting.start == waiting.stop:
                 self._items.popleft()
             if chunk is not None:
@@ -110,6 +113,45 @@ class DeliveryQueue:
                     self._wake_one()
                 return chunk
         return None
+
+    async def take_batch(self, count_max: int, wait_s: float) -> list[Chunk]:
+        """Wait for messages, `wait_s` seconds for more after the first, and take them at once.
+
+        Errors are those of `take`.
+        """
+        if self._streak >= CHUNK_MAX:
+            self._streak = 0
+            await asyncio.sleep(0)
+        chunks: list[Chunk] = []
+        while not (count := self._take_into(chunks, count_max)):
+            self._streak = 0
+            await self.wait()
+        if count < count_max and wait_s > 0:
+            try:
+                async with asyncio.timeout(wait_s):
+                    while count < count_max:
+                        await self.wait()
+                        count += self._take_into(chunks, count_max - count)
+            except (TimeoutError, StopAsyncIteration):
+                pass  # these are the messages there are
+            except BaseException:
+                self.put_back(chunks)
+                raise
+        self._streak += count
+        return chunks
+
+    def _take_into(self, chunks: list[Chunk], count_max: int) -> int:
+        """Take what waits, up to so many; return how many."""
+        count = 0
+        self._share_run()
+        while count < count_max:
+            chunk = self._take(count_max=count_max - count)
+            self._run = None  # all of it is handed over
+            if chunk is None:
+                break
+            chunks.append(chunk)
+            count += chunk.count
+        return count
 
     def joined(self) -> None:
         """Count a reader more; it shares what the only one before had taken and not read."""
@@ -127,8 +169,8 @@ class DeliveryQueue:
     def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:
         """Take a run of what waits, or settle its first message as expired."""
         settler, delivery, start = waiting.settler, waiting.delivery, waiting.start
-        is_required = self.guard is not None and self.guard.is_required
-        if waiting.since is not None or count_max == 1 or is_required:
+        is_looked_at = waiting.is_signed or (self.guard is not None and self.guard.is_required)
+        if waiting.since is not None or count_max == 1 or is_looked_at:
             waiting.start += 1
             if waiting.since is not None and self._has_expired(delivery, start, waiting.since):
                 settler.settle(delivery, start, start, Outcome.EXPIRED)
@@ -195,6 +237,21 @@ class DeliveryQueue:
         # What can expire is taken one by one, so none of it is left here.
         self._items.appendleft(Waiting(chunk.settler, chunk.delivery, unread, chunk.stop, None))
         self._wake_one()
+
+    def left_batch(self, chunks: Sequence[Chunk], outcome: Outcome | None) -> None:
+        """Count a reader of batches less, and settle so what it held; see `left`."""
+        if self._loop.is_closed():
+            return
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.left_batch, chunks, outcome)
+            return
+        self._readers -= 1
+        if outcome is not None:
+            for chunk in chunks:
+                if outcome is Outcome.ACCEPTED:
+                    chunk.accept_all()
+                else:
+                    chunk.judge_rest(outcome)
 
     def put_back(self, chunks: Sequence[Chunk]) -> None:
         """Put messages back that were taken one by one, and not read after all."""
@@ -313,6 +370,72 @@ class Reader:
         self.leave(Outcome.ACCEPTED if handled else Outcome.MODIFIED)
 
 
+class BatchReader:
+    """One loop over a queue that takes messages by the batch.
+
+    Dropping it ends the loop, as it does a `Reader`'s; the outcome is of the whole batch.
+    """
+
+    __slots__ = ("_chunks", "_count_max", "_has_left", "_is_asking", "_is_auto", "_queue", "_wait")
+
+    def __init__(
+        self, queue: DeliveryQueue, settle: Settle, count_max: int, wait_s: float
+    ) -> None:
+        self._queue = queue
+        self._is_auto = settle == "auto"
+        self._count_max = count_max
+        self._wait = wait_s
+        self._chunks: list[Chunk] = []  # of the batch that the application has
+        self._has_left = False
+        self._is_asking = False
+        queue.joined()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        """Accept the batch before, and return the next."""
+        if self._is_asking:
+            raise UsageError("another task waits in this loop: begin one of its own")
+        self._is_asking = True
+        try:
+            chunks, self._chunks = self._chunks, []
+            if self._is_auto:
+                for chunk in chunks:
+                    chunk.accept_all()
+            self._chunks = await self._queue.take_batch(self._count_max, self._wait)
+        finally:
+            self._is_asking = False
+        return messages_of(self._chunks)
+
+    def leave(self, outcome: Outcome) -> None:
+        """End the loop: settle so what has no outcome of the batch that was being handled."""
+        if self._has_left:
+            return
+        self._has_left = True
+        chunks, self._chunks = self._chunks, []
+        self._queue.left_batch(chunks, outcome if self._is_auto else None)
+
+    def __del__(self) -> None:
+        handled = left_by_break(sys._getframe(1))  # noqa: SLF001  # as of a Reader
+        self.leave(Outcome.ACCEPTED if handled else Outcome.MODIFIED)
+
+
+def messages_of(chunks: Sequence[Chunk]) -> list[Message]:
+    """Return all messages of what was taken."""
+    if len(chunks) == 1:
+        return list(chunks[0].messages)
+    return [message for chunk in chunks for message in chunk.messages]
+
+
+def check_batch(max_count: int, max_wait: float) -> None:
+    """Raise InvalidOption where batches cannot be of that size, or time."""
+    if type(max_count) is not int or max_count < 1:
+        raise InvalidOption("max_count", max_count, "a whole number, 1 or more")
+    if not (is_seconds(max_wait) and max_wait >= 0):
+        raise InvalidOption("max_wait", max_wait, "seconds, 0 or more")
+
+
 class Inbox:
     """Messages for the application: `async for message in ...`.
 
@@ -336,6 +459,23 @@ class Inbox:
         if self._settle == "auto":
             chunk.accept_all()
         return message
+
+    def batches(self, max_count: int = 1000, max_wait: float = 0.0) -> BatchReader:
+        """Read many messages at once: `async for batch in inbox.batches()`, each batch a list.
+
+        Asking for the next batch accepts the one before; leaving the loop by an exception gives
+        all of the batch back. Messages that were settled one by one are left alone, and with
+        `settle="manual"` all are. It is a loop of its own, and competes with others.
+
+        Args:
+            max_count: messages in a batch at most. A batch has what is there, at least one.
+            max_wait: how many seconds to wait for more after the first came.
+
+        Raises:
+            InvalidOption: `max_count` is no number from 1, or `max_wait` no time.
+        """
+        check_batch(max_count, max_wait)
+        return BatchReader(self._queue, self._settle, max_count, max_wait)
 
     def __len__(self) -> int:
         """Return the number of messages that wait to be read."""

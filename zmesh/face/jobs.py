@@ -6,10 +6,17 @@ from types import TracebackType
 from typing import Self
 
 from zmesh.actions import Delivery
-from zmesh.errors import Closed, InvalidOption, UsageError
+from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Pull, Unpull
-from zmesh.face.checks import is_seconds
-from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
+from zmesh.face.inbox import (
+    BatchReader,
+    DeliveryQueue,
+    Inbox,
+    Reader,
+    Settle,
+    check_batch,
+    messages_of,
+)
 from zmesh.face.received import Chunk, Message
 from zmesh.face.verdicts import ClosableSettler
 from zmesh.ids import NodeId
@@ -48,6 +55,11 @@ class Jobs(Inbox):
         self._check_entered()
         return await super().__anext__()
 
+    def batches(self, max_count: int = 1000, max_wait: float = 0.0) -> BatchReader:
+        """Read many jobs at once, in a loop, `prefetch` at most; see `Inbox.batches`."""
+        self._check_entered()
+        return super().batches(min(max_count, self.prefetch), max_wait)
+
     async def batch(self, max_count: int = 100, max_wait: float = 0.05) -> list[Message]:
         """Wait for jobs, and return several at once; none where no more will come.
 
@@ -67,30 +79,16 @@ class Jobs(Inbox):
             Closed: the node stopped.
         """
         self._check_entered()
-        if type(max_count) is not int or max_count < 1:
-            raise InvalidOption("max_count", max_count, "a whole number, 1 or more")
-        if not (is_seconds(max_wait) and max_wait >= 0):
-            raise InvalidOption("max_wait", max_wait, "seconds, 0 or more")
+        check_batch(max_count, max_wait)
         if self._settle == "auto":
             self._accept_batch()
-        chunks = await self._gather(min(max_count, self.prefetch), max_wait)
+        try:
+            chunks = await self._queue.take_batch(min(max_count, self.prefetch), max_wait)
+        except StopAsyncIteration:
+            return []
         if self._settle == "auto":
             self._batch = chunks
-        return [next(chunk.messages) for chunk in chunks]
-
-    async def _gather(self, max_count: int, max_wait: float) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        try:
-            chunks.append(await self._queue.take_one())
-            async with asyncio.timeout(max_wait):
-                while len(chunks) < max_count:
-                    chunks.append(await self._queue.take_one())
-        except (TimeoutError, StopAsyncIteration):
-            pass  # these are the jobs there are
-        except BaseException:
-            self._queue.put_back(chunks)
-            raise
-        return chunks
+        return messages_of(chunks)
 
     def _accept_batch(self) -> None:
         reader = asyncio.current_task()

@@ -45,7 +45,7 @@ class LoggedQueue(DeliveryQueue):
         if self._after and not self._is_closed:
             gap, self._after = self._after, 0
             since = self._loop.time()
-            self._items.append(_Single(settler, delivery, start, start + 1, since, gap))
+            self._items.append(_Single(settler, delivery, start, start + 1, since, gap=gap))
             start += 1
         if start < stop:
             super().put(settler, delivery, start, stop)
@@ -158,10 +158,10 @@ class LossyQueue(DeliveryQueue):
         self.dropped += len(self._items)
         self.close()
 
-    def _take(self, *, alone: bool) -> Chunk | None:
+    def _take(self, *, count_max: int) -> Chunk | None:
         if self.is_overrun:
             raise SlowSubscriber(self._pattern, self._limit)
-        return super()._take(alone=alone)
+        return super()._take(count_max=count_max)
 
     def _chunk_of(self, waiting: Waiting, count_max: int) -> Chunk | None:  # noqa: ARG002  # one
         chunk = super()._chunk_of(waiting, 1)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from zmesh.errors import DeliveryTimeout, InvalidOption, NoProvider, UsageError
+from zmesh.errors import DeliveryTimeout, InvalidOption, UsageError
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
     check_call_options,
@@ -114,7 +114,7 @@ class Messaging(ABC):
                 await receipt.outcome()
         except TimeoutError as error:
             what = f"the message to {_address(to)}"
-            raise DeliveryTimeout(what, timeout or 0.0, assembly.why_alone()) from error
+            raise DeliveryTimeout(what, timeout or 0.0, assembly.why_unseen()) from error
         receipt.result()
 
     async def post(
@@ -374,13 +374,10 @@ class Messaging(ABC):
         record = signed(outgoing.record(Kind.REQUEST, service, body, headers), by)
         if compressor is not None:
             record = await outgoing.compressing.soon(record, compressor)
-        try:
-            return await assembly.calls.call(
-                record, priority, timeout, assembly.runner.now, assembly.services_seen, key=key,
-                prefer=first, hedge_after=hedge_after, retries=retries,
-            )  # fmt: skip
-        except NoProvider as error:
-            raise NoProvider(error.service, error.known, assembly.why_alone()) from None
+        return await assembly.calls.call(
+            record, priority, timeout, assembly.runner.now, assembly.no_provider, key=key,
+            prefer=first, hedge_after=hedge_after, retries=retries,
+        )  # fmt: skip
 
     def stream(
         self,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import assert_never
+from typing import Final, assert_never
 
 from zmesh.actions import (
     Audited,
@@ -47,7 +47,7 @@ from zmesh.actions import (
     Trace,
 )
 from zmesh.core.engine import Engine
-from zmesh.errors import Closed, DuplicateIdentity, PeerUnknown, ZmeshError
+from zmesh.errors import Closed, DuplicateIdentity, NoMembers, NoProvider, PeerUnknown, ZmeshError
 from zmesh.face.application import Application
 from zmesh.face.audit import Audit
 from zmesh.face.calls import Calls
@@ -88,6 +88,12 @@ from zmesh.security.trust import Trust
 from zmesh.terms import Terms
 
 logger = logging.getLogger("zmesh")
+
+EDGE_SEES: Final = (
+    'this node is an edge (role="edge"), which has links with hubs alone: other edges are not '
+    "seen here, nor what they provide, and nothing is forwarded to them"
+)
+"""Why an edge may not see somebody."""
 
 
 class NodeParts(ABC):
@@ -130,6 +136,7 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
+        self._topic: str | None = None  # the latest that was checked
         self.posting = self._new_posting(options)
         self.durable = DurablePosting(
             loop, self.runner, self.posting, self._storing, self.outgoing.signing
@@ -146,7 +153,7 @@ class NodeParts(ABC):
         self.calls = Calls(loop, command, options.calls_max)
         self.tickets = Tickets(loop, self.engine.later, command, self._storing)
         self.streams = Streams(
-            loop, self.runner, self.engine, self.outgoing, options, self.services_seen
+            loop, self.runner, self.engine, self.outgoing, options, self.no_provider
         )
         self.services = Services(loop, self.outgoing, command, self.verifying)
         self.services.settler.transactions = settlements.transactions
@@ -159,7 +166,7 @@ class NodeParts(ABC):
         self.exchanges = self._new_exchanges(options, entropy)
         self.gatherings = self._new_gatherings(options)
         self.inbox = DeliveryQueue(loop, settlements, self.verifying.guard(None, "inbox"))
-        self.peers = Peers(self._views, self._find, self.why_alone)
+        self.peers = Peers(self._views, self._find, self.why_unseen)
         self.files = Files(
             loop, self.streams, self.services, self.peers, self.engine.resolve, options
         )
@@ -198,13 +205,20 @@ class NodeParts(ABC):
 
     def check_publish(self, topic: str) -> None:
         """Raise InvalidOption or NotAllowed where a topic cannot be published to from here."""
-        check_is_text("topic", topic)
-        self.engine.check_publish(topic)
+        if type(topic) is not str or topic != self._topic:  # often that of before
+            check_is_text("topic", topic)
+            self.engine.check_publish(topic)
+            self._topic = topic
         self.engine.guard.check_own(Action.PUBLISH, topic)
 
-    def services_seen(self) -> list[str]:
-        """Return the names of all services that are provided by anybody now."""
-        return list({service for view in self._views() for service in view.services})
+    def no_provider(self, service: str) -> NoProvider:
+        """Return the error that tells why nobody provides a service."""
+        seen = {each for view in self._views() for each in view.services}
+        return NoProvider(service, list(seen), self.why_unseen())
+
+    def no_members(self, group: str) -> NoMembers:
+        """Return the error that tells why nobody is in a group."""
+        return NoMembers(group, sorted(self.engine.groups()), self.why_unseen())
 
     def _new_gatherings(self, options: NodeOptions) -> Gatherings:
         return Gatherings(
@@ -213,8 +227,8 @@ class NodeParts(ABC):
             self.runner.settlements,
             options,
             self._tell_fan_out,
-            self.services_seen,
-            self.engine.groups,
+            self.no_provider,
+            self.no_members,
         )
 
     def _new_posting(self, options: NodeOptions) -> Posting:
@@ -224,7 +238,7 @@ class NodeParts(ABC):
             self.runner,
             options.link.queued_bytes_max,
             self._tell_failure,
-            self.why_alone,
+            self.why_unseen,
         )
 
     def _new_exchanges(self, options: NodeOptions, entropy: Entropy) -> Exchanges:
@@ -378,19 +392,23 @@ class NodeParts(ABC):
         return self.engine.peers()
 
     def _find(self, name_or_id: str) -> PeerView | None:
-        views = self._views()
+        if self._is_over:
+            raise Closed
         try:
-            node = self.engine.resolve(name_or_id)
+            return self.engine.peer(self.engine.resolve(name_or_id))
         except PeerUnknown:
             return None
-        return next((view for view in views if view.id == node), None)
 
     def why_alone(self) -> str:
         """Return why no peer is there; empty where one is."""
-        if self.engine.peers():
+        if self.engine.has_peers:
             return ""
         membership = self.engine.statistics().membership
         return self._sources.why_alone(membership, self.engine.dial_failures())
+
+    def why_unseen(self) -> str:
+        """Return why somebody may not be seen here who is there; empty where nothing is known."""
+        return self.why_alone() or (EDGE_SEES if self._settings.is_edge else "")
 
 
 def _at_first(trust: Path | Trust | None) -> Trust | None:

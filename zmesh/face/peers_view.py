@@ -12,6 +12,7 @@ from zmesh.errors import Closed, InvalidOption, PeersMissing, UsageError
 from zmesh.face.checks import check_is_text, check_timeout, is_count
 from zmesh.patterns.filters import is_same
 from zmesh.patterns.routing import TopicTable
+from zmesh.terms import Role
 from zmesh.wire.attributes import Scalar
 
 WATCH_EVENTS_MAX: Final = 1024
@@ -35,6 +36,7 @@ class Peer:
     round_trip: float | None  # smoothed, in seconds; None before it was measured
     groups: frozenset[str] = frozenset()  # it is a member of
     attributes: Mapping[str, Scalar] = field(default_factory=dict, hash=False)  # it was given
+    role: Role = "hub"  # an edge has links with hubs alone
 
     @property
     def is_present(self) -> bool:
@@ -100,6 +102,7 @@ def peer_of(view: PeerView) -> Peer:
     return Peer(
         view.id.hex(), view.name, view.state, view.services, view.topics, view.endpoints,
         view.incarnation, view.round_trip, view.groups, view.attributes,
+        "edge" if view.is_edge else "hub",
     )  # fmt: skip
 
 
@@ -237,6 +240,32 @@ class Watcher:
             self._waiter.set_result(None)
 
 
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for peers. Looks at who changed, not at all there are: they are many."""
+
+    wanted: Wanted
+    found: set[str]  # ids of those that meet it
+    count: int
+    future: asyncio.Future[None]
+
+    def on_event(self, event: PeerEvent) -> None:
+        """Take in what happened."""
+        if isinstance(event, Overrun):
+            return
+        if not isinstance(event, Left) and self.wanted.meets(event.peer):
+            self.found.add(event.peer.id)
+        else:
+            self.found.discard(event.peer.id)
+        if len(self.found) >= self.count:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have who waits look."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+
 class Peers:
     """The peers of a node, as its application sees them."""
 
@@ -257,7 +286,7 @@ class Peers:
         self._find = find
         self._why_alone = why_alone
         self._watchers: WeakSet[Watcher] = WeakSet()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: dict[_Waiter, None] = {}
         self._failure = "node"
 
     def __iter__(self) -> Iterator[Peer]:
@@ -311,7 +340,7 @@ class Peers:
                     found = [peer for peer in self if wanted.meets(peer)]
                     if len(found) >= count:
                         return found
-                    await self._change()
+                    await self._until(wanted, {peer.id for peer in found}, count)
         except TimeoutError as error:
             peers = f"{count} peer{'s' if count > 1 else ''} {wanted}".strip()
             seen = [peer.name or peer.id for peer in self if peer.is_present]
@@ -351,29 +380,26 @@ class Peers:
 
     def changed(self, news: PeerChanged) -> None:
         """Tell all who wait and watch."""
-        if self._watchers:
-            event = event_of(news)
-            for watcher in list(self._watchers):
-                watcher.add(event)
-        self._wake()
+        if not (self._watchers or self._waiters):
+            return
+        event = event_of(news)
+        for watcher in list(self._watchers):
+            watcher.add(event)
+        for waiter in self._waiters:
+            waiter.on_event(event)
 
     def close(self, failure: str | None) -> None:
         """End all waiting and watching."""
         for watcher in list(self._watchers):
             watcher.close(failure)
-        self._wake()
+        for waiter in self._waiters:
+            waiter.wake()
 
-    async def _change(self) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+    async def _until(self, wanted: Wanted, found: set[str], count: int) -> None:
+        """Wait until so many peers meet what is wanted, or the node closes."""
+        waiter = _Waiter(wanted, found, count, asyncio.get_running_loop().create_future())
+        self._waiters[waiter] = None
         try:
-            await waiter
+            await waiter.future
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            del self._waiters[waiter]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from zmesh.errors import Backpressure, Closed, PeersMissing, PeerUnknown
-from zmesh.events import Post, Publish
+from zmesh.events import Post, Publish, PublishMany
 from zmesh.face.outgoing import Batch
 from zmesh.face.receipts import Receipt
 from zmesh.face.room import RoomQueues
@@ -19,14 +19,17 @@ BATCH_MAX: Final = 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of them: more would hold up the loop."""
 
-BACKLOG_MAX: Final = 128
+BACKLOG_MAX: Final = 256
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
 
 LARGE_BYTES: Final = 64 * 1024
 """A body from here on goes to the engine at once, so that its bytes count before the next."""
 
 ALLOWANCE_MAX: Final = 64
-"""Single posts to a peer between two looks at its room, which cost more than the post itself."""
+"""Single posts to a peer, or publications on a topic, between two looks at the room there is.
+
+A look costs more than the post itself.
+"""
 
 
 class Rooms(Protocol):
@@ -87,6 +90,8 @@ class Posting:
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
+        self._allowed_on = ("", 0)  # publications on one topic, the same
+        self._published: PublishMany | None = None  # the latest, which more may join
 
     def __len__(self) -> int:
         """Return the number of receipts without outcome."""
@@ -159,7 +164,7 @@ class Posting:
         try:
             if must_wait:
                 self._check_still_there(to)
-            self._allowed = (None, 0)  # the room below is all there is
+            self._allowed, self._allowed_on = (None, 0), ("", 0)  # the room below is all there is
             if self._runner.backlog:
                 self._runner.flush()  # what waits takes some of it
             _, queued_bytes = self._engine.queued(node)
@@ -194,14 +199,80 @@ class Posting:
         if must_wait:
             await self.topic_rooms.wait(topic)
         self.track(receipt)
-        self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
+        if key is None and ttl is None and keep is None:
+            self._publish(record, lane, receipt, at_most_once=at_most_once)
+        else:
+            self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
+            self._allowed_on = ("", 0)
         if must_wait:
             self.topic_rooms.passed(topic)
         if self._is_turn_of_others(record):
             await asyncio.sleep(0)
         return receipt
+
+    def _publish(self, record: Record, lane: int, receipt: Receipt, *, at_most_once: bool) -> None:
+        """Publish with what was published just before on the same topic, if that still waits."""
+        last = self._published
+        if (
+            last is not None
+            and self._runner.is_last(last)
+            and last.records[0][1] == record[1]
+            and last.lane == lane
+            and last.at_most_once is at_most_once
+        ):
+            last.records.append(record)
+            last.tickets.append(receipt)
+            self._runner.joined()
+            return
+        self._published = PublishMany([record], lane, [receipt], at_most_once=at_most_once)
+        self._runner.command(self._published)
+
+    async def publish_many(
+        self,
+        topic: str,
+        batch: Batch,
+        lane: int,
+        key: str | None,
+        ttl: float | None,
+        *,
+        at_most_once: bool = False,
+    ) -> Receipt:
+        """Publish messages in pieces as large as there is room for, under one receipt."""
+        receipt = Receipt(expected=1)  # one more than published: not done before the last is
+        self.track(receipt)
+        try:
+            while not batch.is_exhausted:
+                await batch.prepare()
+                must_wait = not (at_most_once or self.topic_rooms.is_free(topic))
+                if must_wait:
+                    await self.topic_rooms.wait(topic)
+                try:
+                    self._check_open()
+                    records = batch.take(*self.piece(topic, at_most_once=at_most_once))
+                    receipt.expected += len(records)
+                    self._runner.command(
+                        PublishMany(records, lane, [receipt], key, ttl, at_most_once)
+                    )
+                    self._runner.flush()
+                finally:
+                    if must_wait:
+                        self.topic_rooms.passed(topic)
+                await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
+        finally:
+            receipt.expected -= 1
+            if receipt.done:
+                self.done([receipt])
+        return receipt
+
+    def piece(self, topic: str, *, at_most_once: bool = False) -> tuple[int, int]:
+        """Return how many publications, and bytes, may go together."""
+        self._allowed, self._allowed_on = (None, 0), ("", 0)
+        if self._runner.backlog:
+            self._runner.flush()  # what waits takes some of the room
+        room = None if at_most_once else self._engine.room_to_publish(topic)
+        return max(1, BATCH_MAX if room is None else min(BATCH_MAX, room)), BATCH_BYTES_MAX
 
     async def room_to_publish(self, topic: str) -> None:
         """Wait until there is room in every queue."""
@@ -347,14 +418,22 @@ class Posting:
                 self._runner.flush()
                 room = self._engine.room(node)
             allowed = min(ALLOWANCE_MAX, room)
+            self._allowed_on = ("", 0)  # the room is the same
         if allowed <= 0:
             return False
         self._allowed = (node, allowed - 1)
         return True
 
     def _fits(self, topic: str) -> bool:
-        room = self._engine.room_to_publish(topic)
-        if room is not None and 0 < room <= self._runner.backlog:  # what waits may have taken it
-            self._runner.flush()
-            room = self._engine.room_to_publish(topic)
-        return room is None or room > 0
+        known, allowed = self._allowed_on
+        if known != topic or not allowed:
+            room, backlog = self._engine.room_to_publish(topic), self._runner.backlog
+            if room is not None and 0 < room <= backlog:  # what waits may have taken it
+                self._runner.flush()
+                room, backlog = self._engine.room_to_publish(topic), 0
+            allowed = ALLOWANCE_MAX if room is None else min(ALLOWANCE_MAX, room - backlog)
+            self._allowed = (None, 0)  # the room is the same
+        if allowed <= 0:
+            return False
+        self._allowed_on = (topic, allowed - 1)
+        return True

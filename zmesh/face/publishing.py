@@ -1,7 +1,7 @@
 """What an application does with topics and shared maps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from zmesh.face.assembly import Assembly
@@ -18,11 +18,11 @@ from zmesh.face.inbox import Settle, check_settle
 from zmesh.face.outgoing import Headers
 from zmesh.face.receipts import Receipt
 from zmesh.face.shared import SharedMap
-from zmesh.face.signing import signed
+from zmesh.face.signing import Sign, signed
 from zmesh.face.since import Begin, terms_of
 from zmesh.face.subscriptions import Subscription
 from zmesh.face.verifying import Verify
-from zmesh.message import PRIORITY_DEFAULT, Kind, Tag, with_extra
+from zmesh.message import PRIORITY_DEFAULT, Kind, Record, Tag, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.filters import check_type, filter_of
 from zmesh.security.rules import Action
@@ -37,6 +37,9 @@ from zmesh.terms import (
 
 SNAPSHOT_TIMEOUT: Final = 10.0
 """Seconds `shared` waits by default for what other replicas hold."""
+
+
+_NONE: Final = 0
 
 
 class Publishing(ABC):
@@ -62,7 +65,7 @@ class Publishing(ABC):
         ttl: float | None = None,
         retain: bool = False,
         history: int | None = None,
-        min_receivers: int = 0,
+        min_receivers: int = _NONE,
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
         guarantee: Guarantee = "at_least_once",
         compression: Compression | None = None,
@@ -95,19 +98,26 @@ class Publishing(ABC):
             JournalFull, JournalBroken: it could not be stored, and is not published.
             PeersMissing: too few receivers, in time; it was not published.
         """
-        assembly, outgoing = self._at_work(), self._at_work().outgoing
+        # What is left as it is by default, as most is in most calls, needs no look.
+        assembly, keep = self._at_work(), None
+        outgoing = assembly.outgoing
         assembly.check_publish(topic)
-        check_message_options(self._options.wire, priority, key, ttl)
-        check_receivers(min_receivers, timeout)
+        if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
+            check_message_options(self._options.wire, priority, key, ttl)
+        if min_receivers is not _NONE or timeout is not None:
+            check_receivers(min_receivers, timeout)
         check_guarantee(guarantee)
         is_once = guarantee == "at_most_once"
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
-        keep = kept_of(self._options, body, retain=retain, history=history)
+        if retain is not False or history is not None:
+            keep = kept_of(self._options, body, retain=retain, history=history)
         record = outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
             check_type(type, self._options.wire)
             record = with_extra(record, Tag.TYPE, type)
-        record = signed(record, outgoing.signing.for_target(sign, priority, key, ttl))
+        by = outgoing.signing.for_target(sign, priority, key, ttl)
+        if by is not None:
+            record = signed(record, by)
         compressor = outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await outgoing.compressing.soon(record, compressor)
@@ -119,6 +129,46 @@ class Publishing(ABC):
         if is_durable:
             return await assembly.durable.publish(record, *terms)
         return await assembly.posting.publish(record, *terms, at_most_once=is_once)
+
+    async def publish_many(
+        self,
+        topic: str,
+        bodies: Iterable[object],
+        *,
+        headers: Headers | None = None,
+        type: str | None = None,  # noqa: A002  # what users call it
+        priority: int = PRIORITY_DEFAULT,
+        key: str | None = None,
+        ttl: float | None = None,
+        guarantee: Guarantee = "at_least_once",
+        compression: Compression | None = None,
+        durable: bool | None = None,
+        sign: bool | None = None,
+    ) -> Receipt:
+        """Publish many messages on one topic, as fast as there is room, under one receipt.
+
+        It is by far the cheapest way to publish many. They go in pieces; one that cannot be
+        published raises with its piece not published. Arguments are those of `publish`.
+
+        Raises:
+            InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `publish`.
+        """
+        assembly, outgoing = self._at_work(), self._at_work().outgoing
+        assembly.check_publish(topic)
+        check_message_options(self._options.wire, priority, key, ttl)
+        check_guarantee(guarantee)
+        is_once = guarantee == "at_most_once"
+        is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
+        if type is not None:
+            check_type(type, self._options.wire)
+        by = _typed(type, outgoing.signing.for_target(sign, priority, key, ttl))
+        compressor = outgoing.compressing.compressor(compression)
+        batch = outgoing.batch(bodies, headers, Kind.PUBLICATION, topic, compressor, by)
+        if is_durable:
+            return await assembly.durable.publish_many(topic, batch, priority, key, ttl)
+        return await assembly.posting.publish_many(
+            topic, batch, priority, key, ttl, at_most_once=is_once
+        )
 
     def subscribe(
         self,
@@ -210,3 +260,15 @@ class Publishing(ABC):
         check_unreserved("name", name)
         assembly.engine.guard.check_own(Action.SHARE, name)
         return await assembly.shared.open(name, timeout, self._at_work)
+
+
+def _typed(kind: str | None, sign: Sign | None) -> Sign | None:
+    """Return what says of records what kind they are, and signs that as well."""
+    if kind is None:
+        return sign
+
+    def finish(records: Sequence[Record]) -> list[Record]:
+        typed = [with_extra(record, Tag.TYPE, kind) for record in records]
+        return typed if sign is None else sign(typed)
+
+    return finish

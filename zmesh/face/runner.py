@@ -52,7 +52,7 @@ from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
 
-COMMANDS_MAX: Final = 256
+COMMANDS_MAX: Final = 512
 """Commands gathered before the engine gets them, even within one turn of the loop."""
 
 TICK: Final = 0.5
@@ -124,6 +124,7 @@ class Runner:
         self._engine = engine
         self._application = application
         self._events: list[Event] = []
+        self._joined = 0  # commands that joined another of them
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.TimerHandle | None = None
         self._wake_at = 0.0  # when the timer should fire
@@ -170,7 +171,17 @@ class Runner:
     @property
     def backlog(self) -> int:
         """How many events wait for the next turn."""
-        return len(self._events)
+        return len(self._events) + self._joined
+
+    def is_last(self, event: Event | None) -> bool:
+        """Return whether a command still waits, and nothing came after it: more may join it."""
+        return bool(self._events) and self._events[-1] is event
+
+    def joined(self) -> None:
+        """Note that one more has joined the last command."""
+        self._joined += 1
+        if self.backlog >= COMMANDS_MAX:
+            self.flush()
 
     def news(self, events: Sequence[Event]) -> None:
         """Take what adapters have to tell, at once unless a turn is under way."""
@@ -188,7 +199,7 @@ class Runner:
         if not self._is_running:
             return
         self._events.append(event)
-        if not self._has_flushed or len(self._events) >= COMMANDS_MAX:
+        if not self._has_flushed or self.backlog >= COMMANDS_MAX:
             self.flush()
         else:
             self._soon()
@@ -242,19 +253,20 @@ class Runner:
             self._events.insert(0, LoopLate(lag))
             self._wake_at = now  # told once
         events, self._events = self._events, []
-        if self.settlements.pending:
-            verdicts = self.settlements.take()
-            events += self.settlements.take_changes()
-            events += verdicts
-        if events:
-            self._is_in_turn = True
-            try:
+        self._joined = 0
+        try:
+            if self.settlements.pending:
+                verdicts = self.settlements.take()
+                events += self.settlements.take_changes()
+                events += verdicts
+            if events:
+                self._is_in_turn = True
                 self._perform(self._engine.handle(events, now))
-            except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
-                self._broke(error, events)
-                return
-            finally:
-                self._is_in_turn = False
+        except Exception as error:  # noqa: BLE001  # a bug of ours: told to all who wait
+            self._broke(error, events)
+            return
+        finally:
+            self._is_in_turn = False
         self._plan_timer(now)
 
     def _broke(self, error: Exception, events: list[Event]) -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from zeroconf.asyncio import AsyncZeroconf
 
@@ -22,7 +22,7 @@ from zmesh.options import NodeOptions, Storage
 from zmesh.security.key_files import Stamp
 from zmesh.security.mesh_key import MeshKey
 from zmesh.security.trust import Trust
-from zmesh.terms import Compression
+from zmesh.terms import Compression, Role
 from zmesh.wire.bodies import check_text
 from zmesh.wire.compression import algorithm_of
 
@@ -57,6 +57,7 @@ class Settings:
     trust: Path | Trust | None = None  # a directory, or whom to trust
     sign: bool = False
     verify: Verify = "if-signed"
+    is_edge: bool = False  # has links with hubs alone
 
     @property
     def may_leave_loopback(self) -> bool:
@@ -83,6 +84,7 @@ def settle(
     trust: TrustArgument | None = None,
     sign: bool = False,
     verify: Verify = "if-signed",
+    role: Role = "hub",
     environment: Mapping[str, str],
 ) -> Settings:
     """Check a node's arguments, and add what the environment says.
@@ -99,10 +101,8 @@ def settle(
     _check_names(name, mesh, options)
     _check_answers(options, mdns=mdns, insecure=insecure, sign=sign)
     check_port(port)
-    if zeroconf is not None and not mdns:
-        raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
-    algorithm_of(compression)
-    _check_choices(announce, verify)
+    _check_choices(announce, verify, role, compression)
+    _check_responder(zeroconf, mdns=mdns)
     sources = key_sources(key, mesh, environment)
     read = sources.read()
     room = options.candidates_max // 2
@@ -133,6 +133,7 @@ def settle(
         announces_name=announce == "name" or (announce is None and not read.keys),
         sign=sign,
         verify=verify,
+        is_edge=role == "edge",
     )
 
 
@@ -149,10 +150,20 @@ def _check_answers(options: NodeOptions, **answers: object) -> None:
     check_yes_no("tracebacks_to_callers", options.tracebacks_to_callers)
 
 
-def _check_choices(announce: object, verify: object) -> None:
+def _check_responder(zeroconf: object, *, mdns: bool) -> None:
+    if zeroconf is not None and not mdns:
+        raise InvalidOption("zeroconf", zeroconf, "None where mdns=False")
+
+
+def _check_choices(
+    announce: object, verify: object, role: object, compression: Compression | None
+) -> None:
+    algorithm_of(compression)
     if announce not in (None, "name", "id-only"):
         raise InvalidOption("announce", announce, '"name" or "id-only"')
     check_verify(verify)
+    if role not in get_args(Role):
+        raise InvalidOption("role", role, '"hub" or "edge"')
 
 
 def _check_security(

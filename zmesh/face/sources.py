@@ -8,7 +8,7 @@ from zmesh.discovery.alone import Surroundings, why_alone
 from zmesh.discovery.candidates import SEED, STATIC
 from zmesh.discovery.interfaces import InterfaceMonitor, Interfaces, mdns_addresses, select
 from zmesh.discovery.mdns import LOOPBACK, MdnsSource
-from zmesh.discovery.membership import MembershipStatistics
+from zmesh.discovery.membership_statistics import MembershipStatistics
 from zmesh.discovery.mesh_tag import mesh_tag
 from zmesh.discovery.static import StaticSource
 from zmesh.events import EndpointsChanged, Event, PathCause
@@ -67,6 +67,7 @@ class Sources:
                 on_events=on_events,
                 on_trace=on_trace,
                 options=discovery,
+                is_edge=settings.is_edge,
                 zeroconf=settings.zeroconf,
             )
         self._monitor = InterfaceMonitor(self._on_change, on_trace, discovery.interfaces_every)
@@ -153,6 +154,7 @@ class Sources:
             not_trusted_there=membership.not_trusted_there,
             revoked_there=membership.revoked_there,
             wrong_node=membership.wrong_node,
+            edges=membership.edges,
         )
         return why_alone(seen)
 

@@ -74,6 +74,8 @@ class DurablePosting:
         Raises:
             UsageError: the node has no storage, or it is to come at most once.
         """
+        if durable is None:  # as mostly
+            return not is_once and self._journal is not None
         check_durable(durable)
         if durable and is_once:
             raise UsageError("what is durable comes at least once: leave guarantee= or durable=")
@@ -128,6 +130,42 @@ class DurablePosting:
         publish = Publish(record, lane, receipt, key, ttl, keep, durable=True)
         await self._store_for(receipt, publish)
         return receipt
+
+    async def publish_many(
+        self, topic: str, batch: Batch, lane: int, key: str | None, ttl: float | None
+    ) -> Receipt:
+        """Publish messages in pieces, and return once all are on disk.
+
+        Raises:
+            JournalFull, JournalBroken, Closed: some are not, from one of a piece on.
+        """
+        receipt = Receipt(expected=1, is_stored=True)
+        self._posting.track(receipt)
+        try:
+            while not batch.is_exhausted:
+                await batch.prepare()
+                await self._posting.room_to_publish(topic)
+                records = batch.take(*self._posting.piece(topic))
+                receipt.expected += len(records)
+                await self._store_all(
+                    [Publish(each, lane, receipt, key, ttl, durable=True) for each in records]
+                )
+        finally:
+            receipt.expected -= 1
+            if receipt.done:
+                self._posting.done([receipt])
+        return receipt
+
+    async def _store_all(self, events: Sequence[Storable]) -> None:
+        """Store what has been handed over together, in order; what is not is off its receipt."""
+        handed = [(event, self._begin(event)) for event in events]
+        self._runner.flush()
+        for index, (event, stored) in enumerate(handed):
+            try:
+                await self._finish(event, stored)
+            except BaseException:
+                await self._give_up(handed[index:])
+                raise
 
     async def _store_for(self, receipt: Receipt, event: Storable) -> None:
         try:

@@ -15,7 +15,7 @@ from zmesh.actions import (
     StreamOffered,
     StreamRoom,
 )
-from zmesh.errors import Closed, DeliveryTimeout, StreamBroken, UsageError, ZmeshError
+from zmesh.errors import Closed, DeliveryTimeout, NoProvider, StreamBroken, UsageError, ZmeshError
 from zmesh.events import (
     BeginStream,
     CancelStream,
@@ -173,7 +173,7 @@ class Streams:
         rooms: Rooms,
         outgoing: Outgoing,
         options: NodeOptions,
-        services: Callable[[], list[str]],
+        missing: Callable[[str], NoProvider],
     ) -> None:
         self._loop = loop
         self._thread = threading.get_ident()
@@ -181,7 +181,7 @@ class Streams:
         self._rooms = rooms
         self.outgoing = outgoing
         self._options = options
-        self._services = services
+        self._missing = missing
         self._opened: dict[int, Opened] = {}
         self._channels: dict[int, Channel] = {}
         self._pumps: set[asyncio.Task[None]] = set()
@@ -224,7 +224,7 @@ class Streams:
             reason = failure_of(ended.record).message
         service, timeout = (end.service, end.timeout) if isinstance(end, Opened) else ("", None)
         answer = CallAnswered(0, ended.record, ended.failure, ended.peer, reason)
-        return error_of(answer, service, timeout or 0.0, self._services)
+        return error_of(answer, service, timeout or 0.0, self._missing)
 
     # Opening
 

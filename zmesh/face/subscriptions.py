@@ -7,7 +7,7 @@ from typing import Self
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, UsageError
 from zmesh.events import Event, Subscribe, Unsubscribe
-from zmesh.face.inbox import DeliveryQueue, Inbox, Reader, Settle
+from zmesh.face.inbox import BatchReader, DeliveryQueue, Inbox, Reader, Settle
 from zmesh.face.lossy import LoggedQueue, LossyQueue
 from zmesh.face.received import Message
 from zmesh.face.transactions import Transactions
@@ -107,6 +107,11 @@ class Subscription(Inbox):
     async def __anext__(self) -> Message:
         self._check_entered()
         return await super().__anext__()
+
+    def batches(self, max_count: int = 1000, max_wait: float = 0.0) -> BatchReader:
+        """Read many messages at once, in a loop; see `Inbox.batches`."""
+        self._check_entered()
+        return super().batches(max_count, max_wait)
 
     def _check_entered(self) -> None:
         if not self._token:

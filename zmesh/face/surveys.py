@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from zmesh.actions import CallAnswered, CallFailure, Delivery, SurveyAnswered, SurveyEnded
-from zmesh.errors import Closed, UsageError, ZmeshError
+from zmesh.errors import Closed, NoProvider, UsageError, ZmeshError
 from zmesh.events import CancelSurvey, Event, Source, StartSurvey
 from zmesh.face.calls import error_of
 from zmesh.face.received import Chunk, Message
@@ -130,7 +130,7 @@ class Surveys:
         loop: asyncio.AbstractEventLoop,
         command: Callable[[Event], None],
         options: NodeOptions,
-        services: Callable[[], list[str]],
+        no_provider: Callable[[str], NoProvider],
         missing: Callable[[StartSurvey], ZmeshError],
     ) -> None:
         """Begin with none.
@@ -139,14 +139,14 @@ class Surveys:
             loop: that all calls come from.
             command: takes commands to the engine.
             options: bound how many there are.
-            services: returns the services in sight.
+            no_provider: tells why nobody provides a service.
             missing: returns the error where there is nobody to ask.
         """
         self._loop = loop
         self._thread = threading.get_ident()
         self._command = command
         self._options = options
-        self._services = services
+        self._no_provider = no_provider
         self._missing = missing
         self._settler = ReplySettler()
         self._open: dict[int, tuple[StartSurvey, _Collected]] = {}
@@ -188,7 +188,7 @@ class Surveys:
             failed = CallAnswered(
                 answer.survey, answer.record, answer.failure, answer.name, answer.reason
             )
-            error = error_of(failed, collected.service, collected.timeout, self._services)
+            error = error_of(failed, collected.service, collected.timeout, self._no_provider)
             collected.failures.append(SurveyFailure(answer.node.hex(), answer.name, error))
         collected.wake()
 

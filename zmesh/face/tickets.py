@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from zmesh.actions import CallFailure, LaterAction, LaterEnded, LaterForgotten, LaterStored
 from zmesh.actions import TicketState as State
-from zmesh.errors import Closed, DeliveryTimeout, Expired, UsageError, ZmeshError
+from zmesh.errors import Closed, DeliveryTimeout, Expired, NoProvider, UsageError, ZmeshError
 from zmesh.events import CallLater, Event, ForgetTicket
 from zmesh.face.calls import error_of
 from zmesh.face.checks import check_timeout
@@ -164,7 +164,7 @@ class Tickets:
             raise Expired(f"the service {found.service!r}")
         if answer.failure is None and answer.record is not None:
             return body_of(answer.record)
-        raise error_of(answer, found.service, 0.0, list)
+        raise error_of(answer, found.service, 0.0, NoProvider)
 
     async def forget(self, ticket: str) -> None:
         """Return once a ticket is gone from the disk."""

@@ -5,6 +5,7 @@ far it had come) is known by its id: while the application has it, the verdict g
 and afterwards each copy is given the outcome there was. `fan_out` is the other side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from zmesh.actions import Delivery
@@ -47,7 +48,7 @@ class Groups:
         return len(self._handled)
 
     def on_records(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand messages over, but for copies and those of groups this node is not in."""
         single = len(records) == 1

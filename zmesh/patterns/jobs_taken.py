@@ -6,7 +6,7 @@ those that lately did, so that their next job leaves without a question, and is 
 another wants it. `work_queue` is the other side.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heapreplace
 from typing import Final
@@ -179,7 +179,7 @@ class JobsTaken:
     # Jobs
 
     def on_jobs(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand jobs over, but for copies, and for those of queues nobody here pulls."""
         if all(extra(record, Tag.STORED) is None for record in records):
@@ -195,8 +195,8 @@ class JobsTaken:
         self,
         peer: Peer,
         first: int,
-        records: list[Record],
-        fresh: list[tuple[int, int, list[Record]]],
+        records: Sequence[Record],
+        fresh: list[tuple[int, int, Sequence[Record]]],
     ) -> None:
         """Count what stored jobs used of our grants that came again, and take no room."""
         new = {low + at for low, _, run in fresh for at in range(len(run))}
@@ -210,7 +210,7 @@ class JobsTaken:
                 self._touched[queue] = None
 
     def _take(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         single = len(records) == 1
         takers = [

@@ -6,15 +6,16 @@ miss some has a backlog of its own, and holds nobody up.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 
 from zmesh.actions import Delivery, PeerState
-from zmesh.batches import runs
+from zmesh.batches import Block, TicketRun, are_bare, blocks, runs
 from zmesh.core.peers import InternalTicket, OnceTicket, Peer
 from zmesh.core.positions import RESUMED, may_be_logged
 from zmesh.core.turn import Turn
-from zmesh.events import Publish, Source
+from zmesh.events import Publish, PublishMany, Source
 from zmesh.ids import NodeId
 from zmesh.message import (
     Failure,
@@ -22,6 +23,7 @@ from zmesh.message import (
     Outcome,
     Record,
     Tag,
+    Ticket,
     extra,
     with_extra,
     without_extra,
@@ -32,6 +34,8 @@ from zmesh.patterns.filters import Allowance, Filters, Sight
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.retained import Kept, Retained
 from zmesh.patterns.wanted import Wanted
+
+_TOPIC = itemgetter(1)
 
 _SILENT = (PeerState.BUSY, PeerState.SUSPECT)
 
@@ -56,6 +60,7 @@ class PublishSubscribe:
         self._turn = turn
         self._interest = interest
         self._options = options
+        self._block_max = (options.wire.records_max, options.link.packet_bytes)
         self._subscribers: dict[NodeId, _Subscriber] = {}
         self._eager: dict[Peer, _Subscriber] = {}  # for whom something waits here
         self.gathered = (self._eager, interest.wanted.news)  # all empty: nothing to flush
@@ -182,8 +187,7 @@ class PublishSubscribe:
             if publish.at_most_once:
                 self._submit_once(peer, publish, records)
             elif self._is_stuck(peer):
-                why = "it is silent and its queue is full: this was not sent"
-                turn.fail(ticket, Failure(FailureKind.PEER_LOST, peer.label, why))
+                self._fail_stuck(peer, ticket)
             else:
                 turn.submit(peer, publish.lane, records, ticket, key=publish.key, ttl=publish.ttl)
         for peer, wanted in casual.items():
@@ -193,6 +197,61 @@ class PublishSubscribe:
             waiting = waiting_of(copy, publish.lane, publish.key, expires, wanted)
             waiting.at_most_once = publish.at_most_once
             self._wait(peer, waiting)
+
+    def on_publish_many(self, publish: PublishMany) -> None:
+        """Submit publications on a topic, each as `on_publish` does, with as little as can be.
+
+        Where all receivers take all of the topic they get the same blocks, packed once for all.
+        """
+        turn, records, tickets = self._turn, publish.records, publish.tickets
+        is_each = len(tickets) == len(records)
+        receivers = self.receivers(records[0][1])
+        if len(records) == 1 or not self._take_all(records[0][1], receivers):
+            each = tickets if is_each else tickets * len(records)
+            for record, ticket in zip(records, each, strict=True):
+                self.on_publish(_alone(publish, record, ticket))
+            return
+        more = (0 if publish.at_most_once else len(receivers)) - 1
+        expires = None if publish.ttl is None else turn.now + publish.ttl
+        for ticket in tickets:
+            ticket.expected += more if is_each else more * len(records)
+            ticket.expires = expires
+        if publish.at_most_once or not receivers:
+            turn.note_accepted(tickets)
+        start, remote = 0, len(receivers) - (turn.peers.local in receivers)
+        for block in blocks(records, *self._block_max):
+            block.shares = remote if remote > 1 else 0
+            own = tickets[start : start + len(block)] if is_each else tickets
+            start += len(block)
+            run = own[0] if len(own) == 1 else TicketRun(own)
+            for peer in receivers:
+                if publish.at_most_once:
+                    self._submit_block_once(peer, publish, block)
+                elif self._is_stuck(peer):
+                    for ticket in own if is_each else own * len(block):
+                        self._fail_stuck(peer, ticket)
+                else:
+                    turn.submit(peer, publish.lane, block, run, key=publish.key, ttl=publish.ttl)
+
+    def _take_all(self, topic: str, receivers: list[Peer]) -> bool:
+        """Return whether all who want anything on a topic want everything."""
+        wanted = self._interest.wanted.match(topic)
+        if not wanted:
+            return True
+        known = set(receivers)
+        return all(each.peer in known or not each.peer.present for each in wanted)
+
+    def _submit_block_once(self, peer: Peer, publish: PublishMany, block: Block) -> None:
+        room = self._turn.room(peer)
+        some = block if room >= len(block) else block[: max(0, room)]
+        self._missed += len(block) - len(some)
+        if some:
+            ticket = OnceTicket(len(some))
+            self._turn.submit(peer, publish.lane, some, ticket, key=publish.key, ttl=publish.ttl)
+
+    def _fail_stuck(self, peer: Peer, ticket: Ticket) -> None:
+        why = "it is silent and its queue is full: this was not sent"
+        self._turn.fail(ticket, Failure(FailureKind.PEER_LOST, peer.label, why))
 
     def _submit_once(self, peer: Peer, publish: Publish, records: list[Record]) -> None:
         if self._turn.room(peer) > 0:
@@ -289,19 +348,19 @@ class PublishSubscribe:
     # What arrives
 
     def on_records(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand publications over; those nobody here wants are accepted."""
-        if not any(map(may_be_logged, records)):
+        if are_bare(records) or not any(map(may_be_logged, records)):
             self._hand_over(peer, source, first, last, records)
             return
         for low, high, run in self._turn.positions.admit(source, first, last, records):
             self._hand_over(peer, source, low, high, run)
 
     def _hand_over(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        tokens = [self._tokens(source, record) for record in records]
+        tokens = self._tokens_of(source, records)
         if all(tokens):
             delivery = Delivery(source, peer.label, first, last, records)
             self._turn.deliver_publications(delivery, tokens)
@@ -316,6 +375,17 @@ class PublishSubscribe:
                 self.unwanted += len(run)
                 self._turn.settle(source, low, high, Outcome.ACCEPTED, lazy=True)
             start = stop
+
+    def _tokens_of(self, source: Source, records: Sequence[Record]) -> list[tuple[int, ...]]:
+        """Return the subscriptions of this node that each publication is for."""
+        if self._interest.filtering or not are_bare(records):
+            return [self._tokens(source, record) for record in records]
+        # The topic says all: it is looked up once, and nothing is done for each but in C.
+        if type(records) is Block and len(records.targets) == 1:
+            return [self._interest.tokens(records[0][1])] * len(records)
+        topics = list(map(_TOPIC, records))
+        known = {topic: self._interest.tokens(topic) for topic in set(topics)}
+        return list(map(known.__getitem__, topics))
 
     def _tokens(self, source: Source, record: Record) -> tuple[int, ...]:
         """Return the subscriptions of this node that a publication is for."""
@@ -366,7 +436,7 @@ class PublishSubscribe:
             return tuple(token for token in tokens if token <= last)
         return tokens
 
-    def on_missed(self, source: Source, first: int, last: int, records: list[Record]) -> None:
+    def on_missed(self, source: Source, first: int, last: int, records: Sequence[Record]) -> None:
         """Tell subscriptions how many publications they were not sent."""
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         for record in records:
@@ -374,6 +444,11 @@ class PublishSubscribe:
             if isinstance(told, tuple):
                 counts = [int(each) for each in told if isinstance(each, int)]
                 self._turn.deliver_missed(list(zip(counts[::2], counts[1::2], strict=True)))
+
+
+def _alone(publish: PublishMany, record: Record, ticket: Ticket) -> Publish:
+    once = publish.at_most_once
+    return Publish(record, publish.lane, ticket, publish.key, publish.ttl, at_most_once=once)
 
 
 def _batches(found: Iterator[Kept]) -> Iterator[list[Kept]]:

@@ -1,5 +1,7 @@
 """Work queues, both sides of them: what the engine tells one, or the other, or both."""
 
+from collections.abc import Sequence
+
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import earliest
@@ -52,7 +54,7 @@ class Queues:
         self.pushed.on_peer_changed(self._turn.peers.local)
 
     def on_control(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Take offers and grants; what is neither is refused."""
         controls = [decode(record) for record in records]

@@ -7,7 +7,7 @@ session begins, when changes from a peer do not join up with what came before, a
 turn. So whatever a link gave up is found: replicas become equal by pulls, changes make it quick.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final, assert_never
 
@@ -349,7 +349,7 @@ class SharedState:
     # Records
 
     def on_records(
-        self, peer: Peer, source: Source, first: int, last: int, records: list[Record]
+        self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Take what another replica tells or asks."""
         for index, record in enumerate(records):

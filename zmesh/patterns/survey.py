@@ -5,6 +5,7 @@ cannot, or at its deadline; whoever still works on an answer then is told to sto
 is a request like any other: `serving` is the other side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from zmesh.actions import CallFailure, SurveyAnswered, SurveyEnded
@@ -133,7 +134,7 @@ class Survey:
 
     # Answers
 
-    def on_replies(self, peer: Peer, records: list[Record]) -> list[Record]:
+    def on_replies(self, peer: Peer, records: Sequence[Record]) -> Sequence[Record]:
         """Take what answers a survey; return the rest, which is for calls."""
         if not self._questions:
             return records

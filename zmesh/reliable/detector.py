@@ -4,7 +4,7 @@ Hayashibara et al., "The phi accrual failure detector", SRDS 2004, with the logi
 of the normal distribution that Akka uses; local health after Dadgar et al., "Lifeguard", 2017.
 """
 
-from collections import deque
+from array import array
 from math import asinh, exp, expm1, inf, log, log1p, sinh, sqrt
 from typing import Final
 
@@ -28,6 +28,12 @@ TRAFFIC_GAP_S: Final = 1.0
 """So many frames we did not ask for, each this soon after the one before, are no heartbeats."""
 
 IDLE_GROWTH: Final = 1.5
+
+IDLE_SHARE_FIRST: Final = 0.8
+"""So much sooner asks, on an idle link, the end that goes first; the other is heard meanwhile."""
+
+_WAIT_US_MAX: Final = 2**32 - 1
+"""An hour and more: what an item of the window holds."""
 
 _ROUNDING_S: Final = 1e-6
 """Added to deadlines: rounding must not let a timer fire before phi is there."""
@@ -53,13 +59,20 @@ class FailureDetector:
     """
 
     __slots__ = (
-        "_asked_at", "_calm", "_close_frames", "_heard_at", "_idle_after", "_late_at", "_options",
-        "_pinged_at", "_retry_after", "_round_trip", "_square_sum", "_sum", "_waits", "calm_until",
-        "multiplier",
+        "_asked_at", "_calm", "_close_frames", "_heard_at", "_idle_after", "_idle_share",
+        "_late_at", "_oldest", "_options", "_pinged_at", "_retry_after", "_round_trip",
+        "_square_sum", "_sum", "_waits", "calm_until", "multiplier",
     )  # fmt: skip
 
-    def __init__(self, options: LinkOptions, round_trip: RoundTrip) -> None:
-        """Know nothing: neither phi nor a PING are due before `restart` or `heard`."""
+    def __init__(
+        self, options: LinkOptions, round_trip: RoundTrip, *, goes_first: bool = False
+    ) -> None:
+        """Know nothing: neither phi nor a PING are due before `restart` or `heard`.
+
+        Of the two ends of an idle link one is to go first: else both ask at the same time, each
+        time, and twice as much is said as either needs.
+        """
+        self._idle_share = IDLE_SHARE_FIRST if goes_first else 1.0
         self._options = options
         self._round_trip = round_trip
         self.multiplier = 1.0  # as of the last PING or late turn
@@ -70,8 +83,10 @@ class FailureDetector:
         """Begin anew with a link that has just been opened: another path has other waits."""
         options = self._options
         # Until there are samples enough, those that are not yet there count as this guess.
-        guess_us = round(options.ping_after_min * 1e6)
-        self._waits = deque([guess_us] * options.samples_min, maxlen=options.samples_max)
+        guess_us = min(round(options.ping_after_min * 1e6), _WAIT_US_MAX)
+        # Four bytes each: of a thousand peers there are a million, once all have been idle long.
+        self._waits = array("I", [guess_us] * options.samples_min)
+        self._oldest = 0  # where the next one goes, once there are as many as are kept
         # Microseconds as integers: the sums stay exact however long the window slides.
         self._sum = guess_us * options.samples_min
         self._square_sum = guess_us**2 * options.samples_min
@@ -105,7 +120,7 @@ class FailureDetector:
         if self._asked_at is not None:
             self._retry_after = min(2 * self._retry_after, self._options.ping_idle_max)
         else:
-            if now >= self._heard_at + self._idle_after:
+            if now >= self._heard_at + self._idle_share * self._idle_after:
                 grown = self._idle_after * IDLE_GROWTH
                 self._idle_after = min(grown, self._options.ping_idle_max)
             self._asked_at = now
@@ -150,7 +165,9 @@ class FailureDetector:
         """
         if self._asked_at is not None:
             return self._pinged_at + self._retry_after
-        return self._heard_at + (self._quick_after() if data_pending else self._idle_after)
+        if data_pending:
+            return self._heard_at + self._quick_after()
+        return self._heard_at + self._idle_share * self._idle_after
 
     def ping_due(self, now: float, data_pending: bool) -> bool:
         """Return whether a PING is due; send it and call `on_ping_sent`."""
@@ -164,12 +181,16 @@ class FailureDetector:
 
     def _sample(self, wait: float) -> None:
         wait_us = round(min(max(wait, 0.0), self._options.acceptable_pause) * 1e6)
+        wait_us = min(wait_us, _WAIT_US_MAX)
         waits = self._waits
-        if len(waits) == waits.maxlen:
-            oldest = waits[0]
+        if len(waits) < self._options.samples_max:
+            waits.append(wait_us)
+        else:
+            oldest = waits[self._oldest]
             self._sum -= oldest
             self._square_sum -= oldest**2
-        waits.append(wait_us)
+            waits[self._oldest] = wait_us
+            self._oldest = (self._oldest + 1) % len(waits)
         self._sum += wait_us
         self._square_sum += wait_us**2
 

@@ -58,6 +58,7 @@ class LocalIdentity:
     decompresses: tuple[int, ...] = ()  # ways in which bodies sent to it may be compressed
     key: NodeKey | None = None
     connection: bytes = b""
+    is_edge: bool = False  # has links with hubs alone
 
     @property
     def wants_proofs(self) -> bool:
@@ -134,6 +135,7 @@ class Handshake:
             endpoints=endpoints,
             lanes=lanes,
             decompresses=local.decompresses,
+            is_edge=local.is_edge,
         )
         connection = connection_of(path, local.connection)
         named = self.told if isinstance(path, int) else UNNAMED

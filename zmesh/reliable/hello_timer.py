@@ -4,6 +4,7 @@ from math import inf
 
 from zmesh.ids import Entropy
 from zmesh.options import LinkOptions
+from zmesh.patience import Patience
 
 HELLO_TRIES_MAX = 4
 """HELLOs on one path without an answer; then another path is asked for."""
@@ -12,7 +13,8 @@ HELLO_TRIES_MAX = 4
 class HelloTimer:
     """When to say HELLO again, or to stop waiting for what should follow a handshake packet."""
 
-    def __init__(self, options: LinkOptions, entropy: Entropy) -> None:
+    def __init__(self, options: LinkOptions, entropy: Entropy, patience: Patience) -> None:
+        self._patience = patience
         self._options = options
         self._entropy = entropy
         self._tries = 0
@@ -26,12 +28,17 @@ class HelloTimer:
         """Note that HELLO was said; each waits twice as long for its answer as the one before."""
         options = self._options
         wait = min(options.hello_timeout * 2**self._tries, options.hello_timeout_max)
+        wait *= self._patience.factor(now)
         self.at = now + wait * self._entropy.uniform(0.8, 1.2)
         self._tries += 1
 
     def on_welcome_sent(self, now: float) -> None:
         """Wait for the first packet of the link."""
-        self.at = now + self._options.confirm_timeout
+        self.at = now + self._options.confirm_timeout * self._patience.factor(now)
+
+    def on_loop_late(self, lag: float) -> None:
+        """Wait longer: the time that this node's own loop was late is nobody else's silence."""
+        self.at += lag
 
     def stop(self) -> None:
         """Wait for nothing any more."""

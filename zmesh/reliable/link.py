@@ -58,7 +58,7 @@ class Link(LinkFacts):
     ) -> tuple[int, int]:
         """Queue records for the peer, linked or not; return the first and last of their numbers.
 
-        A body above `fragment_bytes` takes several numbers. With `key`, records keep the order
+        A body above `fragment_bytes` may take several numbers. With `key`, records keep the order
         of submission across lanes. With `ttl` (seconds) they expire unless begun by then.
         Raises BodyTooLarge. Call `packets` next.
         """
@@ -183,6 +183,7 @@ class Link(LinkFacts):
             if type(frame) is Ack:
                 self._session.on_ack(frame.lanes, frame.credit)
                 lost = self._recovery.on_ack(frame.largest, frame.delay_us / 1_000_000, now)
+                self._session.burst_bytes = self._recovery.burst_bytes
                 if lost:
                     self._resend(lost)
             elif type(frame) is Data:
@@ -279,6 +280,7 @@ class Link(LinkFacts):
     def on_loop_late(self, lag: float, now: float) -> None:
         """Our own loop was late by `lag` seconds: the silence meanwhile is not the peer's."""
         self._verdict.detector.on_loop_late(lag, now)
+        self._hello_timer.on_loop_late(lag)
 
     def on_timer(self, now: float) -> None:
         """Do what is due; call `packets` next."""
@@ -431,6 +433,7 @@ class Link(LinkFacts):
         self._hello_timer.stop()
         self._down_until = None
         self._recovery.start()
+        self._session.burst_bytes = 0
         self._writer.start(now)
         self._path_full = False
         self._verdict.on_open(now)

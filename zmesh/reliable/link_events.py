@@ -1,5 +1,6 @@
 """What a link tells the engine, in order, after each call: see `Link.take_events`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -53,7 +54,7 @@ class Arrived:
     lane: int
     first_seq: int
     last_seq: int
-    records: list[Record]
+    records: Sequence[Record]
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from zmesh.ids import NO_LINK, Entropy, LinkId, NodeId, Path, SessionId
 from zmesh.options import LinkOptions, WireLimits
+from zmesh.patience import Patience
 from zmesh.reliable.conduct import Conduct
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.handshake import Handshake, LocalIdentity
@@ -29,6 +30,7 @@ class LinkFacts:
         entropy: Entropy,
         now: float,
         pool: CreditPool | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.local = local
         self.peer = peer
@@ -43,12 +45,14 @@ class LinkFacts:
         self._handshake = Handshake(local, peer, entropy)
         self._session = Session(options, limits, pool, self.events)
         self._recovery = Recovery(options, entropy)
-        self._verdict = LivenessVerdict(options, self._recovery.round_trip)
+        self._verdict = LivenessVerdict(
+            options, self._recovery.round_trip, goes_first=local.node < peer
+        )
         self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
         self._link_id = NO_LINK
         self._outbox: list[tuple[Path, Packet]] = []  # outside the flow of the current link
         self._own_call: tuple[Path | None, LinkId] | None = None  # crossed by the one answered
-        self._hello_timer = HelloTimer(options, entropy)
+        self._hello_timer = HelloTimer(options, entropy, patience or Patience())
         self._down_until: float | None = None  # when the session ends for want of a link
         self._conduct = Conduct(options, now)
         self._path_full = False

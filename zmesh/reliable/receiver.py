@@ -5,13 +5,15 @@ session lasts. Records are released in order; one whose key has a predecessor in
 waits for it. A released record is held against credit until it is settled.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from math import inf
 from operator import itemgetter
 from typing import cast
 
+from zmesh.batches import Block
 from zmesh.errors import ProtocolError
 from zmesh.message import (
     Fragments,
@@ -76,20 +78,31 @@ class ControlInbox:
 
 @dataclass(slots=True)
 class Transfer:
-    """A fragmented body: being put together, or put together and not yet settled.
+    """A large body: being put together, or whole and not yet settled.
 
-    `reserved` bytes were drawn for it at its first fragment; then fragments cost no credit.
+    `total_bytes` were drawn for it at its first fragment, if `reserved`; then it costs no credit.
     Without them each fragment holds its credit (`messages`, `size`) until the body is settled or
-    the room is found. After its `deadline` it is not delivered.
+    the room is found. After its `deadline` it is not delivered. One that came whole has no
+    `assembly`.
     """
 
     first: int
     last: int
     deadline: float
-    assembly: Assembly
+    total_bytes: int
     reserved: bool
+    assembly: Assembly | None = None
     messages: int = 0
     size: int = 0
+
+
+@dataclass(slots=True)
+class _HeldBlock:
+    """Released records that are not settled, and end in order: the last of a block."""
+
+    first: int
+    last: int
+    block: Block
 
 
 class IncomingLane:
@@ -99,6 +112,7 @@ class IncomingLane:
         "_deadlines",
         "_detailed",
         "_held",
+        "_held_blocks",
         "_options",
         "_outcomes",
         "_rooms",
@@ -130,8 +144,9 @@ class IncomingLane:
         self._voided = RangeSet()  # will never come, not yet passed by `released`
         self._deadlines: dict[int, float] = {}
         self._held: dict[int, int] = {}  # released, not yet settled: number -> bytes of credit
+        self._held_blocks: deque[_HeldBlock] = deque()  # of such ones, which are not in `_held`
         self.transfer: Transfer | None = None  # the one being put together
-        self._transfers: dict[int, Transfer] = {}  # put together, not yet settled, by first number
+        self._transfers: dict[int, Transfer] = {}  # whole, not yet settled, by first number
         self._skipping: tuple[int, Outcome, str] | None = None  # fragments of a failed transfer
         self._outcomes: list[tuple[Outcome, int, int]] = []
         self._detailed: list[tuple[tuple[Outcome, int, int], tuple[int, str, int]]] = []
@@ -156,18 +171,22 @@ class IncomingLane:
         Raises ProtocolError where the peer exceeds its credit; nothing is kept then.
         """
         last = first + len(records) - 1
-        sizes = sizes_of(records)
-        size = sum(sizes)
+        is_block = type(records) is Block
+        sizes = [] if is_block else sizes_of(records)
+        size = cast("Block", records).size if is_block else sum(sizes)
         if last > self.credit.seq_limit or self.received_bytes + size > self.credit.bytes_limit:
             self._check_credit(first, last, records)
         received = self.received
         if first == received.cum + 1 == self.released + 1 and self._is_plain(records):
             received.cum = self.released = last
             self.received_bytes += size
-            if first == last:
+            if type(records) is Block:
+                self._held_blocks.append(_HeldBlock(first, last, records))
+                return [Arrived(self.lane, first, last, records)]
+            if first == last and size <= self._options.fragment_bytes:
                 self._held[first] = size
             else:
-                self._held.update(zip(range(first, last + 1), sizes, strict=True))
+                self._hold_all(first, records, sizes)
             return [Arrived(self.lane, first, last, list(records))]
         new = received.add(first, last)
         if not new:
@@ -176,6 +195,7 @@ class IncomingLane:
         if new == [(first, last)]:
             self.received_bytes += size
         else:
+            sizes = sizes or sizes_of(records)
             self.duplicates += len(records)
             for start, end in new:
                 self.duplicates -= end - start + 1
@@ -201,6 +221,8 @@ class IncomingLane:
         """Whether the next records can be released as they are: whole, and waiting for nothing."""
         if self.early or self._voided.count or self.transfer or self._skipping:
             return False
+        if type(records) is Block and records.is_bare:
+            return _FRAGMENT_HEAD not in records.heads
         if len(records) == 1:
             record = records[0]
             return record[0] != _FRAGMENT_HEAD and (
@@ -212,7 +234,7 @@ class IncomingLane:
             return True
         # A time to live cannot be over yet.
         extras = [record[3] for record in records if len(record) == 4]
-        return all(map(_NOT_PLAIN.isdisjoint, map(_TAGS, extras)))
+        return _NOT_PLAIN.isdisjoint(chain.from_iterable(map(_TAGS, extras)))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record
@@ -268,7 +290,7 @@ class IncomingLane:
                 run = []
                 arrived += self._on_fragment(seq, record, now)
             elif self._admit(seq, record, deadline, now):
-                self._held[seq] = size_of(record)
+                self._hold(seq, record)
                 run.append(record)
             else:
                 self._close_run(run, arrived, seq - 1)
@@ -304,6 +326,22 @@ class IncomingLane:
             return False
         return True
 
+    def _hold_all(self, first: int, records: Sequence[Record], sizes: list[int]) -> None:
+        if max(sizes) <= self._options.fragment_bytes:
+            self._held.update(zip(range(first, first + len(sizes)), sizes, strict=True))
+            return
+        for seq, record in enumerate(records, first):
+            self._hold(seq, record)
+
+    def _hold(self, seq: int, record: Record) -> None:
+        """Count a record until it is settled: a large one as room, any other against credit."""
+        size = size_of(record)
+        if len(record[2]) > self._options.fragment_bytes and self._rooms.draw(size):
+            self._transfers[seq] = Transfer(seq, seq, inf, size, reserved=True)
+            self.credit.consume(1, size)
+        else:
+            self._held[seq] = size
+
     def _refuse(self, seq: int, record: Record, outcome: Outcome, reason: str) -> None:
         """Settle a record that the application never sees."""
         self.credit.consume(1, size_of(record))
@@ -318,14 +356,14 @@ class IncomingLane:
             self._refuse(seq, record, Outcome.REJECTED, error.detail)
             self._skipping = (last, Outcome.REJECTED, error.detail)
             return
-        reserved = self._rooms.draw(assembly.total_bytes)
-        self.transfer = Transfer(seq, last, deadline, assembly, reserved)
+        total = assembly.total_bytes
+        self.transfer = Transfer(seq, last, deadline, total, self._rooms.draw(total), assembly)
         self._charge(self.transfer, record)
 
     def _on_fragment(self, seq: int, record: Record, now: float) -> list[Arrived]:
         """Add a fragment to the transfer under way; return the body when it is whole."""
         transfer = self.transfer
-        if transfer is None:
+        if transfer is None or transfer.assembly is None:
             outcome, reason = Outcome.REJECTED, "a fragment of no transfer"
             if self._skipping is not None and seq <= self._skipping[0]:
                 _, outcome, reason = self._skipping
@@ -369,16 +407,12 @@ class IncomingLane:
     def _finish_transfer(self, transfer: Transfer) -> None:
         self.credit.consume(transfer.messages, transfer.size)
         if transfer.reserved:
-            self._rooms.put_back(transfer.assembly.total_bytes)
+            self._rooms.put_back(transfer.total_bytes)
 
     def find_room(self) -> bool:
         """Reserve room for the transfer under way, if now there is some; True if credit rose."""
         transfer = self.transfer
-        if (
-            transfer is None
-            or transfer.reserved
-            or not self._rooms.draw(transfer.assembly.total_bytes)
-        ):
+        if transfer is None or transfer.reserved or not self._rooms.draw(transfer.total_bytes):
             return False
         transfer.reserved = True
         self.credit.consume(transfer.messages, transfer.size)
@@ -412,6 +446,13 @@ class IncomingLane:
     def _settle_held(
         self, first: int, last: int, outcome: Outcome, reason: str, delay: float
     ) -> bool:
+        blocks = self._held_blocks
+        if blocks and last >= blocks[0].first:
+            if not (reason or delay) and self._are_in_blocks(first, last):
+                self._settle_blocks(last)
+                self._outcome(outcome, first, last)
+                return True
+            self._part_blocks(last)
         if first == last:
             size = self._held.pop(first, -1)
             if size < 0:
@@ -430,6 +471,38 @@ class IncomingLane:
             self.credit.consume(1, size)
             self._outcome(outcome, seq, seq, reason, delay)
         return bool(open_before)
+
+    def _are_in_blocks(self, first: int, last: int) -> bool:
+        """Return whether these are the next of what is held in blocks."""
+        for held in self._held_blocks:
+            if held.first != first:
+                return False
+            if last <= held.last:
+                return True
+            first = held.last + 1
+        return False
+
+    def _settle_blocks(self, last: int) -> None:
+        """Settle what is held in blocks, up to and with a number."""
+        blocks = self._held_blocks
+        while blocks and blocks[0].first <= last:
+            held = blocks[0]
+            stop = min(last, held.last)
+            start = held.first - held.last + len(held.block) - 1
+            count = stop - held.first + 1
+            self.credit.consume(count, held.block.size_of(start, start + count))
+            held.first = stop + 1
+            if stop == held.last:
+                blocks.popleft()
+
+    def _part_blocks(self, last: int) -> None:
+        """Note of each record of blocks up to a number what is noted of others."""
+        blocks = self._held_blocks
+        while blocks and blocks[0].first <= last:
+            held = blocks.popleft()
+            start = held.first - held.last + len(held.block) - 1
+            numbers = range(held.first, held.last + 1)
+            self._held.update(zip(numbers, held.block.sizes(start), strict=True))
 
     def _outcome(
         self, outcome: Outcome, first: int, last: int, reason: str = "", delay: float = 0.0
@@ -471,6 +544,6 @@ class IncomingLane:
         self.credit.close()
         for transfer in (self.transfer, *self._transfers.values()):
             if transfer is not None and transfer.reserved:
-                self._rooms.put_back(transfer.assembly.total_bytes)
+                self._rooms.put_back(transfer.total_bytes)
         self.transfer = None
         self._transfers.clear()

@@ -10,168 +10,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
-from typing import Generic, TypeVar, assert_never, cast
+from typing import cast
 
-from zmesh.errors import ProtocolError
+from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
-from zmesh.reliable.ranges import RangeSet, Watermark
-from zmesh.wire.frames import Control, Drain, Gap, Interest, Ranges, Refused, Settle
+from zmesh.reliable.send_window import Chunk, SendWindow
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
-
-T = TypeVar("T")
-
-Chunk = tuple[int, list[T], int]
-"""What goes into one DATA frame: first number, records, and their size in bytes."""
-
-
-def control_size(record: Control) -> int:
-    """Return about how many bytes a control record takes on the wire."""
-    match record:
-        case Settle(_, outcomes, ()):
-            return 20 * len(outcomes)
-        case Settle(_, outcomes, details):
-            return 20 * len(outcomes) + sum(30 + 4 * len(reason) for _, reason, _ in details)
-        case Gap(_, ranges):
-            return 24 * len(ranges)
-        case Interest(added, removed):
-            return sum(16 + 4 * len(text) for _, text in added + removed)
-        case Drain():
-            return 2
-        case Refused(entries):
-            return sum(16 + 4 * (len(text) + len(reason)) for _, text, reason in entries)
-        case _:
-            assert_never(record)
-
-
-class SendWindow(Generic[T]):
-    """Numbered items until they are released, and which of them to (re)transmit next."""
-
-    __slots__ = ("acked", "items", "next_seq", "next_transmit", "resend")
-
-    def __init__(self, ranges_max: int) -> None:
-        self.items: dict[int, T] = {}
-        self.next_seq = 1
-        self.next_transmit = 1
-        self.acked = Watermark(ranges_max)
-        self.resend = RangeSet()
-
-    def enqueue(self, items: Sequence[T]) -> tuple[int, int]:
-        """Give each item its number; return the first and the last."""
-        first = self.next_seq
-        if len(items) == 1:
-            self.items[first] = items[0]
-            self.next_seq = first + 1
-            return first, first
-        self.next_seq = first + len(items)
-        self.items.update(zip(range(first, self.next_seq), items, strict=True))
-        return first, self.next_seq - 1
-
-    def on_ack(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
-        """Note what the peer has received; return the numbers that are newly so.
-
-        Raises ProtocolError where the peer acknowledges what was never sent.
-        """
-        acked = self.acked
-        self._check_sent(ranges[-1][1] if ranges else cum)
-        new = acked.advance(cum)
-        for first, last in ranges:
-            new += acked.add(first, last) or []
-        if self.resend.count:
-            for first, last in new:
-                self.resend.remove(first, last)
-        return new
-
-    def resume(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
-        """Take the peer's word, at the start of a link, for what it has; resend the rest."""
-        if cum < self.acked.cum:
-            raise ProtocolError(
-                "resume", f"peer has 1..{cum} and acked 1..{self.acked.cum} before"
-            )
-        new = self.on_ack(cum, ranges)
-        acked = self.acked
-        self.resend = RangeSet(tuple(acked.above.missing(acked.cum + 1, self.next_transmit - 1)))
-        return new
-
-    def covers(self, first: int, last: int) -> bool:
-        """Return whether the peer has all of `first..last`."""
-        acked = self.acked
-        return last <= acked.cum or not acked.above.missing(max(first, acked.cum + 1), last)
-
-    def on_lost(self, first: int, last: int) -> int:
-        """Queue for retransmission what of `first..last` the peer lacks; return how many."""
-        acked = self.acked
-        lost = acked.above.missing(max(first, acked.cum + 1), last)
-        return sum(self.resend.add(start, end) for start, end in lost)
-
-    def _check_sent(self, seq: int) -> None:
-        if seq >= self.next_transmit:
-            raise ProtocolError("unsent", f"peer speaks of number {seq}, which was never sent")
-
-
-class ControlQueue(SendWindow[Control]):
-    """The control lane's sending half: no settlement; an ACK releases.
-
-    Instead of credit there is a fixed `window`: the peer refuses numbers further above the lowest
-    it lacks.
-    """
-
-    __slots__ = ("_window", "size")
-
-    def __init__(self, ranges_max: int, window: int) -> None:
-        super().__init__(ranges_max)
-        self._window = window
-        self.size = 0  # bytes of the items, about
-
-    def enqueue(self, items: Sequence[Control]) -> tuple[int, int]:
-        """Give each record its number; return the first and the last."""
-        for record in items:
-            self.size += control_size(record)
-        return super().enqueue(items)
-
-    @property
-    def _last(self) -> int:
-        """The highest number that may be transmitted now."""
-        return min(self.next_seq - 1, self.acked.cum + self._window)
-
-    @property
-    def ready(self) -> bool:
-        """Whether something can be (re)transmitted now."""
-        return (
-            self.next_transmit < self.next_seq
-            and (self.next_transmit <= self.acked.cum + self._window)
-        ) or self.resend.count > 0
-
-    def acknowledge(self, cum: int, ranges: Ranges, *, resume: bool = False) -> None:
-        """Take an ACK, or with `resume` what HELLO says, and forget what has arrived."""
-        for first, last in self.resume(cum, ranges) if resume else self.on_ack(cum, ranges):
-            for seq in range(first, last + 1):
-                self.size -= control_size(self.items.pop(seq))
-
-    def take(self, budget: int, count_max: int) -> Chunk[Control]:
-        """Return the next records, about `budget` bytes and at least one; only when `ready`."""
-        resending = self.resend.count > 0
-        first, last = self.resend.pop_first() if resending else (self.next_transmit, self._last)
-        if first == last:  # as mostly: what one turn settled
-            record = self.items[first]
-            if not resending:
-                self.next_transmit = first + 1
-            return first, [record], control_size(record)
-        size, records = 0, list[Control]()
-        for seq in range(first, min(last, first + count_max - 1) + 1):
-            record = self.items[seq]
-            records.append(record)
-            size += control_size(record)
-            if size >= budget:
-                break
-        after = first + len(records)
-        if resending:
-            self.resend.add(after, last)
-        else:
-            self.next_transmit = after
-        return first, records, size
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +27,9 @@ class Span:
 
     `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
     `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
+
+    `block` has the records themselves, as long as they end in order: the last `remaining` of them
+    are kept, and nothing is noted for each.
     """
 
     first: int
@@ -188,6 +38,12 @@ class Span:
     remaining: int
     whole: Record | None = None
     verdict: tuple[Outcome, str, float] | None = None
+    block: Block | None = None
+
+    def ticket_of(self, seq: int) -> Ticket:
+        """Return the ticket of one number, which is not accepted in its turn."""
+        ticket = self.ticket
+        return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -198,8 +54,11 @@ class OutgoingLane(SendWindow[Record]):
     """
 
     __slots__ = (
+        "_block_messages",
+        "_blocks",
         "_by_ticket",
         "_gone",
+        "_packet_bytes",
         "_sizes",
         "_spans",
         "bytes_limit",
@@ -210,11 +69,14 @@ class OutgoingLane(SendWindow[Record]):
         "sent_bytes",
         "seq_limit",
         "waiting_since",
+        "window_bytes",
     )
 
-    def __init__(self, lane: int, ranges_max: int) -> None:
+    def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
+        """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
         super().__init__(ranges_max)
         self.lane = lane
+        self._packet_bytes = packet_bytes
         self.seq_limit = 0
         self.bytes_limit = 0
         self.sent_bytes = 0
@@ -222,21 +84,55 @@ class OutgoingLane(SendWindow[Record]):
         self.gaps: list[tuple[int, int, int]] = []
         self.deadlines: dict[int, float] = {}
         self.waiting_since = 0.0
+        self.window_bytes = 0  # the peer's window is at least this
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
         self._sizes: dict[int, int] = {}  # of what is in `items`, as counted against credit
         self._spans: deque[Span] = deque()
+        self._blocks: deque[Span] = deque()  # with a block that was not transmitted to its end
+        self._block_messages = 0  # kept in blocks, and not in `items`
         self._by_ticket: dict[Ticket, list[Span]] = {}  # so that a withdrawal need not search
+
+    @property
+    def kept(self) -> int:
+        """How many records have no outcome."""
+        return len(self.items) + self._block_messages
 
     # Submission
 
     def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
-        """Number the records; each ends on its own."""
+        """Number the records; each ends on its own. Of a `TicketRun` each has its own ticket."""
+        if type(records) is Block:
+            return self._submit_block(records, ticket, now)
         if len(records) == 1:
-            first = last = self._enqueue_single(records[0], now)
-        else:
-            first, last = self._enqueue(records, now)
+            seq = self.submit_single(records[0], ticket, now)
+            return seq, seq
+        first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
+
+    def submit_single(self, record: Record, ticket: Ticket, now: float) -> int:
+        """Number one record: what `submit` does, written out for calls and their answers."""
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        self._append(Span(seq, seq, ticket, 1))
+        return seq
+
+    def _submit_block(self, block: Block, ticket: Ticket, now: float) -> tuple[int, int]:
+        first = self.next_seq
+        if self.next_transmit == first:
+            self.waiting_since = now
+        self.next_seq = first + len(block)
+        self.queued_bytes += block.size
+        self._block_messages += len(block)
+        span = Span(first, self.next_seq - 1, ticket, len(block), block=block)
+        self._append(span)
+        self._blocks.append(span)
+        return first, span.last
 
     def submit_whole(
         self, whole: Record, fragments: Sequence[Record], ticket: Ticket, now: float
@@ -248,21 +144,13 @@ class OutgoingLane(SendWindow[Record]):
 
     def _append(self, span: Span) -> None:
         self._spans.append(span)
+        if type(span.ticket) is TicketRun:
+            span.ticket.join(self)
         siblings = self._by_ticket.get(span.ticket)
         if siblings is None:
             self._by_ticket[span.ticket] = [span]
         else:
             siblings.append(span)
-
-    def _enqueue_single(self, record: Record, now: float) -> int:
-        seq = self.next_seq
-        if self.next_transmit == seq:
-            self.waiting_since = now
-        self.next_seq = seq + 1
-        self.items[seq] = record
-        self._sizes[seq] = size = size_of(record)
-        self.queued_bytes += size
-        return seq
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -283,12 +171,22 @@ class OutgoingLane(SendWindow[Record]):
 
     def is_open(self, seq: int) -> bool:
         """Whether a number may still hold up what names it: no outcome, or a GAP on its way."""
-        return seq in self.items or seq > self.acked.cum
+        return seq in self.items or seq > self.acked.cum or self._is_in_block(seq)
+
+    def _is_in_block(self, seq: int) -> bool:
+        return any(
+            each.block and seq > each.last - each.remaining for each in self._between(seq, seq)
+        )
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
         self.seq_limit = max(self.seq_limit, seq_limit)
         self.bytes_limit = max(self.bytes_limit, bytes_limit)
+        self.window_bytes = max(self.window_bytes, self.bytes_limit - self.sent_bytes)
+
+    def forget_credit(self) -> None:
+        """Wait for another peer's word, where nothing was transmitted yet."""
+        self.seq_limit = self.bytes_limit = self.window_bytes = 0
 
     @property
     def waiting(self) -> bool:
@@ -299,11 +197,38 @@ class OutgoingLane(SendWindow[Record]):
     def ready(self) -> bool:
         """Whether something can be transmitted now."""
         seq = self.next_transmit
+        if self.resend.count > 0:
+            return True
         if seq < self.next_seq and seq <= self.seq_limit:
-            return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit or (
-                self.resend.count > 0
-            )
-        return self.resend.count > 0
+            span = self._block_at(seq)
+            if span is not None:
+                return self._is_block_ready(span, seq)
+            return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit
+        return False
+
+    def _block_at(self, seq: int) -> Span | None:
+        """Return the span of the number that is transmitted next, where that is in a block."""
+        return self._blocks[0] if self._blocks and self._blocks[0].first <= seq else None
+
+    def _is_block_ready(self, span: Span, seq: int) -> bool:
+        block, allowed = cast("Block", span.block), self.bytes_limit - self.sent_bytes
+        if seq == span.first and block.size <= self._packet_bytes:
+            if span.last <= self.seq_limit and block.size <= allowed:
+                return True
+            if self.acked.cum < seq - 1:
+                return False  # an ACK comes soon, and may bring credit for all of it
+        index = seq - span.first
+        return block.size_of(index, index + 1) <= allowed
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the block that can be transmitted next, where it should not be cut; else 0."""
+        span = self._block_at(self.next_transmit)
+        if span is None or self.resend.count or self.next_transmit != span.first:
+            return 0
+        size = cast("Block", span.block).size
+        fits = span.last <= self.seq_limit and self.sent_bytes + size <= self.bytes_limit
+        return size if fits and size <= self._packet_bytes else 0
 
     def take(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
         """Return the next records to transmit, about `budget` bytes of them and at least one.
@@ -316,11 +241,10 @@ class OutgoingLane(SendWindow[Record]):
         if chunk is None:
             return None
         self.waiting_since = now
-        if self.deadlines:
-            self._write_ttl(chunk, now)
-        return chunk
+        return self._with_ttl(chunk, now) if self.deadlines else chunk
 
     def _take_lost(self, budget: int, count_max: int) -> Chunk[Record] | None:
+        self._part_blocks()
         items, gone = self.items, self._gone
         while self.resend.count:
             seq, last = self.resend.pop_first()
@@ -341,7 +265,11 @@ class OutgoingLane(SendWindow[Record]):
 
     def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
         items, seq = self.items, self.next_transmit
-        last = min(self.next_seq - 1, self.seq_limit)
+        span = self._block_at(seq)
+        if span is not None:
+            return self._take_block(span, budget, count_max)
+        end = self._blocks[0].first if self._blocks else self.next_seq
+        last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
             return self._take_single(seq)
         while seq <= last and seq not in items:
@@ -357,6 +285,24 @@ class OutgoingLane(SendWindow[Record]):
         self.sent_bytes += size
         return (seq, records, size) if records else None
 
+    def _take_block(self, span: Span, budget: int, count_max: int) -> Chunk[Record] | None:
+        """Return all of a block, so that it is packed once for all peers, or a part of it."""
+        block, seq = cast("Block", span.block), self.next_transmit
+        start, allowed = seq - span.first, self.bytes_limit - self.sent_bytes
+        stop = min(len(block), start + count_max, self.seq_limit - span.first + 1)
+        size = block.size
+        if start or stop < len(block) or size > min(budget, allowed):
+            ends = block.ends(start)
+            count = min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed), stop - start)
+            if count <= 0:
+                return None
+            stop, size = start + count, ends[count - 1]
+        self.next_transmit = span.first + stop
+        self.sent_bytes += size
+        if stop == len(block):
+            self._blocks.popleft()
+        return seq, block if stop - start == len(block) else block[start:stop], size
+
     def _take_single(self, seq: int) -> Chunk[Record] | None:
         size = self._sizes[seq]
         if self.sent_bytes + size > self.bytes_limit:
@@ -370,21 +316,25 @@ class OutgoingLane(SendWindow[Record]):
         items = self.items
         if first > last or not items:
             return []
-        mean = max(1, self.queued_bytes // len(items))
+        mean = max(1, self.queued_bytes // self.kept)
         last = min(last, first + budget // mean)
         run = list(map(items.get, range(first, last + 1)))
         if None in run:
             del run[run.index(None) :]
         return cast("list[Record]", run)
 
-    def _write_ttl(self, chunk: Chunk[Record], now: float) -> None:
+    def _with_ttl(self, chunk: Chunk[Record], now: float) -> Chunk[Record]:
         """Tell the receiver how long each record has left: clocks need not agree."""
-        first, records, _ = chunk
-        for index, record in enumerate(records):
+        first, records, size = chunk
+        if isinstance(records, tuple):  # of a block, which has no such records
+            return chunk
+        told = list(records)
+        for index, record in enumerate(told):
             deadline = self.deadlines.get(first + index)
             if deadline is not None:
                 left_ms = max(1, round((deadline - now) * 1000))
-                records[index] = with_extra(record, Tag.TTL_MS, left_ms)
+                told[index] = with_extra(record, Tag.TTL_MS, left_ms)
+        return first, told, size
 
     # Outcomes
 
@@ -403,11 +353,19 @@ class OutgoingLane(SendWindow[Record]):
         is_accepted = outcome is Outcome.ACCEPTED
         left = 0  # to be dropped
         for span in self._between(first, last):
+            if span.block is not None:
+                if is_accepted and first <= span.last - span.remaining + 1:
+                    tickets += self._accept_block(span, min(last, span.last))
+                    continue
+                self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
                 left += 1
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
+                continue
+            if is_accepted and isinstance(span.ticket, TicketRun):
+                tickets += self._accept_each(span, max(first, span.first), min(last, span.last))
                 continue
             low, high = max(first, span.first), min(last, span.last)
             if not is_accepted or span.whole is not None:
@@ -421,6 +379,48 @@ class OutgoingLane(SendWindow[Record]):
         if left:
             self._drop(first, last)
         return tickets, returned
+
+    def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:
+        """Take it that a block is accepted up to and with `last`; return tickets with more."""
+        block, stop = cast("Block", span.block), last - span.first + 1
+        start = len(block) - span.remaining
+        if stop <= start:
+            return ()
+        self._block_messages -= stop - start
+        self.queued_bytes -= block.size_of(start, stop)
+        span.remaining = len(block) - stop
+        if not span.remaining:
+            span.block = None
+        if type(span.ticket) is TicketRun:
+            return span.ticket.on_accepted(self, start, stop - 1)
+        span.ticket.accepted += stop - start
+        return (span.ticket,)
+
+    def _accept_each(self, span: Span, first: int, last: int) -> list[Ticket]:
+        """Accept numbers of a run that fell apart."""
+        tickets = [span.ticket_of(seq) for seq in range(first, last + 1) if self._drop(seq, seq)]
+        for ticket in tickets:
+            ticket.accepted += 1
+        span.remaining -= len(tickets)
+        return tickets
+
+    def _part_block(self, span: Span) -> None:
+        """Note of each record of a block what is noted of others: they do not end in order."""
+        block, span.block = span.block, None
+        if block is None:
+            return
+        start = len(block) - span.remaining
+        numbers = range(span.first + start, span.last + 1)
+        self._block_messages -= span.remaining
+        self.items.update(zip(numbers, block[start:], strict=True))
+        self._sizes.update(zip(numbers, block.sizes(start), strict=True))
+        if span.last >= self.next_transmit:
+            self._blocks.remove(span)
+
+    def _part_blocks(self) -> None:
+        if self._block_messages:
+            for span in self._spans:
+                self._part_block(span)
 
     def _end(
         self,
@@ -452,8 +452,9 @@ class OutgoingLane(SendWindow[Record]):
             for record in self._drop(seq, seq):
                 span.remaining -= 1
                 reason, delay = details.get(seq, nothing)
+                ticket = span.ticket_of(seq)
                 returned.append(
-                    Returned(record, span.ticket, self.lane, outcome, reason, delay, transmitted)
+                    Returned(record, ticket, self.lane, outcome, reason, delay, transmitted)
                 )
         return 0
 
@@ -482,14 +483,13 @@ class OutgoingLane(SendWindow[Record]):
         return [record]
 
     def _forget_ended(self) -> None:
-        spans = self._spans
-        while spans and spans[0].remaining == 0:
+        spans, by_ticket = self._spans, self._by_ticket
+        while spans and not spans[0].remaining:
             span = spans.popleft()
-            siblings = self._by_ticket[span.ticket]
-            if len(siblings) == 1:
-                del self._by_ticket[span.ticket]
-            else:
+            siblings = by_ticket.pop(span.ticket)
+            if len(siblings) > 1:
                 siblings.remove(span)
+                by_ticket[span.ticket] = siblings
 
     def _forget_behind(self) -> deque[Span]:
         """Forget spans that ended behind one that lasts; return those that are left."""
@@ -504,7 +504,7 @@ class OutgoingLane(SendWindow[Record]):
         spans = self._spans
         if spans and not spans[0].remaining:
             self._forget_ended()
-        elif len(spans) > 2 * len(self.items) + ENDED_SPANS_MIN:
+        elif len(spans) > 2 * self.kept + ENDED_SPANS_MIN:
             spans = self._forget_behind()
         low, high = 0, len(spans)
         if spans and spans[0].last >= first:  # settled in the order sent, as most are
@@ -533,6 +533,7 @@ class OutgoingLane(SendWindow[Record]):
         """
         returned: list[Returned] = []
         for span in self._between(first, first):
+            self._part_block(span)
             last = first if span.whole is None else span.last
             sent_last = min(last, self.next_transmit - 1)
             for seq in range(first, sent_last + 1):
@@ -552,6 +553,7 @@ class OutgoingLane(SendWindow[Record]):
         """
         returned: list[Returned] = []
         for span in self._between(seq, seq):
+            self._part_block(span)
             first, last = (seq, seq) if span.whole is None else (span.first, span.last)
             for number in range(first, min(last, self.next_transmit - 1) + 1):
                 if number in self.items and number not in self._gone:
@@ -576,6 +578,7 @@ class OutgoingLane(SendWindow[Record]):
     def abandon(self) -> list[Returned]:
         """End the session: what was sent is UNKNOWN, what was not is RELEASED."""
         returned: list[Returned] = []
+        self._part_blocks()
         for span in [span for span in self._spans if span.remaining]:
             if span.whole is not None:
                 sent = span.first < self.next_transmit

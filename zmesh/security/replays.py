@@ -44,10 +44,20 @@ class _Window:
 
     born_ms: int  # nothing is known of what was signed until then
     blocks: dict[int, int] = field(default_factory=dict)  # bits by the number of the block
-    pending: set[int] = field(default_factory=set)  # counters being handled
+    pending: dict[int, int] = field(default_factory=dict)  # counters being handled: how often
     floor: int = 0  # counters below are not told apart any more
     signed_ms: int = 0  # the latest that was accepted
     until_ms: int = 0  # when all that was accepted has expired
+
+    def begin(self, counter: int) -> None:
+        """A message is being handled; one that is surely no replay perhaps once more."""
+        self.pending[counter] = self.pending.get(counter, 0) + 1
+
+    def end(self, counter: int) -> None:
+        """It is not any more, or once less."""
+        times = self.pending.pop(counter, 0)
+        if times > 1:
+            self.pending[counter] = times - 1
 
 
 class ReplayTable:
@@ -101,7 +111,7 @@ class ReplayTable:
             window = self._windows[scope, origin] = _Window(born_ms)
         verdict = Verdict.NEW if is_sure else _verdict(window, counter, signed_ms)
         if verdict is Verdict.NEW:
-            window.pending.add(counter)
+            window.begin(counter)
         elif _is_empty(window):
             del self._windows[scope, origin]
         return verdict
@@ -116,7 +126,7 @@ class ReplayTable:
         number, bit = divmod(counter, BLOCK)
         if number not in window.blocks and counter >= window.floor:
             self._make_room(now_ms)
-        window.pending.discard(counter)
+        window.end(counter)
         if counter < window.floor:
             return  # it is not taken again either way
         if number not in window.blocks:
@@ -130,7 +140,7 @@ class ReplayTable:
         """Note that a message was not accepted, and may be when it comes again."""
         window = self._windows.get((scope, origin))
         if window is not None:
-            window.pending.discard(counter)
+            window.end(counter)
             if _is_empty(window):
                 del self._windows[scope, origin]
 

@@ -45,6 +45,13 @@ HASH_BYTES: Final = 32
 PATH_MAX: Final = 8
 """Hashes from a message to its root, from whatever signed it: of a tree of 256."""
 
+COUNTERS_END: Final = (1 << 64) - 256
+"""No signature has this counter or a higher one: who remembers blocks of them can tell the end of
+each in 8 bytes."""
+
+TIMES_END_MS: Final = 1 << 63
+"""Nor is one from then on: what clocks differ by can be added to any time."""
+
 SIGNED_BYTES_MAX: Final = SIGNATURE_RECORD_BYTES + (TOGETHER_MAX - 1).bit_length() * HASH_BYTES
 """What signing adds to a record, at most."""
 
@@ -136,6 +143,8 @@ class Signature(NamedTuple):
             _FACTS.unpack_from(data)
         )
         if version != VERSION or addressing >= len(_ADDRESSINGS):
+            return None
+        if counter >= COUNTERS_END or max(signed_ms, expires_ms) >= TIMES_END_MS:
             return None
         return cls(
             _ADDRESSINGS[addressing], lane, public, JournalId(journal), counter, signed_ms,

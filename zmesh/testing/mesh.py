@@ -5,7 +5,7 @@ The nodes are real ones without sockets: engine, links, patterns and bytes are t
 same program with the same seed does the same every time. `docs/simulator.md` shows how.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -308,6 +308,7 @@ class SimulatedMesh:
         seed: of all randomness.
         options: of every node.
         delay: between any two nodes, seconds.
+        edges: which of the nodes have `role="edge"`: links with the others alone.
     """
 
     def __init__(
@@ -316,9 +317,13 @@ class SimulatedMesh:
         seed: int = 0,
         options: NodeOptions | None = None,
         delay: float = 0.000_2,
+        edges: Iterable[str] = (),
     ) -> None:
         if not 1 <= len(names) <= NODES_MAX or len(set(names)) != len(names):
             raise UsageError(f"a mesh has 1 to {NODES_MAX} nodes with different names: {names}")
+        self._edges = frozenset(edges)
+        if not self._edges <= set(names):
+            raise UsageError(f"edges that are no nodes: {sorted(self._edges - set(names))}")
         self._options = options or NodeOptions()
         scenario = Scenario(
             seed=seed, level="node", hosts=(HostPlan(),) * len(names), link=self._options.link
@@ -379,7 +384,10 @@ class SimulatedMesh:
             self.queue.step()
 
     def run_until_joined(self, *, within: float = 60.0) -> None:
-        """Let time pass until all living nodes see each other alive; see `run_until`."""
+        """Let time pass until all living nodes see each other alive; see `run_until`.
+
+        Of two edges neither sees the other.
+        """
 
         def joined() -> bool:
             living = [node for node in self.nodes.values() if node.alive]
@@ -387,7 +395,7 @@ class SimulatedMesh:
                 node.peers.get(other.name) is PeerState.ALIVE
                 for node in living
                 for other in living
-                if other is not node
+                if other is not node and not {node.name, other.name} <= self._edges
             )
 
         self.run_until(joined, within=within)
@@ -433,6 +441,7 @@ class SimulatedMesh:
             name=node.name,
             fresh_identity=False,
             options=self._options,
+            is_edge=node.name in self._edges,
         )
         process.application = node
         process.on_read = lambda source, parts, now: self._on_read(process, source, parts, now)
@@ -450,7 +459,7 @@ class SimulatedMesh:
             node.end()
 
     def _introduce(self, one: NodeProcess, to: NodeProcess) -> None:
-        found = CandidateFound(MDNS, one.node, one.name, (one.endpoint,))
+        found = CandidateFound(MDNS, one.node, one.name, (one.endpoint,), one.is_edge)
         self.queue.after(0.01 * self._random.random(), to.deliver, found)
 
     # The wire

@@ -72,6 +72,7 @@ class NodeProcess(Process[Parts, Event]):
         disk: what outlives the process; None for a node that keeps nothing.
         retention: how long publications stay on it.
         key: of the node, on a mesh where who says something proves who it is; None elsewhere.
+        is_edge: whether it has links with hubs alone.
     """
 
     def __init__(
@@ -88,10 +89,12 @@ class NodeProcess(Process[Parts, Event]):
         disk: Disk | None = None,
         retention: Retention = Retention(),  # noqa: B008  # frozen
         key: NodeKey | None = None,
+        is_edge: bool = False,
     ) -> None:
         super().__init__(around, index, incarnation, clock)
         self.name = name
         self.key = key
+        self.is_edge = is_edge
         # Of its connections: another with each process.
         self.connection = b"" if key is None else self.entropy.token(CONNECTION_KEY_BYTES)
         # Who has no storage is somebody new with each process, and counts from 1.
@@ -111,6 +114,7 @@ class NodeProcess(Process[Parts, Event]):
             identity.journal,
             key=key,
             connection=self.connection,
+            is_edge=is_edge,
         )
         self.engine = Engine(
             local,

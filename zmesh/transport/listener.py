@@ -1,8 +1,8 @@
 """The inbound half: the ROUTER that peers dial, and the paths they came by."""
 
 import asyncio
+import os
 from collections.abc import Sequence
-from typing import Final
 
 import zmq
 
@@ -21,14 +21,12 @@ from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
 from zmesh.transport.curve import CurveKeys, guard_listener
 from zmesh.transport.doorkeeper import Doorkeeper
+from zmesh.transport.held_ports import endpoint_of
 from zmesh.transport.news import News
 from zmesh.transport.pump import REFUSED_FULL, REFUSED_UNROUTABLE, Intake, Packets, push
 from zmesh.transport.senders import Senders
 from zmesh.transport.sockets import Sockets
 from zmesh.transport.zap import Authenticator
-
-REBIND_RETRY_S: Final = 0.005
-"""Between two tries to listen again: the I/O thread closes a port when it comes to that."""
 
 
 class Listener:
@@ -53,9 +51,9 @@ class Listener:
         self._news = news
         self._counters = counters
         self._bound: dict[str, str] = {}  # endpoints, by host
-        self._suspended: list[str] = []  # endpoints not listened on until `resume`
+        self._ports = sockets.ports
+        self._suspended: list[str] = []  # hosts not listened on until `resume`
         self._full: dict[bytes, asyncio.TimerHandle] = {}
-        self._rebinding: asyncio.TimerHandle | None = None
         self._doorkeeper = Doorkeeper(
             options, counters, auditing, loop.time, is_guarded=curve is not None
         )
@@ -111,10 +109,10 @@ class Listener:
         gone = [host for host in self._bound if host not in hosts]
         for host in gone:
             endpoint = self._bound.pop(host)
-            if endpoint in self._suspended:
-                self._suspended.remove(endpoint)
+            if host in self._suspended:
+                self._suspended.remove(host)
             else:
-                self._socket.unbind(endpoint)
+                self._unbind(endpoint)
         if gone:
             self._news.later(InboundClosed())
         failures = []
@@ -122,8 +120,8 @@ class Listener:
             if host in self._bound:
                 continue
             if is_suspended:
-                self._bound[host] = _endpoint(host, port)
-                self._suspended.append(self._bound[host])
+                self._bound[host] = endpoint_of(host, port)
+                self._suspended.append(host)
                 continue
             try:
                 self._listen(host, port)
@@ -137,12 +135,11 @@ class Listener:
         return tuple(self._bound.values())
 
     def _listen(self, host: str, port: int) -> None:
-        endpoint = _endpoint(host, port)
         try:
-            self._bound[host] = self._bind(endpoint)
-        except zmq.ZMQError as error:
+            self._bound[host] = self._bind(host, port)
+        except OSError as error:
             expected = f"an address of this machine with that port free ({error})"
-            raise InvalidOption("endpoint", endpoint, expected) from error
+            raise InvalidOption("endpoint", endpoint_of(host, port), expected) from error
 
     def send(self, path: bytes, packets: Sequence[Sequence[bytes | memoryview]]) -> None:
         """Send to the peer behind a path."""
@@ -182,29 +179,38 @@ class Listener:
         before, self._curve = self._curve, keys
         if before is not None and keys.server == before.server:
             return
-        is_suspended = self.is_suspended and self._rebinding is None
-        self.suspend()
         guard_listener(self._socket, keys)
         if self._senders is not None:
             self._senders.forget()
-        if not is_suspended:
-            self._rebind()
+        listened = [host for host in self._bound if host not in self._suspended]
+        for host in listened:
+            endpoint = self._bound[host]
+            self._socket.unbind(endpoint)
+            try:
+                self._lend(endpoint)
+            except OSError:  # no descriptor left
+                self._ports.release(endpoint)
+                self._suspended.append(host)
+        if listened:
+            self._news.later(InboundClosed())
 
     def suspend(self) -> None:
         """Stop listening. It ends the inbound connections too; their links survive that."""
         if not self._suspended:
-            self._suspended = list(self._bound.values())
-            for endpoint in self._suspended:
-                self._socket.unbind(endpoint)
+            self._suspended = list(self._bound)
+            for endpoint in self._bound.values():
+                self._unbind(endpoint)
             self._news.later(InboundClosed())
 
     def resume(self) -> bool:
         """Listen again; return False where a port was taken meanwhile: try again later."""
         try:
             while self._suspended:
-                self._bind(self._suspended[-1])
+                host = self._suspended[-1]
+                port = int(self._bound[host].rpartition(":")[2])
+                self._bound[host] = self._bind(host, port)
                 self._suspended.pop()
-        except zmq.ZMQError:
+        except OSError:
             return False
         return True
 
@@ -214,22 +220,33 @@ class Listener:
         self._doorkeeper.close()
         if self._authenticator is not None:
             self._authenticator.close()
-        if self._rebinding is not None:
-            self._rebinding.cancel()
         for timer in self._full.values():
             timer.cancel()
         self._full.clear()
 
-    def _rebind(self) -> None:
-        self._rebinding = None
-        if not self.resume():
-            self._rebinding = self._loop.call_later(REBIND_RETRY_S, self._rebind)
+    def _bind(self, host: str, port: int) -> str:
+        endpoint = self._ports.hold(host, port)
+        try:
+            self._lend(endpoint)
+        except OSError:
+            self._ports.release(endpoint)
+            raise
+        return endpoint
 
-    def _bind(self, endpoint: str) -> str:
-        # IPv4 on an IPv6 socket would be reported as ::ffff:..., and fail where there is no IPv6.
-        self._socket.set(zmq.IPV6, int("[" in endpoint))
-        self._socket.bind(endpoint)
-        return self._socket.get_string(zmq.LAST_ENDPOINT)
+    def _lend(self, endpoint: str) -> None:
+        lent = self._ports.lend(endpoint)
+        self._socket.set(zmq.USE_FD, lent)
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:  # the socket is closed, or is at its limit
+            os.close(lent)
+            raise OSError(error.errno, str(error)) from error
+        finally:
+            self._socket.set(zmq.USE_FD, -1)
+
+    def _unbind(self, endpoint: str) -> None:
+        self._socket.unbind(endpoint)
+        self._ports.release(endpoint)
 
     def _on_outcast(self, path: Path, part: zmq.Frame) -> None:
         self._doorkeeper.end(path, part, self._bound.values())
@@ -241,7 +258,3 @@ class Listener:
         # Whether there is room only the next send can tell: a ROUTER polls for all its peers.
         del self._full[path]
         self._news.now(PathWritable(path))
-
-
-def _endpoint(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

@@ -12,6 +12,7 @@ import zmq
 
 from zmesh.options import TransportOptions, WireLimits
 from zmesh.transport.curve import CurveKeys, guard_dialer, guard_listener
+from zmesh.transport.held_ports import HeldPorts
 from zmesh.transport.process import ThisProcess
 
 LIBZMQ_MIN: Final = (4, 3, 5)
@@ -19,6 +20,9 @@ LIBZMQ_MIN: Final = (4, 3, 5)
 
 NEVER_MS: Final = 24 * 3600 * 1000
 """As a reconnect interval: longer than any socket lives after its connection ended."""
+
+ENCRYPTED_BYTES: Final = 33
+"""What CURVE adds to a part (ZeroMQ RFC 26): the name of a command, flags, a nonce, a MAC."""
 
 # A connect that failed is known by CONNECT_RETRIED: CLOSED is missing where no socket was made.
 HANDSHAKE_EVENTS: Final = (
@@ -68,6 +72,7 @@ class Sockets:
         self._context.set(zmq.MAX_SOCKETS, options.sockets_max)
         self._keys = 0
         self._watched: dict[bytes, Socket] = {}
+        self.ports = HeldPorts(options.backlog)
         self.ear = self._context.socket(zmq.ROUTER)
         # Bounded, it would block libzmq's I/O thread when full, and with it everything.
         self.ear.set(zmq.RCVHWM, 0)
@@ -90,8 +95,8 @@ class Sockets:
         socket = self._make(zmq.ROUTER)
         socket.set(zmq.ROUTER_MANDATORY, 1)  # unroutable raises; else it vanishes silently
         socket.set(zmq.HANDSHAKE_IVL, _ms(self._options.handshake_timeout))
-        socket.set(zmq.BACKLOG, self._options.backlog)
         if keys is not None:
+            self._take_encrypted(socket)
             guard_listener(socket, keys)
         return socket, self._watch(socket, LISTENER_EVENTS)
 
@@ -107,6 +112,7 @@ class Sockets:
         socket = self._make(zmq.DEALER)
         socket.set(zmq.RECONNECT_IVL, NEVER_MS)
         if keys is not None:
+            self._take_encrypted(socket)
             guard_dialer(socket, keys, server)
         return socket, self._watch(socket, DIAL_EVENTS)
 
@@ -136,6 +142,7 @@ class Sockets:
         for key in tuple(self._watched):
             self.drop(key)
         self._context.destroy()  # the ear, and what an interrupt may have left
+        self.ports.close()
 
     def _make(self, kind: int) -> Socket:
         options = self._options
@@ -151,6 +158,10 @@ class Sockets:
         socket.set(zmq.TCP_KEEPALIVE_CNT, options.keepalive_count)
         socket.set(zmq.TCP_MAXRT, _ms(options.unacked_max))
         return socket
+
+    def _take_encrypted(self, socket: Socket) -> None:
+        """Let in parts as large as they may be: libzmq measures them as they are encrypted."""
+        socket.set(zmq.MAXMSGSIZE, self._limits.part_bytes_max + ENCRYPTED_BYTES)
 
     def _watch(self, socket: Socket, events: int) -> bytes:
         self._keys += 1

@@ -5,10 +5,11 @@ checks the sizes that bound a packet. `decode` trusts nothing.
 """
 
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 from msgpack import Packer, unpackb
 
+from zmesh.batches import Block, largest_of
 from zmesh.errors import ProtocolError
 from zmesh.ids import LINK_ID_BYTES, LinkId
 from zmesh.message import CONTROL_LANE
@@ -34,7 +35,10 @@ _USUAL_BEGINNINGS: Final = frozenset(bytes((0x90 | length, VERSION)) for length 
 """Of a head: a short array, and the version."""
 
 # One for all: a call runs no Python code in between, so threads cannot mix their packets.
-_pack = Packer().pack
+_packer: Final = Packer()
+_pack: Final = _packer.pack
+_DATA_HEADER: Final = bytes((0x94, _DATA))
+"""How a DATA frame begins: an array of 4, and its type."""
 
 
 # To the wire
@@ -50,32 +54,60 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     """
     parts: list[bytes | memoryview] = [b""]
     wire: list[object] = [VERSION, packet.link, packet.number]
+    has_blocks = False
     if len(packet.frames) > limits.frames_max:
         raise oversized("frames", len(packet.frames), limits.frames_max)
     for frame in packet.frames:
         if type(frame) is Ack:
             wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
-        elif type(frame) is Data:
-            records = frame.records
-            if len(records) > limits.records_max:
-                raise oversized("records", len(records), limits.records_max)
-            bodies = split_bodies(records, inline_bytes_max, parts)
-            wire.append((_DATA, frame.lane, frame.first_seq, bodies))
-        elif type(frame) is ControlData:
+        elif isinstance(frame, Data | ControlData):
             if len(frame.records) > limits.records_max:
                 raise oversized("records", len(frame.records), limits.records_max)
-            control = list(map(control_to_wire, frame.records))
-            wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
+            fields = _data_fields(frame, inline_bytes_max, parts)
+            has_blocks = has_blocks or fields is frame
+            wire.append(fields)
         else:
             wire.append(TO_WIRE[type(frame)](frame))
     try:
-        head = _pack(wire)
+        head = _pack_with_blocks(wire) if has_blocks else _pack(wire)
     except (TypeError, ValueError, OverflowError, BufferError) as error:
         raise ProtocolError("unencodable", str(error)) from error
     parts[0] = head
     if len(parts) > 1 or len(head) > limits.head_bytes_max:
         _check_sizes(parts, limits)
     return parts
+
+
+def _data_fields(
+    frame: Data | ControlData, inline_bytes_max: int, parts: list[bytes | memoryview]
+) -> object:
+    """Return what a DATA frame is on the wire; the frame itself, where its block is shared."""
+    if isinstance(frame, ControlData):
+        control = list(map(control_to_wire, frame.records))
+        return (_DATA, CONTROL_LANE, frame.first_seq, control)
+    records = frame.records
+    if type(records) is Block and records.shares and largest_of(records) <= inline_bytes_max:
+        return frame
+    bodies = split_bodies(records, inline_bytes_max, parts)
+    return (_DATA, frame.lane, frame.first_seq, bodies)
+
+
+def _pack_with_blocks(wire: list[object]) -> bytes:
+    """Pack a head in which DATA frames of blocks stand as they are.
+
+    What a block's records become was most often packed for another peer, and is put in its place.
+    """
+    pieces: list[bytes] = [_packer.pack_array_header(len(wire))]
+    for item in wire:
+        if type(item) is not Data:
+            pieces.append(_pack(item))
+            continue
+        block = cast("Block", item.records)
+        packed = block.packed or _pack(block)
+        pieces += (_DATA_HEADER, _pack(item.lane), _pack(item.first_seq), packed)
+        block.shares -= 1
+        block.packed = packed if block.shares else None
+    return b"".join(pieces)
 
 
 def _check_sizes(parts: Sequence[bytes | memoryview], limits: WireLimits) -> None:

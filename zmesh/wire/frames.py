@@ -91,7 +91,8 @@ class Iam:
     """Answer to WHO: identity, and the peers known here (a seed's gift).
 
     `key` is the node's public key and `proof` its signature of the claim (`security.proof`), here
-    and in what follows; both are empty where the mesh has no CURVE.
+    and in what follows; both are empty where the mesh has no CURVE. An edge has links with nodes
+    that are none (hubs) alone.
     """
 
     mesh: MeshTag
@@ -102,6 +103,7 @@ class Iam:
     known: tuple[PeerHint, ...]
     key: bytes = b""
     proof: bytes = b""
+    is_edge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Hello:
     decompresses: tuple[int, ...] = ()
     key: bytes = b""
     proof: bytes = b""
+    is_edge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ KEY_BYTES: Final = 32
 PROOF_BYTES: Final = 64
 """A signature by it."""
 
+ROLE_MAX: Final = 127
+
+EDGE: Final = 1
+"""The role of a node that has links with hubs alone; that of a hub is left out."""
+
 _SAID_IN: Final = (Role.HELLO, Role.WELCOME)
 """What evidence may come from."""
 
@@ -83,7 +88,7 @@ def _iam_to_wire(frame: Iam) -> Fields:
     known = [(hint.node, hint.name, hint.endpoints) for hint in frame.known]
     return (
         FrameType.IAM, frame.mesh, frame.node, frame.name, frame.incarnation, frame.endpoints,
-        known, *_proof_to_wire(frame),
+        known, *_proof_to_wire(frame), *_role_to_wire(frame),
     )  # fmt: skip
 
 
@@ -91,7 +96,7 @@ def _hello_to_wire(frame: Hello) -> Fields:
     return (
         FrameType.HELLO, frame.mesh, frame.node, frame.to, frame.name, frame.incarnation,
         frame.journal, frame.attempt, frame.resume, frame.fresh, frame.endpoints,
-        _lanes_to_wire(frame.lanes), *_rest_to_wire(frame),
+        _lanes_to_wire(frame.lanes), *_rest_to_wire(frame), *_role_to_wire(frame),
     )  # fmt: skip
 
 
@@ -107,11 +112,16 @@ def _rest_to_wire(frame: Hello | Welcome) -> Fields:
     """Return what may be left out from the end: nothing before what is there."""
     if frame.proof:
         return (frame.decompresses, *_proof_to_wire(frame))
-    return (frame.decompresses,) if frame.decompresses else ()
+    has_role = isinstance(frame, Hello) and frame.is_edge
+    return (frame.decompresses,) if frame.decompresses or has_role else ()
 
 
 def _proof_to_wire(frame: Iam | Hello | Welcome) -> Fields:
     return (frame.key, frame.proof) if frame.proof else ()
+
+
+def _role_to_wire(frame: Iam | Hello) -> Fields:
+    return (EDGE,) if frame.is_edge else ()
 
 
 def _evidence_to_wire(evidence: Evidence | None) -> Fields:
@@ -221,6 +231,7 @@ def _who(fields: Fields, _: WireLimits) -> Who:
 
 
 def _iam(fields: Fields, limits: WireLimits) -> Iam:
+    fields, is_edge = _split_role(fields, (7, 9))
     fields, key, proof = _split_proof(fields, 6)
     mesh, node, name, incarnation, endpoints, known = row(fields, "IAM", 6)
     return Iam(
@@ -232,6 +243,7 @@ def _iam(fields: Fields, limits: WireLimits) -> Iam:
         tuple([_hint(hint, limits) for hint in array(known, "known peers", limits.known_max)]),
         key,
         proof,
+        is_edge,
     )
 
 
@@ -240,6 +252,13 @@ def _hint(value: object, limits: WireLimits) -> PeerHint:
     return PeerHint(
         _node(node), text(name, "the name of a known peer"), _endpoints(endpoints, limits)
     )
+
+
+def _split_role(fields: Fields, widths: tuple[int, ...]) -> tuple[Fields, bool]:
+    """Return a frame without its last field where that is a role, and whether it is an edge's."""
+    if len(fields) not in widths:
+        return fields, False
+    return fields[:-1], integer(fields[-1], "a role", 1, ROLE_MAX) == EDGE
 
 
 def _split_proof(fields: Fields, width: int) -> tuple[Fields, bytes, bytes]:
@@ -262,6 +281,7 @@ def _split_abilities(fields: Fields, width: int) -> tuple[Fields, tuple[int, ...
 
 
 def _hello(fields: Fields, limits: WireLimits) -> Hello:
+    fields, is_edge = _split_role(fields, (13, 15))
     fields, key, proof = _split_proof(fields, 12)
     fields, decompresses = _split_abilities(fields, 11)
     (
@@ -282,6 +302,7 @@ def _hello(fields: Fields, limits: WireLimits) -> Hello:
         decompresses,
         key,
         proof,
+        is_edge,
     )
 
 

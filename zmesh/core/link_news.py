@@ -24,7 +24,9 @@ from zmesh.message import (
     Kind,
     Outcome,
     Record,
+    Tag,
     Ticket,
+    tags_of,
 )
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
@@ -37,6 +39,7 @@ from zmesh.patterns.following import Following
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
+from zmesh.patterns.job_runs import RunAttempt
 from zmesh.patterns.letters import DeadLetter, RequeuedTicket
 from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
@@ -153,6 +156,7 @@ class LinkNews:
             ReplyTicket: self.serving.on_accepted,
             FanOutTicket: self.gatherings.on_accepted,
             Attempt: self.queues.pushed.on_accepted,
+            RunAttempt: self.queues.pushed.on_run_accepted,
             **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
         self._arrivals = Arrivals(
@@ -306,7 +310,7 @@ class LinkNews:
     def _on_direct(
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        if are_bare(records):  # none is stored at its sender
+        if are_bare(records) or Tag.STORED not in tags_of(records):
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):

@@ -342,16 +342,19 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
-        left = 0  # to be dropped
+        left = 0  # the first that is to be dropped
         for span in self._between(first, last):
             if span.block is not None:
+                if left:
+                    self._drop(left, span.first - 1)
+                    left = 0
                 if is_accepted and first <= span.last - span.remaining + 1:
                     tickets += self._accept_block(span, min(last, span.last))
                     continue
                 self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
-                left += 1
+                left = left or span.first
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -368,7 +371,7 @@ class OutgoingLane(SendWindow[Record]):
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
         if left:
-            self._drop(first, last)
+            self._drop(left, last)
         return tickets, returned
 
     def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:

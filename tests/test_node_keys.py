@@ -24,6 +24,7 @@ from zmesh.security.node_key import NodeKey
 from zmesh.security_errors import InvalidKey
 
 HERE = ["127.0.0.1"]
+MIB = 1 << 20
 
 
 def fresh() -> MeshKey:
@@ -84,6 +85,29 @@ async def test_nodes_with_one_key_find_each_other_and_talk(mesh: str) -> None:
         [peer] = ada.peers
         assert peer.name == "bob"
         assert peer.id == bob.id
+
+
+@pytest.mark.parametrize("is_inbound", [True, False])
+async def test_the_largest_part_passes_encrypted_as_well(*, is_inbound: bool) -> None:
+    """Encrypted it is larger than a part may be in plain: the connection must not end of it."""
+    key, link = fresh(), zmesh.LinkOptions(fragment_bytes=MIB, window_bytes=4 * MIB)
+    options = zmesh.NodeOptions(link=link)
+    ada = Node("ada", key=key, interfaces=HERE, mdns=False, options=options)
+    async with ada:
+        bob = Node(
+            "bob", key=key, interfaces=HERE, mdns=False, peers=ada.endpoints, options=options
+        )
+        async with bob:
+            sender, receiver = (bob, ada) if is_inbound else (ada, bob)
+            await sender.peers.wait_for(count=1, timeout=10)
+            body = bytes(MIB)
+            receipt = await sender.post(receiver.id, body)
+            async for message in receiver.inbox():
+                assert message.body == body
+                break
+            assert await asyncio.wait_for(receipt, 10) == 1
+            [statistics] = sender.statistics().links.values()
+            assert statistics.links == 1
 
 
 @pytest.mark.parametrize("has_key", [True, False])

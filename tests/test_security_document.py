@@ -34,6 +34,7 @@ OWN = {
     "retries_per_second", "retries_saved_max", "dead_letters_max", "dead_letters_bytes_max",
     "history_max", "retained_max", "retained_bytes_max", "shared_maps_max",
     "link.queued_messages_max", "link.queued_bytes_max", "link.inline_bytes_max",
+    "link.packet_bytes_max", "link.fragment_bytes_max",
     # what an operator writes
     "trust.trusted_keys_max", "trust.file_bytes_max", "trust.rules_max",
     "trust.rule_patterns_max",

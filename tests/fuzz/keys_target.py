@@ -5,9 +5,9 @@ No key is trusted that nobody listed, none that is revoked, and no error repeats
 
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
+from tests.fuzz.places import place
 from tests.fuzz.script import Script
 from zmesh.face.storage_keys import key_in_file
 from zmesh.options import KIB, TrustOptions
@@ -49,8 +49,8 @@ TABLES: Final = ("[[rule]]", "[groups]", "[rule]", "[[groups]]", "[rule.deny]")
 def run(data: bytes) -> None:
     """Have files as the script says, and look at what is made of them."""
     script = Script(data)
-    with TemporaryDirectory(prefix="zmesh-fuzz-") as place:
-        scene = _Scene(script, Path(place))
+    with place() as directory:
+        scene = _Scene(script, Path(directory))
         steps = 0
         while script.more and steps < STEPS_MAX:
             scene.step()
@@ -73,10 +73,10 @@ def of_trust(rules: str) -> bytes:
 
 
 class _Scene:
-    def __init__(self, script: Script, place: Path) -> None:
+    def __init__(self, script: Script, directory: Path) -> None:
         self._script = script
-        self._trust = place / "trust"
-        self._file = place / "keys" / "mesh.key"
+        self._trust = directory / "trust"
+        self._file = directory / "keys" / "mesh.key"
         self._trust.mkdir()
         self._directory = TrustDirectory(self._trust, OPTIONS)
         self._listed: dict[str, set[bytes]] = {}  # keys that ever stood in the file of a name
@@ -147,12 +147,12 @@ class _Scene:
             self._listed.setdefault(name, set()).update(found)
 
     def _revoke(self) -> None:
-        script, place = self._script, self._trust / REVOKED
-        if script.flag() and not place.is_file():
-            place.mkdir(exist_ok=True)
-            self._list(place, script.choice(NAMES))
-        elif not place.is_dir():
-            self._write(place, _content(script))
+        script, revoked = self._script, self._trust / REVOKED
+        if script.flag() and not revoked.is_file():
+            revoked.mkdir(exist_ok=True)
+            self._list(revoked, script.choice(NAMES))
+        elif not revoked.is_dir():
+            self._write(revoked, _content(script))
 
     def _remove(self) -> None:
         files = sorted(each for each in self._trust.rglob("*") if each.is_file())
@@ -184,10 +184,10 @@ class _Scene:
 
     def _revoked(self, trust: Trust) -> list[NodeKey]:
         """Return whom files revoke for sure."""
-        place = self._trust / REVOKED
-        if not place.is_dir():
+        revoked = self._trust / REVOKED
+        if not revoked.is_dir():
             return []
-        names = {each.stem for each in place.iterdir() if each.suffix == SUFFIX}
+        names = {each.stem for each in revoked.iterdir() if each.suffix == SUFFIX}
         publics = {public for name, public in trust.keys.items() if name in names}
         return [node for node in NODES if node.public in publics]
 

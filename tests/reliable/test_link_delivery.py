@@ -208,6 +208,79 @@ def test_a_large_body_arrives_whole() -> None:
     assert pair.b.statistics.duplicates == pair.a.statistics.retransmitted == 0
 
 
+def test_on_a_fast_path_a_body_travels_whole_once_the_window_has_grown() -> None:
+    pair = Pair().opened()
+    pair.weather = slow_path(pair, 400 * MIB)
+    body = record(bytes(MIB))
+    first = pair.a.post([body], pair.now)
+    assert pair.a.link._session.outgoing[4].next_seq == 17  # nobody knows yet what path it is
+    pair.turn(pair.a)
+    pair.run(1.0)
+    for _ in range(20):
+        pair.a.post([body], pair.now)
+        pair.turn(pair.a)
+        pair.run(0.002)
+    pair.run(1.0)
+    mark = len(pair.a.sent)
+    last = pair.a.post([body], pair.now)
+    pair.turn(pair.a)
+    pair.run(1.0)
+    assert first.done
+    assert last.done
+    sent = [each for packet in pair.a.sent[mark:] for each in packet.frames]
+    assert [len(each.records) for each in sent if isinstance(each, Data)] == [1]
+    assert len(pair.b.arrived) == 22
+    assert pair.b.link._session._rooms.used == 0
+    assert pair.b.statistics.held_bytes == pair.b.statistics.held_messages == 0
+
+
+def test_on_a_slow_path_pieces_stay_small_however_large_the_window() -> None:
+    pair = Pair(replace(OPTIONS, window_bytes=8 * MIB, window_bytes_max=8 * MIB)).opened()
+    pair.weather = slow_path(pair, 4 * MIB)
+    for _ in range(3):
+        pair.a.post([record(bytes(MIB))], pair.now)
+        pair.turn(pair.a)
+        pair.run(2.0)
+    sizes = [
+        len(each[2])
+        for packet in pair.a.sent
+        for frame in packet.frames
+        if isinstance(frame, Data)
+        for each in frame.records
+    ]
+    assert max(sizes) == OPTIONS.fragment_bytes
+
+
+def test_what_is_cut_for_a_fast_path_fits_the_window_of_whoever_it_goes_to() -> None:
+    """A peer that begins anew has shown no window yet: what was queued for it must fit any."""
+    pair = Pair(replace(OPTIONS, window_bytes=300_000, window_bytes_max=300_000)).opened()
+    pair.weather = slow_path(pair, 400 * MIB)
+    pair.a.link._session.burst_bytes = MIB
+    tickets = [pair.a.post([record(bytes(MIB))], pair.now) for _ in range(3)]
+    sizes = {len(each[2]) for each in pair.a.link._session.outgoing[4].items.values()}
+    assert max(sizes) == 300_000 // 4
+    pair.turn(pair.a)
+    pair.run(2.0)
+    assert all(ticket.done for ticket in tickets)
+
+
+def test_large_bodies_share_a_packet_where_the_path_is_fast() -> None:
+    pair = Pair(replace(OPTIONS, window_bytes=4 * MIB)).opened()
+    pair.weather = slow_path(pair, 400 * MIB)
+    pair.a.post([record(bytes(OPTIONS.fragment_bytes))] * 8, pair.now)
+    pair.turn(pair.a)
+    pair.run(1.0)
+    mark = len(pair.a.sent)
+    pair.a.post([record(bytes(OPTIONS.fragment_bytes))] * 6 + [record(b"x")] * 9, pair.now)
+    pair.turn(pair.a)
+    pair.run(1.0)
+    frames = [each for packet in pair.a.sent[mark:] for each in packet.frames]
+    counts = [len(each.records) for each in frames if isinstance(each, Data)]
+    assert counts[:2] == [3, 3]
+    assert sum(counts) == 15
+    assert len(pair.b.bodies) == 23
+
+
 def test_small_messages_of_higher_lanes_overtake_a_large_body() -> None:
     pair = Pair().opened()
     pair.weather = slow_path(pair, 1 * MIB)

@@ -457,6 +457,35 @@ def test_a_body_that_never_found_room_holds_its_credit_until_it_is_settled() -> 
     assert (bench.held, bench.rooms.used) == ((0, 0), 0)
 
 
+ROOMY = LinkOptions(window_messages=20, window_bytes=2000, fragment_bytes=100)
+
+
+def test_a_large_body_that_came_whole_takes_room_and_no_credit() -> None:
+    bench = Bench(ROOMY)
+    large = record(body(250), "target")
+    assert bench.data(1, large) == [Arrived(4, 1, 1, [large])]
+    assert bench.data(2, A, large, B) == [Arrived(4, 2, 4, [A, large, B])]
+    room = size_of(large)
+    assert (bench.held, bench.rooms.used) == ((2, total_size([A, B])), 2 * room)
+    assert bench.lane.settle(1, 3, Outcome.ACCEPTED)
+    assert (bench.held, bench.rooms.used) == ((1, size_of(B)), 0)
+    assert not bench.lane.settle(3, 3, Outcome.REJECTED)
+    assert bench.lane.settle(4, 4, Outcome.ACCEPTED)
+    assert bench.settlements() == [(Outcome.ACCEPTED, 1, 4)]
+    assert bench.held == (0, 0)
+
+
+def test_a_large_body_that_came_whole_and_finds_no_room_holds_credit() -> None:
+    bench = Bench(ROOMY, rooms=CreditPool(300))
+    large = record(body(250), "target")
+    bench.data(2, large)
+    assert bench.rooms.used == 0  # not before its turn comes
+    bench.data(1, large)
+    assert (bench.held, bench.rooms.used) == ((1, size_of(large)), size_of(large))
+    bench.lane.settle(1, 2, Outcome.ACCEPTED)
+    assert (bench.held, bench.rooms.used) == ((0, 0), 0)
+
+
 def test_a_body_other_than_announced_is_rejected_with_the_reason() -> None:
     bench = Bench()
     parts = pieces(250)
@@ -562,6 +591,11 @@ def test_a_closed_lane_gives_back_what_it_drew() -> None:
     assert bench.rooms.used == 700
     bench.lane.close()
     assert (bench.rooms.used, bench.pool.used) == (0, 0)
+    roomy = Bench(ROOMY)
+    roomy.data(1, record(body(250)))
+    assert roomy.rooms.used == 266
+    roomy.lane.close()
+    assert roomy.rooms.used == 0
 
 
 KINDS: dict[str, list[Record]] = {

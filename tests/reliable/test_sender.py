@@ -652,6 +652,30 @@ def test_a_refused_large_body_ends_as_one() -> None:
     assert [(first, last, size) for first, last, size in subject.gaps[1:]] == [(2, 5, 0)]
 
 
+def test_what_is_open_of_a_ticket_is_told_and_whether_it_left() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(1, 2, 0.0)
+    lane.take(1, 2, 0.0)
+    lane.on_settled(Outcome.ACCEPTED, 1, 1, {})
+    assert lane.open_of(ticket) == [(records[1], True), (records[2], False)]
+    assert lane.open_of(Ticket()) == []
+
+
+def test_a_number_in_a_block_is_open_until_it_has_its_outcome() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(10**6, 100, 0.0)
+    lane.on_ack(3, ())
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [True, True, True]
+    lane.on_settled(Outcome.ACCEPTED, 1, 2, {})
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [False, False, True]
+
+
 # Blocks
 
 

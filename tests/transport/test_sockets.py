@@ -41,6 +41,12 @@ def test_options_are_set_before_anything_is_bound_or_connected(sockets: Sockets)
     assert int(dealer.get(zmq.RECONNECT_IVL)) >= 3_600_000
 
 
+def test_a_part_may_be_as_large_encrypted_as_it_may_be_in_plain(sockets: Sockets) -> None:
+    keys = curve_keys()
+    for socket in (sockets.router(keys)[0], sockets.dealer(keys, keys.server.public)[0]):
+        assert socket.get(zmq.MAXMSGSIZE) == 4096 + 33
+
+
 def test_the_ear_names_whose_monitor_speaks(sockets: Sockets) -> None:
     router, _ = sockets.router()
     router.bind("tcp://127.0.0.1:0")

@@ -21,10 +21,22 @@ from zmesh.message import (
     with_extra,
     without_extra,
 )
-from zmesh.options import LinkOptions
+from zmesh.options import LinkOptions, WireLimits
 
 DIGEST_BYTES: Final = 16
 _FRAGMENT: Final = head(Kind.FRAGMENT)
+
+
+def piece_bytes(
+    options: LinkOptions, limits: WireLimits, window_bytes: int, burst_bytes: int
+) -> int:
+    """Return how much of a body travels at once: little, unless the path is fast.
+
+    Four of them are within the window that the peer has shown: what is larger than its window
+    would never go. `burst_bytes` is what the path carries within `burst_time`.
+    """
+    most = min(options.fragment_bytes_max, limits.part_bytes_max, window_bytes // 4)
+    return max(options.fragment_bytes, min(most, burst_bytes))
 
 
 def split(record: Record, fragment_bytes: int) -> list[Record]:

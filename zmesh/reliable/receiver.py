@@ -26,6 +26,7 @@ from zmesh.message import (
     head,
     size_of,
     sizes_of,
+    tags_of,
 )
 from zmesh.options import LinkOptions
 from zmesh.reliable.credit import CreditPool, LaneCredit
@@ -38,7 +39,6 @@ REASON_CHARACTERS_MAX = 200
 """Longer reasons are cut: a settlement must stay a small control record."""
 
 _HEAD = itemgetter(0)
-_TAGS = itemgetter(slice(None, None, 2))
 _FRAGMENT_HEAD = head(Kind.FRAGMENT)
 _NOT_PLAIN = frozenset((Tag.PREDECESSORS, Tag.FRAGMENTS))
 
@@ -78,18 +78,20 @@ class ControlInbox:
 
 @dataclass(slots=True)
 class Transfer:
-    """A fragmented body: being put together, or put together and not yet settled.
+    """A large body: being put together, or whole and not yet settled.
 
-    `reserved` bytes were drawn for it at its first fragment; then fragments cost no credit.
+    `total_bytes` were drawn for it at its first fragment, if `reserved`; then it costs no credit.
     Without them each fragment holds its credit (`messages`, `size`) until the body is settled or
-    the room is found. After its `deadline` it is not delivered.
+    the room is found. After its `deadline` it is not delivered. One that came whole has no
+    `assembly`.
     """
 
     first: int
     last: int
     deadline: float
-    assembly: Assembly
+    total_bytes: int
     reserved: bool
+    assembly: Assembly | None = None
     messages: int = 0
     size: int = 0
 
@@ -144,7 +146,7 @@ class IncomingLane:
         self._held: dict[int, int] = {}  # released, not yet settled: number -> bytes of credit
         self._held_blocks: deque[_HeldBlock] = deque()  # of such ones, which are not in `_held`
         self.transfer: Transfer | None = None  # the one being put together
-        self._transfers: dict[int, Transfer] = {}  # put together, not yet settled, by first number
+        self._transfers: dict[int, Transfer] = {}  # whole, not yet settled, by first number
         self._skipping: tuple[int, Outcome, str] | None = None  # fragments of a failed transfer
         self._outcomes: list[tuple[Outcome, int, int]] = []
         self._detailed: list[tuple[tuple[Outcome, int, int], tuple[int, str, int]]] = []
@@ -181,10 +183,10 @@ class IncomingLane:
             if type(records) is Block:
                 self._held_blocks.append(_HeldBlock(first, last, records))
                 return [Arrived(self.lane, first, last, records)]
-            if first == last:
+            if first == last and size <= self._options.fragment_bytes:
                 self._held[first] = size
             else:
-                self._held.update(zip(range(first, last + 1), sizes, strict=True))
+                self._hold_all(first, records, sizes)
             return [Arrived(self.lane, first, last, list(records))]
         new = received.add(first, last)
         if not new:
@@ -228,11 +230,8 @@ class IncomingLane:
             )
         if _FRAGMENT_HEAD in set(map(_HEAD, records)):
             return False
-        if max(map(len, records)) == 3:
-            return True
         # A time to live cannot be over yet.
-        extras = [record[3] for record in records if len(record) == 4]
-        return all(map(_NOT_PLAIN.isdisjoint, map(_TAGS, extras)))
+        return _NOT_PLAIN.isdisjoint(tags_of(records))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record
@@ -288,7 +287,7 @@ class IncomingLane:
                 run = []
                 arrived += self._on_fragment(seq, record, now)
             elif self._admit(seq, record, deadline, now):
-                self._held[seq] = size_of(record)
+                self._hold(seq, record)
                 run.append(record)
             else:
                 self._close_run(run, arrived, seq - 1)
@@ -324,6 +323,22 @@ class IncomingLane:
             return False
         return True
 
+    def _hold_all(self, first: int, records: Sequence[Record], sizes: list[int]) -> None:
+        if max(sizes) <= self._options.fragment_bytes:
+            self._held.update(zip(range(first, first + len(sizes)), sizes, strict=True))
+            return
+        for seq, record in enumerate(records, first):
+            self._hold(seq, record)
+
+    def _hold(self, seq: int, record: Record) -> None:
+        """Count a record until it is settled: a large one as room, any other against credit."""
+        size = size_of(record)
+        if len(record[2]) > self._options.fragment_bytes and self._rooms.draw(size):
+            self._transfers[seq] = Transfer(seq, seq, inf, size, reserved=True)
+            self.credit.consume(1, size)
+        else:
+            self._held[seq] = size
+
     def _refuse(self, seq: int, record: Record, outcome: Outcome, reason: str) -> None:
         """Settle a record that the application never sees."""
         self.credit.consume(1, size_of(record))
@@ -338,14 +353,14 @@ class IncomingLane:
             self._refuse(seq, record, Outcome.REJECTED, error.detail)
             self._skipping = (last, Outcome.REJECTED, error.detail)
             return
-        reserved = self._rooms.draw(assembly.total_bytes)
-        self.transfer = Transfer(seq, last, deadline, assembly, reserved)
+        total = assembly.total_bytes
+        self.transfer = Transfer(seq, last, deadline, total, self._rooms.draw(total), assembly)
         self._charge(self.transfer, record)
 
     def _on_fragment(self, seq: int, record: Record, now: float) -> list[Arrived]:
         """Add a fragment to the transfer under way; return the body when it is whole."""
         transfer = self.transfer
-        if transfer is None:
+        if transfer is None or transfer.assembly is None:
             outcome, reason = Outcome.REJECTED, "a fragment of no transfer"
             if self._skipping is not None and seq <= self._skipping[0]:
                 _, outcome, reason = self._skipping
@@ -389,16 +404,12 @@ class IncomingLane:
     def _finish_transfer(self, transfer: Transfer) -> None:
         self.credit.consume(transfer.messages, transfer.size)
         if transfer.reserved:
-            self._rooms.put_back(transfer.assembly.total_bytes)
+            self._rooms.put_back(transfer.total_bytes)
 
     def find_room(self) -> bool:
         """Reserve room for the transfer under way, if now there is some; True if credit rose."""
         transfer = self.transfer
-        if (
-            transfer is None
-            or transfer.reserved
-            or not self._rooms.draw(transfer.assembly.total_bytes)
-        ):
+        if transfer is None or transfer.reserved or not self._rooms.draw(transfer.total_bytes):
             return False
         transfer.reserved = True
         self.credit.consume(transfer.messages, transfer.size)
@@ -530,6 +541,6 @@ class IncomingLane:
         self.credit.close()
         for transfer in (self.transfer, *self._transfers.values()):
             if transfer is not None and transfer.reserved:
-                self._rooms.put_back(transfer.assembly.total_bytes)
+                self._rooms.put_back(transfer.total_bytes)
         self.transfer = None
         self._transfers.clear()

@@ -56,6 +56,7 @@ class Recovery:
         self._jitter = 1.0  # of the probe timer: another with every link and probe
         self.probes_unanswered = 0
         self.packets_lost = 0
+        self.burst_bytes = 0  # what the path carries within `burst_time`; 0: nobody knows
         self._time_out()
 
     def start(self) -> None:
@@ -73,6 +74,7 @@ class Recovery:
         self._largest = 0
         self.probes_unanswered = 0
         self._rate = DeliveryRate()
+        self.burst_bytes = 0
 
     @property
     def bytes_in_flight(self) -> int:
@@ -128,6 +130,7 @@ class Recovery:
             for earlier in arrived:
                 del sent[earlier]
             self._rate.on_acked(newest.snapshot, size, now)
+            self.burst_bytes = int(self._rate.bytes_per_s * self._options.burst_time)
             if number == largest:
                 self.round_trip.on_sample(now - newest.sent_at, delay)
             self.probes_unanswered = 0

@@ -69,6 +69,7 @@ class OutgoingLane(SendWindow[Record]):
         "sent_bytes",
         "seq_limit",
         "waiting_since",
+        "window_bytes",
     )
 
     def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
@@ -83,6 +84,7 @@ class OutgoingLane(SendWindow[Record]):
         self.gaps: list[tuple[int, int, int]] = []
         self.deadlines: dict[int, float] = {}
         self.waiting_since = 0.0
+        self.window_bytes = 0  # the peer's window is at least this
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
         self._sizes: dict[int, int] = {}  # of what is in `items`, as counted against credit
         self._spans: deque[Span] = deque()
@@ -102,11 +104,23 @@ class OutgoingLane(SendWindow[Record]):
         if type(records) is Block:
             return self._submit_block(records, ticket, now)
         if len(records) == 1:
-            first = last = self._enqueue_single(records[0], now)
-        else:
-            first, last = self._enqueue(records, now)
+            seq = self.submit_single(records[0], ticket, now)
+            return seq, seq
+        first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
+
+    def submit_single(self, record: Record, ticket: Ticket, now: float) -> int:
+        """Number one record: what `submit` does, written out for calls and their answers."""
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        self._append(Span(seq, seq, ticket, 1))
+        return seq
 
     def _submit_block(self, block: Block, ticket: Ticket, now: float) -> tuple[int, int]:
         first = self.next_seq
@@ -138,16 +152,6 @@ class OutgoingLane(SendWindow[Record]):
         else:
             siblings.append(span)
 
-    def _enqueue_single(self, record: Record, now: float) -> int:
-        seq = self.next_seq
-        if self.next_transmit == seq:
-            self.waiting_since = now
-        self.next_seq = seq + 1
-        self.items[seq] = record
-        self._sizes[seq] = size = size_of(record)
-        self.queued_bytes += size
-        return seq
-
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
             self.waiting_since = now
@@ -178,6 +182,11 @@ class OutgoingLane(SendWindow[Record]):
         """Raise the credit; a lower limit is old news."""
         self.seq_limit = max(self.seq_limit, seq_limit)
         self.bytes_limit = max(self.bytes_limit, bytes_limit)
+        self.window_bytes = max(self.window_bytes, self.bytes_limit - self.sent_bytes)
+
+    def forget_credit(self) -> None:
+        """Wait for another peer's word, where nothing was transmitted yet."""
+        self.seq_limit = self.bytes_limit = self.window_bytes = 0
 
     @property
     def waiting(self) -> bool:
@@ -477,14 +486,13 @@ class OutgoingLane(SendWindow[Record]):
         return [record]
 
     def _forget_ended(self) -> None:
-        spans = self._spans
-        while spans and spans[0].remaining == 0:
+        spans, by_ticket = self._spans, self._by_ticket
+        while spans and not spans[0].remaining:
             span = spans.popleft()
-            siblings = self._by_ticket[span.ticket]
-            if len(siblings) == 1:
-                del self._by_ticket[span.ticket]
-            else:
+            siblings = by_ticket.pop(span.ticket)
+            if len(siblings) > 1:
                 siblings.remove(span)
+                by_ticket[span.ticket] = siblings
 
     def _forget_behind(self) -> deque[Span]:
         """Forget spans that ended behind one that lasts; return those that are left."""
@@ -569,6 +577,14 @@ class OutgoingLane(SendWindow[Record]):
     def holds(self, ticket: Ticket) -> bool:
         """Return whether something submitted with the ticket has no outcome yet."""
         return any(span.remaining for span in self._by_ticket.get(ticket, ()))
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether each was transmitted."""
+        spans, items, sent = self._by_ticket.get(ticket, ()), self.items, self.next_transmit
+        for span in spans:
+            self._part_block(span)
+        numbers = (seq for span in spans for seq in range(span.first, span.last + 1))
+        return [(items[seq], seq < sent) for seq in numbers if seq in items]
 
     def abandon(self) -> list[Returned]:
         """End the session: what was sent is UNKNOWN, what was not is RELEASED."""

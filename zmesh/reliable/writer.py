@@ -123,6 +123,20 @@ class PacketWriter:
         number = self._scheduler.next_lane(waits, now)
         return next(lane for lane in ready if lane.lane == number)
 
+    def _budget(self, ready: list[OutgoingLane], size: int) -> tuple[int, int]:
+        """Return how many bytes and records the packet takes beside `size`.
+
+        More where large bodies follow each other on a fast path and nothing else waits: they are
+        in parts of their own, and the head stays small.
+        """
+        options, burst = self._options, self._recovery.burst_bytes
+        if burst > options.packet_bytes and len(ready) == 1 and not ready[0].resend.count:
+            record = ready[0].items.get(ready[0].next_transmit)
+            if record is not None and len(record[2]) > options.inline_bytes_max:
+                budget = min(burst, options.packet_bytes_max) - size
+                return budget, budget // options.inline_bytes_max + 1
+        return options.packet_bytes - size, self._limits.records_max
+
     def _add_data(
         self,
         ready: list[OutgoingLane],
@@ -136,14 +150,14 @@ class PacketWriter:
         Returns its bytes, and whether more is ready.
         """
         while ready:
-            budget = self._options.packet_bytes - size
+            budget, count_max = self._budget(ready, size)
             if budget <= 0 or len(frames) >= self._limits.frames_max - 1:
                 return size, True
             lane = self._next_lane(ready, now)
             if size and lane.block_bytes > budget:
                 return size, True  # it goes whole, with the next packet
             fresh_from = lane.next_transmit
-            chunk = lane.take(budget, self._limits.records_max, now)
+            chunk = lane.take(budget, count_max, now)
             if not lane.ready:
                 ready.remove(lane)
             if chunk is None:

@@ -144,6 +144,7 @@ class _Generator:
             window_bytes_max=window_bytes * choice((1, 4)),
             packet_bytes=choice((512, 4 * KIB, 64 * KIB)),
             fragment_bytes=fragment,
+            fragment_bytes_max=16 * fragment,
             in_flight_bytes_min=choice((2 * KIB, 16 * KIB, 256 * KIB)),
             quantum_bytes=choice((1 * KIB, 64 * KIB)),
             ranges_max=window_max // 2 + 1,  # what an honest peer can need

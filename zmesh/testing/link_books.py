@@ -206,10 +206,11 @@ class LinkBooks:
     ) -> None:
         """Count what a link handed over; it must be within what the lane may ever hold.
 
-        A `whole` body that came in fragments has room of its own, and takes none of the window.
+        A large body, or a `whole` one that came in fragments, has room of its own, and takes none
+        of the window.
         """
         held = self._held.setdefault((label, session, lane), [0, 0])
-        held[0] += not whole
+        held[0] += not (whole or self._is_large(message))
         held[1] += len(message.body)
         options = self._options
         if held[0] > options.window_messages_max:
@@ -230,9 +231,12 @@ class LinkBooks:
     ) -> None:
         """Note a verdict that the link took."""
         held = self._held[label, session, lane]
-        held[0] -= 0 if whole else len(messages)
+        held[0] -= 0 if whole else len(messages) - sum(map(self._is_large, messages))
         held[1] -= sum(len(message.body) for message in messages)
         self.ledger.on_settled(messages, verdict.outcome, verdict.reason, verdict.delay)
+
+    def _is_large(self, message: Message) -> bool:
+        return len(message.body) > self._options.fragment_bytes
 
     # Memory, and the end
 

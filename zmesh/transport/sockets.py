@@ -21,6 +21,9 @@ LIBZMQ_MIN: Final = (4, 3, 5)
 NEVER_MS: Final = 24 * 3600 * 1000
 """As a reconnect interval: longer than any socket lives after its connection ended."""
 
+ENCRYPTED_BYTES: Final = 33
+"""What CURVE adds to a part (ZeroMQ RFC 26): the name of a command, flags, a nonce, a MAC."""
+
 # A connect that failed is known by CONNECT_RETRIED: CLOSED is missing where no socket was made.
 HANDSHAKE_EVENTS: Final = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -93,6 +96,7 @@ class Sockets:
         socket.set(zmq.ROUTER_MANDATORY, 1)  # unroutable raises; else it vanishes silently
         socket.set(zmq.HANDSHAKE_IVL, _ms(self._options.handshake_timeout))
         if keys is not None:
+            self._take_encrypted(socket)
             guard_listener(socket, keys)
         return socket, self._watch(socket, LISTENER_EVENTS)
 
@@ -108,6 +112,7 @@ class Sockets:
         socket = self._make(zmq.DEALER)
         socket.set(zmq.RECONNECT_IVL, NEVER_MS)
         if keys is not None:
+            self._take_encrypted(socket)
             guard_dialer(socket, keys, server)
         return socket, self._watch(socket, DIAL_EVENTS)
 
@@ -153,6 +158,10 @@ class Sockets:
         socket.set(zmq.TCP_KEEPALIVE_CNT, options.keepalive_count)
         socket.set(zmq.TCP_MAXRT, _ms(options.unacked_max))
         return socket
+
+    def _take_encrypted(self, socket: Socket) -> None:
+        """Let in parts as large as they may be: libzmq measures them as they are encrypted."""
+        socket.set(zmq.MAXMSGSIZE, self._limits.part_bytes_max + ENCRYPTED_BYTES)
 
     def _watch(self, socket: Socket, events: int) -> bytes:
         self._keys += 1

@@ -8,7 +8,6 @@ a *hole*, and the receiver is told so by GAP when the sending position passes it
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
 from typing import cast
 
@@ -16,34 +15,10 @@ from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
+from zmesh.reliable.spans import Span
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
-
-
-@dataclass(slots=True, eq=False)
-class Span:
-    """Consecutive numbers submitted with one ticket.
-
-    `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
-    `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
-
-    `block` has the records themselves, as long as they end in order: the last `remaining` of them
-    are kept, and nothing is noted for each.
-    """
-
-    first: int
-    last: int
-    ticket: Ticket
-    remaining: int
-    whole: Record | None = None
-    verdict: tuple[Outcome, str, float] | None = None
-    block: Block | None = None
-
-    def ticket_of(self, seq: int) -> Ticket:
-        """Return the ticket of one number, which is not accepted in its turn."""
-        ticket = self.ticket
-        return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
 
 
 class OutgoingLane(SendWindow[Record]):

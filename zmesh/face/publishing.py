@@ -6,12 +6,12 @@ from typing import Final
 
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
-    check_guarantee,
     check_is_text,
     check_message_options,
     check_receivers,
     check_retained,
     check_unreserved,
+    is_at_most_once,
     kept_of,
 )
 from zmesh.face.inbox import Settle, check_settle
@@ -88,7 +88,8 @@ class Publishing(ABC):
             min_receivers: how many nodes must be there to receive it.
             timeout: seconds to wait for these; None is for ever.
             guarantee: "at_least_once" until each subscriber has accepted it; "at_most_once" goes
-                to those that have room now, never again, and its receipt is done at once, with 0.
+                to those that have room now, and is forgotten: nothing is waited for, nothing
+                comes again, and the receipt is done at once, with 0.
             durable: whether it is in this node's log first, for subscriptions with a name or
                 `since`; by default with `storage`, unless it is at most once.
 
@@ -98,20 +99,19 @@ class Publishing(ABC):
             PeersMissing: too few receivers, in time; it was not published.
         """
         assembly, keep = self._at_work(), None
-        outgoing = assembly.outgoing
-        is_once = self._check(assembly, topic, priority, key, ttl, guarantee)
+        outgoing = assembly.publishes_on(topic)
+        if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
+            check_message_options(self._options.wire, priority, key, ttl)
         if min_receivers is not _NONE or timeout is not None:
             check_receivers(min_receivers, timeout)
+        is_once = is_at_most_once(guarantee)
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         if retain is not False or history is not None:
             keep = kept_of(self._options, body, retain=retain, history=history)
         record = outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
-            check_type(type, self._options.wire)
-            record = with_extra(record, Tag.TYPE, type)
-        by = outgoing.signing.for_target(sign, priority, key, ttl)
-        if by is not None:
-            record = signed(record, by)
+            record = self._typed(record, type)
+        record = signed(record, outgoing.signing.for_target(sign, priority, key, ttl))
         compressor = outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await outgoing.compressing.soon(record, compressor)
@@ -124,22 +124,9 @@ class Publishing(ABC):
             return await assembly.durable.publish(record, *terms)
         return await assembly.posting.publish(record, *terms, at_most_once=is_once)
 
-    def _check(
-        self,
-        assembly: Assembly,
-        topic: str,
-        priority: int,
-        key: str | None,
-        ttl: float | None,
-        guarantee: Guarantee,
-    ) -> bool:
-        """Raise where nothing can be published so; return whether it goes at most once."""
-        assembly.check_publish(topic)
-        # What is left as it is by default, as most is in most calls, needs no look.
-        if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
-            check_message_options(self._options.wire, priority, key, ttl)
-        check_guarantee(guarantee)
-        return guarantee == "at_most_once"
+    def _typed(self, record: Record, kind: str) -> Record:
+        check_type(kind, self._options.wire)
+        return with_extra(record, Tag.TYPE, kind)
 
     async def publish_many(
         self,
@@ -164,8 +151,10 @@ class Publishing(ABC):
         Raises:
             InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `publish`.
         """
-        assembly, outgoing = self._at_work(), self._at_work().outgoing
-        is_once = self._check(assembly, topic, priority, key, ttl, guarantee)
+        assembly = self._at_work()
+        outgoing = assembly.publishes_on(topic)
+        check_message_options(self._options.wire, priority, key, ttl)
+        is_once = is_at_most_once(guarantee)
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         if type is not None:
             check_type(type, self._options.wire)

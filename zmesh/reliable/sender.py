@@ -8,7 +8,6 @@ a *hole*, and the receiver is told so by GAP when the sending position passes it
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
 from typing import cast
 
@@ -16,34 +15,10 @@ from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
+from zmesh.reliable.spans import Span
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
-
-
-@dataclass(slots=True, eq=False)
-class Span:
-    """Consecutive numbers submitted with one ticket.
-
-    `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
-    `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
-
-    `block` has the records themselves, as long as they end in order: the last `remaining` of them
-    are kept, and nothing is noted for each.
-    """
-
-    first: int
-    last: int
-    ticket: Ticket
-    remaining: int
-    whole: Record | None = None
-    verdict: tuple[Outcome, str, float] | None = None
-    block: Block | None = None
-
-    def ticket_of(self, seq: int) -> Ticket:
-        """Return the ticket of one number, which is not accepted in its turn."""
-        ticket = self.ticket
-        return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -276,6 +251,9 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
+        if seq == end and self._blocks:
+            self.next_transmit = seq
+            return self._take_block(self._blocks[0], budget, count_max)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
@@ -351,16 +329,19 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
-        left = 0  # to be dropped
+        left = 0  # the first that is to be dropped
         for span in self._between(first, last):
             if span.block is not None:
+                if left:
+                    self._drop(left, span.first - 1)
+                    left = 0
                 if is_accepted and first <= span.last - span.remaining + 1:
                     tickets += self._accept_block(span, min(last, span.last))
                     continue
                 self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
-                left += 1
+                left = left or span.first
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -377,7 +358,7 @@ class OutgoingLane(SendWindow[Record]):
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
         if left:
-            self._drop(first, last)
+            self._drop(left, last)
         return tickets, returned
 
     def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:

@@ -14,6 +14,7 @@ from zmesh.patterns import bindings
 from zmesh.patterns.bindings import Declared, key_of, to_value
 from zmesh.patterns.content import ContentError, Expression
 from zmesh.patterns.declarations import Declarations
+from zmesh.security.refusal import HEAD, error_of, from_reason, of_application, to_reason
 from zmesh.wire.attributes import attribute_text, attributes_of, is_attribute
 from zmesh.wire.bodies import decode_body, encode_body
 
@@ -36,7 +37,23 @@ EXPRESSIONS: Final = (
 )
 ATTRIBUTES: Final = (
     *("a=1", 'a="b"', "=", "a=", "a=[1]", "a=NaN", "b=true", "a=1e999", "a=null"),
-    *("a==1", "a=-0", "a=" + "9" * 5000, "a=" + "[" * 2000),
+    *("a==1", "a=-0", "a=" + "9" * 5000, "a=" + "[" * 2000, r'a="\ud800"', r'a="\u0000"'),
+)
+REASONS: Final = (
+    *(
+        "no",
+        "signature refused: ",
+        HEAD,
+        "[",
+        "]",
+        '"call"',
+        '"svc"',
+        ", ",
+        r'"\ud800"',
+        "1",
+        "{}",
+    ),
+    *(HEAD + '["call", "svc", "a rule"]', HEAD + '["call", "svc"]', HEAD + "[" * 2000),
 )
 
 
@@ -93,6 +110,8 @@ class _Scene:
                 self._route()
             case 6:
                 _filter(script)
+            case 7 if script.flag():
+                _read_reason("".join(script.text(REASONS) for _ in range(script.below(8))))
             case _:
                 _describe([script.text(ATTRIBUTES) for _ in range(script.below(4))])
 
@@ -185,3 +204,13 @@ def _describe(texts: list[str]) -> None:
     assert len(found) <= sum(map(is_attribute, texts))
     for key, value in found.items():
         assert attributes_of([attribute_text(key, value, LIMITS)]) == {key: value}
+
+
+def _read_reason(reason: str) -> None:
+    str(error_of("b", reason)).encode()
+    told = from_reason(reason)
+    if told is not None:
+        again = from_reason(to_reason(*told))
+        assert again is not None, "a refusal that is not read again"
+        assert again[0] == told[0]
+    assert from_reason(of_application(reason)) is None, "an application speaks for rules"

@@ -708,10 +708,12 @@ def test_a_block_waits_for_credit_as_long_as_an_ack_may_bring_it() -> None:
     subject, block, _ = blocked(10, seq_limit=12)
     subject.submit(Block(numbered(5)), Ticket(5), 0.0)
     assert take(subject) == (1, [bytes(record[2]) for record in block])
-    assert not subject.ready
-    assert subject.block_bytes == 0
+    assert (subject.ready, subject.block_bytes) == (False, 0)
     subject.on_ack(10, ())
-    assert subject.ready  # nothing is under way: as much goes as may
+    assert (subject.ready, subject.block_bytes) == (
+        True,
+        0,
+    )  # nothing is under way: as much goes as may
     assert take(subject) == (11, [b"0", b"1"])
     assert not subject.ready
     subject.grant(15, LARGE)

@@ -510,12 +510,13 @@ class Link(LinkFacts):
         out = self._outbox
         self._outbox = []
         if self.state is LinkState.OPEN and self.path is not None:
-            if self._session.has_too_much_control:
+            session = self._session
+            if session.control_out.items and session.has_too_much_control:
                 self._give_up("it does not take control records", now)
                 self._end_session(SessionEnd.PEER_FORGOT)
                 return out
             if not self._path_full:
-                for packet in self._writer.packets(self._link_id, self._session, now):
+                for packet in self._writer.packets(self._link_id, session, now):
                     out.append((self.path, packet))  # most often one, or none
         self._counters.packets_sent += len(out)
         return out

@@ -62,8 +62,8 @@ class SeenTable:
     """
 
     __slots__ = (
-        "_capacity", "_displaced", "_expired", "_finished", "_horizon_s", "_order", "_pending",
-        "_stamps", "_stamps_in_order",
+        "_capacity", "_displaced", "_evict_at", "_expired", "_finished", "_horizon_s", "_order",
+        "_pending", "_stamps", "_stamps_in_order",
     )  # fmt: skip
 
     def __init__(self, capacity: int, horizon_s: float) -> None:
@@ -76,6 +76,7 @@ class SeenTable:
         self._order: deque[MessageId] = deque()
         self._stamps_in_order: deque[_Stamp] = deque()
         self._stamps: dict[Outcome, _Stamp] = {}  # the latest of each outcome
+        self._evict_at = 0.0  # not before this is the oldest expired
         self._expired = 0
         self._displaced = 0
 
@@ -103,7 +104,7 @@ class SeenTable:
         self._finished.pop(message_id, None)
         stamps = self._stamps_in_order
         is_full = len(self._pending) + len(stamps) >= self._capacity
-        if stamps and (is_full or self._is_expired(stamps[0], now)):
+        if stamps and (is_full or now >= self._evict_at):
             self._evict(now)
         self._pending.add(message_id)
         return True
@@ -175,6 +176,9 @@ class SeenTable:
             self._forget_oldest(now)
         while stamps and len(self._pending) + len(stamps) + count > self._capacity:
             self._forget_oldest(now)
+        # What is finished from now on lasts for the horizon at least.
+        oldest = stamps[0].tick * self._horizon_s / TICKS if stamps else now
+        self._evict_at = oldest + self._horizon_s
 
     def _forget_oldest(self, now: float) -> None:
         """Forget the id that was finished first, unless it has been forgotten already."""

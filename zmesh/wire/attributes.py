@@ -57,6 +57,8 @@ def _parse(text: str) -> tuple[str, Scalar] | None:
         return None
     try:
         value = json.loads(written, parse_constant=_refuse)
+        if isinstance(value, str):
+            value.encode()  # JSON can spell halves of characters, which no text may have
     except (ValueError, RecursionError):
         return None
     if isinstance(value, float) and isinf(value):  # more than a float can be: "1e999"

@@ -8,42 +8,18 @@ a *hole*, and the receiver is told so by GAP when the sending position passes it
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
 from typing import cast
 
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
+from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
+from zmesh.reliable.spans import Span
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
-
-
-@dataclass(slots=True, eq=False)
-class Span:
-    """Consecutive numbers submitted with one ticket.
-
-    `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
-    `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
-
-    `block` has the records themselves, as long as they end in order: the last `remaining` of them
-    are kept, and nothing is noted for each.
-    """
-
-    first: int
-    last: int
-    ticket: Ticket
-    remaining: int
-    whole: Record | None = None
-    verdict: tuple[Outcome, str, float] | None = None
-    block: Block | None = None
-
-    def ticket_of(self, seq: int) -> Ticket:
-        """Return the ticket of one number, which is not accepted in its turn."""
-        ticket = self.ticket
-        return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -57,10 +33,12 @@ class OutgoingLane(SendWindow[Record]):
         "_block_messages",
         "_blocks",
         "_by_ticket",
+        "_cutter",
         "_gone",
         "_packet_bytes",
         "_sizes",
         "_spans",
+        "_uncut",
         "bytes_limit",
         "deadlines",
         "gaps",
@@ -72,10 +50,11 @@ class OutgoingLane(SendWindow[Record]):
         "window_bytes",
     )
 
-    def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
+    def __init__(self, lane: int, ranges_max: int, cutter: Cutter, packet_bytes: int = 0) -> None:
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
         super().__init__(ranges_max)
         self.lane = lane
+        self._cutter = cutter
         self._packet_bytes = packet_bytes
         self.seq_limit = 0
         self.bytes_limit = 0
@@ -88,6 +67,7 @@ class OutgoingLane(SendWindow[Record]):
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
         self._sizes: dict[int, int] = {}  # of what is in `items`, as counted against credit
         self._spans: deque[Span] = deque()
+        self._uncut: deque[int] = deque()  # large bodies whose turn has not come
         self._blocks: deque[Span] = deque()  # with a block that was not transmitted to its end
         self._block_messages = 0  # kept in blocks, and not in `items`
         self._by_ticket: dict[Ticket, list[Span]] = {}  # so that a withdrawal need not search
@@ -122,13 +102,33 @@ class OutgoingLane(SendWindow[Record]):
         self._blocks.append(span)
         return first, span.last
 
-    def submit_whole(
-        self, whole: Record, fragments: Sequence[Record], ticket: Ticket, now: float
-    ) -> tuple[int, int]:
-        """Number the fragments of one record, which end together."""
-        first, last = self._enqueue(fragments, now)
-        self._append(Span(first, last, ticket, last - first + 1, whole))
-        return first, last
+    def submit_large(self, record: Record, ticket: Ticket, now: float) -> tuple[int, int]:
+        """Give a large body as many numbers as it may need.
+
+        It is cut when its turn comes, as the path allows then; numbers left over are a hole.
+        """
+        first = self._enqueue_single(record, now)
+        self.next_seq = first + self._cutter.count_max(record)
+        self._uncut.append(first)
+        self._append(Span(first, first, ticket, 1))
+        return first, self.next_seq - 1
+
+    def _cut(self) -> None:
+        """Cut the large body that is transmitted next, if any, unless it goes whole."""
+        seq = self.next_transmit
+        while self._uncut and self._uncut[0] <= seq:
+            record = self.items.get(self._uncut[0]) if self._uncut[0] == seq else None
+            self._uncut.popleft()
+            pieces = [] if record is None else self._cutter.cut(record, self.window_bytes)
+            if len(pieces) < 2:
+                continue
+            [span] = self._between(seq, seq)
+            span.whole, span.remaining = record, len(pieces)
+            span.last = seq + len(pieces) - 1
+            sizes, numbers = sizes_of(pieces), range(seq, span.last + 1)
+            self.queued_bytes += sum(sizes) - self._sizes[seq]
+            self.items.update(zip(numbers, pieces, strict=True))
+            self._sizes.update(zip(numbers, sizes, strict=True))
 
     def _append(self, span: Span) -> None:
         self._spans.append(span)
@@ -198,6 +198,8 @@ class OutgoingLane(SendWindow[Record]):
         if self.resend.count > 0:
             return True
         if seq < self.next_seq and seq <= self.seq_limit:
+            if self._uncut:
+                self._cut()
             span = self._block_at(seq)
             if span is not None:
                 return self._is_block_ready(span, seq)
@@ -267,6 +269,9 @@ class OutgoingLane(SendWindow[Record]):
         if span is not None:
             return self._take_block(span, budget, count_max)
         end = self._blocks[0].first if self._blocks else self.next_seq
+        if self._uncut:
+            self._cut()
+            end = min(end, *self._uncut) if self._uncut else end
         last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
             return self._take_single(seq)

@@ -1,7 +1,8 @@
 """`python -m benchmarks.check`: today's ratios beside the stored ones; it fails beyond noise.
 
 Ratios are compared within one wake-up of the machine: each has stored ratios of its own. What is
-worse is measured once more, and counts where it is worse again.
+worse is measured once more, and counts where it is worse again. Counted instructions, which have
+no noise, are compared first (`benchmarks.instructions`).
 """
 
 import argparse
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import instructions
 from benchmarks.results import Figure, Results, named
 from benchmarks.run import systems_of, terminable
 from benchmarks.runner import RUNS, Runner, say
@@ -26,6 +28,9 @@ NOISE_MIN = 0.15
 SPREADS = 4.0
 """Median absolute deviations, of both series together, that a median may be off by: some 2.7
 standard deviations of a normal distribution."""
+
+NOTHING_STORED = 2
+"""The exit status where there is nothing to compare with."""
 
 Stored = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 """Ratios by wake-up, scenario and system."""
@@ -102,7 +107,7 @@ def exit_status(found: Sequence[Verdict]) -> int:
     """Return 0 where all is well, 1 where something is worse, 2 where nothing is stored."""
     if any(each.is_worse for each in found):
         return 1
-    return 0 if any(each.stored is not None for each in found) else 2
+    return 0 if any(each.stored is not None for each in found) else NOTHING_STORED
 
 
 def main() -> int:
@@ -117,6 +122,8 @@ def main() -> int:
     stored: Stored = {}
     if options.baseline.exists():
         stored = json.loads(options.baseline.read_text(encoding="utf-8"))
+    measures = options.results is None
+    counted = instructions.check() if measures and not options.store else NOTHING_STORED
     results = _results(options.results, options.runs)
     if options.store:
         text = json.dumps(merged(results, stored), indent=1, sort_keys=True)
@@ -125,18 +132,21 @@ def main() -> int:
         return 0
     found = verdicts(results, stored)
     again = [each.scenario for each in found if each.is_worse]
-    if again and options.results is None:
+    if again and measures:
         say(f"worse: {', '.join(dict.fromkeys(again))}; measured once more")
         repeated = verdicts(_measured(options.runs, again), stored)
         found = [each for each in found if each.scenario not in again] + repeated
     print(told(found))
-    return _ended(exit_status(found), options.baseline)
+    return _ended(exit_status(found), counted, options.baseline)
 
 
-def _ended(status: int, baseline: Path) -> int:
-    if status == 2:
+def _ended(ratios: int, counted: int, baseline: Path) -> int:
+    """Return 1 where anything is worse, 2 where nothing was compared, else 0."""
+    if ratios == NOTHING_STORED:
         print(f"nothing in {baseline} is of this machine's wake-up: --store stores it")
-    return status
+    if 1 in (ratios, counted):
+        return 1
+    return min(ratios, counted)
 
 
 def _results(path: Path | None, runs: int) -> Results:

@@ -43,8 +43,14 @@ def main() -> int:
     for packages in PYTHON_PACKAGES:
         if not _works([*pip, *packages]):
             print(f"{' and '.join(packages)}: not to be had")
-    for package in _missing():
-        _install_server(package)
+    missing = _missing()
+    apt = shutil.which("apt-get")
+    if missing and (apt is None or os.geteuid() != 0):
+        print(f"{', '.join(missing)}: install them by hand, or they are left out")
+    elif missing and apt is not None:
+        _works([apt, "update", "-qq"])  # a new machine may have no lists, or old ones
+        for package in missing:
+            _install_server(apt, package)
     return 0
 
 
@@ -57,11 +63,7 @@ def _missing() -> list[str]:
     ]
 
 
-def _install_server(package: str) -> None:
-    apt = shutil.which("apt-get")
-    if apt is None or os.geteuid() != 0:
-        print(f"{package}: install it by hand, or it is left out")
-        return
+def _install_server(apt: str, package: str) -> None:
     command = [apt, "install", "-y", "-qq", "--no-install-recommends", package]
     # Runlevel 1: services are not started when they are installed.
     if not _works(command, {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}):

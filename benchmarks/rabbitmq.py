@@ -40,6 +40,9 @@ def serving(place: Path) -> Iterator[tuple[int, int]]:
     config = place / "rabbitmq.conf"
     config.write_text(f"listeners.tcp.default = 127.0.0.1:{port}\nlog.console = true\n")
     (place / "plugins").write_text("[].\n")
+    # It opens a socket for syslog, used or not; by default on all addresses.
+    advanced = place / "advanced.config"
+    advanced.write_text("[{syslog, [{protocol, {rfc5424, udp, [{ip, {127,0,0,1}}]}}]}].\n")
     environment = {
         "HOME": str(place),  # of its cookie
         "ERL_EPMD_PORT": str(names),
@@ -47,6 +50,7 @@ def serving(place: Path) -> Iterator[tuple[int, int]]:
         "RABBITMQ_NODENAME": f"{fresh_name()}@localhost",
         "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_CONFIG_FILE": str(config),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(advanced),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(place / "plugins"),
         "RABBITMQ_MNESIA_BASE": str(place / "data"),
         "RABBITMQ_LOG_BASE": str(place / "logs"),

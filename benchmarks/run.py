@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.results import OtherMachine, Results
 from benchmarks.runner import RUNS, Runner, say, timed
 from benchmarks.scenario import SCENARIOS
 from benchmarks.system import System
@@ -59,10 +60,17 @@ def main() -> int:
     )
     parser.add_argument("--place", type=Path, help="a directory on the disk to be measured")
     parser.add_argument("--json", type=Path, help="a file to write all to")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="keep what the file has of other systems and scenarios; of the same machine only",
+    )
     parser.add_argument("--markdown", type=Path, help="a file to write the page to")
     options = parser.parse_args()
     terminable()
     known = [scenario.key for scenario in SCENARIOS]
+    if options.update and options.json is None:
+        parser.error("--update needs the file: --json")
     unknown = set(options.only or ()) - set(known)
     if unknown:
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -71,6 +79,23 @@ def main() -> int:
         chosen(options.systems), scenarios, runs=options.runs, place=options.place, tell=say
     )
     results, took_s = timed(runner.run)
+    _tell(results)
+    say(f"measured in {took_s:.0f} s")
+    if options.update and options.json.exists():
+        try:
+            results = in_order(read(options.json).updated(results))
+        except OtherMachine as error:
+            print(f"{options.json} is left as it was: {error}", file=sys.stderr)
+            return 1
+    if options.json is not None:
+        text = json.dumps(results.as_json(), indent=1)
+        _write(options.json, text + "\n")
+    if options.markdown is not None:
+        _write(options.markdown, markdown(results))
+    return 0
+
+
+def _tell(results: Results) -> None:
     print(table(results))
     for name, why in results.skipped.items():
         print(f"{name} skipped: {why}")
@@ -79,15 +104,26 @@ def main() -> int:
             print(f"{name} failed at {key}: {why}")
     if restless := results.restless():
         print(f"the machine changed in the midst of every round: {', '.join(restless)}")
-    say(f"measured in {took_s:.0f} s")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results.as_json(), indent=1)
-        options.json.write_text(text + "\n", encoding="utf-8")
-    if options.markdown is not None:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(markdown(results), encoding="utf-8")
-    return 0
+
+
+def read(path: Path) -> Results:
+    """Return what an earlier run wrote."""
+    return Results.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def in_order(results: Results) -> Results:
+    """Return results whose systems stand in the order they always have."""
+    names = [system.name for system in (*CORE, *PEERS)]
+    results.yardsticks = {
+        name: results.yardsticks[name] for name in names if name in results.yardsticks
+    }
+    results.about = {name: results.about[name] for name in names if name in results.about}
+    return results
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

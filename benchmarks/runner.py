@@ -65,11 +65,11 @@ class Runner:
         self._measure_one = measure_one
         self._tell = tell
         self._count = 0
+        self._taken = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
     def run(self) -> Results:
         """Open all systems, measure, and end what was started."""
-        today = dt.datetime.now(dt.UTC).date().isoformat()
-        results = Results(machine.facts(), today)
+        results = Results(machine.facts(), self._taken.partition("T")[0])
         preload(["benchmarks.system", *_modules(self._systems)])
         with ExitStack() as stack:
             directory = tempfile.TemporaryDirectory(dir=self._place, ignore_cleanup_errors=True)
@@ -139,7 +139,7 @@ class Runner:
             if measured.lost:
                 lost[name] = measured.lost
         after = self._probed(turns, place)
-        return Round(scenario.key, wake_up_of(before, after), values, lost)
+        return Round(scenario.key, wake_up_of(before, after), values, lost, self._taken)
 
     def _probed(self, turns: list[Ready], place: Path) -> WakeUp:
         yardsticks = [each for each in turns if each.system.yardstick == each.system.name]

@@ -6,11 +6,12 @@ private memory are a process's own business, so they hold on a machine that othe
 
 import asyncio
 import gc
+import logging
 import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -61,17 +62,16 @@ class Use:
 
     at_s: float
     cpu_s: float
-    private_kib: int
     packets: int  # sent and received
     links: int
     dials: int
 
 
 def private_kib() -> int:
-    """Return the memory that is this process's alone."""
+    """Return the memory that this process has written to, and nobody shares."""
     gc.collect()
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 
 def use_of(nodes: Sequence[zmesh.Node]) -> Use:
@@ -81,7 +81,6 @@ def use_of(nodes: Sequence[zmesh.Node]) -> Use:
     return Use(
         at_s=at,
         cpu_s=cpu,
-        private_kib=private_kib(),
         packets=sum(
             each.transport.packets_sent + each.transport.packets_received for each in statistics
         ),
@@ -90,13 +89,22 @@ def use_of(nodes: Sequence[zmesh.Node]) -> Use:
     )
 
 
-def crowd(pipe: Connection, plan: Plan, first: int, count: int, hubs: int) -> None:
+def _begin() -> None:
+    logging.getLogger("zmesh").setLevel(logging.CRITICAL)  # a thousand nodes find nobody at first
+
+
+def crowd(
+    pipe: Connection, plan: Plan, first: int, count: int, hubs: int, within_s: float
+) -> None:
     """Be `count` nodes, that each link with so many others; then do as is told."""
-    asyncio.run(_crowd(pipe, plan, first, count, hubs))
+    _begin()
+    asyncio.run(_crowd(pipe, plan, first, count, hubs, within_s))
     os._exit(0)  # nobody waits for the goodbyes of a thousand nodes
 
 
-async def _crowd(pipe: Connection, plan: Plan, first: int, count: int, hubs: int) -> None:
+async def _crowd(
+    pipe: Connection, plan: Plan, first: int, count: int, hubs: int, within_s: float
+) -> None:
     async with AsyncExitStack() as stack:
         pipe.send("up")
         await _word(pipe)
@@ -106,8 +114,10 @@ async def _crowd(pipe: Connection, plan: Plan, first: int, count: int, hubs: int
             some = range(begin, min(begin + OPENING_AT_ONCE, first + count))
             made = [plan.node(f"n{index}") for index in some]
             nodes += await asyncio.gather(*(node.open() for node in made))
-        for node in nodes:
-            await node.peers.wait_for(count=hubs)
+        with suppress(TimeoutError):  # the row tells how many links there are
+            async with asyncio.timeout(within_s):
+                for node in nodes:
+                    await node.peers.wait_for(count=hubs)
         pipe.send((time.monotonic(), time.process_time() - cpu))
         await _obey(pipe, nodes, stack)
 
@@ -126,6 +136,8 @@ async def _obey(pipe: Connection, nodes: list[zmesh.Node], stack: AsyncExitStack
         match await _word(pipe):
             case "use":
                 pipe.send(use_of(nodes))
+            case "memory":
+                pipe.send(private_kib())
             case "subscribe":
                 for node in nodes:
                     subscription = await stack.enter_async_context(node.subscribe(TOPIC))
@@ -172,6 +184,7 @@ async def _post(node: zmesh.Node, to: str, seconds: float) -> int:
 
 def hub(pipe: Connection, plan: Plan, expected: int) -> None:
     """Be one node alone in its process; then do as is told."""
+    _begin()
     asyncio.run(_hub(pipe, plan, expected))
     os._exit(0)
 
@@ -184,14 +197,14 @@ async def _hub(pipe: Connection, plan: Plan, expected: int) -> None:
         return message.body
 
     async with node, _inbox(node):
-        empty = use_of([node])
-        pipe.send((node.endpoints[0], empty))
-        linking = asyncio.create_task(node.peers.wait_for(count=expected))
+        pipe.send((node.endpoints[0], private_kib(), use_of([node])))
         while True:
             match await _word(pipe):
-                case "linked":
-                    await linking
-                    pipe.send(use_of([node]))
+                case "link":
+                    await node.peers.wait_for(count=expected)
+                    pipe.send((time.monotonic(), time.process_time()))
+                case "memory":
+                    pipe.send(private_kib())
                 case "use":
                     pipe.send(use_of([node]))
                 case ("publish", float() as seconds):

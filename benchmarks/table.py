@@ -31,7 +31,7 @@ def _head(results: Results) -> list[str]:
     return [
         "# Results",
         "",
-        f"Measured on {results.date}, {runs} runs: {where}.",
+        f"Measured on {where}; {runs} runs, the last on {results.date}.",
         "",
         f"Versions: {versions}.",
         "",
@@ -45,7 +45,7 @@ def _table(results: Results, scenarios: Sequence[Scenario]) -> list[str]:
     systems = list(results.yardsticks)
     measured = {scenario for scenario, _ in figures}
     lines = [
-        "| scenario | " + " | ".join(systems) + " | wake-up |",
+        "| scenario | " + " | ".join(systems) + " | measured |",
         "| --- |" + " --- |" * (len(systems) + 1),
     ]
     for scenario in scenarios:
@@ -53,9 +53,21 @@ def _table(results: Results, scenarios: Sequence[Scenario]) -> list[str]:
             continue
         row = [figures.get((scenario.key, system)) for system in systems]
         cells = [cell(scenario, figure) for figure in row]
-        [wake_up, *_] = [figure.wake_up for figure in row if figure is not None]
-        lines.append(f"| {_title(scenario)} | " + " | ".join(cells) + f" | {wake_up} |")
+        when = _when([figure for figure in row if figure is not None])
+        lines.append(f"| {_title(scenario)} | " + " | ".join(cells) + f" | {when} |")
     return lines
+
+
+def _when(row: Sequence[Figure]) -> str:
+    """Return in which state of the machine figures were taken, and when; whose were not, too."""
+    states = [f"{figure.wake_up}, {figure.date}" for figure in row]
+    usual = max(dict.fromkeys(states), key=states.count)
+    others = [
+        f"{figure.system}: {state}"
+        for figure, state in zip(row, states, strict=True)
+        if state != usual
+    ]
+    return "; ".join([usual, *others])
 
 
 def _title(scenario: Scenario) -> str:

@@ -398,6 +398,38 @@ async def test_a_full_journal_refuses_a_publication_without_a_trace(tmp_path: Pa
         assert (message.headers["n"], message.retained) == (stored - 1, True)
 
 
+async def test_many_are_on_disk_before_they_are_published(tmp_path: Path) -> None:
+    async with life("shop", tmp_path) as shop, shop.subscribe(">") as plain:
+        receipt = await shop.publish_many("orders.new", range(300))
+        assert shop.statistics().engine.logged == 300
+        assert await bodies(plain, 300) == list(range(300))
+        assert await asyncio.wait_for(receipt, 20) == 300
+    async with (
+        life("shop", tmp_path) as shop,
+        reading(shop, tmp_path, ">", since="first") as follower,
+    ):
+        assert await bodies(follower, 300) == list(range(300))
+
+
+async def test_of_many_that_find_no_room_on_disk_nothing_is_published(tmp_path: Path) -> None:
+    storage = Storage(tmp_path / "shop.journal", options=SMALL)
+    async with (
+        Node("shop", mdns=False, storage=storage, options=QUICK) as shop,
+        shop.subscribe(">") as plain,
+    ):
+        with pytest.raises(JournalFull):
+            await shop.publish_many("orders.new", [bytes(20_000)] * 100)
+        assert shop.statistics().engine.logged == 0
+        assert await asyncio.wait_for(read_one(shop, plain), 20) == "small"
+        await asyncio.wait_for(shop.flush(), 20)
+
+
+async def read_one(shop: Node, plain: Subscription) -> Any:
+    await shop.publish("orders.new", "small")
+    [message] = await read(plain, 1)
+    return message.body
+
+
 async def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     async with life("shop", None) as shop:
         with pytest.raises(UsageError):

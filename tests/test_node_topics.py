@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.nodes import nodes, read
-from zmesh import InvalidOption, Rejected, UsageError
+from zmesh import BodyNotEncodable, InvalidOption, Rejected, UsageError
 
 
 async def test_publication_reaches_every_subscriber_and_its_receipt_counts_them() -> None:
@@ -130,3 +130,81 @@ async def test_subscription_is_read_inside_its_block() -> None:
             await a.publish("t", 1)
             assert [message.body for message in await read(subscription, 1)] == [1]
         assert [message async for message in subscription] == []
+
+
+# Many at once
+
+
+async def test_many_are_published_to_every_subscriber_in_order_under_one_receipt() -> None:
+    async with (
+        nodes("a", "b", "c") as (a, b, c),
+        b.subscribe("t.*") as first,
+        c.subscribe("t.x") as second,
+        a.subscribe("t.x") as own,
+    ):
+        await a.peers.wait_for(topic="t.x", count=2, timeout=5)
+        headers = {"unit": "C"}
+        receipt = await a.publish_many("t.x", range(3000), headers=headers, type="reading")
+        single = await a.publish("t.x", "after them")
+        for subscription in (first, second, own):
+            messages = await asyncio.wait_for(read(subscription, 3001), 20)
+            assert [message.body for message in messages] == [*range(3000), "after them"]
+            assert (messages[7].headers, messages[7].type, messages[7].topic) == (
+                headers, "reading", "t.x",
+            )  # fmt: skip
+        assert await receipt == 9000
+        assert await single == 3
+
+
+async def test_many_of_nothing_and_many_for_nobody_are_accepted_by_nobody() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("other"):
+        assert await (await a.publish_many("t", [])) == 0
+        assert await (await a.publish_many("t", [b"x"] * 100)) == 0
+
+
+async def test_many_at_most_once_come_and_nobody_counts_them() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("t") as subscription:
+        await a.peers.wait_for(topic="t", timeout=5)
+        receipt = await a.publish_many("t", [b"x"] * 100, guarantee="at_most_once")
+        assert await receipt == 0
+        assert len(await asyncio.wait_for(read(subscription, 100), 5)) == 100
+
+
+async def test_one_of_many_that_cannot_be_published_is_told() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("t"):
+        with pytest.raises(InvalidOption):
+            await a.publish_many("t", b"one body")
+        with pytest.raises(InvalidOption):
+            await a.publish_many("a..b", [1])
+        with pytest.raises(InvalidOption):
+            await a.publish_many("t", [1], guarantee="perhaps")  # type: ignore[arg-type]
+        with pytest.raises(BodyNotEncodable):
+            await a.publish_many("t", [1, object()])
+
+
+async def test_rejection_of_one_of_many_is_told_by_their_receipt() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("t", settle="manual") as subscription:
+        await a.peers.wait_for(topic="t", timeout=5)
+        receipt = await a.publish_many("t", range(20))
+        for number in range(20):
+            message = await asyncio.wait_for(anext(subscription), 5)
+            await (message.reject("not mine") if number == 7 else message.accept())
+        with pytest.raises(Rejected, match="not mine"):
+            await asyncio.wait_for(asyncio.ensure_future(receipt), 5)
+        assert (receipt.accepted, len(receipt.failures)) == (19, 1)
+
+
+async def test_publications_of_one_turn_each_have_their_own_outcome() -> None:
+    async with nodes("a", "b") as (a, b), b.subscribe("t", settle="manual") as subscription:
+        await a.peers.wait_for(topic="t", timeout=5)
+        receipts = [await a.publish("t", number) for number in range(40)]
+        for number in range(40):
+            message = await asyncio.wait_for(anext(subscription), 5)
+            await (message.reject("odd") if number % 2 else message.accept())
+        for number, receipt in enumerate(receipts):
+            outcome = asyncio.ensure_future(receipt)
+            if number % 2:
+                with pytest.raises(Rejected, match="odd"):
+                    await asyncio.wait_for(outcome, 5)
+            else:
+                assert await asyncio.wait_for(outcome, 5) == 1

@@ -34,7 +34,8 @@ TAKERS: dict[str, Callable[..., Any]] = {
     **{
         name: getattr(Node, name)
         for name in ("send", "post", "post_nowait", "post_many", "call", "call_later", "stream",
-                     "publish", "subscribe", "inbox", "service", "shared", "join", "fan_out",
+                     "publish", "publish_many", "subscribe", "inbox", "service", "shared", "join",
+                     "fan_out",
                      "survey", "push", "push_nowait", "push_many", "pull", "send_file",
                      "receive_files", "exchange", "close", "purge", "reload_trust")
     },

@@ -109,6 +109,7 @@ class TransportOptions:
     backlog: int = 1024  # connections the kernel holds while the I/O thread is busy
 
     # one turn of one socket: what it takes from the loop before the others have theirs
+    turn_max: float = 0.002  # one that takes longer is smaller next time, and larger while shorter
     turn_packets_max: int = 256
     turn_bytes_max: int = 256 * KIB  # stays in the cache: 4 MiB cost half as much again a byte
 
@@ -122,6 +123,7 @@ class TransportOptions:
     # strangers, before anybody has shown that it belongs here
     inbound_max: int = 4 * KIB  # connections: four times the peers, who may have several
     handshakes_max: int = 256  # under way: a descriptor each, and 1,024 are all many systems give
+    watched_max: int = 256  # the latest: a descriptor each, to see who ends them and why
     address_handshakes_max: int = 64  # of one address on CURVE: nodes of a host that start at once
     address_handshakes_per_second: float = 50.0  # a hundredth of a core: one takes 0.1 to 0.2 ms
     address_handshakes_burst: int = 1024  # a whole mesh on one machine, or behind one router

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from zmesh.ids import Path, SessionId
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Keys, Outcome, Record, Ticket
 from zmesh.reliable.link_events import LinkEvent
 from zmesh.storage import Batch, JournalStatistics, Question
 
@@ -42,7 +42,7 @@ class Carrier(Protocol):
         ticket: Ticket,
         now: float,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Queue records; their outcomes come as `Accepted` and `Returned`. Raises BodyTooLarge."""
@@ -71,6 +71,13 @@ class Carrier(Protocol):
         """
         ...
 
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether the peer may have each.
+
+        Only where none of them was so large that it was split.
+        """
+        ...
+
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""
         ...
@@ -93,7 +100,8 @@ class TransportStatistics:
     handshakes_failed: int  # another mesh key, none where one is needed, or another protocol
     handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods
     handshakes_refused: int  # shut because a bound on strangers was met
-    inbound_ended: int  # past that, by either side; so end those with a part that is too large
+    inbound_ended: int  # past that, by either side
+    inbound_broken: int  # of these the ones libzmq ended: a part too large, or no ZMTP
     inbound_shut_out: int  # ended by `shut_out`
     packets_ignored: int  # of paths that are shut out; counted once a turn where they are long
     watchdog_rescues: int  # packets found that no wake-up announced: a defect where it grows

@@ -1,6 +1,12 @@
-"""DDS: Cyclone DDS, reliable, over loopback without multicast."""
+"""DDS: Cyclone DDS, reliable, over loopback without multicast.
 
+Its sockets listen on all addresses, whatever interface it is given, so its processes are in a
+network namespace that has loopback alone.
+"""
+
+import ctypes
 import os
+import subprocess
 import time
 import types
 from collections.abc import Iterator
@@ -28,7 +34,7 @@ from benchmarks.scenario import (
     STREAM,
     Scenario,
 )
-from benchmarks.servers import client
+from benchmarks.servers import Absent, client, program
 from benchmarks.system import (
     READY,
     Opened,
@@ -55,10 +61,43 @@ CONFIG = """
 """
 
 
+CLONE_NEWNET = 0x40000000
+
+
+@contextmanager
+def _namespace() -> Iterator[int]:
+    """Yield a process in a network namespace of its own, until the end of the block."""
+    unshare, ip = program("unshare"), program("ip", "/usr/sbin", "/sbin")
+    command = [unshare, "--net", "sh", "-c", f"{ip} link set lo up && echo up && exec cat"]
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as holder:  # ends with its standard input
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"up\n":
+            raise Absent("it listens on all addresses, and only root can keep it on loopback")
+        try:
+            yield holder.pid
+        finally:
+            holder.stdin.close()
+
+
+def _enter(pid: int) -> None:
+    """Go to the network namespace of a process, with all threads that are started from here."""
+    library = ctypes.CDLL(None, use_errno=True)
+    where = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    try:
+        if library.setns(where, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "cannot enter the network namespace")
+    finally:
+        os.close(where)
+
+
 class _Bus:
     """A participant, the topic of this measurement, and how both are set."""
 
     def __init__(self, scenario: Scenario, where: Where) -> None:
+        _enter(where.server_pid)
         os.environ["CYCLONEDDS_URI"] = CONFIG.format(participants=scenario.receivers + 8)
         core = client("cyclonedds.core", "cyclonedds")
         util = client("cyclonedds.util", "cyclonedds")
@@ -131,14 +170,16 @@ def _subscribe(pipe: Connection, scenario: Scenario, where: Where) -> None:
 @contextmanager
 def _opened(_place: Path) -> Iterator[Opened]:
     client("cyclonedds", "cyclonedds")
-    yield Opened({"cyclonedds": version("cyclonedds")})
+    with _namespace() as pid:
+        yield Opened({"cyclonedds": version("cyclonedds")}, server_pid=pid)
 
 
 _ROLES: Roles = {each.key: Pair(_publish, _subscribe) for each in (STREAM, PUBLISH_8, LARGE, BULK)}
 
 DDS = System(
     "Cyclone DDS",
-    "reliable, keeps all, over loopback without multicast; bodies are sequences of octets",
+    "reliable, keeps all, over loopback without multicast, in a network namespace that has no "
+    "other interface; bodies are sequences of octets",
     _ROLES,
     _opened,
     left_out={

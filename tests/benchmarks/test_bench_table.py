@@ -6,6 +6,8 @@ from benchmarks.results import Figure, Results, Round
 from benchmarks.scenario import ACKED, CALL, STREAM
 from benchmarks.table import cell, markdown, number, ratio
 
+TAKEN = "2026-12-01T10:00:00+00:00"
+
 
 def results() -> Results:
     return Results(
@@ -15,9 +17,9 @@ def results() -> Results:
         yardsticks={"bare": "bare", "zmesh": "bare"},
         about={"bare": "as one would write it", "zmesh": "by the thousand"},
         rounds=[
-            Round("acked", "quick", {"bare": 182_000.0, "zmesh": 519_000.0}),
-            Round("call", "slow", {"bare": 105.4, "zmesh": 421.0}),
-            Round("call", "slow", {"bare": 104.6}),
+            Round("acked", "quick", {"bare": 182_000.0, "zmesh": 519_000.0}, taken=TAKEN),
+            Round("call", "slow", {"bare": 105.4, "zmesh": 421.0}, taken=TAKEN),
+            Round("call", "slow", {"bare": 104.6}, taken=TAKEN),
         ],
         skipped={"Redis": "redis-server is not installed"},
         left_out={"zmesh": {"stream": "no such thing", "large": "no such thing"}},
@@ -27,9 +29,9 @@ def results() -> Results:
 
 def test_rows_are_scenarios_and_columns_systems() -> None:
     page = markdown(results())
-    assert "| scenario | bare | zmesh | wake-up |" in page
-    assert "| acked stream | 182,000/s | 519,000/s (2.9x) | quick |" in page
-    assert "| call, one at a time, p50, us, lower | 105 | 421 (4x) | slow |" in page
+    assert "| scenario | bare | zmesh | measured |" in page
+    assert "| acked stream | 182,000/s | 519,000/s (2.9x) | quick, 2026-12-01 |" in page
+    assert "| call, one at a time, p50, us, lower | 105 | 421 (4x) | slow, 2026-12-01 |" in page
 
 
 def test_scenarios_that_were_not_measured_have_no_row() -> None:

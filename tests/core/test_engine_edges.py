@@ -3,6 +3,7 @@
 import pytest
 
 from tests.engines import Host, World, echo
+from tests.patterns.test_shared_state import Sharer
 from zmesh.actions import Dial, PeerState
 from zmesh.errors import PeerUnknown
 from zmesh.events import CandidateFound, CandidateGone
@@ -181,3 +182,13 @@ def test_hubs_that_were_written_down_need_no_place() -> None:
     world.run(30.0)
     assert "h3" in seen(edge)
     assert len(seen(edge) & {h1.name, h2.name}) == 1
+
+
+def test_a_shared_map_passes_from_edge_to_edge_by_the_replica_of_a_hub() -> None:
+    world = World(NodeOptions(shared_sync_every=2.0))
+    sharers = [Sharer(host) for host in among(world, 1, 2)]
+    for sharer in sharers:
+        sharer.open()
+    world.run(5.0)
+    sharers[1].set("rate", "5")
+    world.run_until(lambda: sharers[2].shown() == {"rate": "5"})

@@ -7,6 +7,7 @@ peer in that behaves.
 from typing import Final
 
 from tests.fuzz.application import Application
+from tests.fuzz.prover import HONEST, proved, trust_of, with_evidence
 from tests.fuzz.script import Script
 from tests.fuzz.speaker import ENDPOINTS, MESH, NODES, Speaker, link_of, parts_of
 from tests.fuzz.victim import OPTIONS, Victim
@@ -22,14 +23,26 @@ from zmesh.events import (
     PathUp,
     PathWritable,
     ProbeAnswered,
+    TrustChanged,
 )
-from zmesh.ids import JournalId, LinkId, NodeId, Path, SessionId
+from zmesh.ids import CONNECTION_KEY_BYTES, JournalId, LinkId, Path, SessionId
 from zmesh.message import LANES
-from zmesh.wire.frames import Frame, Hello, LaneState, Packet, Ping, Pong, Welcome
+from zmesh.wire.frames import (
+    Error,
+    Fenced,
+    Frame,
+    Hello,
+    LaneState,
+    Packet,
+    Ping,
+    Pong,
+    Welcome,
+)
 
 STEPS_MAX: Final = 400
 CHECK_EVERY: Final = 8
-INBOUND: Final = (b"\0in1", b"\0in2", b"\0in3")
+INBOUND: Final = tuple(b"\0in" + bytes([number]) * CONNECTION_KEY_BYTES for number in range(3))
+"""Each ends with the public key of its connection, as all do where there are any."""
 
 
 def run(data: bytes) -> None:
@@ -55,7 +68,8 @@ def of_parts(parts: list[bytes]) -> bytes:
 
 class _Scene:
     def __init__(self, manner: int, script: Script) -> None:
-        self.victim = Victim(durable=bool(manner & 1))
+        trust = trust_of(script) if manner & 96 == 96 else None
+        self.victim = Victim(durable=bool(manner & 1), secured=bool(manner & 32), trust=trust)
         self._script = script
         self._speakers: dict[Path, Speaker] = {}
         self._application = Application(self.victim, script)
@@ -85,6 +99,8 @@ class _Scene:
                 victim.wait(script.choice((0.001, 0.03, 0.3, 1.0, 5.0, 20.0, 120.0)))
             case 15:
                 victim.handle(self._on_path())
+            case 16 if victim.local.wants_proofs and script.rarely():
+                victim.handle(TrustChanged(trust_of(script)))
             case 16:
                 victim.handle(self._found())
             case 17 | 18 | 19:
@@ -114,8 +130,21 @@ class _Scene:
     def _say(self, path: Path, *frames: Frame) -> None:
         speaker = self._speaker(path)
         number = speaker.next_number(self._script)
-        packet = Packet(link_of(frames[0], speaker.link), number, frames)
+        link = link_of(frames[0], speaker.link)
+        packet = Packet(link, number, self._proved(path, link, frames))
         self.victim.receive(path, parts_of(packet, 1024))
+
+    def _proved(self, path: Path, link: LinkId, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+        """Return what is said, mostly with the proofs that go with it, where any are wanted."""
+        victim, script = self.victim, self._script
+        if not victim.local.wants_proofs or script.rarely():
+            return frames
+        return tuple(
+            with_evidence(victim, script, frame)
+            if isinstance(frame, Fenced | Error) and script.flag()
+            else proved(victim, frame, link, path)
+            for frame in frames
+        )
 
     def _say_anything(self, path: Path) -> None:
         """Say frames that are written as they should be, and then are changed in one place."""
@@ -154,10 +183,10 @@ class _Scene:
         victim = self.victim
         if victim.engine.statistics().peers >= OPTIONS.peers_max:
             return
-        link, path = LinkId(b"honestly"), b"\0honest"
+        link, path = LinkId(b"honestly"), b"\0" + HONEST.public
         lanes = tuple(LaneState(lane, 1, 0, (), 64, 1 << 18) for lane in range(LANES + 1))
         hello = Hello(
-            mesh=MESH, node=NodeId(b"honest" + bytes(10)), to=victim.id, name="honest",
+            mesh=MESH, node=HONEST.id, to=victim.id, name="honest",
             incarnation=1, journal=JournalId(b"j" * 16), attempt=1, resume=None,
             fresh=SessionId(b"s" * 16), endpoints=(), lanes=lanes,
         )  # fmt: skip
@@ -167,7 +196,7 @@ class _Scene:
         assert Pong(7) in answers, answers
 
     def _ask(self, path: Path, link: LinkId, number: int, frame: Frame) -> list[Frame]:
-        packet = Packet(link, number, (frame,))
+        packet = Packet(link, number, (proved(self.victim, frame, link, path),))
         self.victim.take_sent()
         self.victim.receive(path, parts_of(packet, 1024))
         return [

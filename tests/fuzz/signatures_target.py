@@ -249,7 +249,8 @@ class _Scene:
                 target = script.choice(("jobs", "news", "", NAME))
                 return (record[0], target, record[2], _extras_in(record))
             case 6:
-                return (record[0] ^ (script.byte() or 1), *record[1:])
+                told = record[0] ^ (script.byte() or 1)
+                return (told, record[1], record[2], _extras_in(record))
             case _:
                 tag, value = _extra(script)
                 return without_extra(record, tag) if script.flag() else _with(record, tag, value)

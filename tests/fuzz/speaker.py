@@ -35,6 +35,7 @@ from zmesh.patterns.state_records import encode_delta as delta_body
 from zmesh.patterns.state_records import encode_digest as digest_body
 from zmesh.patterns.state_records import encode_fetch as fetch_body
 from zmesh.patterns.state_records import encode_piece as piece_body
+from zmesh.security.node_key import NodeKey
 from zmesh.wire.codec import encode
 from zmesh.wire.frames import (
     Ack,
@@ -65,7 +66,8 @@ from zmesh.wire.frames import (
 
 MESH: Final = MeshTag(b"testmesh")
 OTHER_MESH: Final = MeshTag(b"another!")
-NODES: Final = tuple(NodeId(bytes([number]) * 16) for number in range(1, 7))
+KEYS: Final = {key.id: key for key in (NodeKey.of(bytes([number]) * 32) for number in range(1, 7))}
+NODES: Final = tuple(KEYS)
 JOURNALS: Final = tuple(JournalId(bytes([0x10 + number]) * 16) for number in range(4))
 SESSIONS: Final = tuple(SessionId(bytes([0x50 + number]) * 16) for number in range(4))
 LINKS: Final = tuple(LinkId(bytes([0x80 + number]) * 8) for number in range(4))

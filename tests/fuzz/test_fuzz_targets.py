@@ -7,15 +7,24 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fuzz import codec_target, compression_target, seeds
+from tests.fuzz import codec_target, compression_target, files_target, seeds
 from tests.fuzz.mutations import mutations
 from tests.fuzz.targets import TARGETS
 from zmesh.core.introductions import Introductions
 from zmesh.discovery.candidates import CandidateTable
+from zmesh.face.partial_file import PartialFile
+from zmesh.journal import coding
 from zmesh.options import WireLimits
+from zmesh.patterns.content import Expression
+from zmesh.patterns.exchanges import RoutingTable
 from zmesh.reliable.link import Link
+from zmesh.security.invitation import Inviter
+from zmesh.security.join_exchange import Exchange
+from zmesh.security.key_text import KeyText
 from zmesh.security.replays import ReplayTable
 from zmesh.security.signing import Signature
+from zmesh.security.trust_files import TrustDirectory
+from zmesh.security_errors import InvalidKey
 from zmesh.wire.codec import encode
 from zmesh.wire.compression import decompressed
 from zmesh.wire.frames import Packet
@@ -24,6 +33,11 @@ MUTATIONS = {
     "codec": 4000,
     "compression": 4000,
     "records": 400,
+    "journal": 60,
+    "files": 600,
+    "tables": 1500,
+    "keys": 200,
+    "joining": 600,
     "signatures": 800,
     "link": 300,
     "engine": 250,
@@ -87,6 +101,50 @@ def take_everybody_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CandidateTable, "_crowd", lambda *_: None)
 
 
+def believe_any_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coding, "is_message_sound", lambda _: True)
+
+
+def save_to_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_target, "check_name", lambda _: "")
+
+
+def verify_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = PartialFile.finish
+
+    def trusting(self: PartialFile, _digest: bytes) -> None:
+        finish(self, self._digest.value())
+
+    monkeypatch.setattr(PartialFile, "finish", trusting)
+
+
+def forget_no_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RoutingTable, "remove", lambda *_: None)
+
+
+def count_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Expression, "holds", lambda *_: (True, 0))
+
+
+def revoke_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrustDirectory, "_look_at_revoked", lambda *_: None)
+
+
+def tell_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def indiscreet(self: KeyText, text: str, where: str) -> bytes:
+        raise InvalidKey(where, f"{text!r} is no key of {self.called}")
+
+    monkeypatch.setattr(KeyText, "read", indiscreet)
+
+
+def believe_any_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Exchange, "check", lambda *_: True)
+
+
+def invite_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Inviter, "_end", lambda *_: [])
+
+
 def take_any_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Signature, "holds", lambda *_: True)
 
@@ -115,6 +173,15 @@ def raise_at_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("codec", forget_a_frame),
         ("compression", make_bodies_longer),
         ("records", take_everybody_in),
+        ("journal", believe_any_checksum),
+        ("files", save_to_any_name),
+        ("files", verify_no_file),
+        ("tables", forget_no_declaration),
+        ("tables", count_no_steps),
+        ("keys", revoke_nobody),
+        ("keys", tell_a_secret),
+        ("joining", believe_any_proof),
+        ("joining", invite_for_ever),
         ("signatures", take_any_signature),
         ("signatures", take_a_message_twice),
         ("link", raise_at_violations),

@@ -1,12 +1,12 @@
 """A whole node without sockets, for scripts to do to it what they like: and what it must keep."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
 from tests.fuzz.script import Script
-from tests.fuzz.speaker import MESH, NODES
+from tests.fuzz.speaker import KEYS, MESH, NODES
 from tests.scribe import Scribe
 from zmesh.actions import (
     Action,
@@ -40,10 +40,11 @@ from zmesh.events import (
     TimerFired,
     WritePart,
 )
-from zmesh.ids import JournalId, Path
+from zmesh.ids import CONNECTION_KEY_BYTES, JournalId, Path
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head
 from zmesh.options import KIB, LinkOptions, NodeOptions
 from zmesh.reliable.handshake import LocalIdentity
+from zmesh.security.trust import Trust
 from zmesh.testing.clock import SeededEntropy
 from zmesh.testing.journal import Disk
 from zmesh.wire.bodies import body_of, decode_headers
@@ -61,8 +62,12 @@ OPTIONS: Final = NodeOptions(
     seen_messages_max=16, replies_kept_max=4, answers_max=4, stale_deliveries_max=16,
     shared_maps_max=2, shared_keys_max=8, shared_origins_max=4, dead_letters_max=4,
     log_readers_max=4, topics_cached_max=4, latencies_max=4, filter_steps_max=500, dials_max=4,
+    path_proofs_burst=32,
 )  # fmt: skip
 """Small, so that scripts reach them."""
+
+CONNECTION: Final = b"connection" + bytes(CONNECTION_KEY_BYTES - 10)
+"""The public key of the connections it dials, where it proves who it is."""
 
 WALL_MS: Final = 1_800_000_000_000
 TURNS_MAX: Final = 200
@@ -86,7 +91,9 @@ class Incoming:
 class Victim:
     """One node: its engine, and an application that looks at all it gets."""
 
-    def __init__(self, *, durable: bool) -> None:
+    def __init__(
+        self, *, durable: bool, secured: bool = False, trust: Trust | None = None
+    ) -> None:
         self.id = NODES[0]
         self.now = 100.0
         journal, incarnation = JournalId(b"journal of victim"[:16]), 1
@@ -94,10 +101,16 @@ class Victim:
         opened = None if self._scribe is None else self._scribe.opened
         if opened is not None:
             journal, incarnation = opened.identity.journal, opened.identity.incarnation
-        local = LocalIdentity(MESH, self.id, "a", incarnation, journal, (1, 2))
+        self.local = LocalIdentity(MESH, self.id, "a", incarnation, journal, (1, 2))
+        if secured:
+            key = KEYS[self.id]
+            self.local = replace(
+                self.local, key=key, connection=b"connection key of the victim"[:32]
+            )
         self.engine = Engine(
-            local, OPTIONS, SeededEntropy("victim"), self.now, opened=opened, wall_ms=WALL_MS
-        )
+            self.local, OPTIONS, SeededEntropy("victim"), self.now, opened=opened,
+            wall_ms=WALL_MS, trust=trust,
+        )  # fmt: skip
         self.dials: dict[int, str] = {}
         self.sent: list[tuple[Path, Packet]] = []  # since the last `take_sent`
         self.maps: set[str] = set()  # that the application holds

@@ -9,7 +9,8 @@ from struct import pack_into
 
 import pytest
 
-from zmesh.journal.pages import FRAME_HEADER_BYTES, WAL_HEADER_BYTES, Image
+from tests.fuzz import bounded
+from zmesh.journal.pages import FRAME_HEADER_BYTES, TABLE_LEAF, WAL_HEADER_BYTES, Image
 
 FRAME = FRAME_HEADER_BYTES + 4096
 VALUES = [
@@ -164,3 +165,16 @@ def test_chains_and_lists_that_run_in_circles_end(
     assert found(target) == {}
     (target / "db").write_bytes(b"")
     assert found(target) == {}
+
+
+def test_a_row_that_goes_on_in_circles_is_none_and_takes_no_memory(tmp_path: Path) -> None:
+    page, size, here = 512, 1 << 22, 256  # so many of these bytes are on the row's own page
+    data = bytearray(3 * page)
+    pack_into(">H", data, 16, page)
+    pack_into(">BHHHBH", data, page, TABLE_LEAF, 0, 1, 0, 0, 100)
+    data[page + 100 : page + 105] = b"\x82\x80\x80\0\1"  # that size, and row 1
+    pack_into(">I", data, page + 105 + here, 3)
+    pack_into(">I", data, 2 * page, 3)  # where the third page says to go on
+    (tmp_path / "db").write_bytes(data)
+    with bounded.memory(size // 4, "looking for rows"):
+        assert found(tmp_path) == {}

@@ -2,15 +2,18 @@
 
 from tests.engines import Host, World
 from zmesh.actions import DeliverInbox, DeliverPublications, Delivery, PeerState
+from zmesh.batches import Block
 from zmesh.events import (
     CloseNode,
     Publish,
+    PublishMany,
     SettleDeliveries,
     Subscribe,
     Unsubscribe,
 )
-from zmesh.message import FailureKind, Kind, Outcome, Tag, Ticket, extra, head
+from zmesh.message import FailureKind, Kind, Outcome, Record, Tag, Ticket, extra, head, with_extra
 from zmesh.options import LinkOptions, NodeOptions
+from zmesh.terms import Filter, Terms
 
 
 def delivered(host: Host) -> list[tuple[Delivery, list[tuple[int, ...]]]]:
@@ -375,3 +378,123 @@ def test_a_publication_expires_unbegun_after_its_ttl() -> None:
     ticket = a.publish("t", "late", ttl=1.0)
     world.run_until(lambda: a.finished(ticket), 3.0)
     assert ticket.failures[0].kind is FailureKind.EXPIRED
+
+
+# Many at once
+
+
+def many(count: int, topic: str = "t") -> list[Record]:
+    return [(head(Kind.PUBLICATION), topic, str(number).encode()) for number in range(count)]
+
+
+def test_publications_that_go_together_are_one_block_for_all_receivers() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    for host in (b, c):
+        host.subscribe(1, "t")
+    world.run(1.0)
+    tickets = [Ticket() for _ in range(20)]
+    a.do(PublishMany(many(20), 4, list(tickets)))
+    a._turn()
+    spans = [
+        span
+        for peer in a.engine._peers
+        for lane in peer.link._session.outgoing.values()
+        for span in lane._spans
+    ]
+    assert len(spans) == 2
+    assert isinstance(spans[0].block, Block)
+    assert spans[0].block is spans[1].block
+    world.run_until(lambda: all(map(a.finished, tickets)))
+    assert b.heard == c.heard == [("t", str(number)) for number in range(20)]
+    assert {(ticket.expected, ticket.accepted) for ticket in tickets} == {(2, 2)}
+
+
+def test_one_ticket_counts_all_that_were_published_with_it() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    for host in (a, b, c):
+        host.subscribe(1, "t")
+    world.run(1.0)
+    ticket = Ticket(20)
+    a.do(PublishMany(many(20), 4, [ticket]))
+    world.run_until(lambda: a.finished(ticket))
+    assert (ticket.expected, ticket.accepted) == (60, 60)
+    assert a.heard == b.heard == c.heard
+
+
+def test_many_are_filtered_one_by_one_where_a_subscriber_filters() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    b.subscribe(1, "t")
+    c.do(Subscribe(1, "t", Terms(Filter("even"))))
+    world.run(1.0)
+    records = [
+        with_extra(record, Tag.TYPE, "odd" if number % 2 else "even")
+        for number, record in enumerate(many(10))
+    ]
+    tickets = [Ticket() for _ in records]
+    a.do(PublishMany(records, 4, list(tickets)))
+    world.run_until(lambda: all(map(a.finished, tickets)))
+    assert [ticket.accepted for ticket in tickets] == [2, 1] * 5
+    assert len(b.heard) == 10
+    assert c.heard == [("t", str(number)) for number in range(0, 10, 2)]
+
+
+def test_many_for_nobody_are_done_at_once() -> None:
+    world = World()
+    a, _ = world.mesh("a", "b")
+    tickets, all_of_them = [Ticket() for _ in range(9)], Ticket(9)
+    a.do(PublishMany(many(9), 4, list(tickets)), PublishMany(many(9), 4, [all_of_them]))
+    world.run(0.01)
+    assert all(map(a.finished, (*tickets, all_of_them)))
+    assert {ticket.expected for ticket in (*tickets, all_of_them)} == {0}
+
+
+def test_of_many_at_most_once_go_as_many_as_there_is_room_for() -> None:
+    world = World(NodeOptions(link=LinkOptions(queued_messages_max=5)))
+    a, b = world.mesh("a", "b")
+    b.subscribe(1, "t")
+    world.run(1.0)
+    tickets = [Ticket() for _ in range(9)]
+    a.do(PublishMany(many(9), 4, list(tickets), at_most_once=True))
+    world.run(1.0)
+    assert all(map(a.finished, tickets))
+    assert {ticket.expected for ticket in tickets} == {0}
+    assert b.heard == [("t", str(number)) for number in range(5)]
+    assert a.engine.statistics().missed == 4
+
+
+def test_of_many_that_go_together_one_may_be_rejected() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    b.subscribe(1, "t")
+    c.subscribe(1, "t")
+    c.accepts = False
+    world.run(1.0)
+    tickets = [Ticket() for _ in range(9)]
+    a.do(PublishMany(many(9), 4, list(tickets)))
+    world.run_until(lambda: bool(delivered(c)))
+    last = delivered(c)[-1][0]
+    for seq in range(last.first_seq, last.last_seq + 1):
+        outcome = Outcome.REJECTED if seq - last.first_seq == 3 else Outcome.ACCEPTED
+        c.do(SettleDeliveries(last.source, seq, seq, outcome, "", 0.0))
+    world.run_until(lambda: all(map(a.finished, tickets)))
+    assert [ticket.accepted for ticket in tickets] == [2, 2, 2, 1, 2, 2, 2, 2, 2]
+    assert [len(ticket.failures) for ticket in tickets] == [0, 0, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_restarted_subscriber_ends_each_of_many_by_itself() -> None:
+    world = World()
+    a, b, c = world.mesh("a", "b", "c")
+    b.subscribe(1, "t")
+    c.subscribe(1, "t")
+    c.accepts = False
+    world.run(1.0)
+    tickets = [Ticket() for _ in range(9)]
+    a.do(PublishMany(many(9), 4, list(tickets)))
+    world.run_until(lambda: bool(delivered(c)))
+    c.do(CloseNode())
+    world.run_until(lambda: all(map(a.finished, tickets)))
+    assert {ticket.accepted for ticket in tickets} == {1}
+    assert {len(ticket.failures) for ticket in tickets} == {1}

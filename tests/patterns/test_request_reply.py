@@ -17,7 +17,7 @@ from zmesh.message import Kind, Outcome, Record, Tag, extra, head
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.request_reply import CallTicket
 from zmesh.wire.codec import decode
-from zmesh.wire.frames import Ack, ControlData, Data
+from zmesh.wire.frames import Ack, ControlData, Data, Settle
 
 
 def open_handler(_: Record) -> None:
@@ -77,6 +77,51 @@ def test_a_call_takes_one_packet_each_way_and_the_reply_carries_the_settlement()
     answer_of(a, a.call("work"))
     world.run(1.0)
     assert sent == [(a.index, [Data]), (b.index, [Ack, ControlData, Data])]
+
+
+def test_settlements_of_calls_that_follow_closely_keep_each_other_company() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    b.serve("work", echo)
+    world.run(1.0)
+    replies: list[list[type]] = []
+
+    def on_sent(source: int, _target: int, packet: list[bytes]) -> None:
+        frames = decode(packet, world.options.wire).frames
+        if source == b.index and any(isinstance(frame, Data) for frame in frames):
+            replies.append([type(frame) for frame in frames])
+
+    world.network.on_sent = on_sent
+    for _ in range(3):
+        answer_of(a, a.call("work"))
+    assert [ControlData in frames for frames in replies] == [True, False, False]
+    world.run(1.0)
+    assert a.engine.statistics().queued_messages == 0
+
+
+def test_requests_answered_in_one_turn_are_settled_as_one_range() -> None:
+    world = World()
+    a, b = world.mesh("a", "b")
+    b.serve("work", echo)
+    world.run(1.0)
+    settled: list[object] = []
+
+    def on_sent(source: int, _target: int, packet: list[bytes]) -> None:
+        for frame in decode(packet, world.options.wire).frames:
+            if source == b.index and isinstance(frame, ControlData):
+                settled.extend(
+                    outcome
+                    for record in frame.records
+                    if isinstance(record, Settle)
+                    for outcome in record.outcomes
+                )
+
+    world.network.on_sent = on_sent
+    calls = [a.call("work") for _ in range(5)]
+    for call in calls:
+        answer_of(a, call)
+    world.run(1.0)
+    assert settled == [(Outcome.ACCEPTED, 1, 5)]
 
 
 def test_a_service_of_this_node_counts_too() -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.reliable.pair import numbered, record, records
 from tests.sizes import total_size
+from zmesh.batches import Block
 from zmesh.errors import ProtocolError
 from zmesh.message import Kind, Outcome, Record, Tag, head, size_of, with_extra
 from zmesh.options import LinkOptions
@@ -640,3 +641,45 @@ def test_one_verdict_may_span_records_and_whole_bodies() -> None:
     assert bench.lane.settle(1, 6, Outcome.ACCEPTED)
     assert bench.settlements() == [(Outcome.ACCEPTED, 1, 6)]
     assert bench.held == (0, 0)
+
+
+# Blocks
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.integers(1, 20), st.integers(0, 12), st.sampled_from(["", "", "why"])),
+        max_size=12,
+    ),
+)
+def test_a_block_is_settled_as_its_records_would_be(
+    sizes: list[int], verdicts: list[tuple[int, int, str]]
+) -> None:
+    options = LinkOptions(window_messages=100, window_bytes=10_000, body_bytes_max=1000)
+    plain, blocky = Bench(options), Bench(options)
+    first = 1
+    for index, size in enumerate(sizes):
+        batch = numbered(size)
+        plain.data(first, *batch)
+        some = batch if index % 3 == 2 else Block(batch)
+        blocky.lane.on_data(first, some, 0.0, blocky.is_released)
+        first += size
+    for low, more, reason in verdicts:
+        told = []
+        for bench in (plain, blocky):
+            high = min(low + more, first - 1)
+            if low > high:
+                continue
+            was_open = bench.lane.settle(low, high, Outcome.REJECTED, reason)
+            told.append((was_open, bench.held, bench.lane.credit.consumed_messages))
+        assert told == told[:1] * len(told)
+    assert plain.settlements() == blocky.settlements()
+
+
+def test_a_block_with_a_fragment_is_looked_at_record_by_record() -> None:
+    bench = Bench()
+    whole = record(b"x" * 30)
+    pieces = split(whole, 10)
+    arrived = bench.lane.on_data(1, Block([A, B, *pieces]), 0.0, bench.is_released)
+    assert contents(arrived) == [b"a", b"b", b"x" * 30]

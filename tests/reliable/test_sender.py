@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.reliable.pair import numbered, record
 from tests.sizes import total_size
+from zmesh.batches import Block, TicketRun
 from zmesh.errors import ProtocolError
 from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of
 from zmesh.options import LinkOptions, WireLimits
@@ -21,7 +22,8 @@ LARGE = 10**9
 def lane(
     seq_limit: int = LARGE, bytes_limit: int = LARGE, fragment_bytes: int = 3
 ) -> OutgoingLane:
-    made = OutgoingLane(4, 8193, Cutter(LinkOptions(fragment_bytes=fragment_bytes), WireLimits()))
+    made = OutgoingLane(4, 8193)
+    made.cutter = Cutter(LinkOptions(fragment_bytes=fragment_bytes), WireLimits())
     made.grant(seq_limit, bytes_limit)
     return made
 
@@ -651,3 +653,145 @@ def test_a_refused_large_body_ends_as_one() -> None:
     assert not subject.items
     assert take(subject) is None
     assert [(first, last, size) for first, last, size in subject.gaps[1:]] == [(2, 5, 0)]
+
+
+def test_what_is_open_of_a_ticket_is_told_and_whether_it_left() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(1, 2, 0.0)
+    lane.take(1, 2, 0.0)
+    lane.on_settled(Outcome.ACCEPTED, 1, 1, {})
+    assert lane.open_of(ticket) == [(records[1], True), (records[2], False)]
+    assert lane.open_of(Ticket()) == []
+
+
+def test_a_number_in_a_block_is_open_until_it_has_its_outcome() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(10**6, 100, 0.0)
+    lane.on_ack(3, ())
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [True, True, True]
+    lane.on_settled(Outcome.ACCEPTED, 1, 2, {})
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [False, False, True]
+
+
+# Blocks
+
+
+def blocked(
+    amount: int, packet_bytes: int = LARGE, seq_limit: int = LARGE, bytes_limit: int = LARGE
+) -> tuple[OutgoingLane, Block, Ticket]:
+    """A lane that has a block to transmit, which it does not cut up to `packet_bytes`."""
+    subject = OutgoingLane(4, 8193, packet_bytes)
+    subject.grant(seq_limit, bytes_limit)
+    block, ticket = Block(numbered(amount)), Ticket(amount)
+    subject.submit(block, ticket, 0.0)
+    return subject, block, ticket
+
+
+def test_a_block_is_transmitted_as_it_is_and_settled_by_range() -> None:
+    subject, block, ticket = blocked(10)
+    assert subject.block_bytes == block.size
+    first, records, size = subject.take(LARGE, LARGE, 0.0) or (0, (), 0)
+    assert (first, size) == (1, block.size)
+    assert records is block
+    assert settle(subject, 1, 4) == ([ticket], [])
+    assert (subject.kept, subject.queued_bytes) == (6, block.size_of(4, 10))
+    assert settle(subject, 1, 10) == ([ticket], [])
+    assert (ticket.accepted, subject.kept, subject.queued_bytes) == (10, 0, 0)
+    assert settle(subject, 1, 10) == ([], [])
+    assert not subject.items
+
+
+def test_a_block_waits_for_credit_as_long_as_an_ack_may_bring_it() -> None:
+    subject, block, _ = blocked(10, seq_limit=12)
+    subject.submit(Block(numbered(5)), Ticket(5), 0.0)
+    assert take(subject) == (1, [bytes(record[2]) for record in block])
+    assert (subject.ready, subject.block_bytes) == (False, 0)
+    subject.on_ack(10, ())
+    assert (subject.ready, subject.block_bytes) == (
+        True,
+        0,
+    )  # nothing is under way: as much goes as may
+    assert take(subject) == (11, [b"0", b"1"])
+    assert not subject.ready
+    subject.grant(15, LARGE)
+    assert take(subject) == (13, [b"2", b"3", b"4"])
+
+
+def test_a_block_that_fits_no_packet_is_cut() -> None:
+    subject, block, _ = blocked(10, packet_bytes=50)
+    assert subject.block_bytes == 0
+    assert take(subject, budget=50) == (1, [b"0", b"1", b"2"])
+    assert take(subject, count_max=2) == (4, [b"3", b"4"])
+    subject.bytes_limit = subject.sent_bytes + block.size_of(5, 6)
+    assert take(subject) == (6, [b"5"])
+    assert not subject.ready
+
+
+def test_what_of_a_block_is_lost_is_sent_again() -> None:
+    subject, _, ticket = blocked(5)
+    take(subject)
+    subject.on_lost(2, 3)
+    assert take(subject) == (2, [b"1", b"2"])
+    assert settle(subject, 1, 5)[0] == [ticket]
+    assert (ticket.accepted, subject.kept, subject.queued_bytes) == (5, 0, 0)
+
+
+def test_what_of_a_run_comes_back_has_its_own_ticket() -> None:
+    subject, tickets = lane(), [Ticket() for _ in range(5)]
+    subject.submit(Block(numbered(5)), TicketRun(tickets), 0.0)
+    take(subject)
+    assert settle(subject, 1, 2)[0] == tickets[:2]
+    assert settle(subject, 4, 4, Outcome.RELEASED)[1] == [
+        Returned(numbered(5)[3], tickets[3], 4, Outcome.RELEASED, "", 0.0, transmitted=True)
+    ]
+    assert settle(subject, 3, 5)[0] == [tickets[2], tickets[4]]
+    assert [ticket.accepted for ticket in tickets] == [1, 1, 1, 0, 1]
+
+
+def test_what_of_a_run_was_never_sent_has_its_own_ticket_at_the_end() -> None:
+    subject, tickets = lane(), [Ticket() for _ in range(4)]
+    subject.submit(Block(numbered(4)), TicketRun(tickets), 0.0)
+    take(subject, count_max=2)
+    settle(subject, 1, 1)
+    assert [(each.ticket, each.outcome) for each in subject.abandon()] == [
+        (tickets[1], Outcome.UNKNOWN), (tickets[2], Outcome.RELEASED),
+        (tickets[3], Outcome.RELEASED),
+    ]  # fmt: skip
+
+
+@given(steps)
+def test_a_block_does_what_its_records_would(script: list[tuple[str, int, int]]) -> None:
+    """Two lanes, one of which gets blocks, tell the same whatever happens."""
+    plain, blocky = lane(), lane()
+    for what, number, more in script:
+        told = []
+        for subject in (plain, blocky):
+            ticket = Ticket(number)
+            seen: object = None
+            if what == "submit":
+                batch: Sequence[Record] = numbered(number + 1)
+                subject.submit(Block(batch) if subject is blocky else batch, ticket, 0.0)
+            elif what == "take":
+                seen = [take(subject, count_max=1) for _ in range(number) if subject.ready]
+            elif what == "give up":
+                seen = bodies(subject.give_up(number, Outcome.EXPIRED))
+            else:
+                highest = min(number + more, subject.next_transmit - 1)
+                if number > highest:
+                    continue
+                if what == "settle":
+                    accepted, returned = settle(subject, number, highest, Outcome(number % 5))
+                    seen = (len(accepted), bodies(returned))
+                elif what == "ack":
+                    seen = subject.on_ack(highest, ())
+                else:
+                    seen = subject.on_lost(number, highest)
+            told.append((seen, subject.kept, subject.queued_bytes, subject.ready, subject.gaps))
+        assert told == told[:1] * len(told)
+    assert bodies(plain.abandon()) == bodies(blocky.abandon())

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import zmesh
 from tests.discovery.waiting import until
@@ -13,6 +14,7 @@ from tests.security.lures import Trap, relay, trap
 from tests.security.member import MESH, Target, member
 from tests.security.victim import TICKS
 from zmesh.ids import NO_LINK, LinkId
+from zmesh.message import Outcome, Tag, extra
 from zmesh.security.node_key import NodeKey
 from zmesh.wire.frames import (
     Ack,
@@ -154,6 +156,31 @@ async def replay_their_own_hello(target: Target) -> None:
             assert refused.code is ErrorCode.NOT_PROVED
 
 
+async def replay_a_signed_call(target: Target) -> None:
+    """Be called by an honest node, which signs that, and pass the call on, again and again."""
+    calls: list[zmesh.Message] = []
+    settings: dict[str, Any] = {"key": target.key, "mdns": False, "interfaces": ["127.0.0.1"]}
+    async with zmesh.Node("lure", **settings) as lure:
+
+        @lure.service("echo")
+        async def echo(message: zmesh.Message) -> None:
+            calls.append(message)
+
+        async with zmesh.Node("erin", sign=True, peers=lure.endpoints, **settings) as erin:
+            await erin.peers.wait_for(service="echo", timeout=20)
+            await erin.call("echo", "pay 5", timeout=20)
+    async with member(target) as mallory:
+        await mallory.join()
+        (kind, service, body, *_), lane = calls[0]._record, calls[0].priority
+        signature = extra(calls[0]._record, Tag.SIGNATURE)
+        for number in range(1, 6):  # as calls of its own, which are no copies of each other
+            extras = (int(Tag.CORRELATION), number, int(Tag.SIGNATURE), signature)
+            await mallory.say(Data(lane, number, ((kind, service, body, extras),)))
+        # Nothing says that it was not for the victim as well; but for once.
+        settled = await mallory.settled(5)
+        assert settled == {Outcome.ACCEPTED: 1, Outcome.REJECTED: 4}, settled
+
+
 async def relay_between_two(target: Target) -> None:
     """Stand between an honest node and the victim, and pass on what both say."""
     async with relay(target) as endpoint:
@@ -176,5 +203,6 @@ IDENTITIES = (
     Attack(inherit_a_routing_id, {"engine.packets_unknown": 1}),
     Attack(replay_a_hello, {NOT_PROVED: 1, "defects.wrong node": 1}),
     Attack(replay_their_own_hello, {NOT_PROVED: 1}),
+    Attack(replay_a_signed_call, {"audited.replayed": 4}),
     Attack(relay_between_two),
 )

@@ -2,14 +2,15 @@
 
 import asyncio
 import struct
+from collections.abc import Iterable
 from functools import partial
 
 from tests.security.attack import KIB, MIB, Attack
-from tests.security.member import Target, member
+from tests.security.member import Member, Target, member
 from tests.security.taps import tap
 from tests.security.victim import TICKS
 from zmesh.message import COMPRESSED, Algorithm, Kind, Outcome, Record, Tag, head
-from zmesh.wire.frames import Ack, ControlData, Data, Interest, Settle
+from zmesh.wire.frames import Ack, ControlData, Data, Frame, Interest, Settle
 
 LANE = 4
 CREDIT = "defects.credit"
@@ -25,14 +26,19 @@ def request(number: int, body: bytes) -> Record:
     return (head(Kind.REQUEST), "echo", body, (int(Tag.CORRELATION), number))
 
 
+async def say_each(mallory: Member, frames: Iterable[Frame]) -> None:
+    """Say each in a packet of its own."""
+    for frame in frames:
+        await mallory.say(frame)
+
+
 async def acknowledge_what_was_never_sent(target: Target) -> None:
     """Acknowledge and settle far ahead."""
     async with member(target) as mallory:
         await mallory.join()
-        await mallory.say(Ack(1 << 40, 0, ((LANE, 1 << 40, ()),), ()))
-        await mallory.say(ControlData(1, (Settle(LANE, ((Outcome.ACCEPTED, 1, 1 << 40),)),)))
-        await mallory.say(Ack(1 << 40, 0, (), ()))
-        await mallory.is_cut_off()
+        settle = Settle(LANE, ((Outcome.ACCEPTED, 1, 1 << 40),))
+        lies = (Ack(1 << 40, 0, ((LANE, 1 << 40, ()),), ()), ControlData(1, (settle,)))
+        await mallory.is_cut_off_for(say_each(mallory, (*lies, Ack(1 << 40, 0, (), ()))))
 
 
 async def grant_without_end(target: Target) -> None:
@@ -53,36 +59,34 @@ async def send_beyond_their_credit(target: Target) -> None:
     """Send ten times what was granted, at once."""
     async with member(target) as mallory:
         await mallory.join()
-        for first in range(1, 100_001, 1000):
-            await mallory.say(Data(LANE, first + 5000, (direct(bytes(100)),) * 1000))
-        await mallory.is_cut_off()
+        thousand = (direct(bytes(100)),) * 1000
+        frames = (Data(LANE, first + 5000, thousand) for first in range(1, 100_001, 1000))
+        await mallory.is_cut_off_for(say_each(mallory, frames))
 
 
 async def send_more_bytes_than_their_credit(target: Target) -> None:
     """Send few records, in numbers that are allowed, and more bytes than that."""
     async with member(target) as mallory:
         await mallory.join()
-        for number in range(2, 66):  # the first never comes, so that nothing is handled
-            await mallory.say(Data(LANE, number, (direct(bytes(15 * KIB)),)))
-        await mallory.is_cut_off()
+        # The first never comes, so that nothing is handled.
+        frames = (Data(LANE, number, (direct(bytes(15 * KIB)),)) for number in range(2, 66))
+        await mallory.is_cut_off_for(say_each(mallory, frames))
 
 
 async def jump_in_their_sequence(target: Target) -> None:
     """Leave holes in the numbers, as large as can be."""
     async with member(target) as mallory:
         await mallory.join()
-        for number in range(100):
-            await mallory.say(Data(LANE, (1 << 40) + 1000 * number, (direct(),)))
-        await mallory.is_cut_off()
+        frames = (Data(LANE, (1 << 40) + 1000 * number, (direct(),)) for number in range(100))
+        await mallory.is_cut_off_for(say_each(mallory, frames))
 
 
 async def jump_in_control(target: Target) -> None:
     """The same on the lane for control."""
     async with member(target) as mallory:
         await mallory.join()
-        for number in range(10):
-            await mallory.say(ControlData((1 << 40) + number, (Interest((), ()),)))
-        await mallory.is_cut_off()
+        frames = (ControlData((1 << 40) + number, (Interest((), ()),)) for number in range(10))
+        await mallory.is_cut_off_for(say_each(mallory, frames))
 
 
 async def declare_without_end(target: Target) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,10 +107,17 @@ class Member:
         """Wait until the target has read all that was said to it."""
         await self.introduce()
 
-    async def is_cut_off(self) -> None:
-        """Wait until the target has had enough of it."""
-        error = await self.hear(Error)
-        assert error.code in (ErrorCode.OVER_CREDIT, ErrorCode.MALFORMED)
+    async def is_cut_off_for(self, saying: Coroutine[Any, Any, None]) -> None:
+        """Say what the target will have enough of, or as much of it as it listens to."""
+        task = asyncio.ensure_future(saying)
+        try:
+            error = await self.hear(Error)
+            assert error.code in (ErrorCode.OVER_CREDIT, ErrorCode.MALFORMED)
+        finally:
+            # Who is let in no more has nobody left to send to, and would wait for ever.
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     @asynccontextmanager
     async def shut_out(self) -> AsyncIterator[None]:

@@ -86,9 +86,11 @@ async def send_slowly(target: Target) -> None:
 
 SHUT_OUT = {"defects.cut off": 1, "transport.inbound_shut_out": 1, "audited.flooded": 1}
 
+BROKEN = {"transport.inbound_broken": 1, "audited.flooded": 1}
+
 PACKETS = (
-    Attack(announce_a_gibibyte, {"transport.inbound_ended": 1}),
-    Attack(send_a_part_too_large, {"transport.inbound_ended": 1}),
+    Attack(announce_a_gibibyte, BROKEN),
+    Attack(send_a_part_too_large, BROKEN),
     Attack(send_deep_msgpack, {"defects.malformed": 3, **SHUT_OUT}),
     Attack(send_huge_msgpack, {"defects.oversized": 3, **SHUT_OUT}),
     Attack(send_many_parts, {"defects.oversized": 1, **SHUT_OUT}),

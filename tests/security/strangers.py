@@ -68,10 +68,13 @@ async def speak_with_the_mechanism(mechanism: str, target: Target) -> None:
 async def dial_without_a_mechanism(target: Target) -> None:
     """Speak ZeroMQ's NULL by the library, as a program without keys does."""
     with zmq.asyncio.Context() as context:
-        sockets = [context.socket(zmq.DEALER) for _ in range(5)]
+        sockets = [context.socket(zmq.DEALER) for _ in range(20)]
         for each in sockets:
             each.connect(target.way)
-            await each.send_multipart([packb([VERSION, bytes(8), 1, [1, MESH, bytes(16)]])])
+            await asyncio.sleep(0.01)  # who leaves before the victim looks is known to nobody
+            with suppress(zmq.Again):  # libzmq may have given up already
+                packet = packb([VERSION, bytes(8), 1, [1, MESH, bytes(16)]])
+                await each.send_multipart([packet], zmq.NOBLOCK)
         answers = await asyncio.gather(*(each.poll(300) for each in sockets))
         assert not any(answers)
         for each in sockets:
@@ -144,7 +147,7 @@ STRANGERS = (
     Attack(join_without_a_key, {f"{FAILED}|{ABANDONED}": 1}),  # either side may hang up first
     Attack(partial(speak_with_the_mechanism, "NULL"), {WRONG_KEY: 1, FAILED: 10}),
     Attack(partial(speak_with_the_mechanism, "PLAIN"), {WRONG_KEY: 1, FAILED: 10}),
-    Attack(dial_without_a_mechanism, {"transport.inbound_accepted": 5}),  # it hangs up itself
+    Attack(dial_without_a_mechanism, {FAILED: 1}),
     Attack(hold_half_open, {"audited.flooded": 1, "transport.handshakes_refused": 800}),
     Attack(greet_slowly, {ABANDONED: 1}),
     Attack(announce_a_gibibyte_as_a_stranger, {FAILED: 1}),

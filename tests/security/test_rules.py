@@ -98,6 +98,9 @@ def test_anything_of_a_pattern_is_allowed_where_something_is() -> None:
     ("text", "where", "why"),
     [
         ("default = 1 2", "rules.toml", "line 1"),
+        ("default = " + "9" * 5000, "rules.toml", "no TOML"),
+        ("default = 0x" + "f" * 5000, "rules.toml", "write"),
+        ("[[rule]]\nwho = [0x" + "f" * 5000 + ']\ncall = "x"', "rules.toml: rule 1: who", "texts"),
         ('default = "maybe"', "rules.toml", "write"),
         ("surprise = 1", "rules.toml", "surprise"),
         ("groups = 1", "rules.toml", "groups"),

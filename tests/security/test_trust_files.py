@@ -1,6 +1,7 @@
 """A directory of trust, read again while people edit it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,45 @@ def test_two_files_of_one_key_are_told(place: Path) -> None:
     (place / "zoe.pub").write_text(text_of("ada"))
     with pytest.raises(InvalidTrust, match="'ada' and 'zoe' are the same key"):
         TrustDirectory(place).open()
+
+
+def copy_a_key(place: Path) -> None:
+    (place / "zoe.pub").write_text(text_of("ada"))
+
+
+def list_too_many(place: Path) -> None:
+    for number in range(3):
+        (place / f"extra{number}.pub").write_text("none")
+
+
+@pytest.mark.parametrize("spoil", [copy_a_key, list_too_many])
+@pytest.mark.parametrize("how", ["directory", "list"])
+def test_no_mistake_in_the_keys_holds_a_revocation_up(
+    place: Path, spoil: Callable[[Path], None], how: str
+) -> None:
+    directory = TrustDirectory(place, TrustOptions(trusted_keys_max=4))
+    directory.open()
+    spoil(place)
+    assert trusted(directory) == ["ada", "bob"]
+    if how == "directory":
+        (place / "revoked").mkdir()
+        (place / "revoked" / "ada.pub").touch()
+    else:
+        (place / "revoked").write_text(text_of("ada"))
+    read = directory.read()
+    assert read.has_changed
+    assert read.trust.is_revoked(KEYS["ada"].id)
+    assert trusted(directory) == ["bob"]
+    assert read.problems
+
+
+def test_nobody_is_revoked_where_everybody_may_write(place: Path) -> None:
+    directory = TrustDirectory(place)
+    directory.open()
+    place.chmod(0o777)
+    (place / "revoked").write_text(text_of("ada"))
+    assert directory.read().problems
+    assert trusted(directory) == ["ada", "bob"]
 
 
 def test_a_place_that_cannot_even_be_looked_at_is_told_and_keeps_all(

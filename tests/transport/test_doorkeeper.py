@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from tests.transport.zmtp import GREETING
 from zmesh.actions import AuditKind
 from zmesh.events import ProbeAnswered
 from zmesh.options import WireLimits
-from zmesh.transport.doorkeeper import _peer_of, _shut
+from zmesh.transport.doorkeeper import _peer_of, _shut, _taken
 
 
 class Crowd:
@@ -68,7 +69,7 @@ async def test_half_open_connections_of_one_address_are_bounded_and_disturb_nobo
     await crowd.come(bob, 60)
     await until(lambda: crowd.left() == 5)
     await until(lambda: bob.transport.statistics().handshakes_refused == 55)
-    await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 60 + 5)  # noqa: PTH208
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before + 60 + 2 * 5)  # noqa: PTH208
     bob.send(inbound, [b"undisturbed"])
     assert await alice.packets(1) == [(1, [b"undisturbed"])]
     await alice.linked(bob, 2)
@@ -181,18 +182,19 @@ def test_what_is_no_connection_to_our_endpoint_is_left_alone() -> None:
             (inbound.fileno(), f"tcp://127.0.0.9:{port}"),
             (999_999, here),
         ]:
-            assert _peer_of(descriptor, listener) == ""
-            _shut(descriptor, listener, "127.0.0.1")
+            assert _taken(descriptor, listener) is None
         one.send(b"still")
         assert other.recv(10) == b"still"
         client.send(b"there")
         assert inbound.recv(10) == b"there"
-        assert _peer_of(inbound.fileno(), here) == "127.0.0.1"
-        assert _peer_of(inbound.fileno(), f"tcp://0.0.0.0:{port}") == "127.0.0.1"
-        _shut(inbound.fileno(), here, "192.0.2.1")  # somebody else came
+        for listener in (here, f"tcp://0.0.0.0:{port}"):
+            taken = _taken(inbound.fileno(), listener)
+            assert taken is not None
+            assert _peer_of(stack.enter_context(taken)) == "127.0.0.1"
+        _shut(taken, "192.0.2.1")  # somebody else came
         client.send(b"yes")
         assert inbound.recv(10) == b"yes"
-        _shut(inbound.fileno(), here, "127.0.0.1")
+        _shut(taken, "127.0.0.1")
         assert inbound.recv(10) == b""
         client.close()
         inbound.close()
@@ -225,12 +227,52 @@ def has_ended(peer: Peer, times: int) -> bool:
 
 
 @plain_and_curve
-async def test_a_part_too_large_of_a_member_is_counted_as_a_connection_that_ended(
+async def test_a_part_too_large_of_a_member_is_told_apart_from_a_connection_that_ended(
     peer: MakePeer,
 ) -> None:
     bob = peer(limits=WireLimits(part_bytes_max=1000))
     alice = peer()
-    await alice.linked(bob)
-    alice.send(1, [bytes(1001)])
-    await until(lambda: bob.transport.statistics().inbound_ended == 1)
-    assert bob.transport.statistics().handshakes_failed == 0
+    statistics = bob.transport.statistics
+    for path in (1, 2):
+        await alice.linked(bob, path)
+        alice.hang_up(path)
+        await until(lambda path=path: statistics().inbound_ended == path)
+    assert statistics().inbound_broken == 0
+    assert bob.audited == []
+    await alice.linked(bob, 3)
+    alice.send(3, [bytes(1001)])
+    await until(lambda: statistics().inbound_ended == 3)
+    assert (statistics().inbound_broken, statistics().handshakes_failed) == (1, 0)
+    [event] = bob.audited
+    assert (event.kind, event.rule) == (AuditKind.FLOODED, "part_bytes_max")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much came")
+async def test_who_hangs_up_over_our_greeting_is_counted_as_one_without_a_key(
+    peer: MakePeer,
+) -> None:
+    bob = peer(curve=curve_keys())
+    statistics, endings = bob.transport.statistics, bob.transport._listener._doorkeeper.endings
+    for sent, failed, abandoned in ((0, 0, 1), (12, 1, 1), (13, 1, 2), (11, 2, 2), (64, 3, 2)):
+        with socket.create_connection(("127.0.0.1", int(bob.endpoint.rpartition(":")[2]))) as it:
+            it.sendall(GREETING[:sent])
+            await until(lambda sent=sent: len(endings) == 1 or sent == 64)
+        await until(lambda: len(endings) == 0)
+        await until(
+            lambda told=(failed, abandoned): (
+                (statistics().handshakes_failed, statistics().handshakes_abandoned) == told
+            )
+        )
+
+
+@plain_and_curve
+async def test_no_more_connections_are_watched_than_may_be(peer: MakePeer, crowd: Crowd) -> None:
+    bob = peer(options=options(watched_max=3, handshake_timeout=30.0))
+    endings = bob.transport._listener._doorkeeper.endings
+    await crowd.come(bob, 10)
+    await until(lambda: bob.transport.statistics().inbound_accepted == 10)
+    assert len(endings) == 3
+    for connection in crowd.members:
+        connection.close()
+    await until(lambda: bob.transport.statistics().handshakes_abandoned == 10)
+    assert len(endings) == 0

@@ -47,7 +47,22 @@ def test_what_cannot_travel_is_refused(key: str, value: Scalar) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "=1", "a=", "a=x", "a=null", "a=[1]", "a={}", "a=NaN", "a=-Infinity", "a=1 2"],
+    [
+        "",
+        "a",
+        "=1",
+        "a=",
+        "a=x",
+        "a=null",
+        "a=[1]",
+        "a={}",
+        "a=NaN",
+        "a=-Infinity",
+        "a=1e999",
+        "a=-1e999",
+        r'a="\ud800"',
+        "a=1 2",
+    ],
 )
 def test_what_is_no_attribute_is_known(text: str) -> None:
     assert not is_attribute(text)

@@ -7,12 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.wire import strategies
+from zmesh.batches import Block
 from zmesh.errors import ProtocolError
 from zmesh.ids import LinkId
 from zmesh.message import ExtraValue, Outcome, Record
 from zmesh.options import WireLimits
 from zmesh.wire.codec import decode, encode
 from zmesh.wire.frames import (
+    Ack,
     Bye,
     ByeCode,
     ControlData,
@@ -479,3 +481,46 @@ def test_memory_stays_within_a_factor_of_the_input(name: str) -> None:
         tracemalloc.stop()
     # One-item arrays in one another are the worst; 64 KiB are msgpack's own.
     assert peak <= 50 * len(head) + 64 * 1024
+
+
+# Blocks
+
+
+def test_a_block_that_is_shared_becomes_the_same_bytes_for_every_peer() -> None:
+    records: list[Record] = [(4, "topic", bytes([number])) for number in range(20)]
+    ack, ping = Ack(3, 0, (), ()), Ping(5)
+    plain = packet_of(ack, Data(4, 300, tuple(records)), ping)
+    block = Block(records)
+    block.shares = 2
+    shared = packet_of(ack, Data(4, 300, block), ping)
+    expected = encode(plain, LIMITS, INLINE_BYTES_MAX)
+    kept = []
+    for _ in range(3):
+        assert encode(shared, LIMITS, INLINE_BYTES_MAX) == expected
+        kept.append(block.packed is not None)
+    assert kept == [True, False, False]  # then nobody else is to be sent it
+
+
+def test_a_shared_block_with_a_body_of_its_own_part_is_packed_as_ever() -> None:
+    block = Block([(4, "topic", bytes(INLINE_BYTES_MAX + 1))] * 9)
+    block.shares = 2
+    parts = encode(packet_of(Data(4, 1, block)), LIMITS, INLINE_BYTES_MAX)
+    assert len(parts) == 10
+    assert block.packed is None
+    assert decode(as_bytes(parts), LIMITS) == packet_of(Data(4, 1, tuple(block)))
+
+
+def test_what_cannot_be_packed_of_a_shared_block_is_told() -> None:
+    block = Block([(4, "\ud800", b"")] * 9)
+    block.shares = 2
+    with pytest.raises(ProtocolError, match="unencodable"):
+        encode(packet_of(Data(4, 1, block)), LIMITS, INLINE_BYTES_MAX)
+
+
+def test_many_records_come_as_a_block() -> None:
+    records: list[Record] = [(4, f"topic.{number % 2}", b"x") for number in range(9)]
+    (frame,) = decode(data_frame(*records), LIMITS).frames
+    assert isinstance(frame, Data)
+    block = frame.records
+    assert isinstance(block, Block)
+    assert (block.heads, block.targets, block.is_bare) == ({4}, {"topic.0", "topic.1"}, True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import zmesh
+from zmesh.cli.bench.command import add_bench
 from zmesh.cli.dead_letters import add_dead_letters
 from zmesh.cli.doctor import add_doctor
 from zmesh.cli.joining import add_invite, add_join
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--json", action="store_true", help="print one line of JSON and no more")
     demo.set_defaults(run=_demo)
+    add_bench(commands)
     add_invite(commands)
     add_join(commands)
     add_journal(commands)

@@ -59,6 +59,7 @@ from zmesh.events import (
     PathUp,
     PathWritable,
     Post,
+    PostEach,
     ProbeAnswered,
     Publish,
     PublishMany,
@@ -164,6 +165,7 @@ class Engine(EngineReads):
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
+            PostEach: self._news.direct.on_post_each,
             Publish: self._news.topics.on_publish,
             PublishMany: self._news.publish_subscribe.on_publish_many,
             Push: self._news.queues.on_command,
@@ -207,8 +209,8 @@ class Engine(EngineReads):
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
         parts = (
-            self._residents, self._introductions, news.redelivery, news.calls, news.serving,
-            news.gatherings,
+            self._residents, self._introductions, news.told, news.redelivery, news.calls,
+            news.serving, news.gatherings,
             news.shared_state, news.queues, news.streams.calls, news.outbox, news.confirming,
             news.later, self._turn.keeper,
             news.topics.log, news.topics.readers, news.following,
@@ -292,8 +294,9 @@ class Engine(EngineReads):
             ):  # fmt: skip
                 self._on_pattern_command(event)
             case (
-                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | PostEach()
+                | Publish() | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone()
+                | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
                 | KeepReplays()
             ):  # fmt: skip
@@ -453,6 +456,7 @@ class Engine(EngineReads):
     def _close(self) -> None:
         news, turn = self._news, self._turn
         turn.keeper.on_timer()  # what might have been done later
+        news.serving.flush()
         news.calls.close()
         news.queues.pushed.close()
         news.streams.calls.close()

@@ -12,6 +12,7 @@ from zmesh.core.guard import Guard
 from zmesh.core.handled import Handled
 from zmesh.core.peers import Peer, RemotePeer, StoredTicket
 from zmesh.core.positions import Positions
+from zmesh.core.told import Told
 from zmesh.core.turn import Turn
 from zmesh.discovery.membership import Membership, Unlinked
 from zmesh.errors import PeerLost
@@ -23,7 +24,9 @@ from zmesh.message import (
     Kind,
     Outcome,
     Record,
+    Tag,
     Ticket,
+    tags_of,
 )
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
@@ -36,12 +39,13 @@ from zmesh.patterns.following import Following
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
+from zmesh.patterns.job_runs import RunAttempt
 from zmesh.patterns.letters import DeadLetter, RequeuedTicket
 from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
 from zmesh.patterns.queues import Queues
 from zmesh.patterns.redelivery import Redelivery
-from zmesh.patterns.request_reply import RequestReply
+from zmesh.patterns.request_reply import CallTicket, RequestReply
 from zmesh.patterns.serving import ReplyTicket, Serving
 from zmesh.patterns.shared_parts import AnswerTicket, DeltaTicket
 from zmesh.patterns.shared_state import SharedState
@@ -82,6 +86,9 @@ _GONE = {
 }
 
 
+_CALLS = {CallTicket, ReplyTicket}
+"""Tickets of requests and of their answers."""
+
 _Acceptor = Callable[[Peer, Sequence[Ticket]], None]
 """Takes note of tickets of which a peer accepted something."""
 
@@ -110,6 +117,7 @@ class LinkNews:
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
         self.interest = InterestTable(turn, options, defects.note, guard)
+        self.told = Told(turn, 4 * options.interest_max, self.interest.room, self._on_control)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
         self.dead_letters = DeadLetters(turn, options)
@@ -141,12 +149,13 @@ class LinkNews:
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
             *self.redelivery.gathered, *self.queues.gathered, *self.outbox.gathered,
-            *self.topics.gathered, *self.following.gathered,
+            *self.topics.gathered, *self.following.gathered, self.serving.answered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
             FanOutTicket: self.gatherings.on_accepted,
             Attempt: self.queues.pushed.on_accepted,
+            RunAttempt: self.queues.pushed.on_run_accepted,
             **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
         self._arrivals = Arrivals(
@@ -212,6 +221,7 @@ class LinkNews:
             self.outbox.flush()
             self.topics.flush()
             self.following.flush()
+            self.serving.flush()
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""
@@ -227,11 +237,7 @@ class LinkNews:
             case Arrived():
                 self._arrivals.on_arrived(peer, event)
             case Accepted(tickets):
-                self._turn.note_accepted(tickets)
-                for ticket in tickets:
-                    on_accepted = self._acceptors.get(type(ticket))
-                    if on_accepted is not None:
-                        on_accepted(peer, (ticket,))
+                self._on_accepted(peer, tickets)
             case Returned():
                 self._on_returned(peer, event)
             case Room():
@@ -240,12 +246,26 @@ class LinkNews:
                 if isinstance(peer, RemotePeer):
                     self._on_link_event(peer, event)
 
+    def _on_accepted(self, peer: Peer, tickets: Sequence[Ticket]) -> None:
+        kinds = set(map(type, tickets))
+        if not kinds <= _CALLS:  # of these nobody hears
+            self._turn.note_accepted(tickets)
+        if len(kinds) == 1:
+            on_accepted = self._acceptors.get(kinds.pop())
+            if on_accepted is not None:
+                on_accepted(peer, tickets)
+            return
+        for ticket in tickets:
+            on_accepted = self._acceptors.get(type(ticket))
+            if on_accepted is not None:
+                on_accepted(peer, (ticket,))
+
     def _on_link_event(self, peer: RemotePeer, event: LinkEvent) -> None:
         match event:
             case Opened():
                 self._on_opened(peer, event)
             case ControlArrived(records):
-                self._on_control(peer, records)
+                self.told.on_control(peer, records)
             case LivenessChanged() | LeftBehind() | SessionEnded():
                 self._on_change(peer, event)
             case ProbeWanted(endpoints):
@@ -289,7 +309,7 @@ class LinkNews:
     def _on_direct(
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        if are_bare(records):  # none is stored at its sender
+        if are_bare(records) or Tag.STORED not in tags_of(records):
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):
@@ -367,10 +387,14 @@ class LinkNews:
 
     def _on_control(self, peer: RemotePeer, records: list[ControlNews]) -> None:
         learned: list[Entry] = []
+        has_changed = False
         for record in records:
             match record:
                 case Interest():
-                    learned += self.interest.on_interest(peer, record)
+                    more, is_news = self.interest.on_interest(peer, record)
+                    learned += more
+                    if not is_news:
+                        continue
                 case Drain():
                     peer.draining = True
                 case Refused():
@@ -378,8 +402,10 @@ class LinkNews:
                     continue
                 case _:
                     assert_never(record)
+            has_changed = True
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
-        self._on_learned(peer, learned)
+        if has_changed:
+            self._on_learned(peer, learned)
 
     def on_rules(self, peer: RemotePeer) -> None:
         """Judge anew what a peer told of itself: rules have changed."""
@@ -493,6 +519,7 @@ class LinkNews:
         peer.open_in -= self.direct.on_session_ended(peer)
         peer.stale_in += peer.open_in
         peer.open_in = 0
+        self.told.forget(peer)
         self.interest.forget(peer)
         self.queues.on_session_ended(peer)
         self.outbox.on_session_ended(peer)

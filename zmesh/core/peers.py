@@ -56,6 +56,13 @@ class LogTicket(InternalTicket):
 class Peer:
     """A node as patterns see it; this node itself is one as well, reached by the loopback."""
 
+    __slots__ = (
+        "calls", "carrier", "decompresses", "draining", "endpoints", "id", "incarnation",
+        "interest_bytes", "interests", "is_edge", "is_full", "journal", "name", "open_in",
+        "present", "retries", "retry_bytes", "selected", "session", "sources", "stale_in",
+        "wants_plain",
+    )  # fmt: skip
+
     def __init__(self, node: NodeId, name: str, carrier: Carrier) -> None:
         self.id = node
         self.name = name
@@ -142,6 +149,12 @@ class Peer:
 
 class RemotePeer(Peer):
     """A peer and its link."""
+
+    __slots__ = (
+        "announced", "decisions", "elsewhere", "ended", "forbidden", "is_forgotten",
+        "is_missed", "link", "look_at", "paths", "refusals", "refused", "supplanted",
+        "suspected",
+    )  # fmt: skip
 
     def __init__(self, node: NodeId, link: Link) -> None:
         super().__init__(node, "", link)

@@ -15,6 +15,8 @@ SECONDS_MAX: Final = 1e9
 RESERVED: Final = "zmesh."
 """What names of zmesh's own services and shared maps begin with."""
 
+_GUARANTEES: Final = get_args(Guarantee)
+
 LIMIT_MAX: Final = 1_000_000
 """Messages that may wait for a subscription: some 100 MB of small ones."""
 
@@ -207,7 +209,7 @@ def check_guarantee(guarantee: object) -> None:
     Raises:
         InvalidOption: nobody promises that.
     """
-    if guarantee not in get_args(Guarantee):
+    if guarantee not in _GUARANTEES:
         choices = " or ".join(f'"{each}"' for each in get_args(Guarantee))
         raise InvalidOption("guarantee", guarantee, choices)
 

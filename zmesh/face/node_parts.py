@@ -136,6 +136,7 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
+        self._topic: str | None = None  # the latest that was checked
         self.posting = self._new_posting(options)
         self.durable = DurablePosting(
             loop, self.runner, self.posting, self._storing, self.outgoing.signing
@@ -204,8 +205,10 @@ class NodeParts(ABC):
 
     def check_publish(self, topic: str) -> None:
         """Raise InvalidOption or NotAllowed where a topic cannot be published to from here."""
-        check_is_text("topic", topic)
-        self.engine.check_publish(topic)
+        if type(topic) is not str or topic != self._topic:  # often that of before
+            check_is_text("topic", topic)
+            self.engine.check_publish(topic)
+            self._topic = topic
         self.engine.guard.check_own(Action.PUBLISH, topic)
 
     def no_provider(self, service: str) -> NoProvider:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from zmesh.errors import Backpressure, Closed, PeersMissing, PeerUnknown
-from zmesh.events import Post, Publish, PublishMany
+from zmesh.events import Post, PostEach, Publish, PublishMany
 from zmesh.face.outgoing import Batch
 from zmesh.face.receipts import Receipt
 from zmesh.face.room import RoomQueues
@@ -19,14 +19,20 @@ BATCH_MAX: Final = 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of them: more would hold up the loop."""
 
-BACKLOG_MAX: Final = 128
+BACKLOG_MAX: Final = 256
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
+
+POSTS_MAX: Final = 256
+"""The same of single posts, which are one command where they follow each other to one peer."""
 
 LARGE_BYTES: Final = 64 * 1024
 """A body from here on goes to the engine at once, so that its bytes count before the next."""
 
 ALLOWANCE_MAX: Final = 64
-"""Single posts to a peer between two looks at its room, which cost more than the post itself."""
+"""Single posts to a peer, or publications on a topic, between two looks at the room there is.
+
+A look costs more than the post itself.
+"""
 
 
 class Rooms(Protocol):
@@ -87,7 +93,9 @@ class Posting:
         self._open: dict[Receipt, None] = {}  # in the order posted
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
+        self._allowed_on = ("", 0)  # publications on one topic, the same
         self._published: PublishMany | None = None  # the latest, which more may join
+        self._posted: PostEach | None = None  # the same
 
     def __len__(self) -> int:
         """Return the number of receipts without outcome."""
@@ -99,16 +107,16 @@ class Posting:
         """Post one message once there is room."""
         node = self.resolve(to)
         if self.peer_rooms.is_free(node):
-            receipt = self._post(node, [record], lane, key, ttl, Receipt())
+            receipt = self._post_one(node, record, lane, key, ttl)
         else:
             await self.peer_rooms.wait(node)
             try:
                 self._check_still_there(to)
-                receipt = self._post(node, [record], lane, key, ttl, Receipt())
+                receipt = self._post_one(node, record, lane, key, ttl)
             finally:
                 self.peer_rooms.passed(node)
-        if self._is_turn_of_others(record):
-            await asyncio.sleep(0)
+        if self._runner.backlog >= POSTS_MAX or len(record[2]) >= LARGE_BYTES:
+            await asyncio.sleep(0)  # a loop that only posts must not stop all others
         return receipt
 
     def post_nowait(
@@ -122,7 +130,7 @@ class Posting:
         node = self.resolve(to)
         if not self.peer_rooms.is_free(node):
             raise Backpressure(to, *self._engine.queued(node))
-        return self._post(node, [record], lane, key, ttl, Receipt())
+        return self._post_one(node, record, lane, key, ttl)
 
     async def post_many(
         self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
@@ -160,7 +168,7 @@ class Posting:
         try:
             if must_wait:
                 self._check_still_there(to)
-            self._allowed = (None, 0)  # the room below is all there is
+            self._allowed, self._allowed_on = (None, 0), ("", 0)  # the room below is all there is
             if self._runner.backlog:
                 self._runner.flush()  # what waits takes some of it
             _, queued_bytes = self._engine.queued(node)
@@ -201,6 +209,7 @@ class Posting:
             self._runner.command(Publish(record, lane, receipt, key, ttl, keep, at_most_once))
         if len(record[2]) >= LARGE_BYTES:
             self._runner.flush()
+            self._allowed_on = ("", 0)
         if must_wait:
             self.topic_rooms.passed(topic)
         if self._is_turn_of_others(record):
@@ -254,8 +263,7 @@ class Posting:
                 finally:
                     if must_wait:
                         self.topic_rooms.passed(topic)
-                if not batch.is_exhausted:
-                    await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
+                await asyncio.sleep(0)  # let what it set in motion happen: outcomes make room
         finally:
             receipt.expected -= 1
             if receipt.done:
@@ -264,6 +272,7 @@ class Posting:
 
     def piece(self, topic: str, *, at_most_once: bool = False) -> tuple[int, int]:
         """Return how many publications, and bytes, may go together."""
+        self._allowed, self._allowed_on = (None, 0), ("", 0)
         if self._runner.backlog:
             self._runner.flush()  # what waits takes some of the room
         room = None if at_most_once else self._engine.room_to_publish(topic)
@@ -378,6 +387,31 @@ class Posting:
         if self._closed is not None:
             raise Closed(self._closed)
 
+    def _post_one(
+        self, node: NodeId, record: Record, lane: int, key: str | None, ttl: float | None
+    ) -> Receipt:
+        receipt = Receipt()
+        if ttl is not None or len(record[2]) >= LARGE_BYTES:
+            return self._post(node, [record], lane, key, ttl, receipt)
+        if self._closed is not None:
+            raise Closed(self._closed)
+        self._open[receipt] = None
+        last = self._posted
+        if (
+            last is not None
+            and self._runner.is_last(last)
+            and last.to == node
+            and last.lane == lane
+        ):
+            last.records.append(record)
+            last.tickets.append(receipt)
+            last.keys.append(key)
+            self._runner.joined()
+        else:
+            self._posted = PostEach(node, lane, [record], [receipt], [key])
+            self._runner.command(self._posted)
+        return receipt
+
     def _post(
         self,
         node: NodeId,
@@ -413,14 +447,22 @@ class Posting:
                 self._runner.flush()
                 room = self._engine.room(node)
             allowed = min(ALLOWANCE_MAX, room)
+            self._allowed_on = ("", 0)  # the room is the same
         if allowed <= 0:
             return False
         self._allowed = (node, allowed - 1)
         return True
 
     def _fits(self, topic: str) -> bool:
-        room = self._engine.room_to_publish(topic)
-        if room is not None and 0 < room <= self._runner.backlog:  # what waits may have taken it
-            self._runner.flush()
-            room = self._engine.room_to_publish(topic)
-        return room is None or room > 0
+        known, allowed = self._allowed_on
+        if known != topic or not allowed:
+            room, backlog = self._engine.room_to_publish(topic), self._runner.backlog
+            if room is not None and 0 < room <= backlog:  # what waits may have taken it
+                self._runner.flush()
+                room, backlog = self._engine.room_to_publish(topic), 0
+            allowed = ALLOWANCE_MAX if room is None else min(ALLOWANCE_MAX, room - backlog)
+            self._allowed = (None, 0)  # the room is the same
+        if allowed <= 0:
+            return False
+        self._allowed_on = (topic, allowed - 1)
+        return True

@@ -39,6 +39,9 @@ SNAPSHOT_TIMEOUT: Final = 10.0
 """Seconds `shared` waits by default for what other replicas hold."""
 
 
+_NONE: Final = 0
+
+
 class Publishing(ABC):
     """The part of a node that publishes, subscribes, and shares maps."""
 
@@ -62,7 +65,7 @@ class Publishing(ABC):
         ttl: float | None = None,
         retain: bool = False,
         history: int | None = None,
-        min_receivers: int = 0,
+        min_receivers: int = _NONE,
         timeout: float | None = None,  # noqa: ASYNC109  # the error tells who is there
         guarantee: Guarantee = "at_least_once",
         compression: Compression | None = None,
@@ -95,19 +98,26 @@ class Publishing(ABC):
             JournalFull, JournalBroken: it could not be stored, and is not published.
             PeersMissing: too few receivers, in time; it was not published.
         """
-        assembly, outgoing = self._at_work(), self._at_work().outgoing
+        # What is left as it is by default, as most is in most calls, needs no look.
+        assembly, keep = self._at_work(), None
+        outgoing = assembly.outgoing
         assembly.check_publish(topic)
-        check_message_options(self._options.wire, priority, key, ttl)
-        check_receivers(min_receivers, timeout)
+        if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
+            check_message_options(self._options.wire, priority, key, ttl)
+        if min_receivers is not _NONE or timeout is not None:
+            check_receivers(min_receivers, timeout)
         check_guarantee(guarantee)
         is_once = guarantee == "at_most_once"
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
-        keep = kept_of(self._options, body, retain=retain, history=history)
+        if retain is not False or history is not None:
+            keep = kept_of(self._options, body, retain=retain, history=history)
         record = outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
             check_type(type, self._options.wire)
             record = with_extra(record, Tag.TYPE, type)
-        record = signed(record, outgoing.signing.for_target(sign, priority, key, ttl))
+        by = outgoing.signing.for_target(sign, priority, key, ttl)
+        if by is not None:
+            record = signed(record, by)
         compressor = outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await outgoing.compressing.soon(record, compressor)

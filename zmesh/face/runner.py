@@ -52,7 +52,7 @@ from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
 
-COMMANDS_MAX: Final = 256
+COMMANDS_MAX: Final = 512
 """Commands gathered before the engine gets them, even within one turn of the loop."""
 
 TICK: Final = 0.5

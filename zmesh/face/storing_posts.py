@@ -74,6 +74,8 @@ class DurablePosting:
         Raises:
             UsageError: the node has no storage, or it is to come at most once.
         """
+        if durable is None:  # as mostly
+            return not is_once and self._journal is not None
         check_durable(durable)
         if durable and is_once:
             raise UsageError("what is durable comes at least once: leave guarantee= or durable=")

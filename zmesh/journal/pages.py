@@ -167,8 +167,8 @@ class Image:
 
     def _payload(self, page: bytes, offset: int, size: int) -> bytes:
         """Return a row's bytes, those on overflow pages too (section 1.6)."""
-        if size > PAYLOAD_MAX:
-            raise ValueError("longer than any row")
+        if size > min(PAYLOAD_MAX, self.pages * self.page_size):
+            raise ValueError("longer than any row, or than all there is")
         usable = self.page_size
         local = size
         if size > usable - 35:

@@ -251,41 +251,53 @@ class InterestTable:
 
     # Learning
 
-    def on_interest(self, peer: Peer, interest: Interest) -> list[Entry]:
-        """Take what a peer tells; return what it declares from now on.
+    def on_interest(self, peer: Peer, interest: Interest) -> tuple[list[Entry], bool]:
+        """Take what a peer tells.
 
         What is not valid, or more than a peer may have, is left out and traced; kinds that are not
         known are those of a later version, and left out.
+
+        Returns:
+            What it declares from now on, and whether anything has changed.
         """
-        self._take_back(peer, interest)
+        was_taken_back = self._take_back(peer, interest)
         learned: list[Entry] = []
         forbidden: list[tuple[str, str, str]] = []
         refused = 0
-        added = [(_KINDS[name], text) for name, text in interest.added if name in _KINDS]
-        for index, entry in enumerate(added):
-            if not self._has_room(peer):
-                refused += len(added) - index  # at no cost an entry: there may be very many
+        room = self.room(peer)
+        for index, (name, text) in enumerate(interest.added):
+            kind = _KINDS.get(name)
+            if kind is None:
+                continue
+            if room <= 0:  # at no cost an entry: there may be very many
+                refused += sum(name in _KINDS for name, _ in interest.added[index:])
                 break
+            entry = (kind, text)
             if not self._is_welcome(peer, entry):
                 refused += 1
             elif reason := self._refusal(peer, entry):
                 forbidden.append((*entry, reason))
+                room = self.room(peer)
             elif self._learn(peer, entry):
                 learned.append(entry)
-            elif entry[1] not in peer.interests[entry[0]]:
+                room -= 1
+            elif text not in peer.interests[kind]:
                 refused += 1  # a subscription on terms that are not valid, or one too many
         if refused:
             detail = f"{refused} entries that are not valid, or more than a peer may have"
             self._note_defect(peer.id, "interest", detail)
         if forbidden:
             self._tell_refused(peer, forbidden)
-        return learned
+        return learned, bool(learned or was_taken_back)
 
-    def _take_back(self, peer: Peer, interest: Interest) -> None:
+    def _take_back(self, peer: Peer, interest: Interest) -> bool:
+        """Forget what a peer does not want any more; return whether there was any of it."""
+        was_there = False
         for entry in [(_KINDS[name], text) for name, text in interest.removed if name in _KINDS]:
-            self._unlearn(peer, entry)
+            was_there |= self._unlearn(peer, entry)
             if isinstance(peer, RemotePeer) and entry in peer.forbidden:
                 self._pardon(peer, entry)
+        return was_there
 
     def forget(self, peer: Peer) -> None:
         """Forget what a peer told: its session is over."""
@@ -308,11 +320,11 @@ class InterestTable:
             return text in peer.interests[kind]
         return True
 
-    def _has_room(self, peer: Peer) -> bool:
-        """Whether a peer has told of fewer interests than it may."""
+    def room(self, peer: Peer) -> int:
+        """Return how many more interests a peer may tell of."""
         told = sum(map(len, peer.interests.values()))
         told += len(peer.forbidden) if isinstance(peer, RemotePeer) else 0
-        return told < self._options.interest_max
+        return self._options.interest_max - told
 
     # Rules
 

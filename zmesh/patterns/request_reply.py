@@ -166,10 +166,14 @@ class RequestReply:
         call.requests[provider.id] = ticket
         provider.calls += 1
         self._with.setdefault(provider.id, {})[call.number] = None
-        self._deadlines.set(call.number, call.deadline)
+        ttl = None
+        if call.deadline is not None:
+            self._deadlines.set(call.number, call.deadline)
+            ttl = call.deadline - now
+        else:
+            self._deadlines.discard(call.number)
         if call.hedge_after is not None and len(call.requests) == 1:
             self._hedges.set(call.number, now + call.hedge_after)
-        ttl = None if call.deadline is None else call.deadline - now
         self._turn.submit(provider, call.lane, [record], ticket, key=call.wish.key, ttl=ttl)
 
     def _hedge(self, call: _OpenCall) -> None:
@@ -194,8 +198,12 @@ class RequestReply:
     ) -> None:
         """Take REPLY and FAILURE records; those of calls no longer open are dropped."""
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
+        now = self._turn.now
         for record in records:
-            number = extra(record, Tag.CORRELATION)
+            if len(record) == 4 and record[3][0] == Tag.CORRELATION:  # as it mostly has no other
+                number: object = record[3][1]
+            else:
+                number = extra(record, Tag.CORRELATION)
             call = self._calls.get(number) if isinstance(number, int) else None
             # An earlier provider may answer first, but nobody who was never asked.
             if call is None or peer.id not in call.asked:
@@ -209,7 +217,6 @@ class RequestReply:
                     self._answer(call, peer, record, CallFailure.REMOTE_ERROR)
                 continue
             if ticket is not None:
-                now = self._turn.now
                 self.choosing.on_answer(peer, call.service, now - ticket.at, now)
             self._answer(call, peer, record, None)
 
@@ -217,7 +224,11 @@ class RequestReply:
         self, call: _OpenCall, peer: Peer, record: Record, failure: CallFailure | None
     ) -> None:
         self._end(call)
-        self._tell(CallAnswered(call.number, record, failure, peer.label), peer.id)
+        answer = CallAnswered(call.number, record, failure, peer.label)
+        if call.number < FIRST_LATER:
+            self._turn.actions.append(answer)
+        else:
+            self.later(answer, peer.id)
 
     def _goes_on(self, call: _OpenCall) -> bool:
         """Return whether a call goes on although a handler of it raised.
@@ -348,10 +359,12 @@ class RequestReply:
 
     def _end(self, call: _OpenCall) -> None:
         """Forget a call; who has it still is told that nobody waits for its answer."""
-        for ticket in list(call.requests.values()):
-            self._recall(call, ticket)
-            self._release(call, ticket)
-        self._leave_waiting(call)
+        if call.requests:
+            for ticket in list(call.requests.values()):
+                self._recall(call, ticket)
+                self._release(call, ticket)
+        if self._waiting:
+            self._leave_waiting(call)
         self._deadlines.discard(call.number)
         if call.hedge_after is not None:
             self._hedges.discard(call.number)

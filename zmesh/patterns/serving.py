@@ -8,6 +8,7 @@ the application without being told: its caller may be out of reach.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.batches import runs
@@ -16,7 +17,17 @@ from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
 from zmesh.events import Reply, SettleDeliveries, Source
 from zmesh.ids import JournalId, NodeId
-from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of, with_extra
+from zmesh.message import (
+    RECORD_OVERHEAD_BYTES,
+    Outcome,
+    Record,
+    Tag,
+    Ticket,
+    extra,
+    extras_of,
+    size_of,
+    with_extra,
+)
 from zmesh.options import NodeOptions
 from zmesh.reliable.link_events import Returned, SessionEnd
 from zmesh.reliable.seen import PENDING, MessageId, SeenTable
@@ -77,6 +88,8 @@ class Serving:
         self._kept_bytes = 0
         self._owed: dict[NodeId, _Owed] = {}  # replies their callers have not taken
         self._deadlines: Deadlines[MessageId] = Deadlines(turn.agenda)
+        self.answered: list[Place] = []  # in this turn, consecutive numbers together
+        self._answered_at = -inf
         self.duplicates = 0
         self.refused_requests = 0  # given back: their caller takes too few replies
         self.refused_replies = 0  # not sent for the same reason
@@ -101,31 +114,37 @@ class Serving:
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand requests over, but for copies and those for services not provided here."""
+        owes_enough = self._owes_enough(peer)
         if len(records) == 1:
-            if self._admit(peer, records[0], (source, first, last)):
+            if self._admit(peer, records[0], (source, first, last), owes_enough=owes_enough):
                 self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))
             return
         fresh = [
-            self._admit(peer, record, (source, seq, seq))
+            self._admit(peer, record, (source, seq, seq), owes_enough=owes_enough)
             for seq, record in enumerate(records, first)
         ]
+        if all(fresh):
+            self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))
+            return
         for is_fresh, low, high, run in runs(first, last, records, fresh):
             if is_fresh:
                 self._turn.deliver_requests(Delivery(source, peer.label, low, high, run))
 
-    def _admit(self, peer: Peer, record: Record, place: Place) -> bool:
+    def _admit(self, peer: Peer, record: Record, place: Place, *, owes_enough: bool) -> bool:
         """Return whether a request is to be handled; if not, it is settled here or later."""
         if record[1] not in self._turn.peers.local.services:
             self._settle(place, Outcome.RELEASED, "the service is not provided here")
             return False
-        if self._owes_enough(peer):
+        if owes_enough:
             self.refused_requests += 1
             self._settle(place, Outcome.RELEASED, _TAKES_TOO_FEW)
             return False
-        message_id = self._message_id(peer, record)
-        if message_id is None:
+        extras, now = extras_of(record), self._turn.now
+        number = extras.get(Tag.MESSAGE_ID)
+        if not isinstance(number, int):
             return True
-        state = self._seen.check(message_id, self._turn.now)
+        message_id = (peer.id, _journal(peer.incarnation), number)
+        state = self._seen.check(message_id, now)
         if state is not None:
             self.duplicates += 1
             if state is PENDING:
@@ -133,16 +152,16 @@ class Serving:
             else:
                 self._answer_again(peer, message_id, state, place)
             return False
-        if not self._seen.begin(message_id, self._turn.now):
+        if not self._seen.begin(message_id, now):
             self._settle(place, Outcome.RELEASED, "too many requests are being handled")
             return False
         running = _Running(message_id, place)
         self._running[message_id] = running
         source, first, _ = place
         self._places.setdefault((source.session, source.lane), {})[first] = running
-        ttl_ms = extra(record, Tag.TTL_MS)
+        ttl_ms = extras.get(Tag.TTL_MS)
         if isinstance(ttl_ms, int):
-            self._deadlines.set(message_id, self._turn.now + ttl_ms / 1000)
+            self._deadlines.set(message_id, now + ttl_ms / 1000)
         return True
 
     def is_known(self, peer: Peer, record: Record) -> bool:
@@ -218,7 +237,10 @@ class Serving:
             pass  # its numbers began anew: another call of it may have this one's
         elif not self._answer(peer, source.lane, record, message_id):
             outcome, reason = Outcome.REJECTED, f"it was handled, but {_TAKES_TOO_FEW}"
-        self._settle((source, reply.first_seq, reply.last_seq), outcome, reason)
+        if reason:
+            self._settle((source, reply.first_seq, reply.last_seq), outcome, reason)
+        else:
+            self._accept(source, reply.first_seq, reply.last_seq)
         if running is not None:
             self._seen.finish(running.message_id, outcome, self._turn.now)
             for copy in running.copies:
@@ -262,7 +284,8 @@ class Serving:
         if owed.size >= REFUSED_FROM * self._options.link.queued_bytes_max:
             self.refused_replies += 1
             return False
-        ticket = ReplyTicket(message_id, size_of(reply))
+        # What a reply has beside its body counts nothing against credit.
+        ticket = ReplyTicket(message_id, len(reply[2]) + RECORD_OVERHEAD_BYTES)
         owed.messages += 1
         owed.size += ticket.size
         self._turn.submit(peer, lane, [reply], ticket)
@@ -276,7 +299,7 @@ class Serving:
         if owed is None:
             return
         for ticket in tickets:
-            if isinstance(ticket, ReplyTicket):
+            if type(ticket) is ReplyTicket:
                 owed.messages -= 1
                 owed.size -= ticket.size
         if not owed.messages:
@@ -294,11 +317,12 @@ class Serving:
 
     def _take(self, source: Source, first: int) -> _Running | None:
         place = (source.session, source.lane)
-        running = self._places.get(place, {}).pop(first, None)
+        running_by_number = self._places.get(place)
+        running = None if running_by_number is None else running_by_number.pop(first, None)
         if running is not None:
             del self._running[running.message_id]
             self._deadlines.discard(running.message_id)
-            if not self._places[place]:
+            if not running_by_number:
                 del self._places[place]
         return running
 
@@ -314,6 +338,31 @@ class Serving:
             self._kept_bytes -= size_of(self._kept.pop(oldest))
             if self._seen.begin(oldest, self._turn.now):
                 self._seen.finish(oldest, Outcome.UNKNOWN, self._turn.now)
+
+    def _accept(self, source: Source, first: int, last: int) -> None:
+        """Accept what was answered, with what follows it in this turn."""
+        if self.answered:
+            before, low, high = self.answered[-1]
+            if before is source and high + 1 == first:
+                self.answered[-1] = (source, low, last)
+                return
+        self.answered.append((source, first, last))
+
+    def flush(self) -> None:
+        """Accept the requests that were answered in this turn.
+
+        To whoever called the answer says all. So where they come closely one after the other, it
+        waits for company.
+        """
+        if not self.answered:
+            return
+        answered = self.answered[:]
+        self.answered.clear()
+        now = self._turn.now
+        lazy = now - self._answered_at < self._options.link.ack_delay_max
+        self._answered_at = now
+        for source, first, last in answered:
+            self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=lazy)
 
     def _settle(self, place: Place, outcome: Outcome, reason: str = "") -> None:
         source, first, last = place

@@ -1,7 +1,5 @@
 """How a peer behaves: rules it broke, and what it is told of it how often."""
 
-from collections import deque
-
 from zmesh.options import LinkOptions
 
 COMPLAINT_INTERVAL_S = 1.0
@@ -13,7 +11,7 @@ class Conduct:
 
     def __init__(self, options: LinkOptions, now: float) -> None:
         self._options = options
-        self._violations: deque[float] = deque(maxlen=max(1, options.violations_max))
+        self._violations: list[float] = []  # when; no deque, which takes 760 bytes when empty
         self.refused_until = now
         self._complained_at = now - COMPLAINT_INTERVAL_S
 
@@ -25,7 +23,9 @@ class Conduct:
         """Count a broken rule; True where it was one too many: cut the peer off."""
         violations, options = self._violations, self._options
         violations.append(now)
-        if len(violations) != violations.maxlen or now - violations[0] > options.violations_within:
+        most = max(1, options.violations_max)
+        del violations[:-most]
+        if len(violations) != most or now - violations[0] > options.violations_within:
             return False
         violations.clear()
         self.refused_until = now + options.refusal

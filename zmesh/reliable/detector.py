@@ -29,6 +29,9 @@ TRAFFIC_GAP_S: Final = 1.0
 
 IDLE_GROWTH: Final = 1.5
 
+IDLE_SHARE_FIRST: Final = 0.8
+"""So much sooner asks, on an idle link, the end that goes first; the other is heard meanwhile."""
+
 _WAIT_US_MAX: Final = 2**32 - 1
 """An hour and more: what an item of the window holds."""
 
@@ -56,13 +59,20 @@ class FailureDetector:
     """
 
     __slots__ = (
-        "_asked_at", "_calm", "_close_frames", "_heard_at", "_idle_after", "_late_at", "_oldest",
-        "_options", "_pinged_at", "_retry_after", "_round_trip", "_square_sum", "_sum", "_waits",
-        "calm_until", "multiplier",
+        "_asked_at", "_calm", "_close_frames", "_heard_at", "_idle_after", "_idle_share",
+        "_late_at", "_oldest", "_options", "_pinged_at", "_retry_after", "_round_trip",
+        "_square_sum", "_sum", "_waits", "calm_until", "multiplier",
     )  # fmt: skip
 
-    def __init__(self, options: LinkOptions, round_trip: RoundTrip) -> None:
-        """Know nothing: neither phi nor a PING are due before `restart` or `heard`."""
+    def __init__(
+        self, options: LinkOptions, round_trip: RoundTrip, *, goes_first: bool = False
+    ) -> None:
+        """Know nothing: neither phi nor a PING are due before `restart` or `heard`.
+
+        Of the two ends of an idle link one is to go first: else both ask at the same time, each
+        time, and twice as much is said as either needs.
+        """
+        self._idle_share = IDLE_SHARE_FIRST if goes_first else 1.0
         self._options = options
         self._round_trip = round_trip
         self.multiplier = 1.0  # as of the last PING or late turn
@@ -110,7 +120,7 @@ class FailureDetector:
         if self._asked_at is not None:
             self._retry_after = min(2 * self._retry_after, self._options.ping_idle_max)
         else:
-            if now >= self._heard_at + self._idle_after:
+            if now >= self._heard_at + self._idle_share * self._idle_after:
                 grown = self._idle_after * IDLE_GROWTH
                 self._idle_after = min(grown, self._options.ping_idle_max)
             self._asked_at = now
@@ -155,7 +165,9 @@ class FailureDetector:
         """
         if self._asked_at is not None:
             return self._pinged_at + self._retry_after
-        return self._heard_at + (self._quick_after() if data_pending else self._idle_after)
+        if data_pending:
+            return self._heard_at + self._quick_after()
+        return self._heard_at + self._idle_share * self._idle_after
 
     def ping_due(self, now: float, data_pending: bool) -> bool:
         """Return whether a PING is due; send it and call `on_ping_sent`."""

@@ -45,7 +45,9 @@ class LinkFacts:
         self._handshake = Handshake(local, peer, entropy)
         self._session = Session(options, limits, pool, self.events)
         self._recovery = Recovery(options, entropy)
-        self._verdict = LivenessVerdict(options, self._recovery.round_trip)
+        self._verdict = LivenessVerdict(
+            options, self._recovery.round_trip, goes_first=local.node < peer
+        )
         self._writer = PacketWriter(options, limits, self._recovery, self._verdict.detector)
         self._link_id = NO_LINK
         self._outbox: list[tuple[Path, Packet]] = []  # outside the flow of the current link

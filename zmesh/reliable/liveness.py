@@ -18,9 +18,11 @@ from zmesh.reliable.round_trip import RoundTrip
 class LivenessVerdict:
     """Joins the failure detector, the fate of the path, and probes of the peer's endpoints."""
 
-    def __init__(self, options: LinkOptions, round_trip: RoundTrip) -> None:
+    def __init__(
+        self, options: LinkOptions, round_trip: RoundTrip, *, goes_first: bool = False
+    ) -> None:
         self._options = options
-        self.detector = FailureDetector(options, round_trip)
+        self.detector = FailureDetector(options, round_trip, goes_first=goes_first)
         self.state = Liveness.JOINING
         self.process_gone = False  # every endpoint refused: not merely out of reach
         self._probing: set[str] = set()

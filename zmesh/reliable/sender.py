@@ -13,13 +13,11 @@ from typing import cast
 
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
+from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import Span
-
-ENDED_SPANS_MIN = 64
-"""Fewer are not worth being forgotten at once."""
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -33,13 +31,13 @@ class OutgoingLane(SendWindow[Record]):
         "_block_messages",
         "_blocks",
         "_by_ticket",
-        "_cutter",
         "_gone",
         "_packet_bytes",
         "_sizes",
         "_spans",
         "_uncut",
         "bytes_limit",
+        "cutter",
         "deadlines",
         "gaps",
         "lane",
@@ -50,11 +48,11 @@ class OutgoingLane(SendWindow[Record]):
         "window_bytes",
     )
 
-    def __init__(self, lane: int, ranges_max: int, cutter: Cutter, packet_bytes: int = 0) -> None:
+    def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
         super().__init__(ranges_max)
         self.lane = lane
-        self._cutter = cutter
+        self.cutter = Cutter(LinkOptions(), WireLimits())  # that of the session takes its place
         self._packet_bytes = packet_bytes
         self.seq_limit = 0
         self.bytes_limit = 0
@@ -84,11 +82,23 @@ class OutgoingLane(SendWindow[Record]):
         if type(records) is Block:
             return self._submit_block(records, ticket, now)
         if len(records) == 1:
-            first = last = self._enqueue_single(records[0], now)
-        else:
-            first, last = self._enqueue(records, now)
+            seq = self.submit_single(records[0], ticket, now)
+            return seq, seq
+        first, last = self._enqueue(records, now)
         self._append(Span(first, last, ticket, last - first + 1))
         return first, last
+
+    def submit_single(self, record: Record, ticket: Ticket, now: float) -> int:
+        """Number one record: what `submit` does, written out for calls and their answers."""
+        seq = self.next_seq
+        if self.next_transmit == seq:
+            self.waiting_since = now
+        self.next_seq = seq + 1
+        self.items[seq] = record
+        self._sizes[seq] = size = size_of(record)
+        self.queued_bytes += size
+        self._append(Span(seq, seq, ticket, 1))
+        return seq
 
     def _submit_block(self, block: Block, ticket: Ticket, now: float) -> tuple[int, int]:
         first = self.next_seq
@@ -103,28 +113,22 @@ class OutgoingLane(SendWindow[Record]):
         return first, span.last
 
     def submit_large(self, record: Record, ticket: Ticket, now: float) -> tuple[int, int]:
-        """Give a large body as many numbers as it may need.
-
-        It is cut when its turn comes, as the path allows then; numbers left over are a hole.
-        """
-        first = self._enqueue_single(record, now)
-        self.next_seq = first + self._cutter.count_max(record)
+        """Give a large body as many numbers as it may need; it is cut when its turn comes."""
+        first = self.submit_single(record, ticket, now)
+        self.next_seq = first + self.cutter.count_max(record)
         self._uncut.append(first)
-        self._append(Span(first, first, ticket, 1))
         return first, self.next_seq - 1
 
     def _cut(self) -> None:
         """Cut the large body that is transmitted next, if any, unless it goes whole."""
         seq = self.next_transmit
         while self._uncut and self._uncut[0] <= seq:
-            record = self.items.get(self._uncut[0]) if self._uncut[0] == seq else None
-            self._uncut.popleft()
-            pieces = [] if record is None else self._cutter.cut(record, self.window_bytes)
+            record = self.items.get(seq) if self._uncut.popleft() == seq else None
+            pieces = [] if record is None else self.cutter.cut(record, self.window_bytes)
             if len(pieces) < 2:
                 continue
             [span] = self._between(seq, seq)
-            span.whole, span.remaining = record, len(pieces)
-            span.last = seq + len(pieces) - 1
+            span.cut(record, len(pieces))
             sizes, numbers = sizes_of(pieces), range(seq, span.last + 1)
             self.queued_bytes += sum(sizes) - self._sizes[seq]
             self.items.update(zip(numbers, pieces, strict=True))
@@ -139,16 +143,6 @@ class OutgoingLane(SendWindow[Record]):
             self._by_ticket[span.ticket] = [span]
         else:
             siblings.append(span)
-
-    def _enqueue_single(self, record: Record, now: float) -> int:
-        seq = self.next_seq
-        if self.next_transmit == seq:
-            self.waiting_since = now
-        self.next_seq = seq + 1
-        self.items[seq] = record
-        self._sizes[seq] = size = size_of(record)
-        self.queued_bytes += size
-        return seq
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -486,14 +480,13 @@ class OutgoingLane(SendWindow[Record]):
         return [record]
 
     def _forget_ended(self) -> None:
-        spans = self._spans
-        while spans and spans[0].remaining == 0:
+        spans, by_ticket = self._spans, self._by_ticket
+        while spans and not spans[0].remaining:
             span = spans.popleft()
-            siblings = self._by_ticket[span.ticket]
-            if len(siblings) == 1:
-                del self._by_ticket[span.ticket]
-            else:
+            siblings = by_ticket.pop(span.ticket)
+            if len(siblings) > 1:
                 siblings.remove(span)
+                by_ticket[span.ticket] = siblings
 
     def _forget_behind(self) -> deque[Span]:
         """Forget spans that ended behind one that lasts; return those that are left."""
@@ -578,6 +571,14 @@ class OutgoingLane(SendWindow[Record]):
     def holds(self, ticket: Ticket) -> bool:
         """Return whether something submitted with the ticket has no outcome yet."""
         return any(span.remaining for span in self._by_ticket.get(ticket, ()))
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether each was transmitted."""
+        spans, items, sent = self._by_ticket.get(ticket, ()), self.items, self.next_transmit
+        for span in spans:
+            self._part_block(span)
+        numbers = (seq for span in spans for seq in range(span.first, span.last + 1))
+        return [(items[seq], seq < sent) for seq in numbers if seq in items]
 
     def abandon(self) -> list[Returned]:
         """End the session: what was sent is UNKNOWN, what was not is RELEASED."""

@@ -12,10 +12,11 @@ from typing import Final, assert_never
 
 from zmesh.batches import Block, TicketRun, largest_of
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, with_extra
+from zmesh.message import CONTROL_LANE, LANES, Keys, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import Cutter
+from zmesh.reliable.key_order import KeyOrder
 from zmesh.reliable.link_events import (
     Accepted,
     ControlArrived,
@@ -51,9 +52,6 @@ _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
 BLOCK_MIN = 8
 """So many records are kept together, until one of them ends out of order."""
 
-KEYS_MIN = 1024
-"""So many keys are remembered before those that are done are looked for."""
-
 LaneAcks = tuple[tuple[int, int, Ranges], ...]
 LaneCredits = tuple[tuple[int, int, int], ...]
 
@@ -69,6 +67,7 @@ class Session:
         events: list[LinkEvent],
     ) -> None:
         self._options = options
+        self._single_bytes_max = min(options.fragment_bytes, options.body_bytes_max)
         self._limits = limits
         self._events = events
         self._pool = CreditPool(options.peer_bytes_max, pool)
@@ -81,8 +80,7 @@ class Session:
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
         self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
-        self._keys: dict[str, dict[int, int]] = {}  # key -> lane -> last number with it
-        self._keys_max = KEYS_MIN  # when to look for keys that are done
+        self._keys = KeyOrder(self.outgoing)
         self._was_full = False  # and somebody was told so
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
         self.ack_at = inf  # when it is to be told at the latest
@@ -150,34 +148,55 @@ class Session:
         records: Sequence[Record],
         ticket: Ticket,
         now: float,
-        key: str | None,
+        key: Keys,
         ttl: float | None,
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
         out = self.outgoing.get(lane) or self._outgoing(lane)
+        if key is not None or len(records) > 1 or type(records) is Block:
+            return self._submit_many(out, records, ticket, now, key, ttl)
+        if len(records[0][2]) > self._single_bytes_max:
+            return self._submit_many(out, records, ticket, now, key, ttl)
+        seq = out.submit_single(records[0], ticket, now)
+        if ttl is not None:
+            self._expire_at(out, seq, now + ttl)
+        return seq, seq
+
+    def _submit_many(
+        self,
+        out: OutgoingLane,
+        records: Sequence[Record],
+        ticket: Ticket,
+        now: float,
+        key: Keys,
+        ttl: float | None,
+    ) -> tuple[int, int]:
         largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
-            records = self._with_key(lane, records, key)
+            records = self._keys.write(out.lane, records, key)
         if largest <= self._options.fragment_bytes:
             if ttl is not None:
                 records = list(records)  # each ends in its own time
             elif largest > self._options.inline_bytes_max:
                 pass  # there is little to pack
-            elif key is None and len(records) >= BLOCK_MIN and type(records) is not Block:
+            elif len(records) >= BLOCK_MIN and type(records) is not Block:
                 records = Block(records)
             first, last = out.submit(records, ticket, now)
             for seq in () if ttl is None else range(first, last + 1):
                 self._expire_at(out, seq, now + (ttl or 0.0))
+            ends: Sequence[int] = range(first, last + 1)
         else:
-            first = last = out.next_seq
+            first = out.next_seq
             each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
-            for record, own in zip(records, each, strict=False):
-                last = self._submit_one(out, record, own, now, ttl)
+            ends = [
+                self._submit_one(out, record, own, now, ttl)
+                for record, own in zip(records, each, strict=False)
+            ]
         if key is not None:
-            self._note_key(key, lane, last)
-        return first, last
+            self._keys.note(out.lane, ends, key)
+        return first, ends[-1]
 
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
@@ -189,33 +208,6 @@ class Session:
         if ttl is not None:
             self._expire_at(out, first, now + ttl)
         return last
-
-    def _with_key(self, lane: int, records: Sequence[Record], key: str) -> list[Record]:
-        """Write the key, and who of the same key came before on other lanes.
-
-        Within the lane the numbers keep the order. Each record names each other lane, not just
-        the last: any of them may expire while what came before it is still on its way.
-        """
-        keyed = [with_extra(record, Tag.KEY, key) for record in records]
-        before = tuple(
-            (other, seq)
-            for other, seq in sorted(self._keys.get(key, {}).items())
-            if other != lane and self.outgoing[other].first_open <= seq
-        )
-        if before:
-            return [with_extra(record, Tag.PREDECESSORS, before) for record in keyed]
-        return keyed
-
-    def _note_key(self, key: str, lane: int, seq: int) -> None:
-        """Remember the last number of the key on the lane, and forget keys that are done."""
-        self._keys.setdefault(key, {})[lane] = seq
-        if len(self._keys) >= self._keys_max:
-            self._keys = {
-                known: last
-                for known, last in self._keys.items()
-                if any(self.outgoing[number].is_open(seq) for number, seq in last.items())
-            }
-            self._keys_max = max(KEYS_MIN, 2 * len(self._keys))
 
     def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         out.deadlines[seq] = deadline
@@ -285,6 +277,10 @@ class Session:
             self._events += lane.withdraw(ticket)
         self._note_room()
         return any(lane.holds(ticket) for lane in self.outgoing.values())
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return what has no outcome; see `Link.open_of`."""
+        return [each for lane in self.outgoing.values() for each in lane.open_of(ticket)]
 
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End a record that cannot be sent; see `Link.refuse`."""
@@ -582,8 +578,9 @@ class Session:
             if not 0 <= lane < LANES:
                 raise ProtocolError("lane", f"there is no lane {lane}")
             out = self.outgoing[lane] = OutgoingLane(
-                lane, self._options.ranges_max, self.cutter, self._options.packet_bytes
+                lane, self._options.ranges_max, self._options.packet_bytes
             )
+            out.cutter = self.cutter
             out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 

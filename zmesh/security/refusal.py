@@ -35,13 +35,14 @@ def from_reason(reason: str) -> tuple[str, str, str] | None:
         return None
     try:
         told = json.loads(reason.removeprefix(HEAD))
+        if not isinstance(told, list) or len(told) != 3:
+            return None
+        if not all(isinstance(text, str) for text in told):
+            return None
+        action, name, rule = told
+        "".join(told).encode()  # JSON can spell halves of characters, which no log takes
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, list) or len(told) != 3:
-        return None
-    if not all(isinstance(text, str) for text in told):
-        return None
-    action, name, rule = told
     return action, name, rule
 
 

@@ -118,7 +118,7 @@ class Rules:
         """
         try:
             table = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also of a number with too many digits
             raise InvalidTrust(where, f"it is no TOML: {error}") from error
         return _Reader(where, frozenset(names), options).rules(table)
 
@@ -176,7 +176,7 @@ class _Reader:
         default = table.get("default", "deny")
         if default not in ("deny", "allow"):
             raise self._invalid(
-                self._where, f'default is {short_repr(default)}: write "deny" or "allow"'
+                self._where, f'default is {_shown(default)}: write "deny" or "allow"'
             )
         groups = table.get("groups", {})
         if not isinstance(groups, dict):
@@ -259,9 +259,7 @@ class _Reader:
     def _texts(self, place: str, value: object) -> list[str]:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise self._invalid(
-                place, f"{short_repr(value)} is neither a text nor a list of texts"
-            )
+            raise self._invalid(place, f"{_shown(value)} is neither a text nor a list of texts")
         limit = self._options.rule_patterns_max
         if len(texts) > limit:
             raise self._invalid(place, f"{len(texts)} entries are more than {limit}")
@@ -276,3 +274,11 @@ class _Reader:
     @staticmethod
     def _invalid(place: str, why: str) -> InvalidTrust:
         return InvalidTrust(place, why)
+
+
+def _shown(value: object) -> str:
+    """Return what TOML made of a value, shortened."""
+    try:
+        return short_repr(value)
+    except ValueError:  # Python writes no number with that many digits
+        return "a number too long to be shown"

@@ -8,6 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -151,7 +152,9 @@ class TrustDirectory:
         except InvalidTrust as error:
             if self._trust is None:
                 raise
-            return TrustRead(self._trust, (error,), has_changed=False)
+            look, trust = self._look_at_revoked_alone(self._trust)
+            rules = trust.rules
+            look.problems.insert(0, error)
         facts = (look.keys, trust.revoked, rules)
         if self._trust is not None and facts == self._facts:
             return TrustRead(self._trust, tuple(look.problems), False, look.revoked_names)
@@ -196,6 +199,18 @@ class TrustDirectory:
             raise InvalidTrust(str(place), "it is gone: remove files from it to trust their keys")
         elif place.exists() or place in self._lists:
             look.revoked |= self._lists.read(place, look.problems) or frozenset()
+
+    def _look_at_revoked_alone(self, before: Trust) -> tuple[_Look, Trust]:
+        """Return the trust of before but for whom to revoke: nothing else holds that up."""
+        look = _Look(keys=before.keys)
+        with suppress(OSError, InvalidTrust):  # what is wrong was noted with the rest
+            _check_mode(self.path, self.path.stat())  # or anybody could revoke
+            self._look_at_revoked(look)
+            revoked = before.revoked | look.revoked
+            return look, Trust.of(
+                look.keys, revoked, look.revoked_names, before.rules, self._options
+            )
+        return look, before
 
     def _look_at_rules(self, look: _Look) -> Rules | None:
         """Return the rules in force; their file, once there, is not gone for nothing."""

@@ -23,6 +23,7 @@ class Counters:
     handshakes_abandoned: int = 0
     handshakes_refused: int = 0
     inbound_ended: int = 0
+    inbound_broken: int = 0
     inbound_shut_out: int = 0
     packets_ignored: int = 0
     watchdog_rescues: int = 0

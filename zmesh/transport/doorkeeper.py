@@ -8,6 +8,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Final
 
 import zmq
@@ -19,6 +20,7 @@ from zmesh.options import TransportOptions
 from zmesh.transport.auditing import Auditing
 from zmesh.transport.counters import Counters
 from zmesh.transport.descriptors import descriptors_max
+from zmesh.transport.endings import Endings, has_greeted, is_open
 from zmesh.transport.gate import EVERYWHERE, Gate, Refusal
 from zmesh.transport.outcasts import Outcasts
 
@@ -57,6 +59,7 @@ class Doorkeeper:
         self._clock = clock
         self._is_guarded = is_guarded
         self.outcasts = Outcasts(options.outcasts_max, clock, is_guarded=is_guarded)
+        self.endings = Endings(options.watched_max)
         self.gate = Gate(options, counts_addresses=is_guarded)
         # libzmq says that a handshake failed right before, in the same call, it says that the
         # connection ended.
@@ -78,9 +81,14 @@ class Doorkeeper:
             self.gate.on_settled()  # told by `admit`
         elif event == zmq.EVENT_CLOSED:
             self.gate.on_unbound(listener)
+            self.endings.close()
         else:
             self._failure = event, value
         return False
+
+    def close(self) -> None:
+        """Keep nothing open any more."""
+        self.endings.close()
 
     def admit(self, address: str, key: bytes) -> bool:
         """Return whether who passed CURVE may come in."""
@@ -110,36 +118,74 @@ class Doorkeeper:
         self.gate.on_shut_out(address, self._clock())
         self._counters.inbound_shut_out += 1
         for listener in listeners:
-            _shut(descriptor, listener, address)
+            self._shut(descriptor, listener, address)
 
     def _on_accepted(self, descriptor: int, listener: str) -> None:
         self._counters.inbound_accepted += 1
-        now = self._clock()
-        address = _peer_of(descriptor, listener)
-        shut = self.gate.on_accepted(descriptor, address, listener, now, descriptors_max())
+        now, most = self._clock(), descriptors_max()
+        connection = _taken(descriptor, listener)
+        address = "" if connection is None else _peer_of(connection)
+        shut = self.gate.on_accepted(descriptor, address, listener, now, most)
+        if connection is not None:
+            # Where descriptors are scarce they are for those who come, and not to look at ends.
+            if address and descriptor < most // 2:
+                self.endings.watch(descriptor, connection)
+            else:
+                connection.close()
         if shut is not None:
             descriptor, address, refusal = shut
-            _shut(descriptor, listener, address)
+            self._shut(descriptor, listener, address)
             self._refuse(address, refusal, now)
+
+    def _shut(self, descriptor: int, listener: str, address: str) -> None:
+        connection = self.endings.take(descriptor) or _taken(descriptor, listener)
+        if connection is not None:
+            with connection:
+                _shut(connection, address)
 
     def _on_disconnected(self, descriptor: int) -> bool:
         failure, self._failure = self._failure, None
+        is_ours, has_greeted_us = self._how_it_ended(descriptor)
         in_handshake = failure is not None or self.gate.is_unproven(descriptor)
         address = self.gate.on_ended(descriptor, in_handshake=in_handshake)
         if failure is None:
             # Told so are all that announce a part too large, from the first byte on.
             self._counters.handshakes_failed += in_handshake
             self._counters.inbound_ended += not in_handshake
+            if is_ours and not in_handshake:
+                self._note_broken(address)
             return True
         event, value = failure
         if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-            self._counters.handshakes_abandoned += 1
+            # Who has no key hangs up where it reads that we have one, and mostly before libzmq
+            # here reads that it has none.
+            is_keyless = self._is_guarded and has_greeted_us
+            self._counters.handshakes_failed += is_keyless
+            self._counters.handshakes_abandoned += not is_keyless
             return False
         self._counters.handshakes_failed += 1
         detail = self._wrong_key(value)
         if detail:
             self._auditing.tell(AuditKind.WRONG_KEY, address, detail, self._clock())
         return False
+
+    def _how_it_ended(self, descriptor: int) -> tuple[bool, bool]:
+        """Return whether libzmq ended a connection, and whether the other did after a greeting.
+
+        As far as that is known.
+        """
+        connection = self.endings.take(descriptor)
+        if connection is None:
+            return False, False
+        with connection:
+            is_ours = is_open(connection)
+            return is_ours, not is_ours and has_greeted(connection)
+
+    def _note_broken(self, address: str) -> None:
+        self._counters.inbound_broken += 1
+        detail = "a connection from there was ended: a part too large, or no ZMTP"
+        now = self._clock()
+        self._auditing.tell(AuditKind.FLOODED, address, detail, now, "part_bytes_max")
 
     def _wrong_key(self, value: int) -> str:
         if value == CRYPTOGRAPHIC:
@@ -156,33 +202,26 @@ class Doorkeeper:
         self._auditing.tell(AuditKind.FLOODED, address, detail, now, refusal.value)
 
 
-def _peer_of(descriptor: int, listener: str) -> str:
+def _peer_of(connection: socket.socket) -> str:
     """Return the address at the other end of a connection; empty where it is gone."""
-    connection = _taken(descriptor, listener)
-    if connection is None:
+    try:
+        return str(connection.getpeername()[0])
+    except OSError:
         return ""
-    with connection:
-        try:
-            return str(connection.getpeername()[0])
-        except OSError:
-            return ""
 
 
-def _shut(descriptor: int, listener: str, address: str) -> None:
-    connection = _taken(descriptor, listener)
-    if connection is None:
+def _shut(connection: socket.socket, address: str) -> None:
+    """Shut a connection, if it is from there."""
+    if _peer_of(connection) != address:
         return
-    with connection:
-        try:
-            if connection.getpeername()[0] != address:
-                return
-            # libzmq reads the end, and closes it; that tells the other end by a reset, which it
-            # can tell from a handshake that failed.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            connection.shutdown(socket.SHUT_RD)
-        except OSError as error:
-            if error.errno not in (errno.ENOTCONN, errno.EINVAL):
-                raise
+    try:
+        # libzmq reads the end, and closes it; that tells the other end by a reset, which it
+        # can tell from a handshake that failed.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.shutdown(socket.SHUT_RD)
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.EINVAL):
+            raise
 
 
 def _taken(descriptor: int, listener: str) -> socket.socket | None:
@@ -191,10 +230,10 @@ def _taken(descriptor: int, listener: str) -> socket.socket | None:
     libzmq may have closed the descriptor meanwhile, and anybody in this process may have it by
     now: only what came to our own endpoint is ours.
     """
-    try:
-        host, port = split_target(listener)
-    except ValueError:
+    place = _place(listener)
+    if place is None:
         return None
+    host, port = place
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         connection = socket.fromfd(descriptor, family, socket.SOCK_STREAM)
@@ -209,3 +248,12 @@ def _taken(descriptor: int, listener: str) -> socket.socket | None:
         return connection
     connection.close()
     return None
+
+
+@lru_cache(64)
+def _place(listener: str) -> tuple[str, int] | None:
+    """Return host and port of a listening endpoint; None where libzmq tells of none."""
+    try:
+        return split_target(listener)
+    except ValueError:
+        return None

@@ -217,6 +217,7 @@ class Listener:
     def close(self) -> None:
         """Read and report nothing any more."""
         self._intake.close()
+        self._doorkeeper.close()
         if self._authenticator is not None:
             self._authenticator.close()
         for timer in self._full.values():

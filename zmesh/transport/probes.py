@@ -23,6 +23,9 @@ _MECHANISM: Final = slice(12, 32)
 """The parts of a greeting (RFC 23, "Connection and Greeting"). To signature and version libzmq
 answers with all of its own, and waits for the rest of ours before it judges that."""
 
+_ONE_MORE: Final = b"\0"
+"""Of the mechanism: so many bytes libzmq never sends, and is not taken for one without a key."""
+
 OnAnswer = Callable[[PathCause | None], None]
 OnGreeting = Callable[[PathCause | None, bytes], None]
 
@@ -110,7 +113,8 @@ class Probes:
         self._loop.add_reader(probe.connection, self._on_readable, probe)
         if probe.asks:
             with suppress(OSError):  # it has ended: reading tells
-                probe.connection.send(_SIGNATURE + _VERSION)  # few bytes, which the kernel takes
+                # Few bytes, which the kernel takes.
+                probe.connection.send(_SIGNATURE + _VERSION + _ONE_MORE)
         else:
             probe.timer.cancel()
             probe.timer = self._loop.call_later(LASTS_AFTER_S, self._answer, probe, None)

@@ -22,6 +22,7 @@ from zmesh.transport.counters import Counters
 from zmesh.transport.outcasts import Outcasts
 from zmesh.transport.process import ThisProcess
 from zmesh.transport.senders import USER_ID, Senders
+from zmesh.transport.share import Share
 from zmesh.transport.sockets import Socket
 
 REFUSED_FULL: Final = errno.EAGAIN
@@ -81,7 +82,7 @@ def _has(socket: Socket, event: int) -> bool:
 
 
 class Intake:
-    """Reads one socket on an event loop, without ever waiting for it.
+    """Reads one socket on an event loop, without ever waiting for it, a `Share` of it in a turn.
 
     The descriptor of a ZeroMQ socket is edge-triggered: it wakes us for commands to the socket,
     and any call, a send too, takes all that wait. Whoever leaves before the socket is empty is not
@@ -122,7 +123,7 @@ class Intake:
         self._loop = loop
         self._socket = socket
         self._path = path
-        self._options = options
+        self._share = Share(options)
         self._parts_max = limits.parts_max
         self._counters = counters
         self._deliver = deliver
@@ -183,13 +184,16 @@ class Intake:
         if self._planned is not None:
             self._planned.cancel()
             self._planned = None
+        began = self._loop.time()
         packets: Packets = []
-        if not self._read(packets):
+        is_empty = self._read(packets)
+        if not is_empty:
             self._plan()
         if self._awaits_room:
             self._look_for_room()
         if packets:
             self._deliver(packets)
+        self._share.on_turn(self._loop.time() - began, is_empty=is_empty)
 
     def _look_for_room(self) -> None:
         if _has(self._socket, _WRITABLE):
@@ -208,7 +212,7 @@ class Intake:
         senders = self._senders
         known: dict[Path, bytes] = {} if senders is None else senders.known
         count = size = 0
-        count_max, bytes_max = self._options.turn_packets_max, self._options.turn_bytes_max
+        count_max, bytes_max = self._share.packets_max, self._share.bytes_max
         is_empty = has_rest = False
         self._rest_of = b""
         try:
@@ -281,7 +285,7 @@ class Intake:
                 return True
             self._skip_first()
         while self._socket.get(zmq.RCVMORE):
-            if count >= self._options.turn_packets_max or size >= self._options.turn_bytes_max:
+            if count >= self._share.packets_max or size >= self._share.bytes_max:
                 return False
             part = len(self._socket.recv(_NOW))
             self._counters.bytes_received += part

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from math import isinf
 from typing import Final
 
 from zmesh.errors import InvalidOption
@@ -56,7 +57,11 @@ def _parse(text: str) -> tuple[str, Scalar] | None:
         return None
     try:
         value = json.loads(written, parse_constant=_refuse)
+        if isinstance(value, str):
+            value.encode()  # JSON can spell halves of characters, which no text may have
     except (ValueError, RecursionError):
+        return None
+    if isinstance(value, float) and isinf(value):  # more than a float can be: "1e999"
         return None
     return (key, value) if isinstance(value, str | int | float) else None
 

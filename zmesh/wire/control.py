@@ -108,11 +108,14 @@ def _gap(value: Fields, limits: WireLimits) -> Gap:
 
 
 def _interest(value: object, length_max: int) -> Entries:
+    # Written out: there may be a thousand in a packet.
     items = array(value, "interest", length_max)
     for item in items:
-        kind, name = row(item, "an interest", 2)
-        text(kind, "the kind of an interest")
-        text(name, "an interest")
+        if type(item) is not tuple or len(item) != 2:
+            raise malformed("an interest is not an array of 2")
+        kind, name = item
+        if type(kind) is not str or type(name) is not str:
+            raise malformed("an interest, or its kind, is not a text")
     return cast("Entries", items)
 
 

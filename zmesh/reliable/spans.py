@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Ticket
 
+ENDED_SPANS_MIN = 64
+"""Fewer are not worth being forgotten at once."""
+
 
 @dataclass(slots=True, eq=False)
 class Span:
@@ -29,3 +32,7 @@ class Span:
         """Return the ticket of one number, which is not accepted in its turn."""
         ticket = self.ticket
         return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
+
+    def cut(self, record: Record | None, count: int) -> None:
+        """Note that its only record is sent in so many pieces."""
+        self.whole, self.remaining, self.last = record, count, self.first + count - 1

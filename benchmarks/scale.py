@@ -30,9 +30,10 @@ CROWD: Final = 125
 
 NODES_MAX: Final = 1_000
 PROCESSES_MAX: Final = 200
-LOAD_S: Final = 3.0
-WARM_S: Final = 32.0
-"""Until heartbeats have slowed down: 2, 3, 4.5, 6.75 and 10 s, then they stay."""
+IDLE_S: Final = 8.0
+LOAD_S: Final = 2.0
+WARM_S: Final = 18.0
+"""Until heartbeats have slowed down: 2, 3, 4.5 and 6.75 s, then they come every 8 to 10 s."""
 
 LINKED_WITHIN_S: Final = 150.0
 PATIENCE_S: Final = LINKED_WITHIN_S + 60.0
@@ -184,7 +185,7 @@ def _roles(members: Sequence[Member]) -> Iterator[list[Any]]:
 
 def _warm_up(idle_s: float) -> None:
     """Wait until heartbeats are as rare as they become, where it is looked at for long enough."""
-    if idle_s >= WARM_S / 4:
+    if idle_s >= IDLE_S:
         time.sleep(WARM_S)
 
 
@@ -258,11 +259,11 @@ def _numbers(most: int) -> Callable[[str], list[int]]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure how zmesh grows, on loopback.")
     parser.add_argument("--edges", type=_numbers(NODES_MAX), default=[10, 100, 1000])
-    parser.add_argument("--mesh", type=_numbers(PROCESSES_MAX), default=[10, 25, 50, 100])
+    parser.add_argument("--mesh", type=_numbers(PROCESSES_MAX), default=[10, 50, 100])
     parser.add_argument("--hubs-mesh", type=_numbers(PROCESSES_MAX), default=[200])
     parser.add_argument("--hubs", type=int, default=2, help="of the last")
     parser.add_argument("--mdns", action="store_true", help="meshes without a seed")
-    parser.add_argument("--idle", type=float, default=10.0, help="seconds that are looked at")
+    parser.add_argument("--idle", type=float, default=IDLE_S, help="seconds that are looked at")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()

@@ -82,6 +82,7 @@ class Scenario:
 STREAM = Scenario("stream", "one-way stream")
 ACKED = Scenario("acked", "acked stream")
 ACKED_ONE_WAY = Scenario("acked-one-way", "acked stream, beside bare one-way")
+ACKED_1K = Scenario("acked-1k", "acked stream of 1 KiB, beside bare one-way", body_bytes=KIB)
 KEYED = Scenario("keyed", "keyed acked stream, a handler")
 CALL = Scenario("call", "call, one at a time, p50", unit="us", better=Better.LOWER)
 CALLS = Scenario("calls", "calls, 64 at a time")
@@ -97,8 +98,8 @@ START = Scenario("start", "start to first answer", unit="ms", better=Better.LOWE
 MEMORY = Scenario("memory", "memory of one more idle peer", unit="KiB", better=Better.LOWER)
 
 SCENARIOS = (
-    STREAM, ACKED, ACKED_ONE_WAY, KEYED, CALL, CALLS, PUBLISH_8, PUBLISH_64, QUEUE, DURABLE, LARGE,
-    BULK, START, MEMORY,
+    STREAM, ACKED, ACKED_ONE_WAY, ACKED_1K, KEYED, CALL, CALLS, PUBLISH_8, PUBLISH_64, QUEUE,
+    DURABLE, LARGE, BULK, START, MEMORY,
 )  # fmt: skip
 
 ENCRYPTED = (ACKED, ACKED_ONE_WAY, CALL, CALLS, PUBLISH_8, LARGE, BULK, START)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.message import Record, Tag, extra, extras_of, size_of, tags_of, with_extra
+from zmesh.message import Record, Tag, extra, extras_of, size_of, sizes_of, tags_of, with_extra
 
 VALUES = st.one_of(st.integers(0, 9), st.text(max_size=3), st.binary(max_size=3))
 EXTRAS = st.dictionaries(st.sampled_from(list(Tag)), VALUES)
@@ -47,3 +47,20 @@ def test_tags_of_many_records_are_told_together() -> None:
         Tag.MESSAGE_ID,
         Tag.TTL_MS,
     }
+
+
+ALIKE = st.sampled_from(
+    [
+        {Tag.KEY: "key"},
+        {Tag.MESSAGE_ID: 7, Tag.CORRELATION: 1},
+        {Tag.HEADERS: b"\x80", Tag.KEY: "k", Tag.TTL_MS: 9},
+        {Tag.MISSED: 3},
+        {},
+    ]
+)
+
+
+@given(st.lists(ALIKE, max_size=4), st.integers(1, 3))
+def test_sizes_are_those_of_each(extras: list[dict[Tag, int | str | bytes]], times: int) -> None:
+    records = [made(each) for each in extras] * times
+    assert sizes_of(records) == [size_of(record) for record in records]

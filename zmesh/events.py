@@ -165,6 +165,17 @@ class Post:
 
 
 @dataclass(slots=True)
+class PostEach:
+    """Send records to one peer's inbox, each with a ticket of its own, and a key or none."""
+
+    to: str | NodeId
+    lane: int
+    records: list[Record]
+    tickets: list[Ticket]  # none was used before
+    keys: list[str | None]
+
+
+@dataclass(slots=True)
 class RequeueLetter:
     """Send a dead letter back to where it was for; `TicketsStored` tells when it is done."""
 
@@ -567,7 +578,7 @@ StreamCommand = (
 Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
-    | Post | Publish | PublishMany
+    | Post | PostEach | Publish | PublishMany
     | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
     | GatheringCommand | TrustChanged
     | OpenState | CloseState | WriteState | WallClockRead

@@ -4,7 +4,7 @@ A *record* is a message as the link carries it: a plain tuple, because one is ma
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag, StrEnum
 from itertools import chain
@@ -138,6 +138,25 @@ class Tag(IntEnum):
     SIGNATURE = 20  # bytes: who signed it, when, and the proof: see `security.signing`
 
 
+INTEGER_TAGS: Final = frozenset(
+    map(
+        int,
+        (
+            Tag.TTL_MS,
+            Tag.MESSAGE_ID,
+            Tag.ATTEMPT,
+            Tag.CORRELATION,
+            Tag.KEPT,
+            Tag.RETAINED,
+            Tag.STORED,
+            Tag.POSITION,
+            Tag.PUBLISHED,
+            Tag.FOLLOWER,
+        ),
+    )
+)
+"""Those that an integer follows."""
+
 SIGNATURE_RECORD_BYTES: Final = 139
 """What a signature of version 1 takes in the extras, of a message that is signed alone."""
 
@@ -155,13 +174,21 @@ Record = tuple[int, str, bytes | memoryview] | tuple[int, str, bytes | memoryvie
 `head = kind | encoding << 4`, and `COMPRESSED` where the body is.
 """
 
+Keys = str | list[str | None] | None
+"""The key of records: the same for all, each its own or none, or none for all."""
+
 RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 
 
 _INTEGERS: Final = {int}
-_NO_TAGS: Final[frozenset[ExtraValue]] = frozenset()
 _KIND: Final = 0b1111  # where the head of a record has its kind
+_WEIGHTLESS: Final = INTEGER_TAGS  # what they say costs no credit
+_WEIGHTY: Final = frozenset(
+    map(int, (Tag.HEADERS, Tag.KEY, Tag.TYPE, Tag.ROUTING_KEY, Tag.SIGNATURE))
+)
+"""Those that text or bytes follow."""
+
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
 _EXTRAS = itemgetter(3)
@@ -191,12 +218,21 @@ def extra(record: Record, tag: Tag) -> ExtraValue | None:
 
 def tags_of(records: Sequence[Record]) -> frozenset[ExtraValue]:
     """Return all tags that there are in the extras of these records."""
+    return frozenset(chain.from_iterable(tag_rows(records)))
+
+
+def tag_rows(records: Sequence[Record]) -> set[Extras]:
+    """Return which tags the records have, each row once: one or two of them, as a rule."""
     if max(map(len, records)) == 3:
-        return _NO_TAGS
-    if min(map(len, records)) == 3:
-        records = [record for record in records if len(record) > 3]
-    together = set(map(_TAGS, map(_EXTRAS, records)))  # one or two for all of them, as a rule
-    return frozenset(chain.from_iterable(together))
+        return {()}
+    if min(map(len, records)) > 3:
+        return set(map(_TAGS, map(_EXTRAS, records)))
+    return {record[3][::2] if len(record) > 3 else () for record in records}
+
+
+def values_of(records: Sequence[Record], row: Extras, tag: ExtraValue) -> list[ExtraValue]:
+    """Return the value of a tag of each record, where all of them have this row of tags."""
+    return list(map(itemgetter(2 * row.index(tag) + 1), map(_EXTRAS, records)))
 
 
 def extras_of(record: Record) -> dict[ExtraValue, ExtraValue]:
@@ -264,16 +300,20 @@ def sizes_of(records: Sequence[Record]) -> list[int]:
         return [size_of(records[0])]
     if not records:
         return []
-    if max(map(len, records)) > 3:
-        extras = [record[3] for record in records if len(record) == 4]
-        if set(map(type, chain.from_iterable(extras))) != _INTEGERS:
-            return [size_of(record) for record in records]
+    rows = tag_rows(records)
+    weighty = set(chain.from_iterable(rows)) - _WEIGHTLESS
+    if weighty and not (len(rows) == 1 and weighty <= _WEIGHTY):
+        return [size_of(record) for record in records]
+    sizes: Iterable[int] = map(len, map(_BODY, records))  # nothing a record but C
     targets = set(map(_TARGET, records))
     if len(targets) > 1:
-        lengths = map(add, map(len, map(_TARGET, records)), map(len, map(_BODY, records)))
-        return list(map(RECORD_OVERHEAD_BYTES.__add__, lengths))
+        sizes = map(add, sizes, map(len, map(_TARGET, records)))
+        targets = {""}
+    for tag in weighty:
+        values = cast("list[str | bytes]", values_of(records, next(iter(rows)), tag))
+        sizes = map(add, sizes, map(len, values))
     overhead = len(targets.pop()) + RECORD_OVERHEAD_BYTES
-    return list(map(overhead.__add__, map(len, map(_BODY, records))))  # nothing a record but C
+    return list(map(overhead.__add__, sizes))
 
 
 @dataclass(frozen=True, slots=True)

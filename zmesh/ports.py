@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from zmesh.ids import Path, SessionId
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Keys, Outcome, Record, Ticket
 from zmesh.reliable.link_events import LinkEvent
 from zmesh.storage import Batch, JournalStatistics, Question
 
@@ -42,7 +42,7 @@ class Carrier(Protocol):
         ticket: Ticket,
         now: float,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Queue records; their outcomes come as `Accepted` and `Returned`. Raises BodyTooLarge."""
@@ -68,6 +68,13 @@ class Carrier(Protocol):
         """Take back what was submitted with the ticket, as far as it has not arrived.
 
         Return whether some of it may be with the peer.
+        """
+        ...
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether the peer may have each.
+
+        Only where none of them was so large that it was split.
         """
         ...
 

@@ -8,9 +8,11 @@ each at a position that is its own for good. An *entry* is a value under a name 
 place of the one before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
+from itertools import repeat
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -79,6 +81,9 @@ class Row(NamedTuple):
     due_ms: int = 0  # 0: at once
     order: int = 0  # among all that were stored; of a numbered message its number
     note: Note = ()
+
+
+_new_row: Callable[[tuple[object, ...]], Row] = partial(tuple.__new__, Row)
 
 
 class StoredRow(NamedTuple):
@@ -218,9 +223,13 @@ class StoreRun:
 
     def rows(self) -> Iterator[Row]:
         """Return the rows it stores, one by one."""
-        times = self.stored_ms, self.expires_ms, self.due_ms
-        for at, record in enumerate(self.records):
-            yield Row(self.first + at, record, *times, self.order + at, self.note)
+        count = len(self.records)
+        columns = zip(
+            range(self.first, self.first + count), self.records,
+            repeat(self.stored_ms), repeat(self.expires_ms), repeat(self.due_ms),
+            range(self.order, self.order + count), repeat(self.note), strict=False,
+        )  # fmt: skip
+        return map(_new_row, columns)
 
     def blocks(self) -> list[tuple[int, Sequence[Record]]]:
         """Return the positions from which on records share a block, and the records."""

@@ -10,6 +10,7 @@ import zmq
 
 from benchmarks.scenario import (
     ACKED,
+    ACKED_1K,
     ACKED_ONE_WAY,
     BULK,
     CALL,
@@ -287,6 +288,7 @@ _ROLES: Roles = {
     STREAM.key: Pair(_send, _receive),
     ACKED.key: Pair(_send_acked, _acknowledge),
     ACKED_ONE_WAY.key: Pair(_send, _receive),
+    ACKED_1K.key: Pair(_send, _receive),
     KEYED.key: Pair(_send_keyed, _handle),
     CALL.key: Pair(_call, _echo),
     CALLS.key: Pair(_call_at_once, _echo),

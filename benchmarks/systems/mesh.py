@@ -12,6 +12,7 @@ from typing import NoReturn
 import zmesh
 from benchmarks.scenario import (
     ACKED,
+    ACKED_1K,
     ACKED_ONE_WAY,
     BULK,
     CALL,
@@ -396,6 +397,7 @@ _ROLES: Roles = {
     STREAM.key: Pair(_publish_unacked, _tell_what_came),
     ACKED.key: Pair(_send_acked, _read),
     ACKED_ONE_WAY.key: Pair(_send_acked, _read),
+    ACKED_1K.key: Pair(_send_acked, _read),
     KEYED.key: Pair(_send_keyed, _handle),
     CALL.key: Pair(_call, _echo),
     CALLS.key: Pair(_call_at_once, _echo),

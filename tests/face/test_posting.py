@@ -17,9 +17,9 @@ from zmesh.errors import (
     PeerUnknown,
     Rejected,
 )
-from zmesh.events import Event, Post, Publish, PublishMany
+from zmesh.events import Event, Post, PostEach, Publish, PublishMany
 from zmesh.face.outgoing import Outgoing
-from zmesh.face.posting import BACKLOG_MAX, BATCH_BYTES_MAX, BATCH_MAX, LARGE_BYTES, Posting
+from zmesh.face.posting import BATCH_BYTES_MAX, BATCH_MAX, LARGE_BYTES, POSTS_MAX, Posting
 from zmesh.face.receipts import Receipt
 from zmesh.face.runner import Runner
 from zmesh.ids import NodeId
@@ -46,7 +46,7 @@ class FakeEngine:
     def handle(self, events: Sequence[Event], now: float) -> list[Action]:  # noqa: ARG002
         self.events += events
         for event in events:
-            if isinstance(event, Post):
+            if isinstance(event, Post | PostEach):
                 self.room_left -= len(event.records)
                 self.queued_bytes += total_size(event.records)
             elif isinstance(event, Publish | PublishMany) and self.topic_room is not None:
@@ -108,12 +108,41 @@ class Bench:
         return sum(len(event.records) for event in together)
 
     def posts(self) -> list[Post]:
-        return [event for event in self.engine.events if isinstance(event, Post)]
+        """Return what was posted, each of those that went together by itself."""
+        posts = []
+        for event in self.engine.events:
+            if isinstance(event, Post):
+                posts.append(event)
+            elif isinstance(event, PostEach):
+                each = zip(event.records, event.tickets, event.keys, strict=True)
+                posts += [
+                    Post(event.to, event.lane, [record], ticket, key)
+                    for record, ticket, key in each
+                ]
+        return posts
 
     def accept(self, ticket: Ticket, count: int = 1) -> None:
         ticket.accepted += count
         if ticket.done:
             self.posting.done([ticket])
+
+
+async def test_posts_to_one_peer_that_follow_each_other_are_one_command() -> None:
+    bench = Bench()
+    await bench.post()  # goes at once
+    for key in ("a", None, "b"):
+        bench.posting.post_nowait("printer", RECORD, 4, key, None)
+    bench.posting.post_nowait("printer", RECORD, 5, None, None)
+    bench.posting.post_nowait("printer", RECORD, 4, None, 60.0)
+    bench.posting.post_nowait("printer", RECORD, 4, None, None)
+    assert bench.runner.backlog == 6
+    await turn()
+    together = [
+        (event.lane, event.keys) if isinstance(event, PostEach) else None
+        for event in bench.engine.events[1:]
+    ]
+    assert together == [(4, ["a", None, "b"]), (5, [None]), None, (4, [None])]
+    bench.runner.stop()
 
 
 async def turn() -> None:
@@ -233,7 +262,7 @@ async def test_loop_of_posts_lets_the_batch_go() -> None:
     for _ in range(500):
         await bench.post()
         most = max(most, bench.runner.backlog)
-    assert most < BACKLOG_MAX
+    assert most < POSTS_MAX
     await turn()
     assert len(bench.posts()) == 500
     bench.runner.stop()
@@ -469,7 +498,7 @@ async def test_what_comes_between_publications_keeps_its_place() -> None:
     await bench.publish()
     await turn()
     kinds = [type(event) for event in bench.engine.events]
-    assert kinds == [PublishMany, PublishMany, Post, PublishMany]
+    assert kinds == [PublishMany, PublishMany, PostEach, PublishMany]
     bench.runner.stop()
 
 

@@ -1,9 +1,18 @@
-"""Boxes of stored messages on a simulated network: who gets what is in one, and in which order."""
+"""Boxes of stored messages: who gets what is in one, and in which order."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from tests.engines import Host, World
-from zmesh.message import Ticket
+from zmesh.message import Kind, Record, Tag, Ticket, head, size_of
+from zmesh.patterns.boxes import WINDOW_BYTES, WINDOW_RECORDS, Box
+from zmesh.storage import Row, StoredRow, StoreRun
 from zmesh.storage_errors import JournalFull
 from zmesh.testing.journal import Disk
+
+HEAD = head(Kind.DIRECT)
 
 
 def store(host: Host, *texts: str) -> Ticket:
@@ -71,3 +80,81 @@ def test_outcomes_are_forgotten_though_numbers_were_refused_that_were_to_follow(
     world.introduce(sender, world.host("absent"))
     world.run(5.0)
     assert len(known) == 0
+
+
+# What is in memory
+
+
+def record(number: int) -> Record:
+    return (HEAD, "", b"%d" % number)
+
+
+def row(position: int, order: int = 0, attempts: int = 0, **changes: Any) -> StoredRow:
+    made = Row(position, record(position), order=order or position + 100)
+    return StoredRow(made._replace(**changes), attempts)
+
+
+def box(rows: Sequence[StoredRow]) -> Box:
+    made = Box("bob", 1, 0)
+    made.add_ready(rows)
+    return made
+
+
+def test_rows_that_are_alike_are_taken_together_with_their_numbers() -> None:
+    made = box([row(position) for position in range(1, 6)])
+    size = sum(size_of(record(position)) for position in range(1, 6))
+    assert made.ready_bytes == size
+    rows, records, taken = made.take_alike(3)
+    assert [each.position for each in rows] == [1, 2, 3]
+    assert records == [(*record(at), (Tag.STORED, 100 + at)) for at in (1, 2, 3)]
+    assert (made.cursor, made.ready_bytes) == (3, size - taken)
+    made.take_alike(10)
+    assert (made.cursor, made.ready_bytes, len(made.ready)) == (5, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        row(3, note=(1, "key")),
+        row(3, expires_ms=7),
+        row(4, order=103),
+        row(3, order=104),
+    ],
+)
+def test_a_row_that_differs_begins_another_run(other: StoredRow) -> None:
+    made = box([row(1), row(2), other])
+    assert [each.position for each in made.take_alike(10)[0]] == [1, 2]
+    assert [each.position for each in made.take_alike(10)[0]] == [other.row.position]
+
+
+def test_a_run_is_of_one_caller_or_of_none() -> None:
+    made = box([row(position) for position in range(1, 8)])
+    ada, bob = Ticket(), Ticket()
+    made.add_caller(2, 3, ada)
+    made.add_caller(6, 6, bob)
+    runs = []
+    while made.ready:
+        rows = made.take_alike(10)[0]
+        runs.append((rows[0].position, rows[-1].position, made.caller_of(rows[0].position)))
+    assert runs == [(1, 1, None), (2, 3, ada), (4, 5, None), (6, 6, bob), (7, 7, None)]
+
+
+def test_what_was_attempted_before_and_has_extras_says_so() -> None:
+    keyed: Record = (*record(1), (int(Tag.KEY), "k"))
+    made = box([row(1, record=keyed, attempts=2), row(2)])
+    told = made.take_alike(10)[1]
+    assert told[0][3:] == ((Tag.KEY, "k", Tag.ATTEMPT, 3, Tag.STORED, 101),)
+    assert told[1][3:] == ((Tag.STORED, 102),)
+
+
+def test_a_run_is_kept_in_memory_as_far_as_there_is_space() -> None:
+    made = Box("bob", 1, 0)
+    made.add_run(StoreRun(made.stream, 1, [record(1)] * (WINDOW_RECORDS + 5), order=1))
+    assert len(made.ready) == WINDOW_RECORDS
+    assert made.ready_bytes == WINDOW_RECORDS * size_of(record(1))
+    made.add_run(StoreRun(made.stream, WINDOW_RECORDS + 1, [record(1)]))
+    assert len(made.ready) == WINDOW_RECORDS
+    large: Record = (HEAD, "", bytes(WINDOW_BYTES // 2))
+    other = Box("eve", 1, 0)
+    other.add_run(StoreRun(other.stream, 1, [large] * 5))
+    assert len(other.ready) == 2

@@ -200,3 +200,26 @@ class SeenTableRemembersTheRecent(RuleBasedStateMachine):
 
 
 TestSeenTable = SeenTableRemembersTheRecent.TestCase
+
+
+def test_many_are_noted_at_once_where_none_is_known() -> None:
+    seen = table(6)
+    assert seen.begin_all([message(1), message(2), message(3)], 0.0)
+    assert seen.check(message(2), 0.0) is PENDING
+    assert not seen.begin_all([message(4), message(3)], 0.0)
+    assert seen.check(message(4), 0.0) is None
+    seen.finish_all([message(1), message(2), message(3)], Outcome.REJECTED, 0.0)
+    assert seen.check(message(3), 0.0) is Outcome.REJECTED
+    assert not seen.begin_all([message(4), message(1)], 0.0)
+    assert seen.statistics == SeenStatistics(0, 3, 0, 0)
+
+
+def test_many_push_out_as_many_of_the_oldest_and_never_more_than_there_is_room_for() -> None:
+    seen = table(6)
+    for number in range(1, 7):
+        seen.begin(message(number), 0.0)
+        seen.finish(message(number), Outcome.ACCEPTED, 0.0)
+    assert seen.begin_all([message(number) for number in (7, 8, 9, 10)], 1.0)
+    assert [seen.check(message(number), 1.0) for number in (4, 5)] == [None, Outcome.ACCEPTED]
+    assert seen.statistics == SeenStatistics(4, 2, 0, 4)
+    assert not seen.begin_all([message(number) for number in (11, 12, 13)], 1.0)

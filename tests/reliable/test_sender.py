@@ -652,6 +652,30 @@ def test_a_refused_large_body_ends_as_one() -> None:
     assert [(first, last, size) for first, last, size in subject.gaps[1:]] == [(2, 5, 0)]
 
 
+def test_what_is_open_of_a_ticket_is_told_and_whether_it_left() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(1, 2, 0.0)
+    lane.take(1, 2, 0.0)
+    lane.on_settled(Outcome.ACCEPTED, 1, 1, {})
+    assert lane.open_of(ticket) == [(records[1], True), (records[2], False)]
+    assert lane.open_of(Ticket()) == []
+
+
+def test_a_number_in_a_block_is_open_until_it_has_its_outcome() -> None:
+    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane.grant(1000, 10**9)
+    records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
+    lane.submit(Block(records), ticket, 0.0)
+    lane.take(10**6, 100, 0.0)
+    lane.on_ack(3, ())
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [True, True, True]
+    lane.on_settled(Outcome.ACCEPTED, 1, 2, {})
+    assert [lane.is_open(seq) for seq in (1, 2, 3)] == [False, False, True]
+
+
 # Blocks
 
 
@@ -684,10 +708,12 @@ def test_a_block_waits_for_credit_as_long_as_an_ack_may_bring_it() -> None:
     subject, block, _ = blocked(10, seq_limit=12)
     subject.submit(Block(numbered(5)), Ticket(5), 0.0)
     assert take(subject) == (1, [bytes(record[2]) for record in block])
-    assert not subject.ready
-    assert subject.block_bytes == 0
+    assert (subject.ready, subject.block_bytes) == (False, 0)
     subject.on_ack(10, ())
-    assert subject.ready  # nothing is under way: as much goes as may
+    assert (subject.ready, subject.block_bytes) == (
+        True,
+        0,
+    )  # nothing is under way: as much goes as may
     assert take(subject) == (11, [b"0", b"1"])
     assert not subject.ready
     subject.grant(15, LARGE)

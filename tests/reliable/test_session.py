@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reliable.pair import LIMITS, numbered, record
+from zmesh.batches import TicketRun
 from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, extra
 from zmesh.options import KIB, LinkOptions
@@ -895,3 +896,17 @@ def test_withdrawn_tickets_leave_nothing_behind() -> None:
     assert not lane.items
     side.post([record(b"y")])
     assert len(lane._by_ticket) <= 2  # what has ended is forgotten with the next look
+
+
+def test_keys_of_records_that_are_split_name_their_last_fragments() -> None:
+    options = replace(OPTIONS, fragment_bytes=10)
+    session = Session(options, LIMITS, None, [])
+    session.resume([LaneState(lane, 1, 0, (), 1000, 10**9) for lane in (4, 7)])
+    large, small = record(b"x" * 25), record(b"y")
+    tickets = TicketRun([Ticket() for _ in range(3)])
+    session.submit(4, [large, small, large], tickets, 0.0, ["a", "b", "a"], None)
+    session.submit(7, [small, small], Ticket(2), 0.0, ["a", "b"], None)
+    last, middle = session.outgoing[4].next_seq - 1, session.outgoing[4].next_seq // 2
+    _, [first, second], _ = session.outgoing[7].take(10**6, 100, 0.0) or (0, [], 0)
+    assert extra(first, Tag.PREDECESSORS) == ((4, last),)
+    assert extra(second, Tag.PREDECESSORS) == ((4, middle),)

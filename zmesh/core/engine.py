@@ -59,6 +59,7 @@ from zmesh.events import (
     PathUp,
     PathWritable,
     Post,
+    PostEach,
     ProbeAnswered,
     Publish,
     PublishMany,
@@ -164,6 +165,7 @@ class Engine(EngineReads):
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
+            PostEach: self._news.direct.on_post_each,
             Publish: self._news.topics.on_publish,
             PublishMany: self._news.publish_subscribe.on_publish_many,
             Push: self._news.queues.on_command,
@@ -292,8 +294,9 @@ class Engine(EngineReads):
             ):  # fmt: skip
                 self._on_pattern_command(event)
             case (
-                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | Publish()
-                | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone() | MakeRoom()
+                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | PostEach()
+                | Publish() | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone()
+                | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()
                 | KeepReplays()
             ):  # fmt: skip

@@ -24,7 +24,9 @@ from zmesh.message import (
     Kind,
     Outcome,
     Record,
+    Tag,
     Ticket,
+    tags_of,
 )
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
@@ -37,6 +39,7 @@ from zmesh.patterns.following import Following
 from zmesh.patterns.gatherings import Gatherings
 from zmesh.patterns.interest import Entry, InterestTable
 from zmesh.patterns.job_queue import Attempt
+from zmesh.patterns.job_runs import RunAttempt
 from zmesh.patterns.letters import DeadLetter, RequeuedTicket
 from zmesh.patterns.outbox import Outbox
 from zmesh.patterns.publish_subscribe import PublishSubscribe
@@ -114,6 +117,7 @@ class LinkNews:
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
         self.interest = InterestTable(turn, options, defects.note, guard)
+        self._untold: dict[RemotePeer, None] = {}  # who has changed, and more is to come
         self.told = Told(turn, 4 * options.interest_max, self.interest.room, self._on_control)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
@@ -152,6 +156,7 @@ class LinkNews:
             ReplyTicket: self.serving.on_accepted,
             FanOutTicket: self.gatherings.on_accepted,
             Attempt: self.queues.pushed.on_accepted,
+            RunAttempt: self.queues.pushed.on_run_accepted,
             **dict.fromkeys((DeltaTicket, AnswerTicket), self.shared_state.on_accepted),
         }
         self._arrivals = Arrivals(
@@ -305,7 +310,7 @@ class LinkNews:
     def _on_direct(
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
-        if are_bare(records):  # none is stored at its sender
+        if are_bare(records) or Tag.STORED not in tags_of(records):
             self.direct.on_records(peer, source, first, last, records)
             return
         for low, high, run in self._turn.handled.admit(source, first, last, records):
@@ -400,7 +405,7 @@ class LinkNews:
                     assert_never(record)
             has_changed = True
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
-        if has_changed:
+        if has_changed or peer in self._untold:
             self._on_learned(peer, learned)
 
     def on_rules(self, peer: RemotePeer) -> None:
@@ -413,7 +418,11 @@ class LinkNews:
     def _on_learned(self, peer: RemotePeer, learned: list[Entry]) -> None:
         """Tell patterns what a peer is interested in from now on."""
         self.publish_subscribe.flush()
-        self._tell(peer, PeerChange.UPDATED)
+        if self.told.waits(peer):  # a view has all its interests: one after the last piece will do
+            self._untold[peer] = None
+        else:
+            self._untold.pop(peer, None)
+            self._tell(peer, PeerChange.UPDATED)
         self.on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
         groups = [text for kind, text in learned if kind is InterestKind.GROUP]
         self.gatherings.on_here(peer, groups)
@@ -516,6 +525,7 @@ class LinkNews:
         peer.stale_in += peer.open_in
         peer.open_in = 0
         self.told.forget(peer)
+        self._untold.pop(peer, None)
         self.interest.forget(peer)
         self.queues.on_session_ended(peer)
         self.outbox.on_session_ended(peer)

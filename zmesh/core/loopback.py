@@ -11,7 +11,7 @@ from itertools import count, repeat
 from zmesh.batches import TicketRun, largest_of
 from zmesh.errors import BodyTooLarge
 from zmesh.ids import SessionId
-from zmesh.message import Outcome, Record, Tag, Ticket, size_of, with_extra
+from zmesh.message import Keys, Outcome, Record, Tag, Ticket, size_of, with_extra
 from zmesh.options import LinkOptions
 from zmesh.reliable.link_events import Accepted, Arrived, LinkEvent, Returned, Room
 
@@ -57,7 +57,7 @@ class Loopback:
         ticket: Ticket,
         now: float,  # noqa: ARG002  what is here at once cannot be late
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Hand the records over; raises BodyTooLarge as a link would."""
@@ -65,7 +65,11 @@ class Loopback:
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
-            records = [with_extra(record, Tag.KEY, key) for record in records]
+            keys = repeat(key) if isinstance(key, str) else key
+            records = [
+                record if own is None else with_extra(record, Tag.KEY, own)
+                for record, own in zip(records, keys, strict=False)
+            ]
         if ttl is not None:
             ttl_ms = max(1, round(ttl * 1000))
             records = [with_extra(record, Tag.TTL_MS, ttl_ms) for record in records]
@@ -122,6 +126,10 @@ class Loopback:
     def withdraw(self, ticket: Ticket) -> bool:  # noqa: ARG002
         """Do nothing: everything has arrived, and the application's verdict decides."""
         return True
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome: all of them have arrived."""
+        return [(record, True) for record, each in self._open.values() if each is ticket]
 
     def take_events(self) -> list[LinkEvent]:
         """Return what happened since the last call, in order."""

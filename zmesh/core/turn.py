@@ -34,6 +34,7 @@ from zmesh.message import (
     COMPRESSED,
     Failure,
     FailureKind,
+    Keys,
     Outcome,
     Record,
     Ticket,
@@ -96,7 +97,7 @@ class Turn:
         records: Sequence[Record],
         ticket: Ticket,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> None:
         """Submit records to a peer; those with a body nobody may send fail at once."""

@@ -138,9 +138,8 @@ class NodeParts(ABC):
         settlements, command = self.runner.settlements, self.runner.command
         self._topic: str | None = None  # the latest that was checked
         self.posting = self._new_posting(options)
-        self.durable = DurablePosting(
-            loop, self.runner, self.posting, self._storing, self.outgoing.signing
-        )
+        signing = self.outgoing.signing
+        self.durable = DurablePosting(loop, self.runner, self.posting, self._storing, signing)
         self.application = Application(
             loop, self.engine, self.runner, self.durable, settings.storage, options.wire
         )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from zmesh.errors import Backpressure, Closed, PeersMissing, PeerUnknown
-from zmesh.events import Post, Publish, PublishMany
+from zmesh.events import Post, PostEach, Publish, PublishMany
 from zmesh.face.outgoing import Batch
 from zmesh.face.receipts import Receipt
 from zmesh.face.room import RoomQueues
@@ -21,6 +21,9 @@ BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 
 BACKLOG_MAX: Final = 256
 """Commands gathered in one iteration of the loop, after which a sender lets others run."""
+
+POSTS_MAX: Final = 256
+"""The same of single posts, which are one command where they follow each other to one peer."""
 
 LARGE_BYTES: Final = 64 * 1024
 """A body from here on goes to the engine at once, so that its bytes count before the next."""
@@ -92,6 +95,7 @@ class Posting:
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
         self._allowed_on = ("", 0)  # publications on one topic, the same
         self._published: PublishMany | None = None  # the latest, which more may join
+        self._posted: PostEach | None = None  # the same
 
     def __len__(self) -> int:
         """Return the number of receipts without outcome."""
@@ -103,16 +107,16 @@ class Posting:
         """Post one message once there is room."""
         node = self.resolve(to)
         if self.peer_rooms.is_free(node):
-            receipt = self._post(node, [record], lane, key, ttl, Receipt())
+            receipt = self._post_one(node, record, lane, key, ttl)
         else:
             await self.peer_rooms.wait(node)
             try:
                 self._check_still_there(to)
-                receipt = self._post(node, [record], lane, key, ttl, Receipt())
+                receipt = self._post_one(node, record, lane, key, ttl)
             finally:
                 self.peer_rooms.passed(node)
-        if self._is_turn_of_others(record):
-            await asyncio.sleep(0)
+        if self._runner.backlog >= POSTS_MAX or len(record[2]) >= LARGE_BYTES:
+            await asyncio.sleep(0)  # a loop that only posts must not stop all others
         return receipt
 
     def post_nowait(
@@ -126,7 +130,7 @@ class Posting:
         node = self.resolve(to)
         if not self.peer_rooms.is_free(node):
             raise Backpressure(to, *self._engine.queued(node))
-        return self._post(node, [record], lane, key, ttl, Receipt())
+        return self._post_one(node, record, lane, key, ttl)
 
     async def post_many(
         self, to: str, batch: Batch, lane: int, key: str | None, ttl: float | None
@@ -382,6 +386,31 @@ class Posting:
     def _check_open(self) -> None:
         if self._closed is not None:
             raise Closed(self._closed)
+
+    def _post_one(
+        self, node: NodeId, record: Record, lane: int, key: str | None, ttl: float | None
+    ) -> Receipt:
+        receipt = Receipt()
+        if ttl is not None or len(record[2]) >= LARGE_BYTES:
+            return self._post(node, [record], lane, key, ttl, receipt)
+        if self._closed is not None:
+            raise Closed(self._closed)
+        self._open[receipt] = None
+        last = self._posted
+        if (
+            last is not None
+            and self._runner.is_last(last)
+            and last.to == node
+            and last.lane == lane
+        ):
+            last.records.append(record)
+            last.tickets.append(receipt)
+            last.keys.append(key)
+            self._runner.joined()
+        else:
+            self._posted = PostEach(node, lane, [record], [receipt], [key])
+            self._runner.command(self._posted)
+        return receipt
 
     def _post(
         self,

@@ -88,8 +88,7 @@ class Publishing(ABC):
             min_receivers: how many nodes must be there to receive it.
             timeout: seconds to wait for these; None is for ever.
             guarantee: "at_least_once" until each subscriber has accepted it; "at_most_once" goes
-                to those that have room now, and is forgotten: nothing is waited for, nothing
-                comes again, and the receipt is done at once, with 0.
+                to those that have room now, never again, and its receipt is done at once, with 0.
             durable: whether it is in this node's log first, for subscriptions with a name or
                 `since`; by default with `storage`, unless it is at most once.
 
@@ -98,16 +97,11 @@ class Publishing(ABC):
             JournalFull, JournalBroken: it could not be stored, and is not published.
             PeersMissing: too few receivers, in time; it was not published.
         """
-        # What is left as it is by default, as most is in most calls, needs no look.
         assembly, keep = self._at_work(), None
         outgoing = assembly.outgoing
-        assembly.check_publish(topic)
-        if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
-            check_message_options(self._options.wire, priority, key, ttl)
+        is_once = self._check(assembly, topic, priority, key, ttl, guarantee)
         if min_receivers is not _NONE or timeout is not None:
             check_receivers(min_receivers, timeout)
-        check_guarantee(guarantee)
-        is_once = guarantee == "at_most_once"
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         if retain is not False or history is not None:
             keep = kept_of(self._options, body, retain=retain, history=history)
@@ -129,6 +123,23 @@ class Publishing(ABC):
         if is_durable:
             return await assembly.durable.publish(record, *terms)
         return await assembly.posting.publish(record, *terms, at_most_once=is_once)
+
+    def _check(
+        self,
+        assembly: Assembly,
+        topic: str,
+        priority: int,
+        key: str | None,
+        ttl: float | None,
+        guarantee: Guarantee,
+    ) -> bool:
+        """Raise where nothing can be published so; return whether it goes at most once."""
+        assembly.check_publish(topic)
+        # What is left as it is by default, as most is in most calls, needs no look.
+        if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
+            check_message_options(self._options.wire, priority, key, ttl)
+        check_guarantee(guarantee)
+        return guarantee == "at_most_once"
 
     async def publish_many(
         self,
@@ -154,10 +165,7 @@ class Publishing(ABC):
             InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `publish`.
         """
         assembly, outgoing = self._at_work(), self._at_work().outgoing
-        assembly.check_publish(topic)
-        check_message_options(self._options.wire, priority, key, ttl)
-        check_guarantee(guarantee)
-        is_once = guarantee == "at_most_once"
+        is_once = self._check(assembly, topic, priority, key, ttl, guarantee)
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         if type is not None:
             check_type(type, self._options.wire)

@@ -18,6 +18,7 @@ from zmesh.wire.bodies import body_of, decode_headers
 
 T = TypeVar("T")
 
+_KEY: Final = int(Tag.KEY)
 _LAST_MS: Final = 253_402_300_799_999  # what a datetime can tell: the end of the year 9999
 
 
@@ -256,7 +257,12 @@ class Message:
     @property
     def key(self) -> str | None:
         """Messages of one key keep their order."""
-        key = extra(self._record, Tag.KEY)
+        record = self._record
+        if len(record) == 3:
+            return None
+        extras = record[3]
+        # Most often it is all there is.
+        key = extras[1] if len(extras) == 2 and extras[0] == _KEY else extra(record, Tag.KEY)
         return key if isinstance(key, str) else None
 
     @property

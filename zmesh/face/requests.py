@@ -18,10 +18,14 @@ class RequestMessage(Message):
     __slots__ = ("_clock", "_deadline", "body_parts", "is_cancelled")
 
     def __init__(
-        self, chunk: Chunk, record: Record, index: int, clock: Callable[[], float]
+        self,
+        chunk: Chunk,
+        record: Record,
+        index: int,
+        clock: Callable[[], float],
+        ttl_ms: object,
     ) -> None:
         super().__init__(chunk, record, index)
-        ttl_ms = extra(record, Tag.TTL_MS)
         self._clock = clock
         self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
         self.is_cancelled = False

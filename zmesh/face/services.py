@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -31,7 +31,7 @@ from zmesh.face.turns import Turns
 from zmesh.face.verdicts import numbers
 from zmesh.face.verifying import Guard, Refusal, Verify, Verifying
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Record, Tag, Ways, extras_of
+from zmesh.message import Outcome, Record, Tag, Ways, extra, extras_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Service:
     task_name: str
     guard: Guard | None = None  # of signatures
     warned_at: float = float("-inf")
+    note_blocked: Callable[[float], None] = lambda _: None  # of a step that held up the loop
 
 
 @dataclass(eq=False, slots=True)
@@ -130,7 +131,7 @@ class Services:
     ) -> None:
         """Begin to answer requests for a service."""
         verifying = self._verifying
-        self._services[name] = Service(
+        service = self._services[name] = Service(
             name,
             adapted(handler),
             is_async(handler),
@@ -139,6 +140,7 @@ class Services:
             f"zmesh handler of {name!r}",
             None if verifying is None else verifying.guard(verify, f"service:{name}"),
         )
+        service.note_blocked = partial(self._warn_of_blocking, service)
         self._command(Serve(name))
 
     def withdraw(self, name: str) -> None:
@@ -170,12 +172,13 @@ class Services:
 
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
+        clock = self._loop.time
         for delivery in deliveries:
             chunk = Chunk(self.settler, delivery, 0, 0)
             for index, record in enumerate(delivery.records):
-                message = RequestMessage(chunk, record, index, self._loop.time)
-                source, seqs = delivery.source, numbers(delivery, index, index)
                 extras = extras_of(record)
+                message = RequestMessage(chunk, record, index, clock, extras.get(Tag.TTL_MS))
+                source, seqs = delivery.source, numbers(delivery, index, index)
                 correlation = extras.get(Tag.CORRELATION)
                 service = self._services.get(record[1])
                 if service is None or self._is_draining:
@@ -192,7 +195,9 @@ class Services:
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
         chunk = Chunk(self.settler, delivery, 0, 0)
-        message = RequestMessage(chunk, delivery.records[0], 0, self._loop.time)
+        record = delivery.records[0]
+        ttl_ms = extra(record, Tag.TTL_MS)
+        message = RequestMessage(chunk, record, 0, self._loop.time, ttl_ms)
         message.body_parts = channel.parts
         service = self._services.get(message.topic)
         if service is None or self._is_draining:
@@ -255,7 +260,7 @@ class Services:
             elif service.in_parts:
                 raise Reject(_refusal(service, Ways(0)))
             else:
-                reply = self._outgoing.reply(await self._run(service, request.message))
+                reply = self._outgoing.reply(await self._running(service, request.message))
                 compressing = self._outgoing.compressing
                 if compressing.default is not None:
                     reply = await compressing.soon(reply, compressing.default)
@@ -307,7 +312,7 @@ class Services:
         parts = aiter(answer)
         try:
             while True:
-                part = await watched(_next(parts), partial(self._warn_of_blocking, service))
+                part = await watched(_next(parts), service.note_blocked)
                 if part is _END:
                     return
                 await channel.write(part)
@@ -315,6 +320,12 @@ class Services:
             close = getattr(parts, "aclose", None)
             if close is not None:
                 await close()
+
+    def _running(self, service: Service, message: Message) -> Awaitable[Any]:
+        """Return what the handler will return, by the shortest way there is."""
+        if self.middleware or service.in_parts or not service.is_async:
+            return self._run(service, message)
+        return watched(service.handler(message), service.note_blocked)
 
     async def _run(self, service: Service, message: Message, layer: int = 0) -> Any:
         """Run the handler inside the middleware from `layer` on, the first one outermost."""
@@ -326,7 +337,7 @@ class Services:
             return parts if service.is_async else ThreadedParts(self._threads, self._loop, parts)
         if not service.is_async:
             return await in_thread(self._threads, self._loop, service.handler, message)
-        return await watched(service.handler(message), partial(self._warn_of_blocking, service))
+        return await watched(service.handler(message), service.note_blocked)
 
     def _on_ended(self, request: Request, task: "asyncio.Task[None]") -> None:
         service = request.service
@@ -335,7 +346,8 @@ class Services:
             self._release(request)
         else:
             del self._requests[request.place]
-        self._begin(service)
+        if service.turns.waiting:
+            self._begin(service)
 
     def _release_waiting(self, service: Service) -> None:
         for request in service.turns.clear():

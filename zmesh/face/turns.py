@@ -36,6 +36,11 @@ class Turns(Generic[R, L]):
         self._running += 1
         return True
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a request that may be handled as soon as another is."""
+        return bool(self._ready)
+
     def begin(self) -> R | None:
         """Return the request to be handled now, if there is one; `end` says when it was."""
         if self._running >= self._at_once or not self._ready:

@@ -1,19 +1,29 @@
 """What is on its way to one addressee: a stream of rows, and runs of them with the link."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from itertools import accumulate, islice, repeat
+from operator import add, itemgetter
+from typing import Final, cast
 
 from zmesh.core.peers import StoredTicket
 from zmesh.ids import NodeId
-from zmesh.message import Record, Tag, Ticket, extra, size_of
+from zmesh.message import Record, Tag, Ticket, extra, size_of, sizes_of, with_extra
 from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import FailedAttempt, Row, StoredRow, StoreRun, Stream, StreamKind
 
 WINDOW_RECORDS: Final = 4096
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 """What one addressee has on its way, or in memory to follow: enough for any link."""
+
+_ROW = itemgetter(0)
+_ATTEMPTS = itemgetter(1)
+_POSITION = itemgetter(0)
+_RECORD = itemgetter(1)
+_EXPIRES = itemgetter(3)
+_ORDER = itemgetter(5)
+_NOTE = itemgetter(6)
 
 
 class Run(StoredTicket):
@@ -85,17 +95,68 @@ class Box:
             and self.out_bytes + self.ready_bytes < WINDOW_BYTES
         )
 
-    def add_ready(self, row: StoredRow) -> None:
-        """Add the row that follows those in memory."""
-        self.ready.append(row)
-        self.ready_bytes += size_of(row.row.record)
+    def add_ready(self, rows: Sequence[StoredRow]) -> None:
+        """Add the rows that follow those in memory."""
+        self.ready.extend(rows)
+        self.ready_bytes += sum(sizes_of(list(map(_RECORD, map(_ROW, rows)))))
 
     def add_run(self, run: StoreRun) -> None:
         """Add the rows of a run that follows those in memory, as far as they have space."""
-        for row in run.rows():
-            if not self.has_space:
-                break
-            self.add_ready(StoredRow(row, 0))
+        if not self.has_space:
+            return
+        ends = list(accumulate(sizes_of(run.records)))
+        count = bisect_left(ends, WINDOW_BYTES - self.out_bytes - self.ready_bytes) + 1
+        count = min(count, len(ends), WINDOW_RECORDS - self.out - len(self.ready))
+        self.ready.extend(map(StoredRow, islice(run.rows(), count), repeat(0)))
+        self.ready_bytes += ends[count - 1]
+
+    def take_alike(self, count_max: int) -> tuple[list[Row], list[Record], int]:
+        """Take the rows that come next, as far as they differ in nothing but number and record.
+
+        Returns:
+            The rows; their records as they are sent, with their numbers; and how many bytes the
+            rows had in memory.
+        """
+        taken = list(islice(self.ready, count_max))
+        rows = list(map(_ROW, taken))
+        count = len(rows) if self._are_alike(rows) else self._count_alike(rows)
+        del taken[count:], rows[count:]
+        for _ in taken:
+            self.ready.popleft()
+        records = list(map(_RECORD, rows))
+        size = sum(sizes_of(records))
+        self.ready_bytes -= size
+        self.cursor = rows[-1].position
+        return rows, _numbered(records, rows[0].order, list(map(_ATTEMPTS, taken))), size
+
+    def _are_alike(self, rows: Sequence[Row]) -> bool:
+        """Whether all are, as mostly: a look at each column, and none at each row."""
+        count, first = len(rows), rows[0]
+        notes, expiries = list(map(_NOTE, rows)), list(map(_EXPIRES, rows))
+        return (
+            notes.count(first.note) == count == expiries.count(first.expires_ms)
+            and list(map(_POSITION, rows)) == list(range(first.position, first.position + count))
+            and list(map(_ORDER, rows)) == list(range(first.order, first.order + count))
+            and self._span_of(first.position) == self._span_of(rows[-1].position)
+        )
+
+    def _count_alike(self, rows: Sequence[Row]) -> int:
+        first = rows[0]
+        span = self._span_of(first.position)
+        for index, row in enumerate(rows):
+            if (
+                row.position != first.position + index
+                or row.order != first.order + index
+                or (row.note, row.expires_ms) != (first.note, first.expires_ms)
+                or self._span_of(row.position) != span
+            ):
+                return index
+        return len(rows)
+
+    def _span_of(self, position: int) -> tuple[int, bool]:
+        """Return who was the last to wait for rows up to this one, and whether for this too."""
+        index = bisect_right(self._firsts, position) - 1
+        return index, index >= 0 and position <= self._callers[index][0]
 
     def add_caller(self, first: int, last: int, ticket: Ticket) -> None:
         """Note who waits for the outcome of rows."""
@@ -104,10 +165,8 @@ class Box:
 
     def caller_of(self, position: int) -> Ticket | None:
         """Return who waits for the outcome of a row; None where that was in another life."""
-        index = bisect_right(self._firsts, position) - 1
-        if index < 0 or self._callers[index][0] < position:
-            return None
-        return self._callers[index][1]
+        index, is_waited_for = self._span_of(position)
+        return self._callers[index][1] if is_waited_for else None
 
     def end_caller(self, first: int) -> None:
         """Forget who waits for the rows from `first` on: they have their outcome."""
@@ -151,3 +210,15 @@ class Box:
         self.out = self.out_bytes = self.ready_bytes = 0
         self.is_reading = False
         self.epoch += 1
+
+
+def _numbered(records: list[Record], first: int, attempts: list[int]) -> list[Record]:
+    """Return records with the numbers from `first` on, and how often each was attempted."""
+    if not any(attempts) and max(map(len, records)) == 3:
+        extras = zip(repeat(int(Tag.STORED)), range(first, first + len(records)), strict=False)
+        return cast("list[Record]", list(map(add, records, zip(extras, strict=True))))
+    told = [with_extra(record, Tag.STORED, first + at) for at, record in enumerate(records)]
+    return [
+        with_extra(record, Tag.ATTEMPT, before + 1) if before else record
+        for record, before in zip(told, attempts, strict=True)
+    ]

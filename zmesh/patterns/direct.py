@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from zmesh.actions import Delivery
-from zmesh.batches import runs
+from zmesh.batches import TicketRun, runs
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.errors import AmbiguousPeer, PeerUnknown
-from zmesh.events import Post, Source
+from zmesh.events import Post, PostEach, Source
 from zmesh.ids import NodeId
 from zmesh.message import Failure, FailureKind, Outcome, Record, Tag, extra, with_extra
 
@@ -34,17 +34,13 @@ class Direct:
 
     def on_post(self, post: Post) -> None:
         """Submit records to a peer, whether there is a link to it or not."""
-        try:
-            peer = self._reach(post.to)
-        except (PeerUnknown, AmbiguousPeer) as error:
-            self._fail(post, self._failure(post.to, error))
+        peer = self._peer_of(post.to)
+        if isinstance(peer, Failure):
+            for _ in post.records:
+                self._turn.fail(post.ticket, peer)
             return
         if not post.records:
             self._turn.note_accepted((post.ticket,))
-            return
-        if not peer.present and peer.is_gone:
-            why = "it is gone and has not come back: this was not sent"
-            self._fail(post, Failure(FailureKind.PEER_LOST, peer.label, why))
             return
         self._posts += 1
         ticket, ttl = post.ticket, post.ttl
@@ -54,15 +50,36 @@ class Direct:
             ticket.expires = self._turn.now + ttl
         self._turn.submit(peer, post.lane, post.records, ticket, key=post.key, ttl=ttl)
 
+    def on_post_each(self, post: PostEach) -> None:
+        """Do so with records that have a ticket each."""
+        peer = self._peer_of(post.to)
+        if isinstance(peer, Failure):
+            for ticket in post.tickets:
+                self._turn.fail(ticket, peer)
+            return
+        for order, ticket in enumerate(post.tickets, self._posts + 1):
+            ticket.order = order
+        self._posts += len(post.tickets)
+        keys = None if post.keys.count(None) == len(post.keys) else post.keys
+        ticket = post.tickets[0] if len(post.tickets) == 1 else TicketRun(post.tickets)
+        self._turn.submit(peer, post.lane, post.records, ticket, key=keys)
+
+    def _peer_of(self, addressee: str | NodeId) -> Peer | Failure:
+        """Return who is meant, or why nothing can be sent there."""
+        try:
+            peer = self._reach(addressee)
+        except (PeerUnknown, AmbiguousPeer) as error:
+            return self._failure(addressee, error)
+        if not peer.present and peer.is_gone:
+            why = "it is gone and has not come back: this was not sent"
+            return Failure(FailureKind.PEER_LOST, peer.label, why)
+        return peer
+
     def _failure(self, addressee: str | NodeId, error: PeerUnknown | AmbiguousPeer) -> Failure:
         to = addressee if isinstance(addressee, str) else addressee.hex()
         if self._turn.peers.has_left(addressee):  # its goodbye came in the same turn
             return Failure(FailureKind.PEER_LOST, to, "it has left")
         return Failure(FailureKind.PEER_UNKNOWN, to, str(error))
-
-    def _fail(self, post: Post, failure: Failure) -> None:
-        for _ in post.records:
-            self._turn.fail(post.ticket, failure)
 
     def on_records(
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]

@@ -15,6 +15,7 @@ from zmesh.ids import NodeId
 from zmesh.message import ExtraValue, Record, Tag, Ticket, size_of
 from zmesh.patterns.choosing import weight
 from zmesh.patterns.job_lane import JobLane
+from zmesh.patterns.job_runs import JobRun, PlainJobs, RunAttempt
 from zmesh.storage import FailedAttempt, Stream
 
 _HIGHER: Final = frozenset(map(int, (Tag.COMPRESSED, Tag.ROUTING_KEY, Tag.STORED, Tag.SIGNATURE)))
@@ -178,7 +179,8 @@ class JobQueue:
     def __init__(self, name: str) -> None:
         self.name = name
         self.jobs: dict[int, Job] = {}
-        self.size = 0  # bytes
+        self.plain = PlainJobs()  # beside these
+        self.size = 0  # bytes of `jobs`
         self.bound = 0  # jobs with consumers
         self.is_full = False  # and somebody may wait for room
         self.lanes: dict[int, JobLane] = {}  # of which a window is in memory
@@ -195,7 +197,7 @@ class JobQueue:
     @property
     def is_idle(self) -> bool:
         """Whether there is no job, here or on disk."""
-        return not (self.jobs or self.storing or self.on_disk)
+        return not (self.jobs or self.plain.count or self.storing or self.on_disk)
 
     @property
     def on_disk(self) -> int:
@@ -205,14 +207,14 @@ class JobQueue:
     @property
     def waiting(self) -> int:
         """How many jobs are with nobody."""
-        return len(self.jobs) - self.bound + self.on_disk
+        return len(self.jobs) + self.plain.count - self.bound + self.on_disk
 
     @property
     def held(self) -> tuple[int, int]:
         """How many jobs, and bytes, are in memory, or soon will be, beside the windows."""
         return (
-            len(self.jobs) - self.windowed + self.entering,
-            self.size - self.windowed_bytes + self.entering_bytes,
+            len(self.jobs) + self.plain.count - self.windowed + self.entering,
+            self.size + self.plain.size - self.windowed_bytes + self.entering_bytes,
         )
 
     # Jobs
@@ -295,7 +297,7 @@ class JobQueue:
     def waiting_for(self, outlet: Outlet) -> int:
         """Return how many jobs could leave for a consumer."""
         unread = sum(lane.waiting for lane in self.lanes.values() if not lane.is_stuck)
-        return len(self._common) + len(outlet.keyed) + unread
+        return len(self._common) + self.plain.waiting + len(outlet.keyed) + unread
 
     def _limit(self) -> tuple[int, int] | None:
         """Return the place of the first job that has to be read before any behind it leaves."""
@@ -308,8 +310,11 @@ class JobQueue:
             default=None,
         )
 
-    def matches(self) -> Iterator[tuple[Job, Outlet]]:
-        """Yield each job that leaves now, and for whom: who has the fewest gets the next."""
+    def matches(self) -> Iterator[tuple[Job | RunAttempt, Outlet]]:
+        """Yield each job that leaves now, and for whom: who has the fewest gets the next.
+
+        Of those in runs many leave at once, as many as would one after the other.
+        """
         free = [
             (outlet.bound, outlet.sent, index, outlet)
             for index, outlet in enumerate(self.outlets.values())
@@ -320,18 +325,54 @@ class JobQueue:
         while free:
             *_, index, outlet = free[0]
             job = _earlier(self._common.first, outlet.keyed.first)
-            if job is None or (limit is not None and (-job.lane, job.number) > limit):
+            run = self.plain.first
+            if run is not None and (job is None or run.place < (-job.lane, job.number)):
+                count = self._portion(run, job, limit, free)
+                leaving: Job | RunAttempt | None = (
+                    RunAttempt(self, outlet, run, count) if count else None
+                )
+            else:
+                count, leaving = 1, job
+                if job is None or (limit is not None and (-job.lane, job.number) > limit):
+                    leaving = None
+                else:
+                    (self._common if job.chain is None else outlet.keyed).discard(job)
+            if leaving is None:
                 heappop(free)
                 continue
-            (self._common if job.chain is None else outlet.keyed).discard(job)
-            outlet.sent += 1
-            outlet.bound += 1
-            self.bound += 1
-            yield job, outlet
+            outlet.sent += count
+            outlet.bound += count
+            self.bound += count
+            yield leaving, outlet
             if outlet.credit > 0:
                 heapreplace(free, (outlet.bound, outlet.sent, index, outlet))
             else:
                 heappop(free)
+
+    def _portion(
+        self,
+        run: JobRun,
+        job: Job | None,
+        limit: tuple[int, int] | None,
+        free: list[tuple[int, int, int, Outlet]],
+    ) -> int:
+        """Return how many jobs of a run leave together, for the first of a heap of consumers.
+
+        Those that are before `job`, and not behind `limit`. Where several are free, as many as the
+        next one has more, or a share of all.
+        """
+        outlet = free[0][-1]
+        count = min(outlet.credit, len(run.records))
+        if job is not None and job.lane == run.lane:
+            count = min(count, job.number - run.number)
+        if limit is not None and run.lane == -limit[0]:
+            count = min(count, max(0, limit[1] - run.number + 1))
+        elif limit is not None and run.place > limit:
+            return 0
+        if len(free) > 1:
+            lead = min(free[1:3])[0] - outlet.bound
+            count = min(count, lead or -(-self.plain.waiting // len(free)))
+        return count
 
 
 def _earlier(one: Job | None, other: Job | None) -> Job | None:

@@ -6,10 +6,14 @@ those that lately did, so that their next job leaves without a question, and is 
 another wants it. `work_queue` is the other side.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heapify, heapreplace
-from typing import Final
+from itertools import repeat
+from operator import itemgetter
+from typing import Final, NamedTuple, cast
 
 from zmesh.actions import Delivery, GiveBackJobs, PeerState
 from zmesh.batches import runs
@@ -18,7 +22,7 @@ from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines
 from zmesh.events import Pull, SettleDeliveries, Source, Unpull
 from zmesh.ids import JournalId, NodeId
-from zmesh.message import InterestKind, Outcome, Record, Tag, extra
+from zmesh.message import InterestKind, Outcome, Record, Tag, extra, tag_rows, tags_of, values_of
 from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.job_control import Grant, Offer, encode
@@ -28,6 +32,8 @@ from zmesh.reliable.seen import PENDING, MessageId, SeenTable
 Place = tuple[Source, int, int]
 """Where a copy of a job came from, and its numbers there."""
 
+_TARGET = itemgetter(1)
+_PULL: Final[Callable[["_Held"], "_Pull"]] = itemgetter(1)
 _SILENT = (PeerState.BUSY, PeerState.SUSPECT)
 
 
@@ -42,22 +48,25 @@ class _Pull:
     token: int
     queue: "_Queue"
     prefetch: int
-    jobs: dict[MessageId, "_Held"] = field(default_factory=dict)
+    jobs: int = 0  # the application has
 
     @property
     def room(self) -> int:
-        return self.prefetch - len(self.jobs)
+        return self.prefetch - self.jobs
 
 
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A job the application has, and copies of it that came since."""
+class _Held(NamedTuple):
+    """A job the application has."""
 
     message_id: MessageId
     pull: _Pull
-    place: Place
+    source: Source
+    first: int
+    last: int
     is_stored: bool  # at its producer: `Turn.handled` knows of copies, and of what was handled
-    copies: list[Place] = field(default_factory=list)
+
+
+_MAKE_HELD = partial(tuple.__new__, _Held)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,8 +134,8 @@ class JobsTaken:
         self._seen = SeenTable(options.seen_messages_max, options.seen_horizon)
         self._queues: dict[str, _Queue] = {}
         self._pulls: dict[int, _Pull] = {}
-        self._held: dict[MessageId, _Held] = {}
-        self._places: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
+        self._held: dict[tuple[bytes, int], dict[int, _Held]] = {}  # session, lane -> number
+        self._copies: dict[MessageId, list[Place]] = {}  # that came of these since
         self._touched: dict[_Queue, None] = {}  # where something may be granted
         self._options = options
         self._patience: Deadlines[tuple[str, NodeId]] = Deadlines(turn.agenda)  # with producers
@@ -138,7 +147,7 @@ class JobsTaken:
 
     def __len__(self) -> int:
         """Count the jobs the application has."""
-        return len(self._held)
+        return sum(map(len, self._held.values()))
 
     @property
     def pulls(self) -> int:
@@ -166,11 +175,13 @@ class JobsTaken:
         queue.pulls.pop(command.token, None)
         if not command.drains:
             del self._pulls[command.token]
-            for held in list(pull.jobs.values()):
+            everything = [held for each in self._held.values() for held in each.values()]
+            for held in [held for held in everything if held.pull is pull]:
                 self._end(held)
                 if not held.is_stored:
                     self._seen.forget(held.message_id)
-                for place in (held.place, *held.copies):
+                copies = self._copies.pop(held.message_id, ())
+                for place in ((held.source, held.first, held.last), *copies):
                     self._settle(place, Outcome.RELEASED)
         if not queue.pulls and self._queues.get(queue.name) is queue:
             self._interest.retract(InterestKind.QUEUE, queue.name)
@@ -182,7 +193,7 @@ class JobsTaken:
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         """Hand jobs over, but for copies, and for those of queues nobody here pulls."""
-        if all(extra(record, Tag.STORED) is None for record in records):
+        if Tag.STORED not in tags_of(records):
             self._take(peer, source, first, last, records)
             return
         fresh = self._turn.handled.admit(source, first, last, records)
@@ -213,6 +224,8 @@ class JobsTaken:
         self, peer: Peer, source: Source, first: int, last: int, records: Sequence[Record]
     ) -> None:
         single = len(records) == 1
+        if not single and self._take_alike(peer, source, first, records):
+            return
         takers = [
             self._admit(peer, record, (source, seq, last if single else seq))
             for seq, record in enumerate(records, first)
@@ -220,6 +233,43 @@ class JobsTaken:
         for token, low, high, run in runs(first, last, records, takers):
             if token:
                 self._turn.deliver_jobs(Delivery(source, peer.label, low, high, run), token)
+
+    def _take_alike(
+        self, peer: Peer, source: Source, first: int, records: Sequence[Record]
+    ) -> bool:
+        """Hand over jobs that are all new, for one pull, and differ in nothing that counts here.
+
+        So nearly all are. Returns False where they have to be looked at one by one.
+        """
+        row, *other_rows = tag_rows(records)
+        name, *other_names = set(map(_TARGET, records))
+        queue = self._queues.get(name)
+        if other_rows or other_names or queue is None or len(queue.pulls) != 1:
+            return False
+        if Tag.STORED in row or Tag.MESSAGE_ID not in row or Tag.CORRELATION not in row:
+            return False
+        [pull] = queue.pulls.values()
+        numbers = cast("list[int]", values_of(records, row, Tag.MESSAGE_ID))
+        relation, *other_relations = set(values_of(records, row, Tag.CORRELATION))
+        count = len(records)
+        if other_relations or pull.room < count or len(set(numbers)) < count:
+            return False
+        ids = list(zip(repeat(peer.id), repeat(_journal(peer.incarnation)), numbers))
+        if not self._seen.begin_all(ids, self._turn.now):
+            return False
+        producer = queue.producers.get(peer.id)
+        if producer is not None and producer.relation == relation:
+            producer.arrived += min(count, producer.out)
+            producer.settle_up()
+        places = range(first, first + count)
+        rows = zip(ids, repeat(pull), repeat(source), places, places, repeat(False))
+        self._held.setdefault((source.session, source.lane), {}).update(
+            zip(places, map(_MAKE_HELD, rows), strict=True)
+        )
+        pull.jobs += count
+        last = first + count - 1
+        self._turn.deliver_jobs(Delivery(source, peer.label, first, last, records), pull.token)
+        return True
 
     def _admit(self, peer: Peer, record: Record, place: Place) -> int:
         """Return the pull that gets a job; 0 where it is settled here, now or later."""
@@ -243,10 +293,10 @@ class JobsTaken:
         if is_known or self._is_too_much(message_id, place, pull, is_stored=is_stored):
             self._touched[queue] = None  # it took no room
             return 0
-        held = _Held(message_id, pull, place, is_stored)
-        self._held[message_id] = pull.jobs[message_id] = held
-        source, first, _ = place
-        self._places.setdefault((source.session, source.lane), {})[first] = held
+        source, first, last = place
+        held = _Held(message_id, pull, source, first, last, is_stored)
+        self._held.setdefault((source.session, source.lane), {})[first] = held
+        pull.jobs += 1
         return pull.token
 
     @staticmethod
@@ -263,7 +313,7 @@ class JobsTaken:
         state = self._seen.check(message_id, self._turn.now)
         if state is PENDING:
             self.duplicates += 1
-            self._held[message_id].copies.append(place)
+            self._copies.setdefault(message_id, []).append(place)
             return True
         if state is not None:
             self.duplicates += 1
@@ -287,33 +337,36 @@ class JobsTaken:
 
     def on_settled(self, settled: SettleDeliveries) -> None:
         """Note the outcome of jobs; `Turn.settle` tells their producers."""
-        places = self._places.get((settled.source.session, settled.source.lane))
-        if places is None:
+        place = (settled.source.session, settled.source.lane)
+        there = self._held.get(place)
+        if there is None:
             return
         numbers = range(settled.first_seq, settled.last_seq + 1)
-        for number in [seq for seq in numbers if seq in places]:
-            held = places[number]
-            self._end(held)
-            if held.is_stored:
-                continue
-            if settled.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
-                self._seen.finish(held.message_id, settled.outcome, self._turn.now)
-            else:
-                self._seen.forget(held.message_id)
-            for source, first, last in held.copies:
+        ended = [held for held in map(there.pop, numbers, repeat(None)) if held is not None]
+        if not there:
+            del self._held[place]
+        for pull, count in Counter(map(_PULL, ended)).items():
+            pull.jobs -= count
+            self._touched[pull.queue] = None
+        ids = [held.message_id for held in ended if not held.is_stored]
+        if settled.outcome in (Outcome.ACCEPTED, Outcome.REJECTED):
+            self._seen.finish_all(ids, settled.outcome, self._turn.now)
+        else:
+            for message_id in ids:
+                self._seen.forget(message_id)
+        for message_id in ids if self._copies else ():
+            for source, first, last in self._copies.pop(message_id, ()):
                 self._turn.settle(
                     source, first, last, settled.outcome, settled.reason, settled.delay
                 )
 
     def _end(self, held: _Held) -> None:
         """Forget a job that the application no longer has: there is room for another."""
-        source, first, _ = held.place
-        place = (source.session, source.lane)
-        del self._places[place][first]
-        if not self._places[place]:
-            del self._places[place]
-        del self._held[held.message_id]
-        del held.pull.jobs[held.message_id]
+        place = (held.source.session, held.source.lane)
+        del self._held[place][held.first]
+        if not self._held[place]:
+            del self._held[place]
+        held.pull.jobs -= 1
         self._touched[held.pull.queue] = None
 
     def _settle(self, place: Place, outcome: Outcome, reason: str = "") -> None:
@@ -373,7 +426,9 @@ class JobsTaken:
 
     def on_lost(self, peer: Peer) -> None:
         """Give back what the application has not begun, unless its producer died: it moves it."""
-        if any(message_id[0] == peer.id for message_id in self._held):
+        if any(
+            place.source.node == peer.id for each in self._held.values() for place in each.values()
+        ):
             self._turn.actions.append(GiveBackJobs(peer.id))
 
     def on_session_ended(self, peer: Peer) -> None:

@@ -23,8 +23,6 @@ from zmesh.message import (
     Tag,
     Ticket,
     extra,
-    size_of,
-    with_extra,
 )
 from zmesh.options import NodeOptions
 from zmesh.patterns.boxes import WINDOW_RECORDS, Box, Run
@@ -302,8 +300,7 @@ class Outbox:
         box.is_reading = False
         if not isinstance(answer, RowsRead):
             return  # the journal broke, and says so; another life may read it
-        for row in answer.rows:
-            box.add_ready(row)
+        box.add_ready(answer.rows)
         if not answer.rows:
             box.cursor = box.written  # what was there has its outcome
             self._confirming.on_floor_moved()
@@ -312,29 +309,9 @@ class Outbox:
     def _send_run(self, box: Box, peer: Peer, count_max: int) -> None:
         """Give the link the rows that come next, as far as they are alike."""
         now_ms = self._turn.keeper.wall_ms(self._turn.now)
-        head = box.ready[0].row
+        rows, records, size = box.take_alike(count_max)
+        head = rows[0]
         caller = box.caller_of(head.position)
-        rows: list[Row] = []
-        records: list[Record] = []
-        size = 0
-        while box.ready and len(rows) < count_max:
-            row, attempts = box.ready[0]
-            if rows and not (
-                row.position == rows[-1].position + 1
-                and row.order == rows[-1].order + 1
-                and (row.note, row.expires_ms) == (head.note, head.expires_ms)
-                and box.caller_of(row.position) is caller
-            ):
-                break
-            box.ready.popleft()
-            rows.append(row)
-            record = _numbered(row.record, row.order)
-            records.append(
-                record if not attempts else with_extra(record, Tag.ATTEMPT, attempts + 1)
-            )
-            size += size_of(row.record)
-        box.ready_bytes -= size
-        box.cursor = rows[-1].position
         run = Run(box, peer.id, rows, caller, size)
         box.runs[run] = None
         box.out += run.count
@@ -513,12 +490,6 @@ class Outbox:
             box.low = answer.rows[0].row.order
         then(answer if isinstance(answer, ZmeshError) else None)
         self._touched[box] = None
-
-
-def _numbered(record: Record, number: int) -> Record:
-    if len(record) == 3:
-        return (*record, (int(Tag.STORED), number))
-    return with_extra(record, Tag.STORED, number)
 
 
 def _lane_and_key(row: Row) -> tuple[int, str | None]:

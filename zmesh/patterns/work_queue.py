@@ -9,6 +9,7 @@ consumers, and stay with one as long as the consumers do. `jobs_taken` is the ot
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count, islice
+from operator import itemgetter
 from typing import Final
 
 from zmesh.actions import PeerState, QueueRoomChanged
@@ -32,12 +33,14 @@ from zmesh.options import NodeOptions
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.job_control import Grant, Offer, encode
 from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
+from zmesh.patterns.job_runs import JobRun, RunAttempt, fit_runs
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.stored_jobs import StoredJobs
 from zmesh.patterns.telling import Telling
 from zmesh.reliable.link_events import Returned
 from zmesh.storage import FailedAttempt, StreamState
 
+_BODY = itemgetter(2)
 _LOST: Final = "its consumer was lost while it had it"
 
 
@@ -61,11 +64,13 @@ class WorkQueue:
         self.take_back = self._stored.take_back
         self._queues: dict[str, JobQueue] = {}
         self._served: dict[NodeId, dict[str, None]] = {}  # queues with an outlet, by consumer
-        self._with: dict[NodeId, dict[Attempt, None]] = {}  # attempts under way, by consumer
+        self._with: dict[
+            NodeId, dict[Attempt | RunAttempt, None]
+        ] = {}  # attempts under way, by consumer
         self._touched: dict[JobQueue, None] = {}  # where something may be bound or told
         self._paused: Deadlines[Job] = Deadlines(turn.agenda)  # until they may leave
         self._expiry: Deadlines[Job] = Deadlines(turn.agenda)
-        self._numbers = count(1)
+        self._next_number = 1
         self._relations = count(1)
         self._telling = Telling(turn, self._standing, options.answers_max, options.queues_max)
         self.gathered = (  # all empty: nothing to flush
@@ -161,13 +166,23 @@ class WorkQueue:
         queue = self._queue(records[0][1])
         expires = None if push.ttl is None else now + push.ttl
         attempts_max = push.attempts_max or self._options.attempts_max
-        for record in records:
-            job = Job(self._number(), queue, push.lane, record, ticket, attempts_max, expires)
+        number = self._numbers(len(records))
+        is_plain = push.key is None and expires is None and push.delay <= 0
+        if is_plain and fit_runs(records, self._options.link.fragment_bytes):
+            queue.plain.add(JobRun(number, records, push.lane, ticket, attempts_max))
+            self._touched[queue] = None
+            return
+        for each, record in enumerate(records, number):
+            job = Job(each, queue, push.lane, record, ticket, attempts_max, expires)
             self._enter(job, push.key, push.delay)
 
     def _fitting(self, push: Push) -> list[Record]:
         """Return the records that can be taken, as they travel; the others fail."""
         records: list[Record] = []
+        if push.key is None and push.records:
+            largest = max(map(len, map(_BODY, push.records)))
+            if largest <= self._options.link.body_bytes_max:
+                return list(push.records)
         for record in push.records:
             if len(record[2]) > self._options.link.body_bytes_max:
                 why = "its body is too large"
@@ -178,10 +193,13 @@ class WorkQueue:
                 records.append(record)
         return records
 
-    def _number(self) -> int:
-        """Return the number of the next job: one order for those that are stored and others."""
+    def _numbers(self, count: int) -> int:
+        """Return the first number of the next jobs: one order for those stored and others."""
         keeper = self._turn.keeper
-        return keeper.numbers(1) if keeper.is_there else next(self._numbers)
+        if keeper.is_there:
+            return keeper.numbers(count)
+        number, self._next_number = self._next_number, self._next_number + count
+        return number
 
     def _enter(self, job: Job, key: str | None, delay: float) -> None:
         job.queue.add(job, key)
@@ -276,6 +294,9 @@ class WorkQueue:
         They come back when its session ends, or go on with it.
         """
         for attempt in list(self._with.get(peer.id, ())):
+            if isinstance(attempt, RunAttempt):
+                self._on_run_lost(attempt, peer)
+                continue
             job = attempt.job
             if job.chain is None or is_gone:
                 may_have_begun = self._turn.withdraw(peer, attempt)
@@ -314,6 +335,10 @@ class WorkQueue:
 
     def _bind(self, queue: JobQueue) -> None:
         for job, outlet in queue.matches():
+            if isinstance(job, RunAttempt):
+                self._with.setdefault(outlet.peer.id, {})[job] = None
+                self._turn.submit(outlet.peer, job.lane, job.on_the_way(), job)
+                continue
             attempt = job.attempt = Attempt(job, outlet)
             self._with.setdefault(outlet.peer.id, {})[attempt] = None
             self.redelivered += job.has_been_out
@@ -366,13 +391,68 @@ class WorkQueue:
                 job.ticket.accepted += 1
                 self._turn.note_accepted((job.ticket,))
 
+    def on_run_accepted(self, peer: Peer, tickets: Sequence[Ticket]) -> None:
+        """Note which of a peer's tickets are of jobs in runs."""
+        for ticket in tickets:
+            if isinstance(ticket, RunAttempt):
+                self._note_accepted(ticket, peer)
+
+    def _note_accepted(self, attempt: RunAttempt, peer: Peer) -> None:
+        accepted = attempt.take_accepted()
+        if accepted:
+            self._forget_ended(attempt, peer)
+            attempt.caller.accepted += accepted
+            self._turn.note_accepted((attempt.caller,))
+            self._touched[attempt.queue] = None
+
+    def _forget_ended(self, attempt: RunAttempt, peer: Peer) -> None:
+        if attempt.open or attempt.is_lost:
+            return
+        del self._with[peer.id][attempt]
+        if not self._with[peer.id]:
+            del self._with[peer.id]
+
+    def _on_run_lost(self, attempt: RunAttempt, peer: Peer) -> None:
+        """Take back what a lost consumer had of a run."""
+        self._note_accepted(attempt, peer)
+        left = peer.carrier.open_of(attempt)
+        parted = [(self._part(attempt, record, peer), sent) for record, sent in left]
+        self._turn.withdraw(peer, attempt)
+        if attempt.open:  # what came back is told next
+            del self._with[peer.id][attempt]
+            if not self._with[peer.id]:
+                del self._with[peer.id]
+        attempt.is_lost = True
+        for job, may_have_begun in parted:
+            if job is not None:
+                self._come_back(job, peer, may_have_begun=may_have_begun)
+
+    def _part(self, attempt: RunAttempt, record: Record, peer: Peer) -> Job | None:
+        """Let a job of a run go on by itself; None where it does already."""
+        parted = attempt.part(record)
+        if parted is None:
+            return None
+        self._forget_ended(attempt, peer)
+        number, pushed = parted
+        job = Job(
+            number, attempt.queue, attempt.lane, pushed, attempt.caller, attempt.attempts_max, None
+        )
+        job.has_been_out = True
+        attempt.queue.add(job, None)
+        return job
+
     def on_returned(self, peer: Peer, returned: Returned) -> None:
         """Decide on a job that was not accepted, unless it has moved on."""
         attempt = returned.ticket
-        if not isinstance(attempt, Attempt) or attempt.job.attempt is not attempt:
-            return
-        job = attempt.job
-        self._close(attempt)
+        if isinstance(attempt, RunAttempt):
+            part = self._part(attempt, returned.record, peer)
+            if part is not None:
+                self._on_outcome(part, peer, returned)
+        elif isinstance(attempt, Attempt) and attempt.job.attempt is attempt:
+            self._close(attempt)
+            self._on_outcome(attempt.job, peer, returned)
+
+    def _on_outcome(self, job: Job, peer: Peer, returned: Returned) -> None:
         match returned.outcome:
             case Outcome.REJECTED:
                 self._count_attempt(job, returned.reason)
@@ -501,7 +581,20 @@ class WorkQueue:
     def close(self) -> None:
         """End every job: the node closes."""
         for queue in self._queues.values():
+            for ticket, waiting in queue.plain.tickets():
+                self._fail_all(ticket, waiting)
             for job in queue.jobs.values():
                 self._turn.fail(job.ticket, Failure(FailureKind.CLOSED, ""))
                 job.attempt = None  # what its consumer may say comes too late
+        for attempts in self._with.values():
+            for attempt in attempts:
+                if isinstance(attempt, RunAttempt):
+                    accepted = attempt.take_accepted()
+                    attempt.caller.accepted += accepted
+                    self._turn.note_accepted((attempt.caller,))
+                    self._fail_all(attempt.caller, attempt.void())
         self._queues.clear()
+
+    def _fail_all(self, ticket: Ticket, count: int) -> None:
+        for _ in range(count):
+            self._turn.fail(ticket, Failure(FailureKind.CLOSED, ""))

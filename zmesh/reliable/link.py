@@ -11,7 +11,7 @@ from typing import assert_never
 from zmesh.errors import ProtocolError
 from zmesh.events import PathCause
 from zmesh.ids import LINK_ID_BYTES, NO_LINK, LinkId, Path
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Keys, Outcome, Record, Ticket
 from zmesh.reliable import link_events as happened
 from zmesh.reliable.handshake import HelloVerdict, NotProved, SessionChoice
 from zmesh.reliable.link_events import LinkEvent, Liveness, SessionEnd
@@ -53,7 +53,7 @@ class Link(LinkFacts):
         ticket: Ticket,
         now: float,
         *,
-        key: str | None = None,
+        key: Keys = None,
         ttl: float | None = None,
     ) -> tuple[int, int]:
         """Queue records for the peer, linked or not; return the first and last of their numbers.
@@ -97,6 +97,10 @@ class Link(LinkFacts):
         EXPIRED where it will not be handled. Returns whether there is any of that.
         """
         return self._session.withdraw(ticket)
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether each was transmitted."""
+        return self._session.open_of(ticket)
 
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End as REJECTED a record of a packet that could not be made into bytes."""
@@ -506,12 +510,13 @@ class Link(LinkFacts):
         out = self._outbox
         self._outbox = []
         if self.state is LinkState.OPEN and self.path is not None:
-            if self._session.has_too_much_control:
+            session = self._session
+            if session.control_out.items and session.has_too_much_control:
                 self._give_up("it does not take control records", now)
                 self._end_session(SessionEnd.PEER_FORGOT)
                 return out
             if not self._path_full:
-                for packet in self._writer.packets(self._link_id, self._session, now):
+                for packet in self._writer.packets(self._link_id, session, now):
                     out.append((self.path, packet))  # most often one, or none
         self._counters.packets_sent += len(out)
         return out

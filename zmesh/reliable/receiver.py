@@ -8,7 +8,7 @@ waits for it. A released record is held against credit until it is settled.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from math import inf
 from operator import itemgetter
 from typing import cast
@@ -26,6 +26,7 @@ from zmesh.message import (
     head,
     size_of,
     sizes_of,
+    tags_of,
 )
 from zmesh.options import LinkOptions
 from zmesh.reliable.credit import CreditPool, LaneCredit
@@ -38,7 +39,6 @@ REASON_CHARACTERS_MAX = 200
 """Longer reasons are cut: a settlement must stay a small control record."""
 
 _HEAD = itemgetter(0)
-_TAGS = itemgetter(slice(None, None, 2))
 _FRAGMENT_HEAD = head(Kind.FRAGMENT)
 _NOT_PLAIN = frozenset((Tag.PREDECESSORS, Tag.FRAGMENTS))
 
@@ -230,11 +230,8 @@ class IncomingLane:
             )
         if _FRAGMENT_HEAD in set(map(_HEAD, records)):
             return False
-        if max(map(len, records)) == 3:
-            return True
         # A time to live cannot be over yet.
-        extras = [record[3] for record in records if len(record) == 4]
-        return _NOT_PLAIN.isdisjoint(chain.from_iterable(map(_TAGS, extras)))
+        return _NOT_PLAIN.isdisjoint(tags_of(records))
 
     def _keep(self, seq: int, record: Record, now: float) -> None:
         self.early[seq] = record

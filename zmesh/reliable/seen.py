@@ -6,8 +6,10 @@ within the bounds of this table.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
 from typing import Final, Literal
 
 from zmesh.ids import JournalId, NodeId
@@ -60,8 +62,8 @@ class SeenTable:
     """
 
     __slots__ = (
-        "_capacity", "_displaced", "_expired", "_finished", "_horizon_s", "_order", "_pending",
-        "_stamps", "_stamps_in_order",
+        "_capacity", "_displaced", "_evict_at", "_expired", "_finished", "_horizon_s", "_order",
+        "_pending", "_stamps", "_stamps_in_order",
     )  # fmt: skip
 
     def __init__(self, capacity: int, horizon_s: float) -> None:
@@ -74,6 +76,7 @@ class SeenTable:
         self._order: deque[MessageId] = deque()
         self._stamps_in_order: deque[_Stamp] = deque()
         self._stamps: dict[Outcome, _Stamp] = {}  # the latest of each outcome
+        self._evict_at = 0.0  # not before this is the oldest expired
         self._expired = 0
         self._displaced = 0
 
@@ -101,10 +104,38 @@ class SeenTable:
         self._finished.pop(message_id, None)
         stamps = self._stamps_in_order
         is_full = len(self._pending) + len(stamps) >= self._capacity
-        if stamps and (is_full or self._is_expired(stamps[0], now)):
+        if stamps and (is_full or now >= self._evict_at):
             self._evict(now)
         self._pending.add(message_id)
         return True
+
+    def begin_all(self, message_ids: Sequence[MessageId], now: float) -> bool:
+        """Note that these are being handled; all differ.
+
+        Returns False, and notes nothing, where one of them is known, or the table has no room for
+        all: then look at each.
+        """
+        count = len(message_ids)
+        if len(self._pending) + count > self._capacity:
+            return False
+        if not (
+            self._pending.isdisjoint(message_ids) and self._finished.keys().isdisjoint(message_ids)
+        ):
+            return False
+        stamps = self._stamps_in_order
+        is_full = len(self._pending) + len(stamps) + count > self._capacity
+        if stamps and (is_full or self._is_expired(stamps[0], now)):
+            self._evict(now, count)
+        self._pending.update(message_ids)
+        return True
+
+    def finish_all(self, message_ids: Sequence[MessageId], outcome: Outcome, now: float) -> None:
+        """Note one outcome of messages that were begun."""
+        self._pending.difference_update(message_ids)
+        stamp = self._stamp(outcome, now)
+        self._finished.update(zip(message_ids, repeat(stamp)))
+        self._order.extend(message_ids)
+        self._stamps_in_order.extend(repeat(stamp, len(message_ids)))
 
     def finish(self, message_id: MessageId, outcome: Outcome, now: float) -> None:
         """Note the outcome of a message that was begun; KeyError where it was not."""
@@ -136,15 +167,18 @@ class SeenTable:
     def _is_expired(self, stamp: _Stamp, now: float) -> bool:
         return int(now / self._horizon_s * TICKS) - stamp.tick > TICKS
 
-    def _evict(self, now: float) -> None:
-        """Forget a few entries that are too old, and then as many as make room for one more."""
+    def _evict(self, now: float, count: int = 1) -> None:
+        """Forget a few entries that are too old, and then as many as make room for some more."""
         stamps = self._stamps_in_order
-        for _ in range(EVICTIONS_MAX):
+        for _ in range(EVICTIONS_MAX * count):
             if not stamps or not self._is_expired(stamps[0], now):
                 break
             self._forget_oldest(now)
-        while stamps and len(self._pending) + len(stamps) >= self._capacity:
+        while stamps and len(self._pending) + len(stamps) + count > self._capacity:
             self._forget_oldest(now)
+        # What is finished from now on lasts for the horizon at least.
+        oldest = stamps[0].tick * self._horizon_s / TICKS if stamps else now
+        self._evict_at = oldest + self._horizon_s
 
     def _forget_oldest(self, now: float) -> None:
         """Forget the id that was finished first, unless it has been forgotten already."""

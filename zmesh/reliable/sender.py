@@ -575,6 +575,14 @@ class OutgoingLane(SendWindow[Record]):
         """Return whether something submitted with the ticket has no outcome yet."""
         return any(span.remaining for span in self._by_ticket.get(ticket, ()))
 
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return the records of a ticket without outcome, and whether each was transmitted."""
+        spans, items, sent = self._by_ticket.get(ticket, ()), self.items, self.next_transmit
+        for span in spans:
+            self._part_block(span)
+        numbers = (seq for span in spans for seq in range(span.first, span.last + 1))
+        return [(items[seq], seq < sent) for seq in numbers if seq in items]
+
     def abandon(self) -> list[Returned]:
         """End the session: what was sent is UNKNOWN, what was not is RELEASED."""
         returned: list[Returned] = []

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 from zmesh.batches import Block, TicketRun, largest_of
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket
+from zmesh.message import CONTROL_LANE, LANES, Keys, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import piece_bytes, split
@@ -148,7 +148,7 @@ class Session:
         records: Sequence[Record],
         ticket: Ticket,
         now: float,
-        key: str | None,
+        key: Keys,
         ttl: float | None,
     ) -> tuple[int, int]:
         """Number the records; see `Link.submit`."""
@@ -168,32 +168,35 @@ class Session:
         records: Sequence[Record],
         ticket: Ticket,
         now: float,
-        key: str | None,
+        key: Keys,
         ttl: float | None,
     ) -> tuple[int, int]:
         largest = largest_of(records)
         if largest > self._options.body_bytes_max:
             raise BodyTooLarge(largest, self._options.body_bytes_max)
         if key is not None:
-            records = self._keys.keyed(out.lane, records, key)
+            records = self._keys.write(out.lane, records, key)
         if largest <= self._options.fragment_bytes:
             if ttl is not None:
                 records = list(records)  # each ends in its own time
             elif largest > self._options.inline_bytes_max:
                 pass  # there is little to pack
-            elif key is None and len(records) >= BLOCK_MIN and type(records) is not Block:
+            elif len(records) >= BLOCK_MIN and type(records) is not Block:
                 records = Block(records)
             first, last = out.submit(records, ticket, now)
             for seq in () if ttl is None else range(first, last + 1):
                 self._expire_at(out, seq, now + (ttl or 0.0))
+            ends: Sequence[int] = range(first, last + 1)
         else:
-            first = last = out.next_seq
+            first = out.next_seq
             each = ticket.part() if isinstance(ticket, TicketRun) else repeat(ticket)
-            for record, own in zip(records, each, strict=False):
-                last = self._submit_one(out, record, own, now, ttl)
+            ends = [
+                self._submit_one(out, record, own, now, ttl)
+                for record, own in zip(records, each, strict=False)
+            ]
         if key is not None:
-            self._keys.note(key, out.lane, last)
-        return first, last
+            self._keys.note(out.lane, ends, key)
+        return first, ends[-1]
 
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
@@ -276,6 +279,10 @@ class Session:
             self._events += lane.withdraw(ticket)
         self._note_room()
         return any(lane.holds(ticket) for lane in self.outgoing.values())
+
+    def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
+        """Return what has no outcome; see `Link.open_of`."""
+        return [each for lane in self.outgoing.values() for each in lane.open_of(ticket)]
 
     def refuse(self, lane: int, seq: int, reason: str) -> None:
         """End a record that cannot be sent; see `Link.refuse`."""

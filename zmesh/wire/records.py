@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, Final, cast
 
 from zmesh.batches import Block
-from zmesh.message import LANES, Record, Tag
+from zmesh.message import INTEGER_TAGS, LANES, Record, Tag
 from zmesh.options import WireLimits
 from zmesh.wire.fields import (
     ALGORITHM_MAX,
@@ -43,27 +43,10 @@ Column = tuple[object, ...]
 """The same field of many records."""
 
 _HEADS: Final = frozenset(range(HEAD_MAX + 1))
-_INTEGER_TAGS: Final = frozenset(
-    map(
-        int,
-        (
-            Tag.TTL_MS,
-            Tag.MESSAGE_ID,
-            Tag.ATTEMPT,
-            Tag.CORRELATION,
-            Tag.KEPT,
-            Tag.RETAINED,
-            Tag.STORED,
-            Tag.POSITION,
-            Tag.PUBLISHED,
-            Tag.FOLLOWER,
-        ),
-    )
-)
 _INTEGER_TAGS_TOGETHER: Final = frozenset(
     tags
-    for count in range(1, len(_INTEGER_TAGS) + 1)
-    for tags in combinations(sorted(_INTEGER_TAGS), count)
+    for count in range(1, len(INTEGER_TAGS) + 1)
+    for tags in combinations(sorted(INTEGER_TAGS), count)
 )
 """All ascending tags that an integer follows each."""
 
@@ -71,6 +54,7 @@ _INTEGERS: Final = {int}
 _BYTES: Final = {bytes}
 _TEXTS: Final = {str}
 _TUPLES: Final = {tuple}
+_TEXT_TAGS: Final = frozenset(map(int, (Tag.KEY, Tag.TYPE, Tag.ROUTING_KEY)))
 _BODY = itemgetter(2)
 _TAGS = itemgetter(slice(None, None, 2))
 _ODD: Final = (1).__and__
@@ -176,7 +160,8 @@ def _check_all(
     names = set(targets)
     if set(map(type, names)) != _TEXTS:
         raise malformed("the target of a record is not a text")
-    if extras and not _are_integers(extras, limits):
+    is_plain = not extras or _are_integers(extras, limits) or _are_alike(extras, limits)
+    if not is_plain:
         for extra in extras:
             _check_extras(extra, limits)
     if set(map(type, bodies)) != _BYTES:
@@ -205,6 +190,33 @@ def _are_integers(column: Column, limits: WireLimits) -> bool:
         and min(values) >= 0
         and max(values) <= COUNT_MAX
     )
+
+
+def _are_alike(extras: Column, limits: WireLimits) -> bool:
+    """Return whether all extras have the same few tags, and what follows these is right.
+
+    Where it is not so they are looked at one by one.
+    """
+    if set(map(type, extras)) != _TUPLES:
+        return False
+    rows = cast("tuple[Fields, ...]", extras)
+    length = len(rows[0])
+    if set(map(len, rows)) != {length} or length % 2 or not 0 < length <= limits.extras_max:
+        return False
+    columns = list(zip(*rows, strict=True))
+    previous = 0
+    for tags, values in zip(columns[::2], columns[1::2], strict=True):
+        tag: Any = tags[0]
+        if set(map(type, tags)) != _INTEGERS or set(tags) != {tag} or tag <= previous:
+            return False
+        previous = tag
+        types = set(map(type, values))
+        if tag in INTEGER_TAGS:
+            if types != _INTEGERS or min(values) < 0 or max(values) > COUNT_MAX:
+                return False
+        elif tag not in _TEXT_TAGS or types != _TEXTS:
+            return False
+    return True
 
 
 def _columns(records: Fields) -> tuple[Column, Column, Column, Column]:
@@ -245,7 +257,7 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
         if type(tag) is not int or not previous < tag <= TAG_MAX:
             raise malformed(f"tags are not ascending integers in 1..{TAG_MAX}")
         previous = tag
-        if tag in _INTEGER_TAGS:
+        if tag in INTEGER_TAGS:
             if type(value) is not int or not 0 <= value <= COUNT_MAX:
                 raise malformed(f"an extra is not an integer in 0..{COUNT_MAX}")
         else:

@@ -212,24 +212,17 @@ def test_on_a_fast_path_a_body_travels_whole_once_the_window_has_grown() -> None
     pair = Pair().opened()
     pair.weather = slow_path(pair, 400 * MIB)
     body = record(bytes(MIB))
-    first = pair.a.post([body], pair.now)
-    assert pair.a.link._session.outgoing[4].next_seq == 17  # nobody knows yet what path it is
+    tickets = [pair.a.post([body], pair.now) for _ in range(40)]
     pair.turn(pair.a)
-    pair.run(1.0)
-    for _ in range(20):
-        pair.a.post([body], pair.now)
-        pair.turn(pair.a)
-        pair.run(0.002)
-    pair.run(1.0)
-    mark = len(pair.a.sent)
-    last = pair.a.post([body], pair.now)
-    pair.turn(pair.a)
-    pair.run(1.0)
-    assert first.done
-    assert last.done
-    sent = [each for packet in pair.a.sent[mark:] for each in packet.frames]
-    assert [len(each.records) for each in sent if isinstance(each, Data)] == [1]
-    assert len(pair.b.arrived) == 22
+    pair.run(2.0)
+    assert all(ticket.done for ticket in tickets)
+    frames = [each for packet in pair.a.sent for each in packet.frames]
+    sizes = [len(each.records[0][2]) for each in frames if isinstance(each, Data)]
+    assert sizes[0] == OPTIONS.fragment_bytes  # nobody knows yet what path it is
+    assert sizes[-10:] == [MIB] * 10
+    assert [len(arrived.records) for arrived in pair.b.arrived] == [1] * 40
+    assert pair.a.link._session.outgoing[4].next_seq == 40 * 16 + 1
+    assert pair.b.link._session.incoming[4].received.cum == 40 * 16
     assert pair.b.link._session._rooms.used == 0
     assert pair.b.statistics.held_bytes == pair.b.statistics.held_messages == 0
 
@@ -255,13 +248,18 @@ def test_what_is_cut_for_a_fast_path_fits_the_window_of_whoever_it_goes_to() -> 
     """A peer that begins anew has shown no window yet: what was queued for it must fit any."""
     pair = Pair(replace(OPTIONS, window_bytes=300_000, window_bytes_max=300_000)).opened()
     pair.weather = slow_path(pair, 400 * MIB)
-    pair.a.link._session.burst_bytes = MIB
-    tickets = [pair.a.post([record(bytes(MIB))], pair.now) for _ in range(3)]
-    sizes = {len(each[2]) for each in pair.a.link._session.outgoing[4].items.values()}
-    assert max(sizes) == 300_000 // 4
+    tickets = [pair.a.post([record(bytes(MIB))], pair.now) for _ in range(20)]
     pair.turn(pair.a)
-    pair.run(2.0)
+    pair.run(10.0)
     assert all(ticket.done for ticket in tickets)
+    sizes = {
+        len(each[2])
+        for packet in pair.a.sent
+        for frame in packet.frames
+        if isinstance(frame, Data)
+        for each in frame.records
+    }
+    assert max(sizes) == 300_000 // 3
 
 
 def test_large_bodies_share_a_packet_where_the_path_is_fast() -> None:

@@ -9,7 +9,8 @@ from tests.sizes import total_size
 from zmesh.batches import Block, TicketRun
 from zmesh.errors import ProtocolError
 from zmesh.message import Outcome, Record, Tag, Ticket, extra, size_of
-from zmesh.reliable.fragments import split
+from zmesh.options import LinkOptions, WireLimits
+from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import ControlQueue, SendWindow, control_size
 from zmesh.reliable.sender import OutgoingLane
@@ -18,8 +19,11 @@ from zmesh.wire.frames import Control, Drain, Gap, Interest, Settle
 LARGE = 10**9
 
 
-def lane(seq_limit: int = LARGE, bytes_limit: int = LARGE) -> OutgoingLane:
+def lane(
+    seq_limit: int = LARGE, bytes_limit: int = LARGE, fragment_bytes: int = 3
+) -> OutgoingLane:
     made = OutgoingLane(4, 8193)
+    made.cutter = Cutter(LinkOptions(fragment_bytes=fragment_bytes), WireLimits())
     made.grant(seq_limit, bytes_limit)
     return made
 
@@ -388,7 +392,7 @@ def fragmented(
 ) -> tuple[Record, Ticket]:
     ticket = ticket or Ticket()
     whole = record(b"abc" * amount)
-    subject.submit_whole(whole, split(whole, 3), ticket, 0.0)
+    subject.submit_large(whole, ticket, 0.0)
     return whole, ticket
 
 
@@ -639,10 +643,9 @@ def test_a_refused_record_ends_at_once_and_the_peer_hears_of_the_gap() -> None:
 
 
 def test_a_refused_large_body_ends_as_one() -> None:
-    subject, ticket = lane(), Ticket()
+    subject, ticket = lane(fragment_bytes=10), Ticket()
     whole = record(b"x" * 50)
-    pieces = split(whole, 10)
-    subject.submit_whole(whole, pieces, ticket, 0.0)
+    subject.submit_large(whole, ticket, 0.0)
     subject.take(1, 2, 0.0)
     (returned,) = subject.refuse(1, "no way")
     assert (returned.record, returned.outcome) == (whole, Outcome.REJECTED)
@@ -792,3 +795,12 @@ def test_a_block_does_what_its_records_would(script: list[tuple[str, int, int]])
             told.append((seen, subject.kept, subject.queued_bytes, subject.ready, subject.gaps))
         assert told == told[:1] * len(told)
     assert bodies(plain.abandon()) == bodies(blocky.abandon())
+
+
+def test_a_block_follows_at_once_on_numbers_that_are_given_up() -> None:
+    subject, _, _ = blocked(3)
+    take(subject, count_max=2)
+    subject.give_up(3, Outcome.EXPIRED)
+    subject.submit(Block(numbered(2)), Ticket(2), 0.0)
+    assert take(subject) == (4, [b"0", b"1"])
+    assert subject.gaps == [(3, 3, 0)]

@@ -27,16 +27,31 @@ DIGEST_BYTES: Final = 16
 _FRAGMENT: Final = head(Kind.FRAGMENT)
 
 
-def piece_bytes(
-    options: LinkOptions, limits: WireLimits, window_bytes: int, burst_bytes: int
-) -> int:
-    """Return how much of a body travels at once: little, unless the path is fast.
+class Cutter:
+    """Says how much of a body travels at once: little, unless the path is fast.
 
-    Four of them are within the window that the peer has shown: what is larger than its window
-    would never go. `burst_bytes` is what the path carries within `burst_time`.
+    `burst_bytes` is what the path carries within `burst_time`, as far as is known.
     """
-    most = min(options.fragment_bytes_max, limits.part_bytes_max, window_bytes // 4)
-    return max(options.fragment_bytes, min(most, burst_bytes))
+
+    __slots__ = ("_least", "_most", "burst_bytes")
+
+    def __init__(self, options: LinkOptions, limits: WireLimits) -> None:
+        self._least = options.fragment_bytes
+        self._most = min(options.fragment_bytes_max, limits.part_bytes_max)
+        self.burst_bytes = 0
+
+    def count_max(self, record: Record) -> int:
+        """Return how many pieces of a record there may be."""
+        return -(-len(record[2]) // self._least)
+
+    def cut(self, record: Record, window_bytes: int) -> list[Record]:
+        """Return the record in pieces, or as it is.
+
+        Three pieces are within the window that the peer has shown: what is larger than its window
+        would never go.
+        """
+        most = min(self._most, window_bytes // 3, self.burst_bytes)
+        return split(record, max(self._least, most))
 
 
 def split(record: Record, fragment_bytes: int) -> list[Record]:

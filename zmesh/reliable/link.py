@@ -187,7 +187,7 @@ class Link(LinkFacts):
             if type(frame) is Ack:
                 self._session.on_ack(frame.lanes, frame.credit)
                 lost = self._recovery.on_ack(frame.largest, frame.delay_us / 1_000_000, now)
-                self._session.burst_bytes = self._recovery.burst_bytes
+                self._session.cutter.burst_bytes = self._recovery.burst_bytes
                 if lost:
                     self._resend(lost)
             elif type(frame) is Data:
@@ -437,7 +437,7 @@ class Link(LinkFacts):
         self._hello_timer.stop()
         self._down_until = None
         self._recovery.start()
-        self._session.burst_bytes = 0
+        self._session.cutter.burst_bytes = 0
         self._writer.start(now)
         self._path_full = False
         self._verdict.on_open(now)

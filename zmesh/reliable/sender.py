@@ -8,42 +8,16 @@ a *hole*, and the receiver is told so by GAP when the sending position passes it
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice, repeat
 from typing import cast
 
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
+from zmesh.options import LinkOptions, WireLimits
+from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-
-ENDED_SPANS_MIN = 64
-"""Fewer are not worth being forgotten at once."""
-
-
-@dataclass(slots=True, eq=False)
-class Span:
-    """Consecutive numbers submitted with one ticket.
-
-    `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
-    `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
-
-    `block` has the records themselves, as long as they end in order: the last `remaining` of them
-    are kept, and nothing is noted for each.
-    """
-
-    first: int
-    last: int
-    ticket: Ticket
-    remaining: int
-    whole: Record | None = None
-    verdict: tuple[Outcome, str, float] | None = None
-    block: Block | None = None
-
-    def ticket_of(self, seq: int) -> Ticket:
-        """Return the ticket of one number, which is not accepted in its turn."""
-        ticket = self.ticket
-        return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -61,7 +35,9 @@ class OutgoingLane(SendWindow[Record]):
         "_packet_bytes",
         "_sizes",
         "_spans",
+        "_uncut",
         "bytes_limit",
+        "cutter",
         "deadlines",
         "gaps",
         "lane",
@@ -76,6 +52,7 @@ class OutgoingLane(SendWindow[Record]):
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
         super().__init__(ranges_max)
         self.lane = lane
+        self.cutter = Cutter(LinkOptions(), WireLimits())  # that of the session takes its place
         self._packet_bytes = packet_bytes
         self.seq_limit = 0
         self.bytes_limit = 0
@@ -88,6 +65,7 @@ class OutgoingLane(SendWindow[Record]):
         self._gone: set[int] = set()  # transmitted, then given up: GAP said so
         self._sizes: dict[int, int] = {}  # of what is in `items`, as counted against credit
         self._spans: deque[Span] = deque()
+        self._uncut: deque[int] = deque()  # large bodies whose turn has not come
         self._blocks: deque[Span] = deque()  # with a block that was not transmitted to its end
         self._block_messages = 0  # kept in blocks, and not in `items`
         self._by_ticket: dict[Ticket, list[Span]] = {}  # so that a withdrawal need not search
@@ -134,13 +112,27 @@ class OutgoingLane(SendWindow[Record]):
         self._blocks.append(span)
         return first, span.last
 
-    def submit_whole(
-        self, whole: Record, fragments: Sequence[Record], ticket: Ticket, now: float
-    ) -> tuple[int, int]:
-        """Number the fragments of one record, which end together."""
-        first, last = self._enqueue(fragments, now)
-        self._append(Span(first, last, ticket, last - first + 1, whole))
-        return first, last
+    def submit_large(self, record: Record, ticket: Ticket, now: float) -> tuple[int, int]:
+        """Give a large body as many numbers as it may need; it is cut when its turn comes."""
+        first = self.submit_single(record, ticket, now)
+        self.next_seq = first + self.cutter.count_max(record)
+        self._uncut.append(first)
+        return first, self.next_seq - 1
+
+    def _cut(self) -> None:
+        """Cut the large body that is transmitted next, if any, unless it goes whole."""
+        seq = self.next_transmit
+        while self._uncut and self._uncut[0] <= seq:
+            record = self.items.get(seq) if self._uncut.popleft() == seq else None
+            pieces = [] if record is None else self.cutter.cut(record, self.window_bytes)
+            if len(pieces) < 2:
+                continue
+            [span] = self._between(seq, seq)
+            span.cut(record, len(pieces))
+            sizes, numbers = sizes_of(pieces), range(seq, span.last + 1)
+            self.queued_bytes += sum(sizes) - self._sizes[seq]
+            self.items.update(zip(numbers, pieces, strict=True))
+            self._sizes.update(zip(numbers, sizes, strict=True))
 
     def _append(self, span: Span) -> None:
         self._spans.append(span)
@@ -200,6 +192,8 @@ class OutgoingLane(SendWindow[Record]):
         if self.resend.count > 0:
             return True
         if seq < self.next_seq and seq <= self.seq_limit:
+            if self._uncut:
+                self._cut()
             span = self._block_at(seq)
             if span is not None:
                 return self._is_block_ready(span, seq)
@@ -269,6 +263,9 @@ class OutgoingLane(SendWindow[Record]):
         if span is not None:
             return self._take_block(span, budget, count_max)
         end = self._blocks[0].first if self._blocks else self.next_seq
+        if self._uncut:
+            self._cut()
+            end = min(end, *self._uncut) if self._uncut else end
         last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
             return self._take_single(seq)
@@ -276,6 +273,9 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
+        if seq == end and self._blocks:
+            self.next_transmit = seq
+            return self._take_block(self._blocks[0], budget, count_max)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
@@ -351,16 +351,19 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
-        left = 0  # to be dropped
+        left = 0  # the first that is to be dropped
         for span in self._between(first, last):
             if span.block is not None:
+                if left:
+                    self._drop(left, span.first - 1)
+                    left = 0
                 if is_accepted and first <= span.last - span.remaining + 1:
                     tickets += self._accept_block(span, min(last, span.last))
                     continue
                 self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
-                left += 1
+                left = left or span.first
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -377,7 +380,7 @@ class OutgoingLane(SendWindow[Record]):
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
         if left:
-            self._drop(first, last)
+            self._drop(left, last)
         return tickets, returned
 
     def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:

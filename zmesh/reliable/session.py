@@ -15,7 +15,7 @@ from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Keys, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
-from zmesh.reliable.fragments import piece_bytes, split
+from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.key_order import KeyOrder
 from zmesh.reliable.link_events import (
     Accepted,
@@ -75,7 +75,7 @@ class Session:
         self.outgoing: dict[int, OutgoingLane] = {}
         self.incoming: dict[int, IncomingLane] = {}
         self._granted: dict[int, tuple[int, int]] = {}  # credit of lanes not used yet
-        self.burst_bytes = 0  # what the path carries in a moment, as far as is known
+        self.cutter = Cutter(options, limits)
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
         self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
@@ -201,12 +201,10 @@ class Session:
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
     ) -> int:
-        most = piece_bytes(self._options, self._limits, out.window_bytes, self.burst_bytes)
-        pieces = split(record, most)
-        if len(pieces) > 1:
-            first, last = out.submit_whole(record, pieces, ticket, now)
+        if len(record[2]) > self._options.fragment_bytes:
+            first, last = out.submit_large(record, ticket, now)
         else:
-            first, last = out.submit(pieces, ticket, now)
+            first, last = out.submit([record], ticket, now)
         if ttl is not None:
             self._expire_at(out, first, now + ttl)
         return last
@@ -582,6 +580,7 @@ class Session:
             out = self.outgoing[lane] = OutgoingLane(
                 lane, self._options.ranges_max, self._options.packet_bytes
             )
+            out.cutter = self.cutter
             out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 

@@ -1,0 +1,38 @@
+"""What was submitted to a lane together, and who is told what became of it."""
+
+from dataclasses import dataclass
+
+from zmesh.batches import Block, TicketRun
+from zmesh.message import Outcome, Record, Ticket
+
+ENDED_SPANS_MIN = 64
+"""Fewer are not worth being forgotten at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Span:
+    """Consecutive numbers submitted with one ticket.
+
+    `whole` is the record a fragmented body was before it was split: its numbers end as one, by the
+    `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
+
+    `block` has the records themselves, as long as they end in order: the last `remaining` of them
+    are kept, and nothing is noted for each.
+    """
+
+    first: int
+    last: int
+    ticket: Ticket
+    remaining: int
+    whole: Record | None = None
+    verdict: tuple[Outcome, str, float] | None = None
+    block: Block | None = None
+
+    def ticket_of(self, seq: int) -> Ticket:
+        """Return the ticket of one number, which is not accepted in its turn."""
+        ticket = self.ticket
+        return ticket.part()[seq - self.first] if isinstance(ticket, TicketRun) else ticket
+
+    def cut(self, record: Record | None, count: int) -> None:
+        """Note that its only record is sent in so many pieces."""
+        self.whole, self.remaining, self.last = record, count, self.first + count - 1

@@ -260,10 +260,12 @@ class DeliveryQueue:
             if self._is_closed:
                 chunk.settler.abandon(chunk.delivery, start, chunk.stop - 1)
             else:
-                self._items.appendleft(
-                    Waiting(chunk.settler, chunk.delivery, start, chunk.stop, None)
-                )
+                self._items.appendleft(self._again(chunk, start))
                 self._wake_one()
+
+    def _again(self, chunk: Chunk, start: int) -> Waiting:
+        """Return what waits once more, from an index of a chunk on."""
+        return Waiting(chunk.settler, chunk.delivery, start, chunk.stop, None)
 
     def give_back(self, node: NodeId) -> None:
         """Abandon what came from a node and was not read."""

@@ -194,7 +194,7 @@ async def test_what_a_cancelled_batch_gives_back_tells_its_gap_again() -> None:
     batches = BatchReader(bench.queue, "auto", 10, 60.0)
     task = asyncio.ensure_future(anext(batches))
     async with asyncio.timeout(10):
-        while len(bench.queue):
+        while len(bench.queue):  # noqa: ASYNC110
             await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -46,6 +46,7 @@ class HubRow:
     edges: int
     linked_s: float  # from the first edge that opens to the last link
     hub_cpu_ms_per_link: float
+    connections_per_edge: float  # more than one where edges had to dial again
     kib_per_edge: float
     idle_cpu_percent: float  # of a core
     idle_packets_per_s: float
@@ -104,6 +105,7 @@ def measure_hub(edges: int, idle_s: float) -> HubRow:
                 edges=edges,
                 linked_s=ended - began,
                 hub_cpu_ms_per_link=1000 * (cpu_s - empty.cpu_s) / edges,
+                connections_per_edge=first[0].accepted / edges,
                 kib_per_edge=(kib - empty_kib) / edges,
                 idle_cpu_percent=100 * _rate(first[0].cpu_s, then[0].cpu_s, idle_s),
                 idle_packets_per_s=_rate(first[0].packets, then[0].packets, idle_s),

@@ -65,6 +65,7 @@ class Use:
     packets: int  # sent and received
     links: int
     dials: int
+    accepted: int  # connections
 
 
 def private_kib() -> int:
@@ -86,6 +87,7 @@ def use_of(nodes: Sequence[zmesh.Node]) -> Use:
         ),
         links=sum(each.engine.present for each in statistics),
         dials=sum(each.transport.dials for each in statistics),
+        accepted=sum(each.transport.inbound_accepted for each in statistics),
     )
 
 

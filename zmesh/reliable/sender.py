@@ -28,25 +28,10 @@ class OutgoingLane(SendWindow[Record]):
     """
 
     __slots__ = (
-        "_block_messages",
-        "_blocks",
-        "_by_ticket",
-        "_gone",
-        "_packet_bytes",
-        "_sizes",
-        "_spans",
-        "_uncut",
-        "bytes_limit",
-        "cutter",
-        "deadlines",
-        "gaps",
-        "lane",
-        "queued_bytes",
-        "sent_bytes",
-        "seq_limit",
-        "waiting_since",
-        "window_bytes",
-    )
+        "_block_messages", "_blocks", "_by_ticket", "_gone", "_packet_bytes", "_sizes", "_spans",
+        "_uncut", "bytes_limit", "cutter", "deadlines", "gaps", "lane", "queued_bytes",
+        "sent_bytes", "seq_limit", "waiting_since", "window_bytes",
+    )  # fmt: skip
 
     def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""

@@ -320,6 +320,8 @@ class NodeOptions:
     dial_timeout: float = 2.0
     higher_id_dials_after: float = 0.3  # both see each other at once; the lower id calls first
     dials_max: int = 64  # addresses being tried at once: what a flood of records can cost
+    dials_per_second: float = 100.0  # of strangers: some 2 ms each, where nobody is there
+    dials_burst: int = 8  # the same at once
     dial_stagger: float = 0.05  # between a candidate's addresses: the first mostly answers sooner
     greeting_timeout: float = 10.0  # from IAM to an open link: two lost HELLOs and their back-off
     redial_gap: float = 1.0  # however often a record is announced, no more rounds than this

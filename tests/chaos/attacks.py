@@ -9,6 +9,10 @@ take turns; each of the latter is compared with the one before it, and the media
 on a machine that others use as well, phases far apart differ more than those that follow each
 other. In a phase the attack is repeated. The more rounds, the surer.
 
+An attacker that keeps a core busy slows others by that alone, whomever it attacks. So after each
+attack comes a phase in which it burns as much processor time in as many pieces, and attacks
+nobody: `burning_p99_ratio` tells what others notice of that. It excuses nothing.
+
 What is said by mDNS goes over a loopback of its own, in a network namespace; where there can be
 none, that attack is left out and `skipped` says why.
 """
@@ -71,6 +75,20 @@ class Scene:
         await asyncio.sleep(self.seconds)
         return await self.p99()
 
+    async def ordered(self, order: Order) -> tuple[Figures, float]:
+        """Have the attacker carry out an order; return what it tells, and the others' figure."""
+        await self.p99()
+        await self.attacker.tell(order.line)
+        done: Figures = json.loads(await self.attacker.line(self.seconds + ATTACK_WITHIN))
+        return done, await self.p99()
+
+    async def burning(self, figures: Figures) -> float:
+        """Have a phase in which as much is burnt as in that with these figures; return its own."""
+        await asyncio.sleep(self.settling)
+        each = figures["burnt"] / max(1, figures["times"])
+        order = Order("", "", "", "", {}, "", "", self.seconds, self.pause, each)
+        return (await self.ordered(order))[1]
+
     async def attacked(self, attack: Attack) -> Figures:
         """Have a phase with an attack; return its figures."""
         before = await self.victim.begin()
@@ -81,10 +99,7 @@ class Scene:
             attack.name, target.endpoint, target.node.hex(), target.key.text, before["paths"],
             name, network, self.seconds, self.pause,
         )  # fmt: skip
-        await self.p99()
-        await self.attacker.tell(order.line)
-        done = json.loads(await self.attacker.line(self.seconds + ATTACK_WITHIN))
-        p99 = await self.p99()
+        done, p99 = await self.ordered(order)
         after, error = before, str(done["error"])
         try:
             after = await self.victim.noticed(before, attack.noticed, name)
@@ -100,6 +115,7 @@ class Scene:
             "grew": after["peak"] - before["memory"],
             "missing": missing(before, after, attack.noticed, name),
             "times": done["times"],
+            "burnt": done["burnt"],
             "error": error,
         }
 
@@ -126,17 +142,22 @@ async def main(
 
 
 async def judged(scene: Scene, attack: Attack, rounds: int) -> Figures:
-    """Take turns without and with an attack; return the figures."""
-    calm, under = [], []
+    """Take turns without and with an attack, and with its burden alone; return the figures."""
+    calm, under, burning = [], [], []
     for _ in range(rounds):
         calm.append(await scene.calm())
         under.append(await scene.attacked(attack))
+        burning.append(await scene.burning(under[-1]))
+    control = [each / before for before, each in zip(calm, burning, strict=True)]
     ratios = [figures["p99"] / before for before, figures in zip(calm, under, strict=True)]
     missed = {name: n for figures in under for name, n in figures["missing"].items()}
     figures: Figures = {
         "p99_ratio": round(statistics.median(ratios), 2),
         "calm_p99_ms": [round(each, 2) for each in calm],
         "p99_ms": [round(each["p99"], 2) for each in under],
+        "burning_p99_ratio": round(statistics.median(control), 2),
+        "burning_p99_ms": [round(each, 2) for each in burning],
+        "burnt_ms": round(1000 * sum(each["burnt"] for each in under)),
         "grew_mib": round(max(each["grew"] for each in under) / MIB, 1),
         "times": sum(each["times"] for each in under),
         "noticed": not missed,
@@ -183,7 +204,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=4.0, help="of each phase, at least")
     parser.add_argument("--settling", type=float, default=0.5, help="seconds before each phase")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between two attacks")
-    parser.add_argument("--rounds", type=int, default=5, help="of two phases")
+    parser.add_argument("--rounds", type=int, default=5, help="of three phases")
     parser.add_argument("--peers", type=int, default=2, help="that are honest")
     parser.add_argument("--only", default="", help="attacks whose names have this in them")
     parser.add_argument("--mdns", action="store_true", help="only those by mDNS, here and now")

@@ -451,6 +451,24 @@ def test_concurrent_dials_are_bounded() -> None:
     assert len(membership.take_dials()) == 1
 
 
+def test_strangers_are_dialed_no_faster_than_may_be_and_those_known_are_not_kept_waiting() -> None:
+    options = replace(OPTIONS, dials_max=1000, dials_per_second=20.0, dials_burst=3)
+    membership = member(options)
+    linked(membership, HIGH, E1, 0.0)
+    for number in range(100):
+        membership.on_candidate(MDNS, node(5000 + number), "", ["tcp://192.0.2.77:5"], 10.0)
+    membership.on_unlinked(HIGH, 10.0)
+    membership.on_candidate(STATIC, None, "host:5", [E2], 10.0)
+    orders = run_until(membership, 11.0)
+    dials = [(when, order.endpoint) for when, order in orders if isinstance(order, Dial)]
+    strangers = [when for when, endpoint in dials if endpoint not in (E1, E2)]
+    assert len([when for when in strangers if when <= 10.0]) <= 3, "at once"
+    assert 19 <= len([when for when in strangers if when > 10.0]) <= 20
+    assert {endpoint for when, endpoint in dials if when <= 10.1} >= {E1, E2}
+    assert membership.deadline is not None
+    assert membership.deadline <= 11.05
+
+
 def test_a_flood_does_not_keep_static_peers_known_peers_and_hints_from_their_turn() -> None:
     options = replace(OPTIONS, dials_max=4)
     membership = member(options)

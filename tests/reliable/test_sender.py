@@ -795,3 +795,12 @@ def test_a_block_does_what_its_records_would(script: list[tuple[str, int, int]])
             told.append((seen, subject.kept, subject.queued_bytes, subject.ready, subject.gaps))
         assert told == told[:1] * len(told)
     assert bodies(plain.abandon()) == bodies(blocky.abandon())
+
+
+def test_a_block_follows_at_once_on_numbers_that_are_given_up() -> None:
+    subject, _, _ = blocked(3)
+    take(subject, count_max=2)
+    subject.give_up(3, Outcome.EXPIRED)
+    subject.submit(Block(numbered(2)), Ticket(2), 0.0)
+    assert take(subject) == (4, [b"0", b"1"])
+    assert subject.gaps == [(3, 3, 0)]

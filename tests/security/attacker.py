@@ -1,11 +1,16 @@
 """Attacks a node from a process of its own: `python -m tests.security.attacker`.
 
 For each line of JSON that it reads, an `Order`, it attacks again and again for so long, and prints
-a line of JSON: how often, and what it found that should not be so. It ends when its input does.
+a line of JSON: how often, the seconds of processor time that took, and what it found that should
+not be so. It ends when its input does.
+
+To burn so much without attacking anybody is an order as well: what others notice of that is not
+the victim's doing.
 """
 
 import asyncio
 import json
+import resource
 import sys
 import time
 import traceback
@@ -31,6 +36,7 @@ class Order:
     network: str  # the beginning of the addresses to come from, one for each time
     seconds: float
     pause: float  # seconds between two times
+    burning: float = 0.0  # seconds of processor time to burn each time, in place of an attack
 
     @property
     def line(self) -> str:
@@ -48,15 +54,31 @@ class Order:
 async def carry_out(order: Order) -> dict[str, object]:
     """Attack, for at least once."""
     until = time.monotonic() + order.seconds
-    times = 0
-    while not times or time.monotonic() < until:
+    times, error, before = 0, "", _burnt()
+    while not (times and time.monotonic() >= until):
         try:
-            await BY_NAME[order.attack].run(order.target(times))
+            if order.burning:
+                burn(order.burning)
+            else:
+                await BY_NAME[order.attack].run(order.target(times))
         except Exception:  # noqa: BLE001  # told
-            return {"times": times, "error": traceback.format_exc(limit=-3)}
+            error = traceback.format_exc(limit=-3)
+            break
         times += 1
         await asyncio.sleep(order.pause)
-    return {"times": times, "error": ""}
+    return {"times": times, "burnt": _burnt() - before, "error": error}
+
+
+def burn(seconds: float) -> None:
+    """Do nothing of use, for so much processor time."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def _burnt() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 async def main() -> None:

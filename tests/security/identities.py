@@ -173,6 +173,7 @@ async def replay_a_signed_call(target: Target) -> None:
         await mallory.join()
         (kind, service, body, *_), lane = calls[0]._record, calls[0].priority
         signature = extra(calls[0]._record, Tag.SIGNATURE)
+        assert signature is not None
         for number in range(1, 6):  # as calls of its own, which are no copies of each other
             extras = (int(Tag.CORRELATION), number, int(Tag.SIGNATURE), signature)
             await mallory.say(Data(lane, number, ((kind, service, body, extras),)))

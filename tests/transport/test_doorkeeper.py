@@ -187,10 +187,11 @@ def test_what_is_no_connection_to_our_endpoint_is_left_alone() -> None:
         assert other.recv(10) == b"still"
         client.send(b"there")
         assert inbound.recv(10) == b"there"
-        for listener in (here, f"tcp://0.0.0.0:{port}"):
+        for listener in (f"tcp://0.0.0.0:{port}", here):
             taken = _taken(inbound.fileno(), listener)
             assert taken is not None
             assert _peer_of(stack.enter_context(taken)) == "127.0.0.1"
+        assert taken is not None
         _shut(taken, "192.0.2.1")  # somebody else came
         client.send(b"yes")
         assert inbound.recv(10) == b"yes"
@@ -221,6 +222,11 @@ async def test_who_breaks_off_a_handshake_unannounced_is_not_counted_for_ever(
     assert bob.transport.statistics().handshakes_refused == 0
 
 
+def has_counted(peer: Peer, **counts: int) -> bool:
+    told = peer.transport.statistics()
+    return all(getattr(told, name) == count for name, count in counts.items())
+
+
 def has_ended(peer: Peer, times: int) -> bool:
     told = peer.transport.statistics()
     return told.handshakes_failed + told.inbound_ended == times
@@ -236,7 +242,7 @@ async def test_a_part_too_large_of_a_member_is_told_apart_from_a_connection_that
     for path in (1, 2):
         await alice.linked(bob, path)
         alice.hang_up(path)
-        await until(lambda path=path: statistics().inbound_ended == path)
+        await until(partial(has_counted, bob, inbound_ended=path))
     assert statistics().inbound_broken == 0
     assert bob.audited == []
     await alice.linked(bob, 3)
@@ -252,17 +258,15 @@ async def test_who_hangs_up_over_our_greeting_is_counted_as_one_without_a_key(
     peer: MakePeer,
 ) -> None:
     bob = peer(curve=curve_keys())
-    statistics, endings = bob.transport.statistics, bob.transport._listener._doorkeeper.endings
+    endings = bob.transport._listener._doorkeeper.endings
     for sent, failed, abandoned in ((0, 0, 1), (12, 1, 1), (13, 1, 2), (11, 2, 2), (64, 3, 2)):
         with socket.create_connection(("127.0.0.1", int(bob.endpoint.rpartition(":")[2]))) as it:
             it.sendall(GREETING[:sent])
-            await until(lambda sent=sent: len(endings) == 1 or sent == 64)
-        await until(lambda: len(endings) == 0)
-        await until(
-            lambda told=(failed, abandoned): (
-                (statistics().handshakes_failed, statistics().handshakes_abandoned) == told
-            )
-        )
+            if sent < len(GREETING):  # else libzmq itself has had enough of it
+                await until(lambda: len(endings) == 1)
+        counts = {"handshakes_failed": failed, "handshakes_abandoned": abandoned}
+        await until(partial(has_counted, bob, **counts))
+    assert len(endings) == 0
 
 
 @plain_and_curve

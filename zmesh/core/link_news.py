@@ -117,6 +117,7 @@ class LinkNews:
         self._locating: dict[str, dict[RemotePeer, None]] = {}  # endpoint -> who may be there
         self.draining = False
         self.interest = InterestTable(turn, options, defects.note, guard)
+        self._untold: dict[RemotePeer, None] = {}  # who has changed, and more is to come
         self.told = Told(turn, 4 * options.interest_max, self.interest.room, self._on_control)
         self.direct = Direct(turn, reach)
         self.publish_subscribe = PublishSubscribe(turn, self.interest, options)
@@ -404,7 +405,7 @@ class LinkNews:
                     assert_never(record)
             has_changed = True
             self.queues.on_peer_changed(peer)  # each counts: what comes back begins anew
-        if has_changed:
+        if has_changed or peer in self._untold:
             self._on_learned(peer, learned)
 
     def on_rules(self, peer: RemotePeer) -> None:
@@ -417,7 +418,11 @@ class LinkNews:
     def _on_learned(self, peer: RemotePeer, learned: list[Entry]) -> None:
         """Tell patterns what a peer is interested in from now on."""
         self.publish_subscribe.flush()
-        self._tell(peer, PeerChange.UPDATED)
+        if self.told.waits(peer):  # a view has all its interests: one after the last piece will do
+            self._untold[peer] = None
+        else:
+            self._untold.pop(peer, None)
+            self._tell(peer, PeerChange.UPDATED)
         self.on_services([text for kind, text in learned if kind is InterestKind.SERVICE])
         groups = [text for kind, text in learned if kind is InterestKind.GROUP]
         self.gatherings.on_here(peer, groups)
@@ -520,6 +525,7 @@ class LinkNews:
         peer.stale_in += peer.open_in
         peer.open_in = 0
         self.told.forget(peer)
+        self._untold.pop(peer, None)
         self.interest.forget(peer)
         self.queues.on_session_ended(peer)
         self.outbox.on_session_ended(peer)

@@ -74,6 +74,10 @@ class Told:
         if self._waiting:
             self._plan()
 
+    def waits(self, peer: RemotePeer) -> bool:
+        """Return whether there is more to take in of a peer."""
+        return peer in self._waiting
+
     def forget(self, peer: RemotePeer) -> None:
         """Forget what a peer told: its session is over."""
         self._waiting.pop(peer, None)

@@ -293,7 +293,7 @@ class Membership(MembershipFacts):
     @property
     def deadline(self) -> float | None:
         """When `on_timer` is due, in seconds; None: when something changes."""
-        return earliest(self._times.next, self._asks.deadline)
+        return earliest(self._times.next, self._asks.deadline, self._dial_at)
 
     def on_timer(self, now: float) -> None:
         """Do what is due."""
@@ -438,14 +438,16 @@ class Membership(MembershipFacts):
         return now < pursuit.forget_at
 
     def _fill(self, now: float) -> None:
-        """Dial for whoever's turn it is, while dials are free."""
+        """Dial for whoever's turn it is, while dials are free and strangers have a share left."""
         if self._places is not None:
             while (next_hub := self._places.freed()) is not None:
                 next_hub.due = now
                 self._settle(next_hub, now)
         dials_max = self._patience.at_once(self._options.dials_max, now)
-        while self._queue and self._dialing < dials_max:
-            pursuit = self._queue.pop()
+        while self._dialing < dials_max:
+            pursuit = self._queue.pop(now)
+            if pursuit is None:
+                break
             self._last_path += 1
             endpoint = pursuit.untried.popleft()
             deadline = now + self._dial_timeout(now)
@@ -456,6 +458,11 @@ class Membership(MembershipFacts):
             self._counts["dials"] += 1
             self.orders.append(Dial(self._last_path, endpoint))
             self._settle(pursuit, now)
+        before, self._dial_at = self._dial_at, None
+        if self._dialing < dials_max:  # else the end of a dial comes first
+            self._dial_at = self._queue.due
+        if self._dial_at is not None and self._dial_at != before:
+            self._agenda.look_at(self._dial_at)
 
     def _fail(self, pursuit: Pursuit, path: int, cause: PathCause, now: float) -> None:
         """Take note that a path ended."""

@@ -39,7 +39,9 @@ class MembershipFacts:
         self._pursuits: dict[int, Pursuit] = {}  # by the candidate's serial
         self._paths: dict[int, Pursuit] = {}
         self._times: Deadlines[int] = Deadlines(agenda)
-        self._queue = DialQueue()
+        self._queue = DialQueue(options)
+        self._dial_at: float | None = None  # when a stranger's turn comes that waits for no other
+        self._agenda = agenda
         self._places = HubPlaces(options.hubs_max, entropy) if is_edge else None
         self._asks = AskSchedule(options, entropy, agenda)
         self.orders: list[Dial | HangUp] = []  # to be had by `take_dials`

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
+from typing import Final
 
 from zmesh.discovery.candidates import MDNS, Candidate
 from zmesh.events import PathCause
@@ -124,12 +125,17 @@ class DialQueue:
     """Who waits for a free dial, served in turns so that no kind of candidate starves another.
 
     The kinds are: what the operator wrote down, who proved itself before, strangers from mDNS,
-    strangers others told of, and strangers that failed before.
+    strangers others told of, and strangers that failed before. Strangers have to wait for their
+    share of a second as well: a dial costs some milliseconds, whoever made up whom it is to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, options: NodeOptions) -> None:
         self._kinds: tuple[dict[int, Pursuit], ...] = ({}, {}, {}, {}, {})
         self._turn = 0
+        # The leaky bucket of ITU-T I.371 (GCRA), which needs one number and no refilling.
+        self._step = 1.0 / options.dials_per_second
+        self._tolerance = (options.dials_burst - 1) * self._step
+        self._busy_until = -inf
 
     def __len__(self) -> int:
         return sum(map(len, self._kinds))
@@ -146,15 +152,36 @@ class DialQueue:
         for kind in self._kinds:
             kind.pop(pursuit.candidate.serial, None)
 
-    def pop(self) -> Pursuit:
-        """Return whose turn it is, which waits no longer. There must be one."""
-        while True:
-            kind = self._kinds[self._turn]
-            self._turn = (self._turn + 1) % len(self._kinds)
-            if kind:
+    def pop(self, now: float) -> Pursuit | None:
+        """Return whose turn it is, which waits no longer; None: see `due`."""
+        kinds = len(self._kinds) if self._free_at <= now else _KNOWN
+        for turn in range(self._turn, self._turn + len(self._kinds)):
+            number = turn % len(self._kinds)
+            kind = self._kinds[number]
+            if kind and number < kinds:
+                self._turn = number + 1
+                if number >= _KNOWN:
+                    self._busy_until = max(self._busy_until, now) + self._step
                 pursuit = kind.pop(next(iter(kind)))
                 pursuit.queued = False
                 return pursuit
+        return None
+
+    @property
+    def due(self) -> float | None:
+        """When the next may be dialed, in seconds; None where nobody waits."""
+        if any(self._kinds[:_KNOWN]):
+            return -inf
+        return self._free_at if any(self._kinds) else None
+
+    @property
+    def _free_at(self) -> float:
+        """When a stranger may be dialed."""
+        return self._busy_until - self._tolerance
+
+
+_KNOWN: Final = 2
+"""Kinds that are no strangers."""
 
 
 def _kind(candidate: Candidate) -> int:

@@ -203,8 +203,8 @@ def check_receivers(count: int, timeout: float | None) -> None:
         raise InvalidOption("timeout", timeout, "None, where min_receivers does not say for what")
 
 
-def check_guarantee(guarantee: object) -> None:
-    """Check what a publisher wants to be sure of.
+def is_at_most_once(guarantee: object) -> bool:
+    """Return whether a publisher wants no more than that.
 
     Raises:
         InvalidOption: nobody promises that.
@@ -212,6 +212,7 @@ def check_guarantee(guarantee: object) -> None:
     if guarantee not in _GUARANTEES:
         choices = " or ".join(f'"{each}"' for each in get_args(Guarantee))
         raise InvalidOption("guarantee", guarantee, choices)
+    return guarantee == "at_most_once"
 
 
 def kept_of(

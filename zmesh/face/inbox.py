@@ -425,7 +425,10 @@ def messages_of(chunks: Sequence[Chunk]) -> list[Message]:
     """Return all messages of what was taken."""
     if len(chunks) == 1:
         return list(chunks[0].messages)
-    return [message for chunk in chunks for message in chunk.messages]
+    messages: list[Message] = []
+    for chunk in chunks:
+        messages += chunk.messages
+    return messages
 
 
 def check_batch(max_count: int, max_wait: float) -> None:

@@ -104,6 +104,8 @@ class NodeParts(ABC):
         kept: its journal, where it has one, and what that said when it opened.
     """
 
+    _topic: str | None = None  # the latest that was checked
+
     def __init__(
         self,
         settings: Settings,
@@ -136,11 +138,9 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
-        self._topic: str | None = None  # the latest that was checked
         self.posting = self._new_posting(options)
-        self.durable = DurablePosting(
-            loop, self.runner, self.posting, self._storing, self.outgoing.signing
-        )
+        signing = self.outgoing.signing
+        self.durable = DurablePosting(loop, self.runner, self.posting, self._storing, signing)
         self.application = Application(
             loop, self.engine, self.runner, self.durable, settings.storage, options.wire
         )
@@ -203,13 +203,18 @@ class NodeParts(ABC):
         check_is_text("service", service)
         self.engine.guard.check_own(Action.CALL, service)
 
-    def check_publish(self, topic: str) -> None:
-        """Raise InvalidOption or NotAllowed where a topic cannot be published to from here."""
+    def publishes_on(self, topic: str) -> Outgoing:
+        """Return what makes the messages of a topic.
+
+        Raises:
+            InvalidOption, NotAllowed: it cannot be published to from here.
+        """
         if type(topic) is not str or topic != self._topic:  # often that of before
             check_is_text("topic", topic)
             self.engine.check_publish(topic)
             self._topic = topic
         self.engine.guard.check_own(Action.PUBLISH, topic)
+        return self.outgoing
 
     def no_provider(self, service: str) -> NoProvider:
         """Return the error that tells why nobody provides a service."""

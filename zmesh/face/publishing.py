@@ -6,12 +6,12 @@ from typing import Final
 
 from zmesh.face.assembly import Assembly
 from zmesh.face.checks import (
-    check_guarantee,
     check_is_text,
     check_message_options,
     check_receivers,
     check_retained,
     check_unreserved,
+    is_at_most_once,
     kept_of,
 )
 from zmesh.face.inbox import Settle, check_settle
@@ -98,26 +98,20 @@ class Publishing(ABC):
             JournalFull, JournalBroken: it could not be stored, and is not published.
             PeersMissing: too few receivers, in time; it was not published.
         """
-        # What is left as it is by default, as most is in most calls, needs no look.
         assembly, keep = self._at_work(), None
-        outgoing = assembly.outgoing
-        assembly.check_publish(topic)
+        outgoing = assembly.publishes_on(topic)
         if priority is not PRIORITY_DEFAULT or key is not None or ttl is not None:
             check_message_options(self._options.wire, priority, key, ttl)
         if min_receivers is not _NONE or timeout is not None:
             check_receivers(min_receivers, timeout)
-        check_guarantee(guarantee)
-        is_once = guarantee == "at_most_once"
+        is_once = is_at_most_once(guarantee)
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         if retain is not False or history is not None:
             keep = kept_of(self._options, body, retain=retain, history=history)
         record = outgoing.record(Kind.PUBLICATION, topic, body, headers)
         if type is not None:
-            check_type(type, self._options.wire)
-            record = with_extra(record, Tag.TYPE, type)
-        by = outgoing.signing.for_target(sign, priority, key, ttl)
-        if by is not None:
-            record = signed(record, by)
+            record = self._typed(record, type)
+        record = signed(record, outgoing.signing.for_target(sign, priority, key, ttl))
         compressor = outgoing.compressing.compressor(compression)
         if compressor is not None:
             record = await outgoing.compressing.soon(record, compressor)
@@ -129,6 +123,10 @@ class Publishing(ABC):
         if is_durable:
             return await assembly.durable.publish(record, *terms)
         return await assembly.posting.publish(record, *terms, at_most_once=is_once)
+
+    def _typed(self, record: Record, kind: str) -> Record:
+        check_type(kind, self._options.wire)
+        return with_extra(record, Tag.TYPE, kind)
 
     async def publish_many(
         self,
@@ -153,11 +151,10 @@ class Publishing(ABC):
         Raises:
             InvalidOption: `bodies` is one body, or nothing that can be iterated; and as `publish`.
         """
-        assembly, outgoing = self._at_work(), self._at_work().outgoing
-        assembly.check_publish(topic)
+        assembly = self._at_work()
+        outgoing = assembly.publishes_on(topic)
         check_message_options(self._options.wire, priority, key, ttl)
-        check_guarantee(guarantee)
-        is_once = guarantee == "at_most_once"
+        is_once = is_at_most_once(guarantee)
         is_durable = assembly.durable.is_wanted_by_all(durable, is_once=is_once)
         if type is not None:
             check_type(type, self._options.wire)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Final, TypeVar
 
 from zmesh.actions import Delivery
@@ -54,10 +55,8 @@ class Chunk:
         self.noted = False  # whether the settlements know that reading went on
         self.gap = 0  # dropped before its first message
         self.scope: str | None = None  # the name of the subscription it was read by
-        records = delivery.records
-        self.messages = iter(
-            [Message(self, records[index], index) for index in range(start, stop)]
-        )
+        records = delivery.records[start:stop]
+        self.messages = iter(list(map(Message, repeat(self), records, range(start, stop))))
 
     def accept_read(self) -> None:
         """Accept what was read before the current message."""

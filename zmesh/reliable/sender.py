@@ -28,25 +28,10 @@ class OutgoingLane(SendWindow[Record]):
     """
 
     __slots__ = (
-        "_block_messages",
-        "_blocks",
-        "_by_ticket",
-        "_gone",
-        "_packet_bytes",
-        "_sizes",
-        "_spans",
-        "_uncut",
-        "bytes_limit",
-        "cutter",
-        "deadlines",
-        "gaps",
-        "lane",
-        "queued_bytes",
-        "sent_bytes",
-        "seq_limit",
-        "waiting_since",
-        "window_bytes",
-    )
+        "_block_messages", "_blocks", "_by_ticket", "_gone", "_packet_bytes", "_sizes", "_spans",
+        "_uncut", "bytes_limit", "cutter", "deadlines", "gaps", "lane", "queued_bytes",
+        "sent_bytes", "seq_limit", "waiting_since", "window_bytes",
+    )  # fmt: skip
 
     def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
@@ -273,6 +258,9 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
+        if seq == end and self._blocks:
+            self.next_transmit = seq
+            return self._take_block(self._blocks[0], budget, count_max)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
@@ -348,16 +336,19 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
-        left = 0  # to be dropped
+        left = 0  # the first that is to be dropped
         for span in self._between(first, last):
             if span.block is not None:
+                if left:
+                    self._drop(left, span.first - 1)
+                    left = 0
                 if is_accepted and first <= span.last - span.remaining + 1:
                     tickets += self._accept_block(span, min(last, span.last))
                     continue
                 self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
-                left += 1
+                left = left or span.first
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -374,7 +365,7 @@ class OutgoingLane(SendWindow[Record]):
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
         if left:
-            self._drop(first, last)
+            self._drop(left, last)
         return tickets, returned
 
     def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:

@@ -1,4 +1,4 @@
-"""What was submitted together, and has consecutive numbers."""
+"""What was submitted to a lane together, and who is told what became of it."""
 
 from dataclasses import dataclass
 

@@ -804,3 +804,62 @@ def test_a_block_follows_at_once_on_numbers_that_are_given_up() -> None:
     subject.submit(Block(numbered(2)), Ticket(2), 0.0)
     assert take(subject) == (4, [b"0", b"1"])
     assert subject.gaps == [(3, 3, 0)]
+
+
+def test_a_large_body_between_holes_and_a_block_is_sent() -> None:
+    subject = lane()
+    subject.cutter.burst_bytes = LARGE  # they go whole, and leave holes behind them
+    fragmented(subject)
+    fragmented(subject)
+    subject.submit(Block(numbered(8)), Ticket(8), 0.0)
+    sent_first = []
+    while subject.ready:
+        chunk = take(subject)
+        sent_first += [] if chunk is None else [(chunk[0], len(chunk[1]))]
+    assert sent_first == [(1, 1), (4, 1), (7, 8)]
+    assert subject.gaps == [(2, 3, 0), (5, 6, 0)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("block", "large", "large", "many", "withdraw", "burst", "take")),
+            st.integers(1, 9),
+        ),
+        max_size=20,
+    ),
+    st.integers(20, 400),
+)
+def test_everything_that_is_not_given_up_is_transmitted_once_and_in_order(
+    script: list[tuple[str, int]], budget: int
+) -> None:
+    subject, tickets, sent_numbers = lane(), list[Ticket](), list[int]()
+    subject.cutter.burst_bytes = LARGE
+
+    def transmit() -> None:
+        while subject.ready:
+            chunk = subject.take(budget, 5, 0.0)
+            if chunk is not None:
+                assert chunk[1]
+                sent_numbers.extend(range(chunk[0], chunk[0] + len(chunk[1])))
+
+    for what, number in script:
+        tickets.append(Ticket())
+        if what == "many":
+            subject.submit(numbered(number), tickets[-1], 0.0)
+        elif what == "block":
+            subject.submit(Block(numbered(number)), tickets[-1], 0.0)
+        elif what == "large":
+            fragmented(subject, number + 1, tickets[-1])
+        elif what == "withdraw":
+            for ticket in tickets[number::3]:
+                subject.withdraw(ticket)
+        elif what == "burst":
+            subject.cutter.burst_bytes = number * 6 % 30
+        else:
+            transmit()
+    transmit()
+    gaps = [seq for first, last, _ in subject.gaps for seq in range(first, last + 1)]
+    assert sent_numbers == sorted(set(sent_numbers))
+    assert set(sent_numbers) | set(gaps) == set(range(1, subject.next_seq))
+    assert set(subject.items) <= set(sent_numbers)

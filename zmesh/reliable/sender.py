@@ -258,9 +258,10 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
-        if seq == end and self._blocks:
+        span = self._block_at(seq)
+        if span is not None:  # behind holes
             self.next_transmit = seq
-            return self._take_block(self._blocks[0], budget, count_max)
+            return self._take_block(span, budget, count_max)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes

@@ -13,7 +13,6 @@ from typing import cast
 
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
-from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
@@ -33,11 +32,11 @@ class OutgoingLane(SendWindow[Record]):
         "sent_bytes", "seq_limit", "waiting_since", "window_bytes",
     )  # fmt: skip
 
-    def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
+    def __init__(self, lane: int, ranges_max: int, cutter: Cutter, packet_bytes: int = 0) -> None:
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
         super().__init__(ranges_max)
         self.lane = lane
-        self.cutter = Cutter(LinkOptions(), WireLimits())  # that of the session takes its place
+        self.cutter = cutter
         self._packet_bytes = packet_bytes
         self.seq_limit = 0
         self.bytes_limit = 0
@@ -258,9 +257,10 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
-        if self._blocks and seq == self._blocks[0].first:  # not a large body before it
+        span = self._block_at(seq)
+        if span is not None:  # behind holes
             self.next_transmit = seq
-            return self._take_block(self._blocks[0], budget, count_max)
+            return self._take_block(span, budget, count_max)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
@@ -323,19 +323,19 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
-        left = 0  # the first that is to be dropped
+        left = right = 0  # the first and the last that are to be dropped
         for span in self._between(first, last):
+            if left and span.first != right + 1:  # a look at what ended before would not pay
+                self._drop(left, right)
+                left = 0
             if span.block is not None:
-                if left:
-                    self._drop(left, span.first - 1)
-                    left = 0
                 if is_accepted and first <= span.last - span.remaining + 1:
                     tickets += self._accept_block(span, min(last, span.last))
                     continue
                 self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
-                left = left or span.first
+                left, right = left or span.first, span.first
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -352,7 +352,7 @@ class OutgoingLane(SendWindow[Record]):
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
         if left:
-            self._drop(left, last)
+            self._drop(left, right)
         return tickets, returned
 
     def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:

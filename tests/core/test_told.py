@@ -162,3 +162,14 @@ def test_a_node_takes_in_thousands_of_services_in_many_turns() -> None:
     assert len(views[-1].services) == NodeOptions().interest_max
     assert len(views) < len(pieces)
     assert a.engine._defects.counts["interest"] >= 1
+
+
+def test_records_without_entries_do_not_wait_without_end() -> None:
+    listener = Listener(waiting_max=100)
+    listener.hear(ADA, added(99))
+    for _ in range(20):
+        listener.hear(ADA, *[Drain()] * 10)
+    assert len(listener.taken) >= 100
+    assert listener.entries(ADA) == [f"t{n}" for n in range(99)]
+    listener.turns()
+    assert len(listener.taken) == 201

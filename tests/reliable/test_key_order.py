@@ -1,10 +1,13 @@
 """Which messages of a key are named before others."""
 
 from zmesh.message import Keys, Record, Tag, Ticket, extra, with_extra
+from zmesh.options import LinkOptions, WireLimits
+from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.key_order import KeyOrder
 from zmesh.reliable.sender import OutgoingLane
 
 PLAIN: Record = (0, "", b"x")
+CUTTER = Cutter(LinkOptions(), WireLimits())
 
 
 class Order:
@@ -15,7 +18,7 @@ class Order:
         self.keys = KeyOrder(self.lanes)
 
     def submit(self, lane: int, count: int, keys: Keys) -> None:
-        out = self.lanes.setdefault(lane, OutgoingLane(lane, 100))
+        out = self.lanes.setdefault(lane, OutgoingLane(lane, 100, CUTTER))
         first, last = out.submit([PLAIN] * count, Ticket(count), 0.0)
         self.keys.note(lane, range(first, last + 1), keys)
 

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,13 +18,13 @@ from zmesh.reliable.sender import OutgoingLane
 from zmesh.wire.frames import Control, Drain, Gap, Interest, Settle
 
 LARGE = 10**9
+CUTTER = Cutter(LinkOptions(), WireLimits())
 
 
 def lane(
     seq_limit: int = LARGE, bytes_limit: int = LARGE, fragment_bytes: int = 3
 ) -> OutgoingLane:
-    made = OutgoingLane(4, 8193)
-    made.cutter = Cutter(LinkOptions(fragment_bytes=fragment_bytes), WireLimits())
+    made = OutgoingLane(4, 8193, Cutter(LinkOptions(fragment_bytes=fragment_bytes), WireLimits()))
     made.grant(seq_limit, bytes_limit)
     return made
 
@@ -656,7 +657,7 @@ def test_a_refused_large_body_ends_as_one() -> None:
 
 
 def test_what_is_open_of_a_ticket_is_told_and_whether_it_left() -> None:
-    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane, ticket = OutgoingLane(4, 100, CUTTER), Ticket(3)
     lane.grant(1000, 10**9)
     records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
     lane.submit(Block(records), ticket, 0.0)
@@ -668,7 +669,7 @@ def test_what_is_open_of_a_ticket_is_told_and_whether_it_left() -> None:
 
 
 def test_a_number_in_a_block_is_open_until_it_has_its_outcome() -> None:
-    lane, ticket = OutgoingLane(4, 100), Ticket(3)
+    lane, ticket = OutgoingLane(4, 100, CUTTER), Ticket(3)
     lane.grant(1000, 10**9)
     records: list[Record] = [(0, "", b"1"), (0, "", b"2"), (0, "", b"3")]
     lane.submit(Block(records), ticket, 0.0)
@@ -686,7 +687,7 @@ def blocked(
     amount: int, packet_bytes: int = LARGE, seq_limit: int = LARGE, bytes_limit: int = LARGE
 ) -> tuple[OutgoingLane, Block, Ticket]:
     """A lane that has a block to transmit, which it does not cut up to `packet_bytes`."""
-    subject = OutgoingLane(4, 8193, packet_bytes)
+    subject = OutgoingLane(4, 8193, CUTTER, packet_bytes)
     subject.grant(seq_limit, bytes_limit)
     block, ticket = Block(numbered(amount)), Ticket(amount)
     subject.submit(block, ticket, 0.0)
@@ -804,3 +805,83 @@ def test_a_block_follows_at_once_on_numbers_that_are_given_up() -> None:
     subject.submit(Block(numbered(2)), Ticket(2), 0.0)
     assert take(subject) == (4, [b"0", b"1"])
     assert subject.gaps == [(3, 3, 0)]
+
+
+def test_a_large_body_between_holes_and_a_block_is_sent() -> None:
+    subject = lane()
+    subject.cutter.burst_bytes = LARGE  # they go whole, and leave holes behind them
+    fragmented(subject)
+    fragmented(subject)
+    subject.submit(Block(numbered(8)), Ticket(8), 0.0)
+    sent_first = []
+    while subject.ready:
+        chunk = take(subject)
+        sent_first += [] if chunk is None else [(chunk[0], len(chunk[1]))]
+    assert sent_first == [(1, 1), (4, 1), (7, 8)]
+    assert subject.gaps == [(2, 3, 0), (5, 6, 0)]
+
+
+def transmit(subject: OutgoingLane, budget: int) -> list[int]:
+    """Take all that is ready; return its numbers."""
+    numbers = list[int]()
+    while subject.ready:
+        chunk = take(subject, budget, 5)
+        if chunk is not None:
+            assert chunk[1]
+            numbers += range(chunk[0], chunk[0] + len(chunk[1]))
+    return numbers
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("block", "large", "large", "many", "withdraw", "burst", "take")),
+            st.integers(1, 9),
+        ),
+        max_size=20,
+    ),
+    st.integers(20, 400),
+)
+def test_everything_that_is_not_given_up_is_transmitted_once_and_in_order(
+    script: list[tuple[str, int]], budget: int
+) -> None:
+    subject, tickets, sent_numbers = lane(), list[Ticket](), list[int]()
+    subject.cutter.burst_bytes = LARGE
+    for what, number in script:
+        tickets.append(Ticket())
+        if what == "many":
+            subject.submit(numbered(number), tickets[-1], 0.0)
+        elif what == "block":
+            subject.submit(Block(numbered(number)), tickets[-1], 0.0)
+        elif what == "large":
+            fragmented(subject, number + 1, tickets[-1])
+        elif what == "withdraw":
+            for ticket in tickets[number::3]:
+                subject.withdraw(ticket)
+        elif what == "burst":
+            subject.cutter.burst_bytes = number * 6 % 30
+        else:
+            sent_numbers += transmit(subject, budget)
+    sent_numbers += transmit(subject, budget)
+    gaps = [seq for first, last, _ in subject.gaps for seq in range(first, last + 1)]
+    assert sent_numbers == sorted(set(sent_numbers))
+    assert set(sent_numbers) | set(gaps) == set(range(1, subject.next_seq))
+    assert set(subject.items) <= set(sent_numbers)
+
+
+class CountedDict(dict[int, Record]):
+    """Counts what is taken out."""
+
+    pops = 0
+
+    def pop(self, *args: Any) -> Any:
+        self.pops += 1
+        return super().pop(*args)
+
+
+def test_a_settlement_costs_nothing_for_what_ended_before() -> None:
+    subject, (ticket,) = sent(1000)
+    settle(subject, 2, 999)
+    subject.items = counted = CountedDict(subject.items)
+    assert settle(subject, 1, 1000) == ([ticket, ticket], [])
+    assert (ticket.accepted, subject.kept, counted.pops) == (1000, 0, 2)

@@ -26,7 +26,7 @@ class Told:
 
     Args:
         turn: whose agenda is told when there is more to take in.
-        waiting_max: entries of one peer that may wait.
+        waiting_max: records of one peer, and entries in them, that may wait.
         room: how many more interests a peer may tell of; without any, more cost nothing.
         take: takes records in.
     """
@@ -54,7 +54,7 @@ class Told:
         if waiting is None:
             waiting = self._waiting[peer] = deque()
         waiting.extend(records)
-        if sum(map(_entries, waiting)) > self._waiting_max:
+        if len(waiting) + sum(map(_entries, waiting)) > self._waiting_max:
             self.forget(peer)
             self._take(peer, list(waiting))
         else:

@@ -12,12 +12,11 @@ from itertools import accumulate, islice, repeat
 from typing import cast
 
 from zmesh.batches import Block, TicketRun
-from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
-from zmesh.options import LinkOptions, WireLimits
+from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, with_ttl
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -33,11 +32,11 @@ class OutgoingLane(SendWindow[Record]):
         "sent_bytes", "seq_limit", "waiting_since", "window_bytes",
     )  # fmt: skip
 
-    def __init__(self, lane: int, ranges_max: int, packet_bytes: int = 0) -> None:
+    def __init__(self, lane: int, ranges_max: int, cutter: Cutter, packet_bytes: int = 0) -> None:
         """Blocks of up to `packet_bytes` are not cut, if that takes no more than an ACK."""
         super().__init__(ranges_max)
         self.lane = lane
-        self.cutter = Cutter(LinkOptions(), WireLimits())  # that of the session takes its place
+        self.cutter = cutter
         self._packet_bytes = packet_bytes
         self.seq_limit = 0
         self.bytes_limit = 0
@@ -220,7 +219,7 @@ class OutgoingLane(SendWindow[Record]):
         if chunk is None:
             return None
         self.waiting_since = now
-        return self._with_ttl(chunk, now) if self.deadlines else chunk
+        return with_ttl(chunk, self.deadlines, now) if self.deadlines else chunk
 
     def _take_lost(self, budget: int, count_max: int) -> Chunk[Record] | None:
         self._part_blocks()
@@ -258,9 +257,10 @@ class OutgoingLane(SendWindow[Record]):
             seq += 1
         if seq > self.next_transmit:
             self.gaps.append((self.next_transmit, seq - 1, 0))
-        if seq == end and self._blocks:
+        span = self._block_at(seq)
+        if span is not None:  # behind holes
             self.next_transmit = seq
-            return self._take_block(self._blocks[0], budget, count_max)
+            return self._take_block(span, budget, count_max)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
@@ -308,19 +308,6 @@ class OutgoingLane(SendWindow[Record]):
             del run[run.index(None) :]
         return cast("list[Record]", run)
 
-    def _with_ttl(self, chunk: Chunk[Record], now: float) -> Chunk[Record]:
-        """Tell the receiver how long each record has left: clocks need not agree."""
-        first, records, size = chunk
-        if isinstance(records, tuple):  # of a block, which has no such records
-            return chunk
-        told = list(records)
-        for index, record in enumerate(told):
-            deadline = self.deadlines.get(first + index)
-            if deadline is not None:
-                left_ms = max(1, round((deadline - now) * 1000))
-                told[index] = with_extra(record, Tag.TTL_MS, left_ms)
-        return first, told, size
-
     # Outcomes
 
     def on_settled(
@@ -336,19 +323,19 @@ class OutgoingLane(SendWindow[Record]):
         tickets: list[Ticket] = []
         returned: list[Returned] = []
         is_accepted = outcome is Outcome.ACCEPTED
-        left = 0  # the first that is to be dropped
+        left = right = 0  # the first and the last that are to be dropped
         for span in self._between(first, last):
+            if left and span.first != right + 1:  # a look at what ended before would not pay
+                self._drop(left, right)
+                left = 0
             if span.block is not None:
-                if left:
-                    self._drop(left, span.first - 1)
-                    left = 0
                 if is_accepted and first <= span.last - span.remaining + 1:
                     tickets += self._accept_block(span, min(last, span.last))
                     continue
                 self._part_block(span)
             if is_accepted and span.first == span.last and span.whole is None:
                 span.remaining = 0  # posted one by one: dropped below, many at once
-                left = left or span.first
+                left, right = left or span.first, span.first
                 span.ticket.accepted += 1
                 tickets.append(span.ticket)
                 continue
@@ -365,7 +352,7 @@ class OutgoingLane(SendWindow[Record]):
                 span.ticket.accepted += accepted
                 tickets.append(span.ticket)
         if left:
-            self._drop(left, last)
+            self._drop(left, right)
         return tickets, returned
 
     def _accept_block(self, span: Span, last: int) -> Sequence[Ticket]:

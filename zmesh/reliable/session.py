@@ -578,9 +578,8 @@ class Session:
             if not 0 <= lane < LANES:
                 raise ProtocolError("lane", f"there is no lane {lane}")
             out = self.outgoing[lane] = OutgoingLane(
-                lane, self._options.ranges_max, self._options.packet_bytes
+                lane, self._options.ranges_max, self.cutter, self._options.packet_bytes
             )
-            out.cutter = self.cutter
             out.grant(*self._granted.pop(lane, (0, 0)))
         return out
 

@@ -32,6 +32,9 @@ def generate(seed: int, level: Level = "link") -> Scenario:
 SECURED_EVERY = 4
 """Of the seeds of whole nodes: nodes that prove who they are. Half of those are attacked."""
 
+CROWDED_EVERY = 4
+"""Of the seeds: those in which much is sent at the same time."""
+
 
 SERVICES = ("add", "multiply")
 TOPICS = ("news.*", "news.local", "weather.>", "*.local")
@@ -81,7 +84,8 @@ class _Generator:
             delay=delay,
             jitter=delay * random.choice((0.1, 1.0)),
             unread_max=1000 if intensity == 0 else random.choice((8, 64, 1000, 1000)),
-            submissions=self._submissions(hosts, active, options, calm=intensity == 0),
+            submissions=self._submissions(hosts, active, options, calm=intensity == 0)
+            + self._crowds(hosts, active, options),
             faults=self._faults(hosts, active, intensity),
             active=active,
             # A call without deadline waits for a provider as long as a session lingers.
@@ -234,6 +238,21 @@ class _Generator:
                     **self._pattern(hosts),
                 )
             )
+        return tuple(made)
+
+    def _crowds(self, hosts: int, active: float, options: LinkOptions) -> tuple[Submission, ...]:
+        """Return what is sent at the same time: large bodies, and many small ones together."""
+        if self._seed % CROWDED_EVERY != 1:
+            return ()
+        random = Random(f"crowds {self._level} {self._seed}")  # noqa: S311
+        made = []
+        for at in sorted(random.random() * active for _ in range(random.randint(2, 8))):
+            source, target = random.sample(range(hosts), 2)
+            lane = random.choice((PRIORITY_DEFAULT, PRIORITY_DEFAULT, LANES - 1))
+            for _ in range(random.randint(3, 6)):
+                large = int(options.fragment_bytes * random.uniform(1.0, 8.0)) + 1
+                small = tuple(random.randint(16, 64) for _ in range(random.choice((8, 20, 40))))
+                made.append(Submission(at, source, target, lane, random.choice(((large,), small))))
         return tuple(made)
 
     def _pattern(self, hosts: int) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from zmesh.events import (
     DrainNode,
     OpenInbox,
     Post,
+    PostEach,
     Publish,
+    PublishMany,
     Reply,
     Serve,
     SettleDeliveries,
@@ -184,6 +186,9 @@ class NodeApp:
                 process.engine.resolve(to)
             except (PeerUnknown, AmbiguousPeer):
                 to = target  # an older life of the same name is not forgotten yet
+        if not is_stored and submission.ttl is None and len(submission.sizes) > 2:
+            self._post_each(submission, to, target)
+            return
         parcel = self._books.submit(process, replace(submission, durable=is_stored), Kind.DIRECT)
         self._books.on_posted(process, parcel, target)
         records: list[Record] = [(head(Kind.DIRECT), "", each.body) for each in parcel.messages]
@@ -191,12 +196,28 @@ class NodeApp:
         wall_ms = process.wall_ms if is_stored else 0
         process.deliver(Post(to, lane, records, parcel.ticket, key, ttl, is_stored, wall_ms))
 
+    def _post_each(self, submission: Submission, to: str | NodeId, target: NodeId) -> None:
+        """Send messages together, each with a ticket of its own."""
+        process, key = self._process, submission.key
+        each = [replace(submission, sizes=(size,), durable=False) for size in submission.sizes]
+        parcels = [self._books.submit(process, one, Kind.DIRECT) for one in each]
+        for parcel in parcels:
+            self._books.on_posted(process, parcel, target)
+        records: list[Record] = [
+            (head(Kind.DIRECT), "", parcel.messages[0].body) for parcel in parcels
+        ]
+        tickets = [parcel.ticket for parcel in parcels]
+        process.deliver(PostEach(to, submission.lane, records, tickets, [key] * len(each)))
+
     def _is_stored(self, submission: Submission) -> bool:
         return submission.durable and self._process.drive is not None
 
     def _publish(self, submission: Submission) -> None:
         process = self._process
         is_stored = self._is_stored(submission)
+        if not is_stored and len(submission.sizes) > 2:
+            self._publish_many(submission)
+            return
         for size in submission.sizes:
             one = replace(submission, sizes=(size,), durable=is_stored)
             parcel = self._books.submit(process, one, Kind.PUBLICATION)
@@ -204,6 +225,17 @@ class NodeApp:
             publish = Publish(record, one.lane, parcel.ticket, one.key, one.ttl, durable=is_stored)
             publish.wall_ms = process.wall_ms if is_stored else 0
             process.deliver(publish)
+
+    def _publish_many(self, submission: Submission) -> None:
+        process, topic = self._process, submission.name
+        each = [replace(submission, sizes=(size,), durable=False) for size in submission.sizes]
+        parcels = [self._books.submit(process, one, Kind.PUBLICATION) for one in each]
+        records: list[Record] = [
+            (head(Kind.PUBLICATION), topic, parcel.messages[0].body) for parcel in parcels
+        ]
+        tickets = [parcel.ticket for parcel in parcels]
+        lane, key, ttl = submission.lane, submission.key, submission.ttl
+        process.deliver(PublishMany(records, lane, tickets, key, ttl))
 
     def _call(self, submission: Submission) -> None:
         process = self._process

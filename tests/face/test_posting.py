@@ -279,7 +279,10 @@ async def test_large_body_counts_before_the_next_post() -> None:
 async def test_large_posts_stop_where_the_bytes_are_full() -> None:
     bench = Bench()
     task = asyncio.create_task(_post_for_ever(bench, bytes(1024 * 1024)))
-    await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while len(bench.posts()) < 10:
+            await turn()
+    await turn()
     await turn()
     assert 10 <= len(bench.posts()) <= 11
     assert not task.done()

@@ -54,6 +54,22 @@ async def refused(dialing: Peer, endpoint: str) -> None:
                 return
 
 
+async def test_suspends_what_is_left_where_one_port_was_taken_meanwhile(peer: MakePeer) -> None:
+    port = int(unused_endpoint().rpartition(":")[2])
+    bob, alice = peer(hosts=["127.0.0.1", "127.0.0.2"], port=port), peer()
+    first, second = bob.endpoints
+    listener = bob.transport._listener
+    assert listener.suspend()
+    await refused(alice, first)
+    await refused(alice, second)
+    with socket.create_server(("127.0.0.1", port)):
+        assert not listener.resume()
+        assert listener.suspend()
+        await refused(alice, second)
+        assert not listener.suspend()
+    assert listener.resume()
+
+
 @plain_and_curve
 async def test_listens_on_other_hosts_when_told_and_keeps_those_that_stay(peer: MakePeer) -> None:
     bob = peer(hosts=["127.0.0.1", "127.0.0.2"], port=int(unused_endpoint().rpartition(":")[2]))

@@ -156,13 +156,11 @@ class DurablePosting:
                 self._posting.done([receipt])
         return receipt
 
-    async def _store_all(self, events: Sequence[Storable]) -> None:
+    async def _store_all(self, events: Sequence[Publish]) -> None:
         """Store these in order: together, where all have room; what is not is off its receipt."""
-        if self._storing.storage.when_full != "raise" and (
-            self._turnstile.locked() or not self._has_room(*map(_records_of, events))
-        ):
-            # One by one: what waits for room must not be overtaken by what is smaller.
-            await self._store_each(events)
+        if not self._has_room([event.record for event in events]) or self._turnstile.locked():
+            # What is smaller must neither overtake what waits for room, nor go without the rest.
+            await self._store_scarcely(events)
             return
         handed = [(event, self._begin(event)) for event in events]
         self._runner.flush()
@@ -173,13 +171,17 @@ class DurablePosting:
                 await self._give_up(handed[index:])
                 raise
 
-    async def _store_each(self, events: Sequence[Storable]) -> None:
-        for index, event in enumerate(events):
-            try:
+    async def _store_scarcely(self, events: Sequence[Publish]) -> None:
+        done = 0
+        try:
+            if self._storing.storage.when_full == "raise":
+                self._storing.check_room(self._size([event.record for event in events]))
+            for event in events:
                 await self.store(event)
-            except BaseException:
-                event.ticket.expected -= len(events) - index
-                raise
+                done += 1
+        except BaseException:
+            events[0].ticket.expected -= len(events) - done
+            raise
 
     async def _store_for(self, receipt: Receipt, event: Storable) -> None:
         try:
@@ -231,13 +233,13 @@ class DurablePosting:
                 self._posting.done([receipt])
         return receipt
 
-    def _has_room(self, *pieces: list[Record]) -> bool:
-        """Return whether the journal is going to take pieces, whatever it makes of them."""
-        size = sum(
-            sum(map(size_of, records)) + RECORD_ROOM_BYTES * (1 + len(records))
-            for records in pieces
-        )
-        return self._storing.has_room(size)
+    def _has_room(self, records: Sequence[Record]) -> bool:
+        """Return whether the journal is going to take a piece, whatever it makes of it."""
+        return self._storing.has_room(self._size(records))
+
+    @staticmethod
+    def _size(records: Sequence[Record]) -> int:
+        return sum(map(size_of, records)) + RECORD_ROOM_BYTES * (1 + len(records))
 
     async def _finish_until(self, pieces: deque[tuple[Piece, Stored]], left: int) -> None:
         """Wait until so many are on their way to the disk; none, once one of them was refused."""

@@ -194,13 +194,18 @@ class Listener:
         if listened:
             self._news.later(InboundClosed())
 
-    def suspend(self) -> None:
-        """Stop listening. It ends the inbound connections too; their links survive that."""
-        if not self._suspended:
-            self._suspended = list(self._bound)
-            for endpoint in self._bound.values():
-                self._unbind(endpoint)
+    def suspend(self) -> bool:
+        """Stop listening, and return whether it did listen.
+
+        It ends the inbound connections too; their links survive that.
+        """
+        listened = [host for host in self._bound if host not in self._suspended]
+        for host in listened:
+            self._unbind(self._bound[host])
+        self._suspended += listened
+        if listened:
             self._news.later(InboundClosed())
+        return bool(listened)
 
     def resume(self) -> bool:
         """Listen again; return False where a port was taken meanwhile: try again later."""

@@ -309,8 +309,7 @@ class ZmqTransport:
         fields: dict[str, object] = {"left": left, "todo": "raise the limit (ulimit -n)"}
         if left < spare == before:
             self._on_trace(Trace("descriptors_low", WARNING, fields))
-        if left == before == 0 and not self._listener.is_suspended:
-            self._listener.suspend()
+        if left == before == 0 and self._listener.suspend():
             self._on_trace(Trace("listening_suspended", ERROR, fields))
         elif left == spare and self._listener.is_suspended and self._listener.resume():
             self._on_trace(Trace("listening_resumed", INFO, {}))

@@ -348,12 +348,15 @@ def an_expired_message_is_still_delivered(patch: pytest.MonkeyPatch) -> None:
 
 @bug("link", Rule.LATE)
 def time_to_live_is_not_counted_down(patch: pytest.MonkeyPatch) -> None:
-    def write_ttl(self: OutgoingLane, chunk: Any, _: float) -> None:
-        for index, record in enumerate(chunk[1]):
-            if chunk[0] + index in self.deadlines:
-                chunk[1][index] = with_extra(record, Tag.TTL_MS, 60_000)
+    def with_ttl(self: OutgoingLane, chunk: Any, _: float) -> Any:
+        first, records, size = chunk
+        told = [
+            with_extra(record, Tag.TTL_MS, 60_000) if seq in self.deadlines else record
+            for seq, record in enumerate(records, first)
+        ]
+        return first, told, size
 
-    patch.setattr(OutgoingLane, "_write_ttl", write_ttl)
+    patch.setattr(OutgoingLane, "_with_ttl", with_ttl)
 
 
 # Identity and sessions

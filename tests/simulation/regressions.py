@@ -6,6 +6,7 @@ REGRESSIONS: list[tuple[Level, int, str]] = [
     ("link", 206, "a HELLO that crossed ours on a slower connection ended a healthy session"),
     ("link", 532, "a restarted peer took the lanes of the old session for those of the new one"),
     ("link", 75, "the verdict on a body that lost a piece to a GAP waited for another verdict"),
+    ("link", 467, "a large body before a block was passed over, and an empty DATA frame sent"),
     ("node", 10, "settling a range that began with a large body settled only that body"),
     ("node", 1165, "a retry went to a handler that had answered its message id before"),
     ("node", 15, "calls stayed with a provider that was gone until its session ended"),

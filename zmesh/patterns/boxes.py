@@ -4,8 +4,8 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate, islice, repeat
-from operator import add, itemgetter
-from typing import Final, cast
+from operator import itemgetter
+from typing import Final
 
 from zmesh.core.peers import StoredTicket
 from zmesh.ids import NodeId
@@ -215,8 +215,8 @@ class Box:
 def _numbered(records: list[Record], first: int, attempts: list[int]) -> list[Record]:
     """Return records with the numbers from `first` on, and how often each was attempted."""
     if not any(attempts) and max(map(len, records)) == 3:
-        extras = zip(repeat(int(Tag.STORED)), range(first, first + len(records)), strict=False)
-        return cast("list[Record]", list(map(add, records, zip(extras, strict=True))))
+        tag = int(Tag.STORED)
+        return [(*record[:3], (tag, number)) for number, record in enumerate(records, first)]
     told = [with_extra(record, Tag.STORED, first + at) for at, record in enumerate(records)]
     return [
         with_extra(record, Tag.ATTEMPT, before + 1) if before else record

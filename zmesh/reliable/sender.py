@@ -12,11 +12,11 @@ from itertools import accumulate, islice, repeat
 from typing import cast
 
 from zmesh.batches import Block, TicketRun
-from zmesh.message import Outcome, Record, Tag, Ticket, size_of, sizes_of, with_extra
+from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, with_ttl
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -219,7 +219,7 @@ class OutgoingLane(SendWindow[Record]):
         if chunk is None:
             return None
         self.waiting_since = now
-        return self._with_ttl(chunk, now) if self.deadlines else chunk
+        return with_ttl(chunk, self.deadlines, now) if self.deadlines else chunk
 
     def _take_lost(self, budget: int, count_max: int) -> Chunk[Record] | None:
         self._part_blocks()
@@ -307,19 +307,6 @@ class OutgoingLane(SendWindow[Record]):
         if None in run:
             del run[run.index(None) :]
         return cast("list[Record]", run)
-
-    def _with_ttl(self, chunk: Chunk[Record], now: float) -> Chunk[Record]:
-        """Tell the receiver how long each record has left: clocks need not agree."""
-        first, records, size = chunk
-        if isinstance(records, tuple):  # of a block, which has no such records
-            return chunk
-        told = list(records)
-        for index, record in enumerate(told):
-            deadline = self.deadlines.get(first + index)
-            if deadline is not None:
-                left_ms = max(1, round((deadline - now) * 1000))
-                told[index] = with_extra(record, Tag.TTL_MS, left_ms)
-        return first, told, size
 
     # Outcomes
 

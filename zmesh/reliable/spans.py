@@ -1,9 +1,11 @@
 """What was submitted to a lane together, and who is told what became of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zmesh.batches import Block, TicketRun
-from zmesh.message import Outcome, Record, Ticket
+from zmesh.message import Outcome, Record, Tag, Ticket, with_extra
+from zmesh.reliable.send_window import Chunk
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
@@ -36,3 +38,17 @@ class Span:
     def cut(self, record: Record | None, count: int) -> None:
         """Note that its only record is sent in so many pieces."""
         self.whole, self.remaining, self.last = record, count, self.first + count - 1
+
+
+def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -> Chunk[Record]:
+    """Tell the receiver how long each record has left: clocks need not agree."""
+    first, records, size = chunk
+    if isinstance(records, tuple):  # of a block, which has no such records
+        return chunk
+    told = list(records)
+    for index, record in enumerate(told):
+        deadline = deadlines.get(first + index)
+        if deadline is not None:
+            left_ms = max(1, round((deadline - now) * 1000))
+            told[index] = with_extra(record, Tag.TTL_MS, left_ms)
+    return first, told, size

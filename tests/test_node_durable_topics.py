@@ -584,3 +584,26 @@ async def test_who_joins_late_gets_what_is_retained_though_the_node_is_further(
         assert await bodies(other, 2) == [1, 2]
         async with till.subscribe("price") as prices:
             assert await bodies(prices, 1) == [5]
+
+
+async def test_many_keep_their_order_where_some_wait_for_room_in_the_journal(
+    tmp_path: Path,
+) -> None:
+    storage = Storage(
+        tmp_path / "shop.journal",
+        when_full="wait",
+        options=SMALL,
+        retention=Retention(size=100_000),
+    )
+    # More than one turn takes; the last ones are small, and would fit.
+    many = [number.to_bytes(4) + bytes(1000 if number < 520 else 0) for number in range(600)]
+    async with (
+        Node("shop", mdns=False, storage=storage, options=QUICK) as shop,
+        reading(shop, None, "orders.*", since="first") as subscription,
+    ):
+        await shop.peers.wait_for(topic="orders.new", timeout=10)
+        publishing = asyncio.create_task(shop.publish_many("orders.new", many))
+        assert await bodies(subscription, len(many)) == many
+        receipt = await asyncio.wait_for(publishing, 20)
+        assert await asyncio.wait_for(receipt.outcome(), 10) is None
+        assert receipt.accepted == len(many)

@@ -383,6 +383,8 @@ async def test_what_cannot_work_is_refused_at_once() -> None:
         async with jobs:
             with pytest.raises(zmesh.InvalidOption, match="max_count=0"):
                 await jobs.batch(max_count=0)
+            with pytest.raises(zmesh.InvalidOption, match="max_count="):
+                jobs.batches("all")  # type: ignore[arg-type]
             with pytest.raises(zmesh.InvalidOption, match="max_wait="):
                 await jobs.batch(max_count=1, max_wait=-1)
             with pytest.raises(zmesh.UsageError, match="this node has 1 pulls already"):

@@ -79,6 +79,8 @@ def test_other_end_that_is_not_there_is_told() -> None:
         (["--with", "x", "--encrypt"], "given alone"),
         (["--with", "x", "--name", "y"], "given with --serve"),
         (["--serve", "--only", "call"], "given with --with"),
+        (["--serve", "--seconds", "5"], "given to who measures"),
+        (["--serve", "--timeout", "5"], "given to who measures"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(

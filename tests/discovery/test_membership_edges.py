@@ -84,6 +84,17 @@ def test_who_was_an_edge_and_is_a_hub_now_is_dialed() -> None:
     assert set(dials(membership, 21.0)) == {E1, E2}
 
 
+def test_a_record_alone_makes_no_edge_of_a_hub_that_was_linked() -> None:
+    membership = member()
+    membership.on_linked(HIGH, 0.0, path=b"inbound", endpoints=[E1])
+    membership.on_candidate(MDNS, HIGH, "", [E1], 5.0, is_edge=True)  # by whoever
+    membership.on_unlinked(HIGH, 10.0, Unlinked.LOST)
+    assert dials(membership, 12.0) == [E1]
+    membership.on_linked(HIGH, 13.0, path=b"again", endpoints=[E1], is_edge=True)  # it says so
+    membership.on_unlinked(HIGH, 20.0, Unlinked.LOST)
+    assert dials(membership, 40.0) == []
+
+
 def test_an_edge_dials_as_many_hubs_as_it_may() -> None:
     membership = member(NodeOptions(hubs_max=2), is_edge=True)
     for index in range(5):

@@ -1,6 +1,7 @@
 """How a loop ended, as its iterator sees it. Fails on a Python that compiles loops otherwise."""
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -137,3 +138,18 @@ async def test_exceptions_are_told_from_break(loop: Callable[[], Awaitable[objec
 
 def test_without_a_frame_nobody_left_by_break() -> None:
     assert not left_by_break(None)
+
+
+def test_loops_that_are_kept_to_the_end_of_the_interpreter_end_quietly() -> None:
+    program = """
+import asyncio, zmesh
+kept = []
+async def main():
+    async with zmesh.Node("a", key=(), mdns=False) as node:
+        kept.extend([aiter(node.inbox()), node.inbox().batches()])
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""

@@ -7,7 +7,7 @@ import pytest
 from tests.face.support import SOURCE, Verdicts, record_of
 from zmesh.actions import Delivery
 from zmesh.errors import SlowSubscriber
-from zmesh.face.inbox import Reader
+from zmesh.face.inbox import BatchReader, Reader
 from zmesh.face.lossy import LossyQueue
 from zmesh.message import Kind, Outcome, Tag, with_extra
 from zmesh.terms import WhenFull
@@ -186,3 +186,18 @@ async def test_closing_gives_back_what_waits() -> None:
     bench.put(3, 4)
     released = [(first, last) for first, last, _ in bench.verdicts.take()]
     assert released == [(1, 1), (2, 2), (3, 4)]
+
+
+async def test_what_a_cancelled_batch_gives_back_tells_its_gap_again() -> None:
+    bench = Bench("drop_oldest")
+    bench.put(1, 2, 3, 4, 5)
+    batches = BatchReader(bench.queue, "auto", 10, 60.0)
+    task = asyncio.ensure_future(anext(batches))
+    async with asyncio.timeout(10):
+        while len(bench.queue):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    batches.leave(ACCEPTED)
+    assert await bench.read() == [(3, 2), (4, 0), (5, 0)]

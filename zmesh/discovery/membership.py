@@ -101,10 +101,11 @@ class Membership(MembershipFacts):
         if node == self._local_id:
             return
         known = None if node is None else self._table.get(node)
-        if known is not None:
+        if known is None:
+            if is_edge:
+                return
+        elif not (is_edge and known.proven):  # a record is anybody's: it ends no acquaintance
             known.is_edge = is_edge
-        elif is_edge:
-            return
         self._take_in(self._table.found(source, node, name, endpoints), source, now)
         self._fill(now)
 

@@ -1,7 +1,6 @@
 """Reading messages: a queue of deliveries, and the `async for` loops that take from it."""
 
 import asyncio
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Final, Literal, Self, get_args
 from zmesh.actions import Delivery
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face.checks import is_seconds
-from zmesh.face.loop_exit import left_by_break
+from zmesh.face.loop_exit import dropping, left_by_break
 from zmesh.face.received import Chunk, Message
 from zmesh.face.verdicts import Settlements, Settler
 from zmesh.face.verifying import Guard, Refusal
@@ -260,10 +259,12 @@ class DeliveryQueue:
             if self._is_closed:
                 chunk.settler.abandon(chunk.delivery, start, chunk.stop - 1)
             else:
-                self._items.appendleft(
-                    Waiting(chunk.settler, chunk.delivery, start, chunk.stop, None)
-                )
+                self._items.appendleft(self._again(chunk, start))
                 self._wake_one()
+
+    def _again(self, chunk: Chunk, start: int) -> Waiting:
+        """Return what waits once more, from an index of a chunk on."""
+        return Waiting(chunk.settler, chunk.delivery, start, chunk.stop, None)
 
     def give_back(self, node: NodeId) -> None:
         """Abandon what came from a node and was not read."""
@@ -366,7 +367,7 @@ class Reader:
 
     def __del__(self) -> None:
         # A message left by `break` was handled, one left by an exception was not.
-        handled = left_by_break(sys._getframe(1))  # noqa: SLF001  # the loop that dropped us
+        handled = left_by_break(dropping())
         self.leave(Outcome.ACCEPTED if handled else Outcome.MODIFIED)
 
 
@@ -417,7 +418,7 @@ class BatchReader:
         self._queue.left_batch(chunks, outcome if self._is_auto else None)
 
     def __del__(self) -> None:
-        handled = left_by_break(sys._getframe(1))  # noqa: SLF001  # as of a Reader
+        handled = left_by_break(dropping())  # as of a Reader
         self.leave(Outcome.ACCEPTED if handled else Outcome.MODIFIED)
 
 

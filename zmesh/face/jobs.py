@@ -58,6 +58,7 @@ class Jobs(Inbox):
     def batches(self, max_count: int = 1000, max_wait: float = 0.0) -> BatchReader:
         """Read many jobs at once, in a loop, `prefetch` at most; see `Inbox.batches`."""
         self._check_entered()
+        check_batch(max_count, max_wait)
         return super().batches(min(max_count, self.prefetch), max_wait)
 
     async def batch(self, max_count: int = 100, max_wait: float = 0.05) -> list[Message]:

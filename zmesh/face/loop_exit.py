@@ -8,9 +8,18 @@ while an exception unwinds in the middle of another. Where that cannot be read, 
 """
 
 import dis
+import sys
 from types import FrameType
 
 _POPS = frozenset(number for name, number in dis.opmap.items() if name in {"POP_TOP", "POP_ITER"})
+
+
+def dropping() -> FrameType | None:
+    """Return the frame that called the caller, a `__del__`; None at the end of the interpreter."""
+    try:
+        return sys._getframe(2)  # noqa: SLF001
+    except ValueError:
+        return None
 
 
 def left_by_break(frame: FrameType | None) -> bool:

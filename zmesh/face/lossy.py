@@ -15,7 +15,7 @@ from zmesh.terms import Terms, WhenFull
 
 @dataclass(slots=True)
 class _Single(Waiting):
-    """One record, and how many were dropped between the one before and this."""
+    """One record, or a run, and how many were dropped between the one before and this."""
 
     gap: int = 0
 
@@ -57,6 +57,9 @@ class LoggedQueue(DeliveryQueue):
         if chunk is not None:
             chunk.gap, chunk.scope = _gap_of(waiting), self._name
         return chunk
+
+    def _again(self, chunk: Chunk, start: int) -> Waiting:
+        return _again(chunk, start)
 
 
 class LossyQueue(DeliveryQueue):
@@ -169,6 +172,13 @@ class LossyQueue(DeliveryQueue):
         if chunk is not None:
             chunk.gap, self._before = self._before, 0
         return chunk
+
+    def _again(self, chunk: Chunk, start: int) -> Waiting:
+        return _again(chunk, start)
+
+
+def _again(chunk: Chunk, start: int) -> Waiting:
+    return _Single(chunk.settler, chunk.delivery, start, chunk.stop, None, gap=chunk.gap)
 
 
 def _gap_of(waiting: Waiting) -> int:

@@ -5,8 +5,9 @@ import logging
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
@@ -56,8 +57,13 @@ class Storing:
         self._opened: asyncio.Future[Opened] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._outstanding = 0  # orders without answer
+        # What takes room, in order, without answer; and of that what was refused, and is told so
+        # after what was ordered before: whoever waits counts on the order.
+        self._writing: dict[int, None] = {}
+        self._refused: deque[Refused] = deque()
         self._quiet: deque[asyncio.Future[None]] = deque()
         self._room: deque[asyncio.Future[None]] = deque()
+        self.rooms = 0  # how often those who wait for room were to look
         self.error: StorageError | None = None  # why nothing is written any more
         self.storage = storage
         self._journal = SqliteJournal(
@@ -121,7 +127,14 @@ class Storing:
             else:
                 self._journal.read(order.ticket, order.question)
         except ZmeshError as error:
-            self._loop.call_soon(self._on_events, [_refusal(order, error)])
+            event = _refusal(order, error)
+            is_in_order = isinstance(order, WriteJournal) and order.batch.size
+            if not (self._writing and is_in_order and isinstance(event, Refused)):
+                self._loop.call_soon(self._on_events, [event])
+                return
+            self._refused.append(event)
+        if isinstance(order, WriteJournal) and order.batch.size:
+            self._writing[order.batch.ticket] = None
 
     def has_room(self, size: int) -> bool:
         """Return whether so many bytes could be stored now."""
@@ -136,8 +149,13 @@ class Storing:
             limit = 0 if counted.is_full else counted.limit
             raise JournalFull(str(self.storage.path), counted.used, limit)
 
-    async def room(self) -> None:
-        """Wait until a journal that refused something for want of room has some."""
+    async def room(self, before: int) -> None:
+        """Wait until a journal that refused something for want of room has some.
+
+        `before` is what `rooms` was when that was ordered.
+        """
+        if self.rooms != before:
+            return
         waiter = self._loop.create_future()
         self._room.append(waiter)
         await waiter
@@ -156,7 +174,7 @@ class Storing:
     async def close(self) -> None:
         """Have everything written and the files closed."""
         self._journal.close()
-        _wake(self._room)
+        self._look_for_room()
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._closed), CLOSE_WITHIN)
 
@@ -166,13 +184,39 @@ class Storing:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(self._on_events, events)
 
-    def _on_events(self, events: list[JournalEvent]) -> None:
+    def _on_events(self, told: list[JournalEvent]) -> None:
+        events: list[JournalEvent] = []
+        for event in told:
+            if isinstance(event, Written | Refused):
+                events += self._in_order(event)
+            else:
+                events.append(event)
         for event in events:
             self._note(event)
         if self._news is not None:
             self._news([JournalTold(events)])
         if not self._outstanding:
             _wake(self._quiet)
+
+    def _in_order(self, event: Written | Refused) -> Iterator[Written | Refused]:
+        """Return an answer, and where they belong what was refused and is told now."""
+        start = 0
+        for index, ticket in enumerate(event.tickets, 1):
+            self._writing.pop(ticket, None)
+            if self._has_refused_next():
+                yield replace(event, tickets=event.tickets[start:index])
+                start = index
+                if isinstance(event, Written):
+                    event = replace(event, dropped=())  # told once
+            while self._has_refused_next():
+                refused = self._refused.popleft()
+                del self._writing[refused.tickets[0]]
+                yield refused
+        if start < len(event.tickets):
+            yield replace(event, tickets=event.tickets[start:])
+
+    def _has_refused_next(self) -> bool:
+        return bool(self._refused) and self._refused[0].tickets[0] == next(iter(self._writing))
 
     def _note(self, event: JournalEvent) -> None:
         match event:
@@ -185,15 +229,20 @@ class Storing:
             case Broken(error):
                 self._broke(error)
             case Room():
-                _wake(self._room)
+                self._look_for_room()
             case Closed():
                 self._closed.set_result(None)
             case _:
                 assert_never(event)
 
+    def _look_for_room(self) -> None:
+        """Have those look who wait for room, or are about to."""
+        self.rooms += 1
+        _wake(self._room)
+
     def _broke(self, error: StorageError) -> None:
         self.error = error
-        _wake(self._room)
+        self._look_for_room()
         if not self._opened.done():
             self._opened.set_exception(error)
         else:

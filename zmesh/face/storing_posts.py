@@ -157,7 +157,13 @@ class DurablePosting:
         return receipt
 
     async def _store_all(self, events: Sequence[Storable]) -> None:
-        """Store what has been handed over together, in order; what is not is off its receipt."""
+        """Store these in order: together, where all have room; what is not is off its receipt."""
+        if self._storing.storage.when_full != "raise" and (
+            self._turnstile.locked() or not self._has_room(*map(_records_of, events))
+        ):
+            # One by one: what waits for room must not be overtaken by what is smaller.
+            await self._store_each(events)
+            return
         handed = [(event, self._begin(event)) for event in events]
         self._runner.flush()
         for index, (event, stored) in enumerate(handed):
@@ -165,6 +171,14 @@ class DurablePosting:
                 await self._finish(event, stored)
             except BaseException:
                 await self._give_up(handed[index:])
+                raise
+
+    async def _store_each(self, events: Sequence[Storable]) -> None:
+        for index, event in enumerate(events):
+            try:
+                await self.store(event)
+            except BaseException:
+                event.ticket.expected -= len(events) - index
                 raise
 
     async def _store_for(self, receipt: Receipt, event: Storable) -> None:
@@ -204,7 +218,7 @@ class DurablePosting:
                 event = await piece(receipt)
                 receipt.expected += len(event.records)
                 # One that is refused for want of room must not be overtaken by smaller ones.
-                ahead = PIECES_MAX - 1 if self._has_room(event) else 0
+                ahead = PIECES_MAX - 1 if self._has_room(event.records) else 0
                 pieces.append((event, self._begin(event)))
                 self._runner.flush()
                 await self._finish_until(pieces, ahead)
@@ -217,9 +231,12 @@ class DurablePosting:
                 self._posting.done([receipt])
         return receipt
 
-    def _has_room(self, piece: Piece) -> bool:
-        """Return whether the journal is going to take a piece, whatever it makes of it."""
-        size = sum(map(size_of, piece.records)) + RECORD_ROOM_BYTES * (1 + len(piece.records))
+    def _has_room(self, *pieces: list[Record]) -> bool:
+        """Return whether the journal is going to take pieces, whatever it makes of them."""
+        size = sum(
+            sum(map(size_of, records)) + RECORD_ROOM_BYTES * (1 + len(records))
+            for records in pieces
+        )
         return self._storing.has_room(size)
 
     async def _finish_until(self, pieces: deque[tuple[Piece, Stored]], left: int) -> None:
@@ -302,9 +319,10 @@ class DurablePosting:
             return await self._begin(post)  # jobs are not dropped
         size = max(ROOM_BYTES_MIN, 2 * sum(map(size_of, _records_of(post))))
         for _ in range(ROOM_TRIES):
+            rooms = self._storing.rooms
             self._runner.command(MakeRoom(post, size))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._storing.room(), ROOM_WITHIN_S)
+                await asyncio.wait_for(self._storing.room(rooms), ROOM_WITHIN_S)
             error = await self._begin(post)
             if not isinstance(error, JournalFull):
                 break
@@ -314,12 +332,13 @@ class DurablePosting:
     async def _wait_for_room(self, post: Storable) -> None:
         async with self._turnstile:
             while True:
+                rooms = self._storing.rooms
                 error = await self._begin(post)
                 if error is None:
                     return
                 if not isinstance(error, JournalFull) or self._storing.error is not None:
                     raise error
-                await self._storing.room()
+                await self._storing.room(rooms)
 
     async def _give_up(self, pieces: Iterable[tuple[Storable, Stored]]) -> None:
         """Take off receipts what turns out not to be on disk."""

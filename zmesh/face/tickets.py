@@ -121,7 +121,7 @@ class Tickets:
         """
         storing = self.storing
         while True:
-            call.wall_ms = wall_ms()
+            call.wall_ms, rooms = wall_ms(), storing.rooms
             self._stored[call.ticket] = waiter = self._loop.create_future()
             self._command(call)
             error = await waiter
@@ -130,7 +130,7 @@ class Tickets:
             is_full = isinstance(error, JournalFull) and storing.error is None
             if not is_full or storing.storage.when_full != "wait":
                 raise error
-            await storing.room()
+            await storing.room(rooms)
             if self._closed is not None:
                 raise Closed(self._closed)
 

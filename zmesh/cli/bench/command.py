@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001
 
 NAME_DEFAULT: Final = "bench"
+SECONDS_DEFAULT: Final = 1.0
 SECONDS_MAX: Final = 60.0
+TIMEOUT_DEFAULT: Final = 60.0
 WARM_UP_S: Final = 0.2
 ENDED_WITHIN_S: Final = 10.0
 
@@ -63,12 +65,13 @@ def add_bench(commands: "Commands") -> None:
         help=f"some alone, of {', '.join(each.key for each in MEASURES)}",
     )  # fmt: skip
     bench.add_argument(
-        "--seconds", type=float, default=1.0,
+        "--seconds", type=float, default=SECONDS_DEFAULT,
         help=f"of each measure (default: 1, at most {SECONDS_MAX:.0f})",
     )  # fmt: skip
     bench.add_argument(
-        "--timeout", type=float, default=60.0, help="seconds to look for the other end"
-    )
+        "--timeout", type=float, default=TIMEOUT_DEFAULT,
+        help="seconds to look for the other end",
+    )  # fmt: skip
     bench.add_argument("--json", action="store_true", help="print one line of JSON and no more")
     bench.set_defaults(run=_bench)
 
@@ -97,6 +100,9 @@ def _check_used(options: argparse.Namespace) -> None:
         raise InvalidOption("--encrypt", True, "given alone: else the mesh's key decides")
     if not options.serve and options.name != NAME_DEFAULT:
         raise InvalidOption("--name", options.name, "given with --serve")
+    for name, default in (("seconds", SECONDS_DEFAULT), ("timeout", TIMEOUT_DEFAULT)):
+        if options.serve and getattr(options, name) != default:
+            raise InvalidOption(f"--{name}", getattr(options, name), "given to who measures")
     if options.serve and (options.at or options.only):
         option = "--at" if options.at else "--only"
         raise InvalidOption(option, options.at or options.only, "given with --with")
@@ -196,7 +202,7 @@ async def _together(options: argparse.Namespace) -> Ends:
 
 async def _serving(node: zmesh.Node, peer: str, timeout: float) -> zmesh.Peer:  # noqa: ASYNC109
     """Wait until a peer serves, which it may not do if it is none of `--serve`."""
-    service = service_of(peer, "taken")
+    service = service_of(peer, "parts")  # the last it begins with
     [found] = await node.peers.wait_for(service=service, timeout=timeout)
     return found
 

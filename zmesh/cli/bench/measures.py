@@ -126,8 +126,3 @@ MEASURES: Final = (
     Measure("parts", "a stream in parts of 64 KiB", "MiB/s", _parts),
 )
 """Messages are of 100 bytes where nothing else is said; each is acknowledged by its reader."""
-
-
-async def taken_by(node: zmesh.Node, to: zmesh.Peer) -> int:
-    """Return how many messages the other end has taken so far."""
-    return int(await node.call(service_of(to.id, "taken"), timeout=PATIENCE_S))

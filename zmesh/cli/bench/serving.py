@@ -9,7 +9,6 @@ from zmesh.cli.bench.measures import CALLS_AT_ONCE, service_of
 
 async def serve(node: zmesh.Node) -> None:
     """Serve on an open node until cancelled."""
-    taken = 0
     me = node.id
 
     @node.service(service_of(me, "echo"), concurrency=CALLS_AT_ONCE)
@@ -23,12 +22,8 @@ async def serve(node: zmesh.Node) -> None:
             count += 1
         return count
 
-    @node.service(service_of(me, "taken"))
-    async def told(_message: zmesh.Message) -> int:
-        return taken
-
     async for _ in node.inbox():
-        taken += 1
+        pass  # taken, and so accepted
 
 
 async def beside(peer: str) -> None:

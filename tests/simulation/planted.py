@@ -19,6 +19,7 @@ from zmesh.patterns.choosing import Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.request_reply import RequestReply
 from zmesh.patterns.serving import Serving
+from zmesh.reliable import sender
 from zmesh.reliable.credit import LaneCredit
 from zmesh.reliable.delivery_rate import DeliveryRate
 from zmesh.reliable.fragments import Assembly
@@ -348,12 +349,15 @@ def an_expired_message_is_still_delivered(patch: pytest.MonkeyPatch) -> None:
 
 @bug("link", Rule.LATE)
 def time_to_live_is_not_counted_down(patch: pytest.MonkeyPatch) -> None:
-    def write_ttl(self: OutgoingLane, chunk: Any, _: float) -> None:
-        for index, record in enumerate(chunk[1]):
-            if chunk[0] + index in self.deadlines:
-                chunk[1][index] = with_extra(record, Tag.TTL_MS, 60_000)
+    def with_ttl(chunk: Any, deadlines: dict[int, float], _: float) -> Any:
+        first, records, size = chunk
+        told = [
+            with_extra(record, Tag.TTL_MS, 60_000) if seq in deadlines else record
+            for seq, record in enumerate(records, first)
+        ]
+        return first, told, size
 
-    patch.setattr(OutgoingLane, "_write_ttl", write_ttl)
+    patch.setattr(sender, "with_ttl", with_ttl)
 
 
 # Identity and sessions

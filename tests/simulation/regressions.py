@@ -33,4 +33,5 @@ REGRESSIONS: list[tuple[Level, int, str]] = [
         "the books wanted attempts at a publication counted over its publisher's lives",
     ),
     ("durable", 7759, "the books wanted what is not stored to wait for what is being stored"),
+    ("link", 385, "a large body between holes and a block was never sent"),
 ]

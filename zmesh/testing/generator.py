@@ -242,7 +242,7 @@ class _Generator:
 
     def _crowds(self, hosts: int, active: float, options: LinkOptions) -> tuple[Submission, ...]:
         """Return what is sent at the same time: large bodies, and many small ones together."""
-        if self._seed % CROWDED_EVERY != 1:
+        if self._level == "durable" or self._seed % CROWDED_EVERY != 1:
             return ()
         random = Random(f"crowds {self._level} {self._seed}")  # noqa: S311
         made = []

@@ -19,30 +19,41 @@ def ports() -> Iterator[HeldPorts]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_is_open_as_long_as_somebody_holds_it(ports: HeldPorts, host: str) -> None:
-    endpoint = ports.hold(host, 0)
+    ports.hold(host, 0)
+    endpoint = ports.endpoint(host)
     port = int(endpoint.rpartition(":")[2])
     assert endpoint == endpoint_of(host, port)
-    lent = ports.lend(endpoint)
-    os.close(lent)
+    os.close(ports.lend(host))
     socket.create_connection((host, port)).close()
-    ports.release(endpoint)
+    ports.release(host)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, port))
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="IPv6 sockets are IPv6 alone here")
+def test_everywhere_is_both_families(ports: HeldPorts) -> None:
+    ports.hold("::", 0)
+    port = int(ports.endpoint("::").rpartition(":")[2])
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, port)).close()
+
+
 def test_so_many_as_asked_wait_in_the_kernel(ports: HeldPorts) -> None:
-    with socket.socket(fileno=ports.lend(ports.hold("127.0.0.1", 0))) as listening:
+    ports.hold("127.0.0.1", 0)
+    with socket.socket(fileno=ports.lend("127.0.0.1")) as listening:
         told = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
     assert struct.unpack_from("=I", told, 28) == (7,)  # of a listener: the backlog (tcpi_sacked)
 
 
 def test_what_is_lent_does_not_block(ports: HeldPorts) -> None:
-    with socket.socket(fileno=ports.lend(ports.hold("127.0.0.1", 0))) as listening:
+    ports.hold("127.0.0.1", 0)
+    with socket.socket(fileno=ports.lend("127.0.0.1")) as listening:
         assert not os.get_blocking(listening.fileno())
 
 
 def test_a_port_that_is_taken_is_refused(ports: HeldPorts) -> None:
-    port = int(ports.hold("127.0.0.1", 0).rpartition(":")[2])
+    ports.hold("127.0.0.1", 0)
+    port = int(ports.endpoint("127.0.0.1").rpartition(":")[2])
     with pytest.raises(OSError, match="in use"):
         ports.hold("127.0.0.1", port)
 

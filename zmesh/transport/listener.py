@@ -112,7 +112,7 @@ class Listener:
             if host in self._suspended:
                 self._suspended.remove(host)
             else:
-                self._unbind(endpoint)
+                self._unbind(host, endpoint)
         if gone:
             self._news.later(InboundClosed())
         failures = []
@@ -184,12 +184,11 @@ class Listener:
             self._senders.forget()
         listened = [host for host in self._bound if host not in self._suspended]
         for host in listened:
-            endpoint = self._bound[host]
-            self._socket.unbind(endpoint)
+            self._socket.unbind(self._bound[host])
             try:
-                self._lend(endpoint)
+                self._bound[host] = self._lend(host)
             except OSError:  # no descriptor left
-                self._ports.release(endpoint)
+                self._ports.release(host)
                 self._suspended.append(host)
         if listened:
             self._news.later(InboundClosed())
@@ -201,7 +200,7 @@ class Listener:
         """
         listened = [host for host in self._bound if host not in self._suspended]
         for host in listened:
-            self._unbind(self._bound[host])
+            self._unbind(host, self._bound[host])
         self._suspended += listened
         if listened:
             self._news.later(InboundClosed())
@@ -230,28 +229,29 @@ class Listener:
         self._full.clear()
 
     def _bind(self, host: str, port: int) -> str:
-        endpoint = self._ports.hold(host, port)
+        self._ports.hold(host, port)
         try:
-            self._lend(endpoint)
+            return self._lend(host)
         except OSError:
-            self._ports.release(endpoint)
+            self._ports.release(host)
             raise
-        return endpoint
 
-    def _lend(self, endpoint: str) -> None:
-        lent = self._ports.lend(endpoint)
+    def _lend(self, host: str) -> str:
+        """Have libzmq listen, and return the endpoint as libzmq names it: `unbind` wants that."""
+        lent = self._ports.lend(host)
         self._socket.set(zmq.USE_FD, lent)
         try:
-            self._socket.bind(endpoint)
+            self._socket.bind(self._ports.endpoint(host))
         except zmq.ZMQError as error:  # the socket is closed, or is at its limit
             os.close(lent)
             raise OSError(error.errno, str(error)) from error
         finally:
             self._socket.set(zmq.USE_FD, -1)
+        return self._socket.get_string(zmq.LAST_ENDPOINT)
 
-    def _unbind(self, endpoint: str) -> None:
+    def _unbind(self, host: str, endpoint: str) -> None:
         self._socket.unbind(endpoint)
-        self._ports.release(endpoint)
+        self._ports.release(host)
 
     def _on_outcast(self, path: Path, part: zmq.Frame) -> None:
         self._doorkeeper.end(path, part, self._bound.values())

@@ -393,8 +393,7 @@ class Posting:
         receipt = Receipt()
         if ttl is not None or len(record[2]) >= LARGE_BYTES:
             return self._post(node, [record], lane, key, ttl, receipt)
-        if self._closed is not None:
-            raise Closed(self._closed)
+        self._check_open()
         self._open[receipt] = None
         last = self._posted
         if (

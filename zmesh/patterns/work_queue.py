@@ -64,9 +64,8 @@ class WorkQueue:
         self.take_back = self._stored.take_back
         self._queues: dict[str, JobQueue] = {}
         self._served: dict[NodeId, dict[str, None]] = {}  # queues with an outlet, by consumer
-        self._with: dict[
-            NodeId, dict[Attempt | RunAttempt, None]
-        ] = {}  # attempts under way, by consumer
+        # Attempts under way, by consumer.
+        self._with: dict[NodeId, dict[Attempt | RunAttempt, None]] = {}
         self._touched: dict[JobQueue, None] = {}  # where something may be bound or told
         self._paused: Deadlines[Job] = Deadlines(turn.agenda)  # until they may leave
         self._expiry: Deadlines[Job] = Deadlines(turn.agenda)
@@ -406,10 +405,14 @@ class WorkQueue:
             self._touched[attempt.queue] = None
 
     def _forget_ended(self, attempt: RunAttempt, peer: Peer) -> None:
-        if attempt.open or attempt.is_lost:
-            return
-        del self._with[peer.id][attempt]
-        if not self._with[peer.id]:
+        if not (attempt.open or attempt.is_lost):
+            self._forget(attempt, peer)
+
+    def _forget(self, attempt: Attempt | RunAttempt, peer: Peer) -> None:
+        """Let an attempt be under way no more."""
+        attempts = self._with[peer.id]
+        del attempts[attempt]
+        if not attempts:
             del self._with[peer.id]
 
     def _on_run_lost(self, attempt: RunAttempt, peer: Peer) -> None:
@@ -419,9 +422,7 @@ class WorkQueue:
         parted = [(self._part(attempt, record, peer), sent) for record, sent in left]
         self._turn.withdraw(peer, attempt)
         if attempt.open:  # what came back is told next
-            del self._with[peer.id][attempt]
-            if not self._with[peer.id]:
-                del self._with[peer.id]
+            self._forget(attempt, peer)
         attempt.is_lost = True
         for job, may_have_begun in parted:
             if job is not None:
@@ -535,10 +536,7 @@ class WorkQueue:
         outlet.bound -= 1
         job.queue.bound -= 1
         job.attempt = None
-        attempts = self._with[outlet.peer.id]
-        del attempts[attempt]
-        if not attempts:
-            del self._with[outlet.peer.id]
+        self._forget(attempt, outlet.peer)
 
     def _bury(self, job: Job, peer: Peer, kind: FailureKind, reason: str) -> None:
         """Keep a job among the dead letters; who waits for its outcome finds it there."""

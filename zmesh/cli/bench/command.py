@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import secrets
+import shlex
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -122,7 +123,8 @@ async def _serve(options: argparse.Namespace) -> None:
             print(json.dumps(facts), flush=True)
         else:
             print(f"{node.name} of mesh {node.mesh!r} serves until Ctrl-C. On the other machine:")
-            print(f"\n    zmesh bench --mesh {node.mesh} --with {node.name}\n")
+            ends = ["--mesh", node.mesh, "--with", node.name]
+            print(f"\n    zmesh bench {shlex.join(ends)}\n")
             at = next(iter(node.endpoints), "tcp://HOST:PORT").removeprefix("tcp://")
             print(f"Where mDNS does not reach, add: --at {at}", flush=True)
         await serve(node)
@@ -238,6 +240,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-__all__ = ["add_bench"]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmesh.options import LinkOptions
-from zmesh.reliable.detector import MULTIPLIER_MAX, FailureDetector
+from zmesh.patience import FACTOR_MAX
+from zmesh.reliable.detector import FailureDetector
 from zmesh.reliable.round_trip import RoundTrip
 
 OPTIONS = LinkOptions()
@@ -166,7 +167,7 @@ def test_a_lag_longer_than_the_wait_leaves_none_but_no_more() -> None:
     subject = detector()
     subject.on_ping_sent(10.0)
     subject.on_loop_late(30.0, 11.0)
-    assert subject.deadline(SUSPECT) < 11.0 + MULTIPLIER_MAX * 3.8
+    assert subject.deadline(SUSPECT) < 11.0 + FACTOR_MAX * 3.8
 
 
 def test_a_late_loop_makes_patient_and_a_punctual_one_forgets_it() -> None:
@@ -174,7 +175,7 @@ def test_a_late_loop_makes_patient_and_a_punctual_one_forgets_it() -> None:
     subject.on_loop_late(3.0, 10.0)
     assert subject.multiplier == 4.0
     subject.on_loop_late(100.0, 10.0)
-    assert subject.multiplier == MULTIPLIER_MAX
+    assert subject.multiplier == FACTOR_MAX
     subject.on_ping_sent(15.0)
     assert subject.multiplier == pytest.approx(1.0 + 7.0 / 2)
     patient = subject.deadline(SUSPECT) - 15.0

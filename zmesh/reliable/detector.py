@@ -9,16 +9,13 @@ from math import asinh, exp, expm1, inf, log, log1p, sinh, sqrt
 from typing import Final
 
 from zmesh.options import LinkOptions
+from zmesh.patience import Patience
 from zmesh.reliable.round_trip import RoundTrip
 
 # P(X > mean + y * sigma) = 1 / (1 + e^g) with g = y (A + B y^2), for a normal X
 _A: Final = 1.5976
 _B: Final = 0.070566
 _LN_10: Final = log(10)
-
-MULTIPLIER_MAX: Final = 8.0
-MULTIPLIER_HALF_LIFE_S: Final = 5.0
-"""What a late loop adds to our patience is gone some 30 s after the loop keeps time again."""
 
 SIGMA_MIN_S: Final = 0.1
 """A few quick answers must not make us believe that the next one cannot be later."""
@@ -60,7 +57,7 @@ class FailureDetector:
 
     __slots__ = (
         "_asked_at", "_calm", "_close_frames", "_heard_at", "_idle_after", "_idle_share",
-        "_late_at", "_oldest", "_options", "_pinged_at", "_retry_after", "_round_trip",
+        "_oldest", "_options", "_patience", "_pinged_at", "_retry_after", "_round_trip",
         "_square_sum", "_sum", "_waits", "calm_until", "multiplier",
     )  # fmt: skip
 
@@ -75,8 +72,8 @@ class FailureDetector:
         self._idle_share = IDLE_SHARE_FIRST if goes_first else 1.0
         self._options = options
         self._round_trip = round_trip
+        self._patience = Patience()
         self.multiplier = 1.0  # as of the last PING or late turn
-        self._late_at = 0.0
         self.restart(inf)
 
     def restart(self, now: float) -> None:
@@ -116,7 +113,7 @@ class FailureDetector:
 
         Ask for `deadline` and `ping_deadline` again.
         """
-        self._decay(now)
+        self.multiplier = self._patience.factor(now)
         if self._asked_at is not None:
             self._retry_after = min(2 * self._retry_after, self._options.ping_idle_max)
         else:
@@ -131,8 +128,8 @@ class FailureDetector:
 
     def on_loop_late(self, lag: float, now: float) -> None:
         """Note that our own loop ran `lag` seconds late, before `phi` is asked for again."""
-        self._decay(now)
-        self.multiplier = min(self.multiplier + lag, MULTIPLIER_MAX)
+        self._patience.on_loop_late(lag, now)
+        self.multiplier = self._patience.factor(now)
         if self._asked_at is not None:
             self._asked_at = min(self._asked_at + lag, now)
 
@@ -201,12 +198,6 @@ class FailureDetector:
         variance_us2 = (self._square_sum * count - self._sum**2) / count**2
         sigma = max(sqrt(variance_us2) * 1e-6, SIGMA_MIN_S, mean / 4)
         return mean + self._options.acceptable_pause, sigma
-
-    def _decay(self, now: float) -> None:
-        if self.multiplier > 1.0:
-            halvings = (now - self._late_at) / MULTIPLIER_HALF_LIFE_S
-            self.multiplier = 1.0 + (self.multiplier - 1.0) * 0.5**halvings
-        self._late_at = now
 
 
 def _normal_score(phi: float) -> float:

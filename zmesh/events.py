@@ -83,7 +83,7 @@ class CandidateFound:
     node: NodeId | None
     name: str
     endpoints: tuple[str, ...]
-    is_edge: bool = False  # it dials hubs itself, and is dialed by nobody
+    is_edge: bool = False  # it dials hubs itself, and is dialed by who has it written down alone
 
 
 @dataclass(frozen=True, slots=True)

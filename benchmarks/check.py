@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import instructions
+from benchmarks.judging import NOTHING_STORED, exit_status
 from benchmarks.results import Figure, Results, named
 from benchmarks.run import systems_of, terminable
 from benchmarks.runner import RUNS, Runner, say
@@ -28,9 +29,6 @@ NOISE_MIN = 0.15
 SPREADS = 4.0
 """Median absolute deviations, of both series together, that a median may be off by: some 2.7
 standard deviations of a normal distribution."""
-
-NOTHING_STORED = 2
-"""The exit status where there is nothing to compare with."""
 
 Stored = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
 """Ratios by wake-up, scenario and system."""
@@ -101,13 +99,6 @@ def told(found: Sequence[Verdict]) -> str:
             f"| {each.allowed:.2g} | {word} |"
         )
     return "\n".join(lines)
-
-
-def exit_status(found: Sequence[Verdict]) -> int:
-    """Return 0 where all is well, 1 where something is worse, 2 where nothing is stored."""
-    if any(each.is_worse for each in found):
-        return 1
-    return 0 if any(each.stored is not None for each in found) else NOTHING_STORED
 
 
 def main() -> int:

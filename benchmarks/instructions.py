@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.instruction_cases import CASES, Case
+from benchmarks.judging import exit_status
 
 STORED = Path(__file__).parent / "instructions.json"
 ROOT = Path(__file__).parent.parent
@@ -222,13 +223,6 @@ def told(found: Sequence[Compared]) -> str:
             f"| {each.word} |"
         )
     return "\n".join(lines)
-
-
-def exit_status(found: Sequence[Compared]) -> int:
-    """Return 0 where all is well, 1 where something is worse, 2 where nothing is stored."""
-    if any(each.is_worse for each in found):
-        return 1
-    return 0 if any(each.stored is not None for each in found) else 2
 
 
 def read(path: Path = STORED) -> dict[str, dict[str, float]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import check
-from benchmarks.check import compare, exit_status, merged, verdicts
+from benchmarks.check import compare, merged, verdicts
+from benchmarks.judging import exit_status
 from benchmarks.results import Figure, Results, Round
 from benchmarks.scenario import ACKED, CALL
 

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import instructions
 from benchmarks.instruction_cases import CASES, Case, Steps
-from benchmarks.instructions import Compared, bytecode, compared, exit_status, place, told
+from benchmarks.instructions import Compared, bytecode, compared, place, told
+from benchmarks.judging import exit_status
 
 
 def once(key: str) -> tuple[float, float]:

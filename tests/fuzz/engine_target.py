@@ -49,11 +49,9 @@ def run(data: bytes) -> None:
     """Do to a node what the script says, and look at what it holds in between."""
     script = Script(data)
     scene = _Scene(script.byte(), script)
-    steps = 0
-    while script.more and steps < STEPS_MAX:
+    for step in script.turns(STEPS_MAX):
         scene.step()
-        steps += 1
-        if steps % CHECK_EVERY == 0:
+        if step % CHECK_EVERY == 0:
             scene.victim.check()
     scene.victim.wait(30.0)
     scene.victim.check()

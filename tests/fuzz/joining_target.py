@@ -60,11 +60,9 @@ def run(data: bytes) -> None:
         return
     with swift():
         scene = _Scene(script)
-        steps = 0
-        while script.more and steps < STEPS_MAX:
+        for _ in script.turns(STEPS_MAX):
             scene.step()
             scene.check()
-            steps += 1
         scene.end()
 
 

@@ -51,10 +51,8 @@ def run(data: bytes) -> None:
     script = Script(data)
     with place() as directory:
         scene = _Scene(script, Path(directory))
-        steps = 0
-        while script.more and steps < STEPS_MAX:
+        for _ in script.turns(STEPS_MAX):
             scene.step()
-            steps += 1
         scene.look()
 
 

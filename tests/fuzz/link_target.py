@@ -34,11 +34,9 @@ def run(data: bytes) -> None:
     """Do to a link what the script says, and look at what it holds in between."""
     script = Script(data)
     scene = _Scene(script)
-    steps = 0
-    while script.more and steps < STEPS_MAX:
+    for _ in script.turns(STEPS_MAX):
         scene.step()
         scene.check()
-        steps += 1
 
 
 class _Scene:

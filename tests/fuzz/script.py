@@ -4,7 +4,7 @@ A fuzzer changes bytes and knows nothing of what they mean. Read this way every 
 means something, so none of its tries is wasted on what would be refused at the door.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +29,13 @@ class Script:
     def more(self) -> bool:
         """Whether bytes are left."""
         return self._at < len(self._data)
+
+    def turns(self, most: int) -> Iterator[int]:
+        """Yield numbers from 1 on for as long as there is more to read, so many at most."""
+        number = 0
+        while self.more and number < most:
+            number += 1
+            yield number
 
     def byte(self) -> int:
         """Return a number in 0..255."""

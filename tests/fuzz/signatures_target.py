@@ -75,11 +75,9 @@ def run(data: bytes) -> None:
     """Do to a node that verifies what the script says."""
     script = Script(data)
     scene = _Scene(script)
-    steps = 0
-    while script.more and steps < STEPS_MAX:
+    for _ in script.turns(STEPS_MAX):
         scene.step()
         scene.check()
-        steps += 1
 
 
 def of_signature(record: Record, lane: int, data: bytes) -> bytes:

@@ -61,10 +61,8 @@ def run(data: bytes) -> None:
     """Take in what the script says."""
     script = Script(data)
     scene = _Scene(script)
-    steps = 0
-    while script.more and steps < STEPS_MAX:
+    for _ in script.turns(STEPS_MAX):
         scene.step()
-        steps += 1
     scene.check()
 
 

@@ -465,7 +465,8 @@ def test_of_many_at_most_once_go_as_many_as_there_is_room_for() -> None:
     assert a.engine.statistics().missed == 4
 
 
-def test_of_many_that_go_together_one_may_be_rejected() -> None:
+def published_to_one_that_waits() -> tuple[World, list[Host], list[Ticket]]:
+    """Publish nine messages to b, who accepts each, and to c, who has them and says nothing."""
     world = World()
     a, b, c = world.mesh("a", "b", "c")
     b.subscribe(1, "t")
@@ -475,6 +476,11 @@ def test_of_many_that_go_together_one_may_be_rejected() -> None:
     tickets = [Ticket() for _ in range(9)]
     a.do(PublishMany(many(9), 4, list(tickets)))
     world.run_until(lambda: bool(delivered(c)))
+    return world, [a, b, c], tickets
+
+
+def test_of_many_that_go_together_one_may_be_rejected() -> None:
+    world, (a, _, c), tickets = published_to_one_that_waits()
     last = delivered(c)[-1][0]
     for seq in range(last.first_seq, last.last_seq + 1):
         outcome = Outcome.REJECTED if seq - last.first_seq == 3 else Outcome.ACCEPTED
@@ -485,15 +491,7 @@ def test_of_many_that_go_together_one_may_be_rejected() -> None:
 
 
 def test_a_restarted_subscriber_ends_each_of_many_by_itself() -> None:
-    world = World()
-    a, b, c = world.mesh("a", "b", "c")
-    b.subscribe(1, "t")
-    c.subscribe(1, "t")
-    c.accepts = False
-    world.run(1.0)
-    tickets = [Ticket() for _ in range(9)]
-    a.do(PublishMany(many(9), 4, list(tickets)))
-    world.run_until(lambda: bool(delivered(c)))
+    world, (a, _, c), tickets = published_to_one_that_waits()
     c.do(CloseNode())
     world.run_until(lambda: all(map(a.finished, tickets)))
     assert {ticket.accepted for ticket in tickets} == {1}

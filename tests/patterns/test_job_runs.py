@@ -3,25 +3,10 @@
 import pytest
 
 from tests.engines import Host, World
+from tests.patterns.queueing import bodies, mesh_of, numbers
 from zmesh.events import CloseNode
 from zmesh.message import FailureKind, Outcome, Record, Tag, with_extra
 from zmesh.patterns.job_runs import fit_runs
-
-
-def numbers(stop: int) -> list[str]:
-    return [f"{number:03}" for number in range(stop)]
-
-
-def mesh_of(world: World, producers: str, consumers: str, prefetch: int) -> list[Host]:
-    hosts = world.mesh(*producers, *consumers)
-    for host in hosts[len(producers) :]:
-        host.pull("work", prefetch)
-    world.run(1.0)
-    return hosts
-
-
-def texts(host: Host) -> list[str]:
-    return [text for text, _ in host.jobs]
 
 
 def left(host: Host) -> tuple[int, int, tuple[int, int]]:
@@ -34,7 +19,7 @@ def test_of_jobs_that_left_together_each_has_its_own_outcome() -> None:
     a, b = mesh_of(world, "a", "b", 10)
     ticket = a.push("work", *numbers(10))
     world.run(1.0)
-    assert texts(b) == numbers(10)
+    assert bodies(b) == numbers(10)
     for outcome in (Outcome.ACCEPTED, Outcome.REJECTED, Outcome.MODIFIED, Outcome.RELEASED):
         b.settle_job(outcome)
     world.run(0.1)
@@ -137,7 +122,7 @@ def test_runs_and_other_jobs_leave_in_one_order() -> None:
     b.job_outcome = Outcome.ACCEPTED
     b.pull("work", 3)
     world.run(2.0)
-    assert texts(b) == list("0123456789")
+    assert bodies(b) == list("0123456789")
 
 
 def test_a_job_that_comes_back_has_its_old_place_before_a_run() -> None:
@@ -151,7 +136,7 @@ def test_a_job_that_comes_back_has_its_old_place_before_a_run() -> None:
     while b.open_jobs:
         b.settle_job()
     world.run(2.0)
-    assert texts(b) == ["000", "001", "000", "002", "003", "004", "005"]
+    assert bodies(b) == ["000", "001", "000", "002", "003", "004", "005"]
 
 
 def test_only_small_plain_records_are_handled_by_the_run() -> None:

@@ -6,6 +6,7 @@ from itertools import count, pairwise
 import pytest
 
 from tests.engines import Host, World
+from tests.patterns.queueing import bodies, mesh_of, numbers
 from zmesh.actions import Drained, QueueRoomChanged
 from zmesh.errors import UsageError
 from zmesh.events import CloseNode, DrainNode, Pull, TimerFired, Unpull
@@ -15,22 +16,6 @@ from zmesh.patterns.job_control import Offer, encode
 from zmesh.patterns.job_queue import Job, JobQueue
 
 OPTIONS = NodeOptions(attempts_max=3)
-
-
-def mesh_of(world: World, producers: str, consumers: str, prefetch: int = 1) -> list[Host]:
-    hosts = world.mesh(*producers, *consumers)
-    for host in hosts[len(producers) :]:
-        host.pull("work", prefetch)
-    world.run(1.0)
-    return hosts
-
-
-def bodies(host: Host) -> list[str]:
-    return [text for text, _ in host.jobs]
-
-
-def numbers(stop: int) -> list[str]:
-    return [f"{number:03}" for number in range(stop)]
 
 
 def cut(world: World, one: Host, other: Host, seconds: float) -> None:

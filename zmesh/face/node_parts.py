@@ -104,8 +104,6 @@ class NodeParts(ABC):
         kept: its journal, where it has one, and what that said when it opened.
     """
 
-    _topic: str | None = None  # the latest that was checked
-
     def __init__(
         self,
         settings: Settings,
@@ -138,6 +136,7 @@ class NodeParts(ABC):
         )  # fmt: skip
         self.runner.settlements.verifying = self.verifying
         settlements, command = self.runner.settlements, self.runner.command
+        self._topic: str | None = None  # the latest that was checked
         self.posting = self._new_posting(options)
         signing = self.outgoing.signing
         self.durable = DurablePosting(loop, self.runner, self.posting, self._storing, signing)

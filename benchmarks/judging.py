@@ -13,10 +13,12 @@ class Judged(Protocol):
     @property
     def stored(self) -> float | None:
         """The figure of before."""
+        ...
 
     @property
     def is_worse(self) -> bool:
         """Whether that of now is worse, beyond noise."""
+        ...
 
 
 def exit_status(found: Sequence[Judged]) -> int:

@@ -85,7 +85,8 @@ class Turn:
             actions.append(TicketsDone(list(self._done)))
             self._done = {}
         self._plain = None
-        actions += self.keeper.take_actions()
+        if self.keeper.opened is not None:
+            actions += self.keeper.take_actions()
         return actions
 
     # Towards peers
@@ -140,11 +141,12 @@ class Turn:
         """Give records that arrived from a peer their outcome: now, or when it is on disk."""
         if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
             reason = of_application(reason.encode(errors="replace").decode())
-        # A range may have messages of both, each with an outcome to keep: all is in one batch.
         is_kept = False
-        for memory in (self.positions, self.handled):
-            if memory.open and memory.on_settle(source, first, last, outcome, reason, delay):
-                is_kept = True
+        if self.positions.open or self.handled.open:
+            # A range may have messages of both, each with an outcome to keep: all is in one batch.
+            for memory in (self.positions, self.handled):
+                if memory.open and memory.on_settle(source, first, last, outcome, reason, delay):
+                    is_kept = True
         if not is_kept:
             self.settle_now(source, first, last, outcome, reason, delay, lazy=lazy)
 
@@ -163,16 +165,15 @@ class Turn:
         peer = self.peers.find(source.node)
         if peer is None:
             return
-        carrier, session = peer.carrier, source.session
-        count = last - first + 1
-        settled = carrier.settle(
+        session, count = source.session, last - first + 1
+        settled = peer.carrier.settle(
             session, source.lane, first, last, outcome, self.now, reason, delay, lazy=lazy
         )
         if settled:
             self.touched[peer] = None
         if session != peer.session:
             peer.stale_in = max(0, peer.stale_in - count)
-        elif settled or session != carrier.session:
+        elif settled or session != peer.carrier.session:
             peer.open_in = max(0, peer.open_in - count)
 
     def room(self, peer: Peer) -> int:

@@ -83,12 +83,16 @@ class Link(LinkFacts):
     ) -> bool:
         """Tell the peer what became of `first..last` of a lane.
 
-        With `lazy` it may wait for other verdicts, at most `ack_delay_max`. Returns False where
-        the session is over or the numbers were settled before.
+        With `lazy` it may wait for other verdicts, at most `ack_delay_max`, where it accepts.
+        Returns False where the session is over or the numbers were settled before, unless it is
+        found out later.
         """
         if session != self._handshake.session:
             return False
-        return self._session.settle(lane, first, last, outcome, reason, delay, lazy=lazy, now=now)
+        if lazy and outcome is Outcome.ACCEPTED and not (reason or delay):
+            self._session.accept_later(lane, first, last, now)
+            return True
+        return self._session.settle(lane, first, last, outcome, reason, delay)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take back what was submitted with the ticket, as far as it is not with the peer.
@@ -326,7 +330,8 @@ class Link(LinkFacts):
         if self.state is not LinkState.OPEN:
             waits = (session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
             return min(latest, *waits)
-        due = min(latest, session.expiry, self._recovery.due)
+        recovery = self._recovery
+        due = min(latest, session.expiry, recovery.loss_at, recovery.probe_at)
         if not self._path_full:
             due = min(due, session.ack_at, session.settle_at)
         if due <= verdict.detector.calm_until:
@@ -507,9 +512,11 @@ class Link(LinkFacts):
 
     def packets(self, now: float) -> list[tuple[Path, Packet]]:
         """Return what is to be sent now, in order; all of a turn shares few packets."""
-        out = self._outbox
-        self._outbox = []
-        if self.state is LinkState.OPEN and self.path is not None:
+        out: list[tuple[Path, Packet]] = []
+        if self._outbox:
+            out, self._outbox = self._outbox, out
+        path = self.path
+        if self.state is LinkState.OPEN and path is not None:
             session = self._session
             if session.control_out.items and session.has_too_much_control:
                 self._give_up("it does not take control records", now)
@@ -517,8 +524,9 @@ class Link(LinkFacts):
                 return out
             if not self._path_full:
                 for packet in self._writer.packets(self._link_id, session, now):
-                    out.append((self.path, packet))  # most often one, or none
-        self._counters.packets_sent += len(out)
+                    out.append((path, packet))  # most often one, or none
+        if out:
+            self._counters.packets_sent += len(out)
         return out
 
     def _send(self, path: Path, link: LinkId, frame: Frame) -> None:

@@ -26,6 +26,7 @@ from zmesh.reliable.link_events import (
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
 from zmesh.reliable.send_window import ControlQueue
 from zmesh.reliable.sender import OutgoingLane
+from zmesh.reliable.unhurried import Unhurried
 from zmesh.wire.frames import (
     Control,
     ControlNews,
@@ -43,9 +44,6 @@ DEADLINES_MIN = 1024
 
 ACKED_TOGETHER = 16
 """So many records are acknowledged by the next packet; an ACK of fewer waits for company."""
-
-SETTLED_TOGETHER = 64
-"""So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
 
@@ -90,8 +88,7 @@ class Session:
         self._ack_together = min(ACKED_TOGETHER, options.ack_every_messages)
         self._settle_now = False
         self.settle_at = inf  # when verdicts that may wait are to be told at the latest
-        self._lazy_messages = 0  # whose verdicts wait for company
-        self._lazy_bytes = 0
+        self._unhurried = Unhurried(options.packet_bytes)
 
     # What waits
 
@@ -127,8 +124,14 @@ class Session:
         return sum(lane.duplicates for lane in self.incoming.values())
 
     def ready_lanes(self) -> list[OutgoingLane]:
-        """Return the lanes that could transmit now, as far as credit goes."""
-        return [lane for lane in self.outgoing.values() if lane.ready]
+        """Return the lanes that could transmit now; the gaps of all are gathered before."""
+        ready: list[OutgoingLane] = []
+        for lane in self.outgoing.values():  # what has nothing to send is told at a glance
+            if lane.gaps:
+                self.gather_gaps()
+            if (lane.next_transmit < lane.next_seq or lane.resend.count) and lane.ready:
+                ready.append(lane)
+        return ready
 
     @property
     def data_pending(self) -> bool:
@@ -239,33 +242,29 @@ class Session:
         self.control_out.enqueue([record])
 
     def settle(
-        self,
-        lane: int,
-        first: int,
-        last: int,
-        outcome: Outcome,
-        reason: str,
-        delay: float,
-        *,
-        lazy: bool,
-        now: float,
+        self, lane: int, first: int, last: int, outcome: Outcome, reason: str, delay: float
     ) -> bool:
         """Note the application's verdict; see `Link.settle`."""
+        if self._unhurried.ranges:
+            self._take_in()  # in the same range, as mostly
         incoming = self.incoming.get(lane)
-        if incoming is None:
-            return False
-        bytes_before = incoming.credit.consumed_bytes
-        if not incoming.settle(first, last, outcome, reason, delay):
+        if incoming is None or not incoming.settle(first, last, outcome, reason, delay):
             return False
         self.ack_lanes.add(lane)
         self._offer_room()
-        if lazy:
-            self._lazy_messages += last - first + 1
-            self._lazy_bytes += incoming.credit.consumed_bytes - bytes_before
-            self._settle_within(now)
-        else:
-            self._settle_now = True
+        self._settle_now = True
         return True
+
+    def accept_later(self, lane: int, first: int, last: int, now: float) -> None:
+        """Note what was accepted, and nobody waits to hear of; see `Link.settle`."""
+        self._settle_within(now)
+        self._unhurried.add(lane, first, last)
+        if self._rooms.used or self._unhurried.are_large:
+            self._take_in()  # others may wait for the room, or credit, of one of these
+
+    def _take_in(self) -> None:
+        self.ack_lanes.update(self._unhurried.take_in(self.incoming))
+        self._offer_room()
 
     def _settle_within(self, now: float) -> None:
         if self.settle_at == inf:
@@ -325,12 +324,15 @@ class Session:
         before, rooms_used = incoming.released, self._rooms.used
         self._events += incoming.on_data(first, records, now, self._is_released)
         self._ack_messages += len(records)
-        self._ack_bytes += incoming.received_bytes - bytes_before
+        size = incoming.received_bytes - bytes_before
+        self._ack_bytes += size
+        if size > len(records) * self._unhurried.light_bytes:
+            self._unhurried.are_large = True
         if incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
         elif self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
-        if incoming.unsettled:  # what is refused, or came too late
+        if self.settle_at == inf and incoming.unsettled:  # what is refused, or came too late
             self._settle_within(now)
         if incoming.released > before:
             if len(self.incoming) > 1:
@@ -435,16 +437,18 @@ class Session:
 
     def gather_control(self, now: float) -> None:
         """Turn verdicts into control records, unless they may wait: a packet is about to go."""
+        unhurried = self._unhurried
         if not (
             self._settle_now
             or self.settle_at <= now
-            or self._lazy_messages >= SETTLED_TOGETHER
-            or self._lazy_bytes >= self._options.packet_bytes
+            or (unhurried.messages and unhurried.is_enough)
         ):
             return
+        if unhurried.ranges:
+            self._take_in()
+        unhurried.told()
         self._settle_now = False
         self.settle_at = inf
-        self._lazy_messages = self._lazy_bytes = 0
         for incoming in self.incoming.values():
             if incoming.unsettled:
                 self.ack_lanes.add(incoming.lane)
@@ -486,6 +490,8 @@ class Session:
         """Return the state of the lanes the peer must be told of, and their credit."""
         acks: list[tuple[int, int, Ranges]] = []
         granted: list[tuple[int, int, int]] = []
+        if self._unhurried.ranges:
+            self._take_in()  # it is credit
         for number in sorted(self.ack_lanes):
             if number == CONTROL_LANE:
                 received = self.control_in.received

@@ -58,14 +58,20 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     if len(packet.frames) > limits.frames_max:
         raise oversized("frames", len(packet.frames), limits.frames_max)
     for frame in packet.frames:
-        if type(frame) is Ack:
-            wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
-        elif isinstance(frame, Data | ControlData):
-            if len(frame.records) > limits.records_max:
-                raise oversized("records", len(frame.records), limits.records_max)
-            fields = _data_fields(frame, inline_bytes_max, parts)
+        if type(frame) is Data:
+            records = frame.records
+            if len(records) == 1 and len(records[0][2]) <= inline_bytes_max:  # to or of a call
+                wire.append((_DATA, frame.lane, frame.first_seq, records))
+                continue
+            fields = _data_fields(frame, inline_bytes_max, parts, limits)
             has_blocks = has_blocks or fields is frame
             wire.append(fields)
+        elif type(frame) is Ack:
+            wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
+        elif type(frame) is ControlData:
+            _check_count(frame.records, limits)
+            control = list(map(control_to_wire, frame.records))
+            wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
         else:
             wire.append(TO_WIRE[type(frame)](frame))
     try:
@@ -79,17 +85,20 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
 
 
 def _data_fields(
-    frame: Data | ControlData, inline_bytes_max: int, parts: list[bytes | memoryview]
+    frame: Data, inline_bytes_max: int, parts: list[bytes | memoryview], limits: WireLimits
 ) -> object:
     """Return what a DATA frame is on the wire; the frame itself, where its block is shared."""
-    if isinstance(frame, ControlData):
-        control = list(map(control_to_wire, frame.records))
-        return (_DATA, CONTROL_LANE, frame.first_seq, control)
     records = frame.records
+    _check_count(records, limits)
     if type(records) is Block and records.shares and largest_of(records) <= inline_bytes_max:
         return frame
     bodies = split_bodies(records, inline_bytes_max, parts)
     return (_DATA, frame.lane, frame.first_seq, bodies)
+
+
+def _check_count(records: Sequence[object], limits: WireLimits) -> None:
+    if len(records) > limits.records_max:
+        raise oversized("records", len(records), limits.records_max)
 
 
 def _pack_with_blocks(wire: list[object]) -> bytes:

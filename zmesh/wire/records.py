@@ -50,6 +50,8 @@ _INTEGER_TAGS_TOGETHER: Final = frozenset(
 )
 """All ascending tags that an integer follows each."""
 
+_WHOLE: Final = frozenset(((int, str, bytes), (int, str, bytes, tuple)))
+"""The types of a record that has its body in it."""
 _INTEGERS: Final = {int}
 _BYTES: Final = {bytes}
 _TEXTS: Final = {str}
@@ -113,6 +115,12 @@ def check_records(
     records = array(value, "records", limits.records_max)
     if len(records) >= BULK_MIN:
         return _check_all(records, parts, taken, limits)
+    if len(records) == 1 and type(records[0]) is tuple:  # to or of a call
+        record: Any = records[0]
+        if tuple(map(type, record)) in _WHOLE and 0 <= record[0] <= HEAD_MAX:
+            if len(record) == 4:
+                _check_extras(record[3], limits)
+            return cast("tuple[Record, ...]", records)
     return _joined(records, _check_each(records, limits), parts, taken)
 
 
@@ -243,7 +251,10 @@ def _uneven_columns(records: Fields) -> tuple[Column, Column, Column, Column]:
 
 
 def _check_extras(extras: object, limits: WireLimits) -> None:
-    fields = array(extras, "extras", limits.extras_max)
+    if type(extras) is tuple and len(extras) <= limits.extras_max:
+        fields: Fields = extras
+    else:
+        fields = array(extras, "extras", limits.extras_max)  # which says what is wrong
     # Where all of it is integers, as in requests and replies, it is looked at as a whole.
     if set(map(type, fields)) == _INTEGERS and fields[::2] in _INTEGER_TAGS_TOGETHER:
         values: Any = fields[1::2]

@@ -174,7 +174,7 @@ class Turn:
         if session != peer.session:
             peer.stale_in = max(0, peer.stale_in - count)
         elif settled or session != peer.carrier.session:
-            peer.open_in = max(0, peer.open_in - count)
+            peer.open_in = peer.open_in - count if peer.open_in > count else 0
 
     def room(self, peer: Peer) -> int:
         """Return how many more messages may be posted to a peer; at most 0 where it is full.

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Outcome, Record, Tag, Ticket, with_extra
 from zmesh.reliable.send_window import Chunk
+
+_TTL_MS: Final = Tag.TTL_MS
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
@@ -57,4 +60,4 @@ def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -
 
 
 def _told(record: Record, deadline: float, now: float) -> Record:
-    return with_extra(record, Tag.TTL_MS, max(1, round((deadline - now) * 1000)))
+    return with_extra(record, _TTL_MS, max(1, round((deadline - now) * 1000)))

@@ -34,6 +34,10 @@ _ACK: Final = int(FrameType.ACK)
 _USUAL_BEGINNINGS: Final = frozenset(bytes((0x90 | length, VERSION)) for length in range(3, 16))
 """Of a head: a short array, and the version."""
 
+_SCANNED_FROM: Final = 512
+"""A head of fewer bytes is only looked over where it cannot be unpacked: what nested arrays claim
+is less than a megabyte, since each has at most as many items as the head has bytes."""
+
 # One for all: a call runs no Python code in between, so threads cannot mix their packets.
 _packer: Final = Packer()
 _pack: Final = _packer.pack
@@ -146,7 +150,8 @@ def decode(parts: Sequence[bytes], limits: WireLimits) -> Packet:
         _check_sizes(parts, limits)
     if head[:2] not in _USUAL_BEGINNINGS:
         _check_version(head)
-    scan(head)
+    if len(head) >= _SCANNED_FROM:
+        scan(head)
     link, number, wire_frames = _unpack(head, limits)
     if len(wire_frames) > limits.frames_max:
         raise oversized("frames", len(wire_frames), limits.frames_max)
@@ -175,11 +180,12 @@ def _unpack(head: bytes, limits: WireLimits) -> tuple[LinkId, int, list[object]]
             object_pairs_hook=_refuse_map,
             ext_hook=_refuse_ext,
             max_str_len=limits.text_bytes_max,
-            max_array_len=limits.array_items_max,
+            max_array_len=min(limits.array_items_max, len(head)),  # more are cut off
         )
     except UnicodeDecodeError:
         raise malformed("a text is not UTF-8") from None
-    except ValueError as error:  # the scan left nothing else to find
+    except ValueError as error:
+        scan(head)  # which leaves nothing else to find
         raise ProtocolError("oversized", str(error)) from None
     if len(wire) < 3:
         raise malformed("a packet is not [version, link, number, frame, ...]")

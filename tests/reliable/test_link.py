@@ -410,7 +410,7 @@ def test_a_lazy_settlement_shares_a_packet_but_waits_no_longer_than_an_ack() -> 
     puppet.hear(NOW + 0.025)
     session = puppet.link.session
     assert session is not None
-    assert puppet.link.settle(session, 4, 1, 1, Outcome.ACCEPTED, NOW + 1.0, lazy=True)
+    assert puppet.link.accept_later(session, 4, 1, 1, NOW + 1.0)
     assert puppet.hear(NOW + 1.0) == []
     assert puppet.link.deadline == NOW + 1.0 + OPTIONS.ack_delay_max
     assert only(puppet.hear(NOW + 1.025), ControlData)

@@ -233,10 +233,11 @@ class Engine(EngineReads):
         if news.serving.answered:
             news.serving.flush()
         while True:
-            while turn.touched:
+            while turn.touched or turn.heard:
                 touched, turn.touched = turn.touched, {}
+                heard, turn.heard = turn.heard, {}
                 unsent = unsent | touched if unsent else touched
-                for peer in touched:
+                for peer in touched | heard if touched else heard:
                     if peer.carrier.events:
                         residents.take_events(peer)
             news.flush()

@@ -44,7 +44,6 @@ _OPEN: Final = LinkState.OPEN  # a member of an enum is found in five times the 
 _CLOSED: Final = LinkState.CLOSED
 _CALLING: Final = LinkState.CALLING
 _ANSWERED: Final = LinkState.ANSWERED
-_ACCEPTED: Final = Outcome.ACCEPTED
 
 
 class Link(LinkFacts):
@@ -81,24 +80,29 @@ class Link(LinkFacts):
         first: int,
         last: int,
         outcome: Outcome,
-        now: float,
+        now: float,  # noqa: ARG002  it goes with the next packet
         reason: str = "",
         delay: float = 0.0,
-        *,
-        lazy: bool = False,
     ) -> bool:
         """Tell the peer what became of `first..last` of a lane.
 
-        With `lazy` it may wait for other verdicts, at most `ack_delay_max`, where it accepts.
-        Returns False where the session is over or the numbers were settled before, unless it is
-        found out later.
+        Returns False where the session is over or the numbers were settled before.
         """
         if session != self._handshake.session:
             return False
-        if lazy and outcome is _ACCEPTED and not (reason or delay):
-            self._session.accept_later(lane, first, last, now)
-            return True
         return self._session.settle(lane, first, last, outcome, reason, delay)
+
+    def accept_later(
+        self, session: bytes, lane: int, first: int, last: int, now: float
+    ) -> bool | None:
+        """Tell the peer that `first..last` were accepted, with others, within `ack_delay_max`.
+
+        Returns whether that is a reason to call `packets`, or look at `deadline`, that was not
+        there before; None where the session is over. To be called once of each number.
+        """
+        if session != self._handshake.session:
+            return None
+        return self._session.accept_later(lane, first, last, now)
 
     def withdraw(self, ticket: Ticket) -> bool:
         """Take back what was submitted with the ticket, as far as it is not with the peer.
@@ -139,11 +143,15 @@ class Link(LinkFacts):
 
     # Inputs
 
-    def on_packet(self, path: Path, packet: Packet, now: float) -> None:
-        """Take a packet from this peer; whatever it holds, nothing is raised."""
+    def on_packet(self, path: Path, packet: Packet, now: float) -> bool:
+        """Take a packet from this peer; whatever it holds, nothing is raised.
+
+        Returns True where there is nothing to do but to take the events: nothing is to be sent
+        because of it, and `deadline` is where it was.
+        """
         if self.state is _CLOSED or now < self._conduct.refused_until:
-            return
-        frame = packet.frames[0]
+            return False
+        frame, is_all = packet.frames[0], False
         try:
             if type(frame) is Hello:
                 self._on_hello(path, packet.link, frame, now)
@@ -154,13 +162,15 @@ class Link(LinkFacts):
             elif self.state is _CALLING:
                 self._on_refusal(frame, now)
             else:
-                self._on_link_packet(packet, now)
+                is_all = self._on_link_packet(packet, now)
         except NotProved as error:
             self._on_not_proved(error, now)
         except ProtocolError as error:
             self.on_violation(error, now)
         if self._verdict.events:
             self._drain_verdict(now)
+            return False
+        return is_all
 
     @property
     def refused_until(self) -> float:
@@ -184,7 +194,8 @@ class Link(LinkFacts):
         if isinstance(frame, Error | Fenced):
             self._give_up("HELLO was refused", now)
 
-    def _on_link_packet(self, packet: Packet, now: float) -> None:
+    def _on_link_packet(self, packet: Packet, now: float) -> bool:
+        is_all = self.state is _OPEN
         if self.state is _ANSWERED:
             self._move(Trigger.CONFIRM)
             self._on_open(now)
@@ -193,21 +204,26 @@ class Link(LinkFacts):
         self._verdict.on_heard(now)
         if self._verdict.events:
             self._drain_verdict(now)
+            is_all = False
         for frame in packet.frames:  # these three are in nearly every packet, and end no link
+            if type(frame) is Data:
+                if not self._session.on_data(frame.lane, frame.first_seq, frame.records, now):
+                    is_all = False
+                continue
+            is_all = False
             if type(frame) is Ack:
                 self._session.on_ack(frame.lanes, frame.credit)
                 lost = self._recovery.on_ack(frame.largest, frame.delay_us / 1_000_000, now)
                 self._session.cutter.burst_bytes = self._recovery.burst_bytes
                 if lost:
                     self._resend(lost)
-            elif type(frame) is Data:
-                self._session.on_data(frame.lane, frame.first_seq, frame.records, now)
             elif type(frame) is ControlData:
                 self._session.on_control(frame.first_seq, frame.records, now)
             else:
                 self._on_rare_frame(frame, now)
                 if self.state is not LinkState.OPEN:
-                    return
+                    return False
+        return is_all
 
     def _on_rare_frame(self, frame: Frame, now: float) -> None:
         match frame:

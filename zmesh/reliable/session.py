@@ -17,6 +17,7 @@ from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.key_order import KeyOrder
+from zmesh.reliable.lane_states import lane_states
 from zmesh.reliable.link_events import (
     Accepted,
     ControlArrived,
@@ -255,12 +256,15 @@ class Session:
         self._settle_now = True
         return True
 
-    def accept_later(self, lane: int, first: int, last: int, now: float) -> None:
-        """Note what was accepted, and nobody waits to hear of; see `Link.settle`."""
-        self._settle_within(now)
+    def accept_later(self, lane: int, first: int, last: int, now: float) -> bool:
+        """Note what was accepted, and nobody waits to hear of; see `Link.accept_later`."""
         self._unhurried.add(lane, first, last)
         if self._rooms.used or self._unhurried.are_large:
             self._take_in()  # others may wait for the room, or credit, of one of these
+        elif self.settle_at < inf:
+            return False
+        self._settle_within(now)
+        return True
 
     def _take_in(self) -> None:
         self.ack_lanes.update(self._unhurried.take_in(self.incoming))
@@ -316,8 +320,11 @@ class Session:
 
     # From the peer
 
-    def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> None:
-        """Take in DATA; ProtocolError where it is over credit."""
+    def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> bool:
+        """Take in DATA; ProtocolError where it is over credit.
+
+        Returns whether that is all: nothing is to be told because of it, at once or at a new time.
+        """
         incoming = self.incoming.get(lane) or self._incoming(lane)
         self.ack_lanes.add(lane)
         duplicates, bytes_before = incoming.duplicates, incoming.received_bytes
@@ -328,17 +335,23 @@ class Session:
         self._ack_bytes += size
         if size > len(records) * self._unhurried.light_bytes:
             self._unhurried.are_large = True
+        is_all = self.ack_at < inf and self._ack_messages < self._options.ack_every_messages
         if incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
+            is_all = False
         elif self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
         if self.settle_at == inf and incoming.unsettled:  # what is refused, or came too late
             self._settle_within(now)
+            is_all = False
         if incoming.released > before:
             if len(self.incoming) > 1:
                 self._release_successors(now)
+                is_all = False
             if self._rooms.used < rooms_used:
                 self._offer_room()
+                is_all = False
+        return is_all
 
     def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
         """Take in control records, each once and in order."""
@@ -527,25 +540,10 @@ class Session:
 
     def lane_states(self) -> tuple[LaneState, ...]:
         """Return what HELLO and WELCOME say of every lane."""
-        options, ranges_max = self._options, self._limits.ranges_max
-        states = []
-        for number in range(LANES):
-            out, incoming = self.outgoing.get(number), self.incoming.get(number)
-            next_seq = out.next_seq if out is not None else 1
-            if incoming is None:
-                window = (options.window_messages, options.window_bytes)
-                states.append(LaneState(number, next_seq, 0, (), *window))
-                continue
-            received, credit = incoming.received, incoming.credit
-            ranges = received.above.as_tuple(ranges_max)
-            limits = (credit.seq_limit, credit.bytes_limit)
-            states.append(LaneState(number, next_seq, received.cum, ranges, *limits))
-        received = self.control_in.received
-        ranges = received.above.as_tuple(ranges_max)
-        states.append(
-            LaneState(CONTROL_LANE, self.control_out.next_seq, received.cum, ranges, 0, 0)
-        )
-        return tuple(states)
+        return lane_states(
+            self.outgoing, self.incoming, self.control_out, self.control_in, self._options,
+            self._limits.ranges_max,
+        )  # fmt: skip
 
     def resume(self, lanes: Sequence[LaneState]) -> None:
         """Begin a link: take the peer's word for what it has, and resend the rest, in order.

@@ -65,9 +65,7 @@ class Side:
         return bodies(self.events[seen:])
 
     def settle(self, event: Arrived, outcome: Outcome = Outcome.ACCEPTED) -> bool:
-        return self.session.settle(
-            event.lane, event.first_seq, event.last_seq, outcome, "", 0.0
-        )
+        return self.session.settle(event.lane, event.first_seq, event.last_seq, outcome, "", 0.0)
 
     def settle_all(self) -> None:
         for event in self.told(Arrived):

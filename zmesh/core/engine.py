@@ -234,12 +234,7 @@ class Engine(EngineReads):
             news.serving.flush()
         while True:
             while turn.touched or turn.heard:
-                touched, turn.touched = turn.touched, {}
-                heard, turn.heard = turn.heard, {}
-                unsent = unsent | touched if unsent else touched
-                for peer in touched | heard if touched else heard:
-                    if peer.carrier.events:
-                        residents.take_events(peer)
+                unsent = self._take_events(unsent)
             news.flush()
             if self._membership.orders:
                 self._perform_orders()
@@ -254,6 +249,16 @@ class Engine(EngineReads):
                     turn.tell_of_room(peer)
             if not (has_news or turn.touched):
                 return
+
+    def _take_events(self, unsent: dict[Peer, None]) -> dict[Peer, None]:
+        """Take what carriers tell; return who of these and others may have packets to send."""
+        turn, residents = self._turn, self._residents
+        touched, turn.touched = turn.touched, {}
+        heard, turn.heard = turn.heard, {}
+        for peer in touched | heard if touched else heard:
+            if peer.carrier.events:
+                residents.take_events(peer)
+        return unsent | touched if unsent else touched
 
     def _perform_orders(self) -> None:
         """Pass on whom membership wants dialed and hung up."""

@@ -353,11 +353,11 @@ class Link(LinkFacts):
             waits = (session.expiry, verdict.due, self._lingers_until, self._hello_timer.at)
             return min(latest, *waits)
         recovery, due, expiry = self._recovery, latest, session.expiry
-        if expiry < due:  # no `min`, here and below: every turn asks, and a call takes longer
+        if expiry < due:  # noqa: PLR1730  # `min` takes four times as long, in every turn
             due = expiry
-        if recovery.loss_at < due:
+        if recovery.loss_at < due:  # noqa: PLR1730
             due = recovery.loss_at
-        if recovery.probe_at < due:
+        if recovery.probe_at < due:  # noqa: PLR1730
             due = recovery.probe_at
         if session.ack_at < due and not self._path_full:
             due = session.ack_at

@@ -193,14 +193,26 @@ class IncomingLane:
             else:
                 self._hold_all(first, records, sizes or [size])
             return [Arrived(self.lane, first, last, list(records))]
-        new = received.add(first, last)
+        return self._sort_in(first, last, records, size, now, is_released)
+
+    def _sort_in(
+        self,
+        first: int,
+        last: int,
+        records: Sequence[Record],
+        size: int,
+        now: float,
+        is_released: IsReleased,
+    ) -> list[Arrived]:
+        """Take in records that are not simply the next."""
+        new = self.received.add(first, last)
         if not new:
             self.duplicates += len(records)
             return []
         if new == [(first, last)]:
             self.received_bytes += size
         else:
-            sizes = sizes or sizes_of(records)
+            sizes = sizes_of(records)
             self.duplicates += len(records)
             for start, end in new:
                 self.duplicates -= end - start + 1

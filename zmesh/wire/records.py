@@ -251,19 +251,10 @@ def _uneven_columns(records: Fields) -> tuple[Column, Column, Column, Column]:
 
 
 def _check_extras(extras: object, limits: WireLimits) -> None:
-    if type(extras) is tuple and len(extras) <= limits.extras_max:
-        fields: Fields = extras
-    else:
-        fields = array(extras, "extras", limits.extras_max)  # which says what is wrong
     # Where all of it is integers, as in requests and replies, it is looked at as a whole.
-    if set(map(type, fields)) == _INTEGERS and fields[::2] in _INTEGER_TAGS_TOGETHER:
-        values: Any = fields[1::2]
-        for value in values:  # three or so: `min` and `max` take longer
-            if not 0 <= value <= COUNT_MAX:
-                break
-        else:
-            if len(fields) % 2 == 0:
-                return
+    if type(extras) is tuple and _is_of_integers(extras, limits):
+        return
+    fields = array(extras, "extras", limits.extras_max)
     if not fields or len(fields) % 2:
         raise malformed("extras are not pairs of tag and value")
     previous = 0
@@ -277,6 +268,15 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
                 raise malformed(f"an extra is not an integer in 0..{COUNT_MAX}")
         else:
             _check_value(tag, value, limits)
+
+
+def _is_of_integers(fields: tuple[Any, ...], limits: WireLimits) -> bool:
+    if set(map(type, fields)) != _INTEGERS or fields[::2] not in _INTEGER_TAGS_TOGETHER:
+        return False
+    for value in fields[1::2]:  # three or so: `min` and `max` take longer
+        if not 0 <= value <= COUNT_MAX:
+            return False
+    return len(fields) % 2 == 0 and len(fields) <= limits.extras_max
 
 
 def _check_value(tag: int, value: object, limits: WireLimits) -> None:

@@ -225,6 +225,22 @@ def test_on_a_fast_path_a_body_travels_whole_once_the_window_has_grown() -> None
     assert pair.b.link._session.incoming[4].received.cum == 40 * 16
     assert pair.b.link._session._rooms.used == 0
     assert pair.b.statistics.held_bytes == pair.b.statistics.held_messages == 0
+    # What it did not need of its numbers is told in the packet that carries it.
+    last = [packet.frames for packet in pair.a.sent if Data in map(type, packet.frames)][-5:]
+    assert [[type(each) for each in frames if type(each) is not Ack] for frames in last] == [
+        [Data, ControlData]
+    ] * 5
+    assert all(type(frames[-1].records[0]) is Gap for frames in last)
+
+
+def test_the_window_of_a_new_link_grows_within_few_round_trips() -> None:
+    pair = Pair().opened()
+    pair.weather = slow_path(pair, 400 * MIB)
+    tickets = [pair.a.post([record(bytes(60_000))], pair.now) for _ in range(160)]
+    pair.turn(pair.a)
+    pair.run(0.1)  # four times as long as an ACK of little is held back
+    assert all(ticket.done for ticket in tickets)
+    assert pair.b.link._session.incoming[4].credit.window_bytes == OPTIONS.window_bytes_max
 
 
 def test_on_a_slow_path_pieces_stay_small_however_large_the_window() -> None:

@@ -266,10 +266,7 @@ class OutgoingLane(SendWindow[Record]):
         last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
             return self._take_single(seq)
-        while seq <= last and seq not in items:
-            seq += 1
-        if seq > self.next_transmit:
-            self.gaps.append((self.next_transmit, seq - 1, 0))
+        seq = self._pass_holes(seq, last)
         span = self._block_at(seq)
         if span is not None:  # behind holes
             self.next_transmit = seq
@@ -279,9 +276,19 @@ class OutgoingLane(SendWindow[Record]):
         allowed = self.bytes_limit - self.sent_bytes
         del records[min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed)) :]
         size = ends[len(records) - 1] if records else 0
-        self.next_transmit = seq + len(records)
         self.sent_bytes += size
+        # A body that went whole left some, and GAP is to go with it.
+        self.next_transmit = self._pass_holes(seq + len(records), last) if records else seq
         return (seq, records, size) if records else None
+
+    def _pass_holes(self, seq: int, last: int) -> int:
+        """Return the first number from `seq` on with a record; those before it are gaps."""
+        first = seq
+        while seq <= last and seq not in self.items:
+            seq += 1
+        if seq > first:
+            self.gaps.append((first, seq - 1, 0))
+        return seq
 
     def _take_block(self, span: Span, budget: int, count_max: int) -> Chunk[Record] | None:
         """Return all of a block, so that it is packed once for all peers, or a part of it."""

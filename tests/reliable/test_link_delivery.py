@@ -285,14 +285,14 @@ def test_large_bodies_share_a_packet_where_the_path_is_fast() -> None:
     pair.turn(pair.a)
     pair.run(1.0)
     mark = len(pair.a.sent)
-    pair.a.post([record(bytes(OPTIONS.fragment_bytes))] * 6 + [record(b"x")] * 9, pair.now)
+    pair.a.post([record(bytes(OPTIONS.fragment_bytes))] * 16 + [record(b"x")] * 9, pair.now)
     pair.turn(pair.a)
     pair.run(1.0)
     frames = [each for packet in pair.a.sent[mark:] for each in packet.frames]
     counts = [len(each.records) for each in frames if isinstance(each, Data)]
-    assert counts[:2] == [3, 3]
-    assert sum(counts) == 15
-    assert len(pair.b.bodies) == 23
+    assert counts[:2] == [8, 8]
+    assert sum(counts) == 25
+    assert len(pair.b.bodies) == 33
 
 
 def test_small_messages_of_higher_lanes_overtake_a_large_body() -> None:

@@ -46,6 +46,9 @@ DEADLINES_MIN = 1024
 ACKED_TOGETHER = 16
 """So many records are acknowledged by the next packet; an ACK of fewer waits for company."""
 
+ACKED_SHARE = 4
+"""The part of a lane's window that is acknowledged at once: its sender may soon wait for more."""
+
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
 
 BLOCK_MIN = 8
@@ -336,7 +339,8 @@ class Session:
         if size > len(records) * self._unhurried.light_bytes:
             self._unhurried.are_large = True
         is_all = self.ack_at < inf and self._ack_messages < self._options.ack_every_messages
-        if incoming.duplicates > duplicates or incoming.received.above.count:
+        is_much = self._ack_bytes >= incoming.credit.window_bytes // ACKED_SHARE
+        if is_much or incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
             is_all = False
         elif self.ack_at == inf:
@@ -347,11 +351,9 @@ class Session:
         if incoming.released > before:
             if len(self.incoming) > 1:
                 self._release_successors(now)
-                is_all = False
             if self._rooms.used < rooms_used:
                 self._offer_room()
-                is_all = False
-        return is_all
+        return is_all and len(self.incoming) == 1 and self._rooms.used >= rooms_used
 
     def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
         """Take in control records, each once and in order."""

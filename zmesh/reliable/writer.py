@@ -90,6 +90,10 @@ class PacketWriter:
             size = self._add_control(session, frames, pieces)
         if ready:
             size, is_full = self._add_data(ready, frames, pieces, size, now)
+            if session.has_gaps:  # of numbers that a body was given, and went without
+                session.gather_gaps()
+                if session.control_out.ready:
+                    size += self._add_control(session, frames, pieces)
         if session.is_ack_due(now):
             lanes, credit = session.take_acks(now, recovery.round_trip.smoothed)
             delay_us = max(0, round((now - self._largest_at) * 1_000_000))
@@ -147,7 +151,7 @@ class PacketWriter:
 
         Returns its bytes, and whether more is ready.
         """
-        scheduler, frames_max = self._scheduler, self._limits.frames_max - 1
+        scheduler, frames_max = self._scheduler, self._limits.frames_max - 2
         while ready:
             budget, count_max = self._budget(ready, size)
             if budget <= 0 or len(frames) >= frames_max:

@@ -112,9 +112,20 @@ class Storing:
                 " ".join(shlex.quote(str(each)) for each in readable),
             )
 
-    def start(self, news: Callable[[Sequence[Event]], None]) -> None:
-        """Pass on what the journal tells, from now on."""
-        self._news = news
+    def start(
+        self,
+        news: Callable[[Sequence[Event]], None],
+        soon: Callable[[Sequence[Event]], None],
+        let_go: Callable[[Sequence[int]], bool],
+    ) -> None:
+        """Pass on what the journal tells, from now on.
+
+        Args:
+            news: takes it at once.
+            soon: takes it a little later, with what comes then.
+            let_go: lets those go on who wait for nothing but these batches; whether somebody did.
+        """
+        self._news, self._soon, self._let_go = news, soon, let_go
 
     # Orders
 
@@ -194,7 +205,9 @@ class Storing:
         for event in events:
             self._note(event)
         if self._news is not None:
-            self._news([JournalTold(events)])
+            written = [each for event in events if isinstance(event, Written) for each in event.tickets]
+            tell = self._soon if written and self._let_go(written) else self._news
+            tell([JournalTold(events)])
         if not self._outstanding:
             _wake(self._quiet)
 

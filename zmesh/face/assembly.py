@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -111,7 +111,8 @@ class Assembly(NodeParts):
             self.runner.command(changes)
         await self.application.load()
 
-    def _tell_stored(self, batches: Sequence[int]) -> bool:
+    def _tell_stored(self, batches: Iterable[int]) -> bool:
+        """Let those go on who wait for these batches alone, and not for what is sent then."""
         tickets = self.engine.take_stored(batches)
         if tickets:
             self.durable.stored(tickets, None)

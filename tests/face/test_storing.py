@@ -35,7 +35,7 @@ LOG = Stream(StreamKind.TOPIC)
 async def opened(
     path: Path, told: list[JournalEvent], later: list[JournalEvent] | None = None
 ) -> AsyncIterator[Storing]:
-    """Give a journal that tells its news; what batches are written `later`, if anybody is let go."""
+    """Give a journal that tells its news, and those of batches that somebody was let go of."""
 
     def pass_on(into: list[JournalEvent], events: Sequence[Event]) -> None:
         for event in events:

@@ -46,8 +46,10 @@ LATER_S: Final = 0.025
 
 COMPANY_S: Final = 0.5 * LATER_S
 COMPANY_MAX: Final = 64
-"""How long what is to be forgotten lets messages that are stored pass, and how much of it. Together
-it is one range to remove; alone, each is three statements that somebody waits for."""
+"""How long what is to be forgotten lets messages that are stored pass, and how much of it.
+
+Together it is one range to remove; alone, each is three statements that somebody waits for.
+"""
 
 COUNTER: Final = "numbers"
 """The name of the entry that tells which numbers were given out."""

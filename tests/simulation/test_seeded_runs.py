@@ -12,7 +12,7 @@ from zmesh.testing.scenario import Level
 from zmesh.testing.simulate import explain, main, run
 
 SEEDS: dict[Level, int] = {"link": 800, "node": 600, "durable": 200}  # about 27 s on two cores
-BATCH = 50  # seeds a test, so that parallel workers share them
+BATCH = 10  # seeds a test, so that parallel workers share them and none takes long
 
 
 @pytest.mark.parametrize(

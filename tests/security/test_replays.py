@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_what_is_being_handled_is_a_replay_until_it_was_given_back() -> None:
     memory = table()
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
-    memory.forget("in", ADA, 1)
+    memory.forget("in", ADA, 1, 20)
     assert len(memory) == 0
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
 
@@ -53,7 +54,7 @@ def test_what_is_handled_twice_at_once_is_pending_until_both_are_over() -> None:
     memory = table()
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
     assert memory.begin("in", ADA, 1, 10, is_kept=True, is_sure=True) is NEW
-    memory.forget("in", ADA, 1)
+    memory.forget("in", ADA, 1, 20)
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
     memory.finish("in", ADA, 1, 10, 1000, 20)
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
@@ -107,6 +108,25 @@ def test_too_many_origins_leave_their_time_behind() -> None:
     assert accept(memory, 2, origin=ADA, signed_ms=40) is NEW
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_was_handled_all_at_once_leaves_no_more_origins_than_there_may_be(
+    *, is_over: bool
+) -> None:
+    origins = [(NodeId(bytes([number]) * 16), JournalId(b"j" * 16)) for number in range(5)]
+    memory = table(windows=2)
+    for origin in origins:
+        for counter in (1, 2):
+            assert memory.begin("in", origin, counter, 10, is_kept=True) is NEW
+        memory.finish("in", origin, 1, 10, 1000, 20)
+    for origin in origins:  # in a block that is there
+        if is_over:
+            memory.finish("in", origin, 2, 10, 1000, 20)
+        else:
+            memory.forget("in", origin, 2, 20)
+    assert len(memory) == 2
+    assert [accept(memory, 1, origin) for origin in origins] == [TOO_OLD] * 3 + [REPLAYED] * 2
+
+
 def test_an_origin_that_is_new_again_is_not_believed_about_the_past() -> None:
     memory = table(lost_ms=50)
     assert accept(memory, 2, signed_ms=51) is NEW
@@ -130,7 +150,7 @@ def reborn(memory: ReplayTable, kept: dict[tuple[str, bytes], bytes]) -> ReplayT
         else:
             kept[change.scope, change.key] = change.value
     other = table(blocks=4, windows=3)
-    other.restore((scope, key, value) for (scope, key), value in kept.items())
+    other.restore(((scope, key, value) for (scope, key), value in kept.items()), 0, 20)
     return other
 
 
@@ -142,6 +162,19 @@ def test_another_life_knows_it_but_for_handlers_of_one_life() -> None:
     assert accept(memory, 1) is REPLAYED
     assert accept(memory, 2) is NEW
     assert not any(scope == "#1" for scope, _ in kept)
+
+
+def test_another_life_has_no_more_than_there_may_be() -> None:
+    memory, kept = table(), dict[tuple[str, bytes], bytes]()
+    for number in range(1, 6):
+        origin = (NodeId(bytes([number]) * 16), JournalId(b"j" * 16))
+        for block in range(2):
+            accept(memory, block * BLOCK, origin, signed_ms=10 * number)
+    memory = reborn(memory, kept)  # with 3 windows and 4 blocks at most
+    assert (len(memory), memory.blocks) == (3, 4)
+    memory = reborn(memory, kept)  # what was given up is not kept either
+    assert (len(memory), memory.blocks) == (3, 4)
+    assert accept(memory, 9, (NodeId(b"\1" * 16), JournalId(b"j" * 16))) is TOO_OLD
 
 
 origins = st.sampled_from([ADA, BOB, (NodeId(b"c" * 16), JournalId(b"l" * 16))])
@@ -164,7 +197,7 @@ def test_nothing_is_ever_accepted_twice(
             accepted.add(message)
             memory.finish(scope, origin, counter, signed_ms, 10**9, 20)
         elif verdict is NEW:
-            memory.forget(scope, origin, counter)
+            memory.forget(scope, origin, counter, 20)
         assert memory.blocks <= 4
         if is_restart:
             memory = reborn(memory, kept)

@@ -1,0 +1,58 @@
+"""Hearing what the monitors of all sockets tell, a little in a turn: strangers make most of it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import zmq
+
+from zmesh.options import TransportOptions, WireLimits
+from zmesh.transport.counters import Counters
+from zmesh.transport.pump import READABLE, Intake, Packets, has
+from zmesh.transport.sockets import Socket
+
+
+class Ear(Intake):
+    """The intake of the socket that hears all monitors.
+
+    Each connection of a stranger makes three events, whatever becomes of it. So a turn is shorter
+    than that of other sockets: whoever waits for an answer waits for several turns of the loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        socket: Socket,
+        options: TransportOptions,
+        limits: WireLimits,
+        *,
+        deliver: Callable[[Packets], None],
+    ) -> None:
+        shorter = replace(options, turn_max=min(options.turn_max, options.connections_turn_max))
+        counters = Counters()  # monitors are no traffic
+        super().__init__(loop, socket, None, shorter, limits, counters, deliver=deliver)
+
+    def _read(self, packets: Packets) -> bool:
+        """Read up to the budget of a turn; return whether the socket is empty.
+
+        Events have two parts each (zmq_socket_monitor(3)), so nobody asks whether more follow:
+        that costs more than to read them.
+        """
+        if self._is_reading and not self._skip_rest():
+            return False
+        receive = self._socket.recv
+        self._is_reading = True
+        is_empty = False
+        count = 0
+        try:
+            while count < self._share.packets_max:
+                key = receive(zmq.NOBLOCK)
+                packets.append((key, [receive(zmq.NOBLOCK), receive(zmq.NOBLOCK)]))
+                count += 1
+                if count == 1 and not has(self._socket, READABLE):
+                    is_empty = True
+                    break
+        except zmq.Again:
+            is_empty = True
+        self._is_reading = False
+        return is_empty

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import zmq
@@ -12,6 +13,20 @@ from tests.transport.test_pump import Interrupted
 from zmesh.options import WireLimits
 from zmesh.transport.ear import Ear
 from zmesh.transport.pump import Packets
+
+
+class Clock:
+    """A loop that notes for how long an ear wants to rest."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, rests: list[float]) -> None:
+        self._loop, self._rests = loop, rests
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        self._rests.append(when - self._loop.time())
+        return self._loop.call_at(when, callback)
 
 
 class Scene:
@@ -32,6 +47,8 @@ class Scene:
         self.ear.set(zmq.CONNECT_ROUTING_ID, b"key")
         self.ear.connect(address)
         self.batches: list[Packets] = []
+        self.busy = 0.0  # seconds it took
+        self.rests: list[float] = []
 
     def tell(self, count: int) -> None:
         for number in range(count):
@@ -40,13 +57,15 @@ class Scene:
     def hear(self, *, seconds: float = 0.0, **changes: float) -> Ear:
         def deliver(packets: Packets) -> None:
             self.batches.append(packets)
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
+            began = time.monotonic()
+            while time.monotonic() < began + seconds:
                 pass
+            self.busy += time.monotonic() - began
 
-        return Ear(
-            asyncio.get_running_loop(), self.ear, options(**changes), WireLimits(), deliver=deliver
-        )
+        loop = asyncio.get_running_loop()
+        ear = Ear(loop, self.ear, options(**changes), WireLimits(), deliver=deliver)
+        ear._loop = Clock(loop, self.rests)  # type: ignore[assignment]
+        return ear
 
     async def heard(self, count: int) -> list[bytes]:
         await until(lambda: sum(map(len, self.batches)) >= count)
@@ -92,6 +111,55 @@ async def test_its_turns_are_never_longer_than_those_of_packets(scene: Scene) ->
     ear = scene.hear(seconds=0.002, turn_max=0.001, connections_turn_max=60.0)
     await scene.heard(100)
     assert [len(batch) for batch in scene.batches[:3]] == [16, 8, 4]
+    ear.close()
+
+
+async def time_of_others(scene: Scene, ear: Ear, events: int) -> float:
+    """Return how much of the time, until all was heard, was not taken by it."""
+    scene.tell(events)
+    began = time.monotonic()
+    await scene.heard(events)
+    ear.close()
+    return 1.0 - scene.busy / (time.monotonic() - began)
+
+
+async def test_while_more_comes_than_a_turn_takes_others_have_most_of_the_time(
+    scene: Scene,
+) -> None:
+    ear = scene.hear(seconds=0.001, connections_turn_max=0.0005, connections_share_max=0.25)
+    assert await time_of_others(scene, ear, 50) > 0.6
+
+
+async def test_it_rests_no_more_while_descriptors_are_scarce(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmesh.transport.ear.are_scarce", lambda: True)
+    ear = scene.hear(seconds=0.002, connections_turn_max=0.0005, connections_share_max=0.01)
+    scene.tell(50)
+    await scene.heard(50)
+    assert len(scene.rests) == 0
+    ear.close()
+
+
+async def test_it_rests_no_more_once_it_is_a_second_behind(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmesh.transport.ear._PATIENCE_S", 0.0)
+    ear = scene.hear(seconds=0.002, connections_turn_max=0.0005, connections_share_max=0.01)
+    scene.tell(50)
+    await scene.heard(50)
+    assert len(scene.rests) == 0
+    ear.close()
+
+
+async def test_in_a_forked_child_it_does_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear = scene.hear()
+    scene.tell(1)
+    monkeypatch.setattr(ear, "_pid", ear._pid + 1)
+    ear._on_wake()
+    assert scene.batches == []
     ear.close()
 
 

@@ -26,7 +26,7 @@ from zmesh.events import CandidateFound, CandidateGone, Event
 from zmesh.ids import MeshTag, NodeId
 from zmesh.options import DiscoveryOptions
 
-_FORGOTTEN_SHARE: Final = 32
+_FORGOTTEN_SHARE: Final = 128
 """The part of all instances that are forgotten together: what it costs to find them is shared."""
 
 _RENEWED_AFTER: Final = 10_000

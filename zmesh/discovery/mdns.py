@@ -286,7 +286,7 @@ class MdnsSource:
         """Note that zeroconf knows an instance or no more, and have it forget some of too many.
 
         Who is forgotten answers the next question, or says so again, and is heard like one that
-        is new. Until then nobody would tell that it has left.
+        is new. As a candidate it stays, and counts as one of mDNS: a flood gets no more of them.
         """
         if not is_there:
             self._kept.pop(name, None)
@@ -300,8 +300,6 @@ class MdnsSource:
             del self._kept[each]
         forget(zeroconf, names)
         self._counts["forgotten"] += len(names)
-        nodes = [node for node in map(node_of, names) if node is not None]
-        self._on_events([CandidateGone(MDNS, node) for node in nodes])
         if self._counts["forgotten"] >= self._renew_at:
             self._renew_at += _RENEWED_AFTER
             self._keep(self._renew())

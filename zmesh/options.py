@@ -151,7 +151,6 @@ class DiscoveryOptions:
     records_per_second: float = 200.0  # looked at in the long run: 2 % of a core; the rest waits
     records_burst: int = 1000  # looked at at once: a whole mesh that starts together
     record_gap: float = 1.0  # between two looks at one node's records
-    records_kept_max: int = 2048  # instances: twice as many as candidates; asking goes through all
     resolving_max: int = 16  # records being completed by queries at once
     resolving_timeout: float = 3.0
     ask_every: float = 15.0  # who is there, while nobody is heard of; zeroconf did until 14 s

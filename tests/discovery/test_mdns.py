@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from zeroconf._dns import DNSPointer
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from tests.discovery.waiting import until
@@ -454,57 +453,6 @@ async def test_a_record_that_is_never_complete_is_given_up(mesh: MeshTag) -> Non
         await until(lambda: ears.source.statistics().unresolved == 1)
     await ears.source.stop()
     assert not ears.told_of(node)
-
-
-def names_known(zeroconf: AsyncZeroconf) -> set[str]:
-    """Return the instances of ours that it knows to be there."""
-    records = zeroconf.zeroconf.cache.entries_with_name(SERVICE)
-    return {each.alias for each in records if isinstance(each, DNSPointer)}
-
-
-async def announce_many(here: Ears, mesh: MeshTag, nodes: list[NodeId]) -> None:
-    async with AsyncZeroconf(interfaces=list(LOOPBACK)) as voice:
-        await voice.zeroconf.async_wait_for_start()
-        for node in nodes:
-            voice.zeroconf.async_send(
-                voice.zeroconf.generate_service_broadcast(raw(node, mesh), None)
-            )
-            await until(lambda node=node: here.sees(node))  # type: ignore[misc]
-
-
-async def test_of_too_many_instances_the_oldest_are_forgotten_and_found_again(
-    mesh: MeshTag,
-) -> None:
-    async with AsyncZeroconf(interfaces=list(LOOPBACK)) as ears:
-        few = replace(OPTIONS, records_kept_max=100, record_gap=0.01)
-        here = Ears(mesh, options=few, zeroconf=ears)
-        await here.source.start(["tcp://127.0.0.1:5001"])
-        nodes = [NodeId(secrets.token_bytes(16)) for _ in range(170)]
-        await announce_many(here, mesh, nodes)
-        assert here.source.statistics().forgotten >= 68
-        known = names_known(ears)
-        assert len(known) <= 101
-        assert f"{nodes[-1].hex()}.{SERVICE}" in known
-        assert here.sees(nodes[0]), "it is a candidate all the same"
-        assert ears.zeroconf.cache.entries_with_name(f"{nodes[0].hex()}.{SERVICE}") == []
-        await announce_many(here, mesh, nodes[:1])
-        await until(lambda: f"{nodes[0].hex()}.{SERVICE}" in names_known(ears))
-        await here.source.stop()
-
-
-async def test_after_many_were_forgotten_the_browser_is_another_and_hears_as_before(
-    mesh: MeshTag, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("zmesh.discovery.mdns._RENEWED_AFTER", 50)
-    here = Ears(mesh, options=replace(OPTIONS, records_kept_max=100))
-    await here.source.start(["tcp://127.0.0.1:5001"])
-    before = here.source._browser
-    await announce_many(here, mesh, [NodeId(secrets.token_bytes(16)) for _ in range(160)])
-    await until(lambda: here.source._browser is not before)
-    assert here.source._browser is not None
-    assert len(here.source._browser.query_scheduler._next_scheduled_for_alias) <= 2 * 101
-    await announce_many(here, mesh, [NodeId(secrets.token_bytes(16))])
-    await here.source.stop()
 
 
 async def test_stopping_while_records_are_being_completed_leaves_nothing_behind(

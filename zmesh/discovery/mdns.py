@@ -7,9 +7,8 @@ process. Whether a peer is alive is found out by talking to it, never here.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from logging import WARNING
-from typing import Final, assert_never
+from typing import assert_never
 
 from zeroconf import DNSQuestionType, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf import Error as ZeroconfError
@@ -18,19 +17,12 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from zmesh.actions import Trace
 from zmesh.discovery import responders
 from zmesh.discovery.candidates import MDNS
-from zmesh.discovery.forgetting import forget
 from zmesh.discovery.inquiry import Inquiry
 from zmesh.discovery.pacing import Pacer
 from zmesh.discovery.records import SERVICE, Announced, Announcement, Unfit, node_of, read
 from zmesh.events import CandidateFound, CandidateGone, Event
 from zmesh.ids import MeshTag, NodeId
 from zmesh.options import DiscoveryOptions
-
-_FORGOTTEN_SHARE: Final = 128
-"""The part of all instances that are forgotten together: what it costs to find them is shared."""
-
-_RENEWED_AFTER: Final = 10_000
-"""Of so many that were forgotten the browser goes too: it remembers all of them for an hour."""
 
 LOOPBACK = ("127.0.0.1",)
 """Where a node that listens on loopback announces: multicast works there without the interface
@@ -49,7 +41,6 @@ class MdnsStatistics:
     other_version: int
     other_mesh: int
     unresolved: int  # never completed
-    forgotten: int  # instances, the oldest first, once there were too many
 
 
 class MdnsSource:
@@ -99,10 +90,8 @@ class MdnsSource:
         self._inquiry = Inquiry(self._core, options)
         self._resolving: dict[NodeId, asyncio.Task[None]] = {}
         self._broadcasts: set[asyncio.Future[None]] = set()
-        self._counts = dict.fromkeys(("heard", "looked_at", "unresolved", "forgotten"), 0)
+        self._counts = dict.fromkeys(("heard", "looked_at", "unresolved"), 0)
         self._unfit = dict.fromkeys(Unfit, 0)
-        self._kept: dict[str, None] = {}  # instances that zeroconf knows, the oldest first
-        self._renew_at = _RENEWED_AFTER  # as many forgotten
         self._minute = (0.0, 0)  # when it ends, and what was heard before it
         self.other_meshes: set[str] = set()
         """Tags of other meshes seen, as many as are worth remembering."""
@@ -248,25 +237,15 @@ class MdnsSource:
         # A new browser asks at once, which an old one does not do on new interfaces. It asks by
         # multicast to be answered so: nodes on one machine share the port, and an answer sent to
         # one address would reach but one of them.
-        self._browser = self._browse(zeroconf.zeroconf)
-        self._inquiry.start()
-
-    def _browse(self, zeroconf: Zeroconf) -> AsyncServiceBrowser:
-        return AsyncServiceBrowser(
-            zeroconf, SERVICE, handlers=[self._heard], question_type=DNSQuestionType.QM
+        self._browser = AsyncServiceBrowser(
+            zeroconf.zeroconf, SERVICE, handlers=[self._heard], question_type=DNSQuestionType.QM
         )
-
-    async def _renew(self) -> None:
-        async with self._lock:
-            zeroconf = self._core()
-            if self._browser is not None and zeroconf is not None:
-                await self._browser.async_cancel()
-                self._browser = self._browse(zeroconf)
+        self._inquiry.start()
 
     def _heard(
         self,
-        zeroconf: Zeroconf,
-        service_type: str,  # noqa: ARG002  zeroconf names what it passes
+        zeroconf: Zeroconf,  # noqa: ARG002  zeroconf names what it passes
+        service_type: str,  # noqa: ARG002
         name: str,
         state_change: ServiceStateChange,
     ) -> None:
@@ -275,34 +254,11 @@ class MdnsSource:
             return
         now = self._loop.time()
         self._count(name, now)
-        self._keep_name(zeroconf, name, is_there=state_change is not ServiceStateChange.Removed)
         if node is None:
             self._unfit[Unfit.MALFORMED] += 1
             return
         self._pacer.add(node, state_change, now)
         self._look(now)
-
-    def _keep_name(self, zeroconf: Zeroconf, name: str, *, is_there: bool) -> None:
-        """Note that zeroconf knows an instance or no more, and have it forget some of too many.
-
-        Who is forgotten answers the next question, or says so again, and is heard like one that
-        is new. As a candidate it stays, and counts as one of mDNS: a flood gets no more of them.
-        """
-        if not is_there:
-            self._kept.pop(name, None)
-            return
-        self._kept[name] = None
-        if len(self._kept) <= self._options.records_kept_max:
-            return
-        at_once = 1 + self._options.records_kept_max // _FORGOTTEN_SHARE
-        names = set(islice(self._kept, at_once))
-        for each in names:
-            del self._kept[each]
-        forget(zeroconf, names)
-        self._counts["forgotten"] += len(names)
-        if self._counts["forgotten"] >= self._renew_at:
-            self._renew_at += _RENEWED_AFTER
-            self._keep(self._renew())
 
     def _count(self, name: str, now: float) -> None:
         self._counts["heard"] += 1

@@ -58,10 +58,18 @@ class Carrier(Protocol):
         now: float,
         reason: str = "",
         delay: float = 0.0,
-        *,
-        lazy: bool = False,
     ) -> bool:
         """Give records that arrived their outcome; False where none of them waits for it."""
+        ...
+
+    def accept_later(
+        self, session: bytes, lane: int, first: int, last: int, now: float
+    ) -> bool | None:
+        """Accept records that arrived, once, in company, as nobody waits to hear of it.
+
+        Return whether there are events or packets to be taken because of it, now or at a new time;
+        None where their session is over.
+        """
         ...
 
     def withdraw(self, ticket: Ticket) -> bool:

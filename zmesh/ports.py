@@ -104,6 +104,7 @@ class TransportStatistics:
     dials: int
     dials_wrong_key: int  # ended by `PathCause.WRONG_KEY`
     inbound_accepted: int  # connections that came, probes of honest peers among them
+    inbound_unseen: int  # of these, gone before anybody looked: scanners, and who has no key
     handshakes: int  # of these that came to a good end
     handshakes_failed: int  # another mesh key, none where one is needed, or another protocol
     handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods

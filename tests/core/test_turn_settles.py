@@ -1,4 +1,4 @@
-"""What a turn makes of verdicts on messages that several memories keep, and in which order it ends."""
+"""Verdicts on messages that several memories keep, and the orders at the end of a turn."""
 
 from typing import Any
 

@@ -10,9 +10,11 @@ from typing import Final, Self
 
 from zeroconf.asyncio import AsyncZeroconf
 
+from zmesh.bounds import check_is
 from zmesh.errors import Closed, ForkedProcess, NotOpen, UsageError, WrongThread, ZmeshError
 from zmesh.face.assembly import Assembly, assemble
 from zmesh.face.audit import AuditWatcher
+from zmesh.face.checks import check_timeout
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
@@ -107,6 +109,7 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
+        check_is("options", options, NodeOptions)
         super().__init__(options)
         self._settings = settle(
             name=name,
@@ -172,6 +175,7 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         Returns:
             What was still open when the drain ended. What waits for it gets `Closed`.
         """
+        check_timeout(drain, "drain")
         if self._assembly is None or isinstance(self._refusal, ForkedProcess):
             return DrainReport(0, 0)
         if threading.get_ident() != self._thread:

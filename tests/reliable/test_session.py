@@ -859,7 +859,9 @@ def test_the_end_of_a_session_returns_all_and_gives_back_what_it_drew() -> None:
 
 
 def test_keys_that_are_done_are_forgotten_while_one_old_message_stays_open() -> None:
-    session = Session(replace(OPTIONS, window_messages=20_000), LIMITS, None, [])
+    session = Session(
+        replace(OPTIONS, window_messages=20_000, window_messages_max=20_000), LIMITS, None, []
+    )
     session.resume([LaneState(4, 1, 0, (), 20_000, 10**9)])
     for number in range(1, 5001):
         session.submit(4, [record(b"x")], Ticket(), 0.0, f"key-{number}", None)

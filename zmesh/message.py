@@ -324,6 +324,7 @@ class Failure:
     peer: str
     reason: str = ""
     attempts: int = 1
+    queue: str = ""  # of a job
 
 
 class Ticket:

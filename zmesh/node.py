@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -201,12 +200,8 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         """Close; what is under way gets half a second, unless an exception ended the block."""
         await self.close(drain=EXIT_DRAIN if error is None else None)
 
-    def __del__(self) -> None:
-        if getattr(self, "_assembly", None) is not None and self._refusal is None:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1)
-
     def __repr__(self) -> str:
-        return f"<Node {self._settings.name!r} of mesh {self._settings.mesh!r}>"
+        return self._settings.shown
 
     # Who it is, and who is there
 

@@ -71,6 +71,10 @@ class Carrier(Protocol):
         """
         ...
 
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether what a ticket waits for is with the peer, which has not settled it."""
+        ...
+
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether the peer may have each.
 

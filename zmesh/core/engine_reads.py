@@ -16,7 +16,7 @@ from zmesh.discovery.membership import Membership
 from zmesh.errors import AmbiguousPeer, PeerUnknown, UsageError
 from zmesh.events import PathCause
 from zmesh.ids import NodeId
-from zmesh.message import InterestKind, Record
+from zmesh.message import InterestKind, Record, Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.letters import DeadLetter
@@ -55,6 +55,11 @@ class EngineReads:
     def has_peers(self) -> bool:
         """Whether anybody joined who has not left."""
         return any(peer.present for peer in self._peers)
+
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether what a ticket waits for is with a peer, which has not settled it."""
+        everyone = [self._peers.local, *self._peers]
+        return any(peer.carrier.has_arrived(ticket) for peer in everyone)
 
     def members(self, group: str) -> list[PeerView]:
         """Return the nodes that are in a group and there, this one included."""

@@ -127,6 +127,10 @@ class Loopback:
         """Do nothing: everything has arrived, and the application's verdict decides."""
         return True
 
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether something of a ticket has no outcome: all of it has arrived."""
+        return any(each is ticket for _, each in self._open.values())
+
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome: all of them have arrived."""
         return [(record, True) for record, each in self._open.values() if each is ticket]

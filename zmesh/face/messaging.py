@@ -97,7 +97,7 @@ class Messaging(ABC):
             BodyNotEncodable, BodyTooLarge, InvalidOption, MissingPackage: it cannot be sent.
         """
         check_timeout(timeout)
-        assembly = self._at_work()
+        assembly, receipt = self._at_work(), None
         try:
             async with asyncio.timeout(timeout):
                 receipt = await self.post(
@@ -114,7 +114,10 @@ class Messaging(ABC):
                 await receipt.outcome()
         except TimeoutError as error:
             what = f"the message to {_address(to)}"
-            raise DeliveryTimeout(what, timeout or 0.0, assembly.why_unseen()) from error
+            arrived = receipt is not None and assembly.engine.has_arrived(receipt)
+            raise DeliveryTimeout(
+                what, timeout or 0.0, assembly.why_unseen(), has_arrived=arrived
+            ) from error
         receipt.result()
 
     async def post(

@@ -79,7 +79,7 @@ from zmesh.face.system import SystemEntropy
 from zmesh.face.tickets import Tickets
 from zmesh.face.verifying import Verify, Verifying
 from zmesh.ids import Entropy
-from zmesh.message import Failure
+from zmesh.message import Failure, FailureKind
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
 from zmesh.security.node_key import to_text
@@ -369,11 +369,17 @@ class NodeParts(ABC):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def _tell_failure(self, failure: Failure) -> None:
-        """Tell what became of a message whose receipt nobody awaits."""
-        fields: dict[str, object] = {"peer": failure.peer, "kind": failure.kind.value}
+    def _tell_failure(self, failure: Failure, count: int) -> None:
+        """Tell what became of messages whose receipts nobody awaits."""
+        fields: dict[str, object] = {"queue": failure.queue} if failure.queue else {}
+        if failure.peer or not failure.queue:
+            fields["peer"] = failure.peer
+        fields["kind"] = failure.kind.value
         if failure.reason:
             fields["reason"] = failure.reason
+        fields["messages"] = count
+        if failure.kind is FailureKind.CLOSED:
+            fields["advice"] = _CLOSED_ADVICE
         self._log.write(Trace("message_failed", logging.WARNING, fields))
 
     def _tell_fan_out(self, report: FanOutReport) -> None:
@@ -413,6 +419,11 @@ class NodeParts(ABC):
     def why_unseen(self) -> str:
         """Return why somebody may not be seen here who is there; empty where nothing is known."""
         return self.why_alone() or (EDGE_SEES if self._settings.is_edge else "")
+
+
+_CLOSED_ADVICE: Final = (
+    "`await node.flush()` before the end, close(drain=SECONDS), or have storage= keep them"
+)
 
 
 def _at_first(trust: Path | Trust | None) -> Trust | None:

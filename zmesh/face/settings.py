@@ -64,6 +64,11 @@ class Settings:
         """Whether it may talk over a network: encrypted, or because the operator said so."""
         return bool(self.keys) or self.insecure
 
+    @property
+    def shown(self) -> str:
+        """How a node that has these shows itself."""
+        return f"<Node {self.name!r} of mesh {self.mesh!r}>"
+
 
 def settle(
     *,

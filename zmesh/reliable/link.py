@@ -98,6 +98,10 @@ class Link(LinkFacts):
         """
         return self._session.withdraw(ticket)
 
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether what a ticket waits for is with the peer, which has not settled it."""
+        return any(lane.has_arrived(ticket) for lane in self._session.outgoing.values())
+
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""
         return self._session.open_of(ticket)

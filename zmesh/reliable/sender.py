@@ -550,6 +550,12 @@ class OutgoingLane(SendWindow[Record]):
         """Return whether something submitted with the ticket has no outcome yet."""
         return any(span.remaining for span in self._by_ticket.get(ticket, ()))
 
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether the peer acked all of a ticket that has no outcome, and there is some."""
+        spans = [span for span in self._by_ticket.get(ticket, ()) if span.remaining]
+        numbers = (seq for span in spans for seq in range(span.first, span.last + 1))
+        return bool(spans) and all(seq in self.acked for seq in numbers)
+
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""
         spans, items, sent = self._by_ticket.get(ticket, ()), self.items, self.next_transmit

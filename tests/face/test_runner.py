@@ -326,3 +326,41 @@ async def test_command_that_waits_goes_with_the_next_iteration() -> None:
     await asyncio.sleep(0)
     assert bench.engine.turns == [[command(1)], [command(2)]]
     bench.runner.stop()
+
+
+async def test_news_that_nobody_waits_for_go_with_the_command_that_follows() -> None:
+    bench = Bench()
+    engine, runner = bench.engine, bench.runner
+    told, asked = InboundClosed(), command(1)
+    runner.gather([told])
+    assert engine.turns == []
+    runner.command(asked)
+    assert engine.turns == [[told, asked]]
+    await asyncio.sleep(0)
+    assert engine.turns == [[told, asked]]
+    runner.stop()
+
+
+async def test_news_that_nobody_waits_for_go_with_the_next_iteration() -> None:
+    bench = Bench()
+    engine, runner = bench.engine, bench.runner
+    told = InboundClosed()
+    runner.gather([told])
+    await asyncio.sleep(0)
+    assert engine.turns == [[told]]
+    runner.stop()
+    runner.gather([told])
+    runner.catch_up()
+    assert engine.turns == [[told]]
+
+
+async def test_engine_that_is_asked_something_hears_what_was_gathered_before() -> None:
+    bench = Bench()
+    engine, runner = bench.engine, bench.runner
+    told = InboundClosed()
+    runner.catch_up()
+    assert engine.turns == []
+    runner.gather([told])
+    runner.catch_up()
+    assert engine.turns == [[told]]
+    runner.stop()

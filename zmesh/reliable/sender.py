@@ -18,6 +18,9 @@ from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
 from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, with_ttl
 
+LOOKED_BACK = 64
+"""Records under way that are looked at to know the peer's window: of large ones it holds fewer."""
+
 
 class OutgoingLane(SendWindow[Record]):
     """One priority's records on their way to one peer.
@@ -106,6 +109,8 @@ class OutgoingLane(SendWindow[Record]):
     def _cut(self) -> None:
         """Cut the large body that is transmitted next, if any, unless it goes whole."""
         seq = self.next_transmit
+        if self._uncut[0] <= seq:
+            self._look_at_window()
         while self._uncut and self._uncut[0] <= seq:
             record = self.items.get(seq) if self._uncut.popleft() == seq else None
             pieces = [] if record is None else self.cutter.cut(record, self.window_bytes)
@@ -117,6 +122,14 @@ class OutgoingLane(SendWindow[Record]):
             self.queued_bytes += sum(sizes) - self._sizes[seq]
             self.items.update(zip(numbers, pieces, strict=True))
             self._sizes.update(zip(numbers, sizes, strict=True))
+
+    def _look_at_window(self) -> None:
+        """Find out what the peer's window is at least: its credit above all that it has."""
+        seq = self.next_transmit
+        first = max(self.acked.cum + 1, seq - LOOKED_BACK)
+        under_way = sum(self._sizes.get(number, 0) for number in range(first, seq))
+        shown = self.bytes_limit - self.sent_bytes + under_way
+        self.window_bytes = max(self.window_bytes, shown)
 
     def _append(self, span: Span) -> None:
         self._spans.append(span)
@@ -253,10 +266,7 @@ class OutgoingLane(SendWindow[Record]):
         last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
             return self._take_single(seq)
-        while seq <= last and seq not in items:
-            seq += 1
-        if seq > self.next_transmit:
-            self.gaps.append((self.next_transmit, seq - 1, 0))
+        seq = self._pass_holes(seq, last)
         span = self._block_at(seq)
         if span is not None:  # behind holes
             self.next_transmit = seq
@@ -266,9 +276,19 @@ class OutgoingLane(SendWindow[Record]):
         allowed = self.bytes_limit - self.sent_bytes
         del records[min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed)) :]
         size = ends[len(records) - 1] if records else 0
-        self.next_transmit = seq + len(records)
         self.sent_bytes += size
+        # A body that went whole left some, and GAP is to go with it.
+        self.next_transmit = self._pass_holes(seq + len(records), last) if records else seq
         return (seq, records, size) if records else None
+
+    def _pass_holes(self, seq: int, last: int) -> int:
+        """Return the first number from `seq` on with a record; those before it are gaps."""
+        first = seq
+        while seq <= last and seq not in self.items:
+            seq += 1
+        if seq > first:
+            self.gaps.append((first, seq - 1, 0))
+        return seq
 
     def _take_block(self, span: Span, budget: int, count_max: int) -> Chunk[Record] | None:
         """Return all of a block, so that it is packed once for all peers, or a part of it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import threading
 import traceback
@@ -205,6 +206,13 @@ async def test_message_that_nobody_reads_is_told_to_have_arrived() -> None:
         with pytest.raises(DeliveryTimeout, match="it was received there, but nobody has") as told:
             await a.send("b", "unread", timeout=1)
         assert told.value.has_arrived
+
+
+async def test_message_that_is_not_there_is_not_told_to_have_arrived(tmp_path: Path) -> None:
+    async with Node("a", mdns=False, storage=tmp_path / "a.journal") as a:
+        with pytest.raises(DeliveryTimeout, match="it may still be handled") as told:
+            await a.send("nobody", 1, timeout=0.05)
+        assert not told.value.has_arrived
 
 
 async def test_jobs_left_at_the_end_are_logged_by_queue_with_their_count(
@@ -630,3 +638,7 @@ async def test_unknown_peer_is_an_error_that_names_those_known() -> None:
     async with nodes("a", "b") as (a, _):
         with pytest.raises(PeerUnknown, match="known: b"):
             await a.send("c", 1)
+
+
+def test_signature_of_a_node_shows_no_options_that_are_as_by_default() -> None:
+    assert "options: zmesh.options.NodeOptions = NodeOptions(), " in str(inspect.signature(Node))

@@ -100,7 +100,11 @@ class Link(LinkFacts):
 
     def has_arrived(self, ticket: Ticket) -> bool:
         """Return whether what a ticket waits for is with the peer, which has not settled it."""
-        return any(lane.has_arrived(ticket) for lane in self._session.outgoing.values())
+        return any(
+            all(seq in lane.acked for seq in numbers)
+            for lane in self._session.outgoing.values()
+            if (numbers := lane.open_numbers(ticket))
+        )
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""

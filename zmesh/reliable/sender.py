@@ -566,15 +566,10 @@ class OutgoingLane(SendWindow[Record]):
                 returned += self.give_up(first, Outcome.RELEASED)
         return returned
 
-    def holds(self, ticket: Ticket) -> bool:
-        """Return whether something submitted with the ticket has no outcome yet."""
-        return any(span.remaining for span in self._by_ticket.get(ticket, ()))
-
-    def has_arrived(self, ticket: Ticket) -> bool:
-        """Return whether the peer acked all of a ticket that has no outcome, and there is some."""
+    def open_numbers(self, ticket: Ticket) -> list[int]:
+        """Return the numbers of a ticket, but for spans of which all has its outcome."""
         spans = [span for span in self._by_ticket.get(ticket, ()) if span.remaining]
-        numbers = (seq for span in spans for seq in range(span.first, span.last + 1))
-        return bool(spans) and all(seq in self.acked for seq in numbers)
+        return [seq for span in spans for seq in range(span.first, span.last + 1)]
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""

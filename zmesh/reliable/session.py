@@ -279,7 +279,7 @@ class Session:
         for lane in self.outgoing.values():
             self._events += lane.withdraw(ticket)
         self._note_room()
-        return any(lane.holds(ticket) for lane in self.outgoing.values())
+        return any(lane.open_numbers(ticket) for lane in self.outgoing.values())
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return what has no outcome; see `Link.open_of`."""

@@ -191,7 +191,7 @@ class OutgoingLane(SendWindow[Record]):
         if seq < self.next_seq and seq <= self.seq_limit:
             if self._uncut:
                 self._cut()
-            span = self._block_at(seq)
+            span = self._block_at(seq) if self._blocks else None
             if span is not None:
                 return self._is_block_ready(span, seq)
             return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit
@@ -199,7 +199,8 @@ class OutgoingLane(SendWindow[Record]):
 
     def _block_at(self, seq: int) -> Span | None:
         """Return the span of the number that is transmitted next, where that is in a block."""
-        return self._blocks[0] if self._blocks and self._blocks[0].first <= seq else None
+        blocks = self._blocks
+        return blocks[0] if blocks and blocks[0].first <= seq else None
 
     def _is_block_ready(self, span: Span, seq: int) -> bool:
         block, allowed = cast("Block", span.block), self.bytes_limit - self.sent_bytes
@@ -255,17 +256,23 @@ class OutgoingLane(SendWindow[Record]):
         return None
 
     def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
-        items, seq = self.items, self.next_transmit
-        span = self._block_at(seq)
-        if span is not None:
-            return self._take_block(span, budget, count_max)
-        end = self._blocks[0].first if self._blocks else self.next_seq
+        items, seq, end = self.items, self.next_transmit, self.next_seq
+        if self._blocks:
+            span = self._block_at(seq)
+            if span is not None:
+                return self._take_block(span, budget, count_max)
+            end = self._blocks[0].first
         if self._uncut:
             self._cut()
             end = min(end, *self._uncut) if self._uncut else end
         last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
-            return self._take_single(seq)
+            size = self._sizes[seq]
+            if self.sent_bytes + size > self.bytes_limit:
+                return None
+            self.next_transmit = seq + 1
+            self.sent_bytes += size
+            return seq, (items[seq],), size
         seq = self._pass_holes(seq, last)
         span = self._block_at(seq)
         if span is not None:  # behind holes
@@ -307,14 +314,6 @@ class OutgoingLane(SendWindow[Record]):
         if stop == len(block):
             self._blocks.popleft()
         return seq, block if stop - start == len(block) else block[start:stop], size
-
-    def _take_single(self, seq: int) -> Chunk[Record] | None:
-        size = self._sizes[seq]
-        if self.sent_bytes + size > self.bytes_limit:
-            return None
-        self.next_transmit = seq + 1
-        self.sent_bytes += size
-        return seq, [self.items[seq]], size
 
     def _run(self, first: int, last: int, budget: int) -> list[Record]:
         """Return records from `first` on without a hole, as many as may fill the budget."""

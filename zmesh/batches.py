@@ -5,13 +5,15 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, groupby
 from operator import itemgetter
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
-from zmesh.message import RECORD_OVERHEAD_BYTES, Record, Ticket, sizes_of
+from zmesh.message import COMPRESSED, RECORD_OVERHEAD_BYTES, Record, Tag, Ticket, sizes_of, tags_of
 
 _HEAD = itemgetter(0)
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
+_LOW: Final = frozenset((int(Tag.HEADERS),))
+"""Tags of what goes in runs: those that are written when it leaves follow them."""
 
 L = TypeVar("L")
 R = TypeVar("R")
@@ -99,6 +101,15 @@ def largest_of(records: Sequence[Record]) -> int:
 def are_bare(records: Sequence[Record]) -> bool:
     """Return whether none of the records has extras."""
     return records.is_bare if type(records) is Block else max(map(len, records)) == 3
+
+
+def fit_runs(records: Sequence[Record], bytes_max: int) -> bool:
+    """Return whether these can be handled by the run: small, and as their sender made them."""
+    return (
+        max(map(len, map(_BODY, records))) <= bytes_max
+        and max(map(_HEAD, records)) < COMPRESSED
+        and tags_of(records) <= _LOW
+    )
 
 
 class TicketRun(Ticket):

@@ -248,6 +248,19 @@ class Call:
     retries: int = 0  # how often it is asked again where the handler raised
 
 
+@dataclass(slots=True)
+class CallEach:
+    """Ask a service several things: calls with consecutive numbers that ask for nothing special.
+
+    Answered by action `CallsAnswered`, and by `CallAnswered` where one did not go as most do.
+    """
+
+    first: int  # the number of the first call
+    records: list[Record]  # target is the service
+    lane: int
+    deadline: float | None  # of all, on the node's clock
+
+
 @dataclass(frozen=True, slots=True)
 class CancelCall:
     """Nobody waits for the answer any more."""
@@ -294,6 +307,16 @@ class Reply:
     last_seq: int
     correlation: int
     record: Record
+
+
+@dataclass(slots=True)
+class ReplyEach:
+    """Answer requests of one source, each with one number, and settle them accepted."""
+
+    source: Source
+    numbers: list[int]
+    correlations: list[int]
+    records: list[Record]  # of kind REPLY or FAILURE
 
 
 @dataclass(slots=True)
@@ -579,7 +602,8 @@ Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
     | Post | PostEach | Publish | PublishMany
-    | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
+    | Call | CallEach | CancelCall | CallLater | ForgetTicket | Reply | ReplyEach
+    | SettleDeliveries
     | GatheringCommand | TrustChanged
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull

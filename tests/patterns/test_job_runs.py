@@ -6,7 +6,7 @@ from tests.engines import Host, World
 from tests.patterns.queueing import bodies, mesh_of, numbers
 from zmesh.events import CloseNode
 from zmesh.message import FailureKind, Outcome, Record, Tag, with_extra
-from zmesh.patterns.job_runs import fit_runs
+from zmesh.batches import fit_runs
 
 
 def left(host: Host) -> tuple[int, int, tuple[int, int]]:

@@ -27,6 +27,7 @@ from zmesh.errors import PeerUnknown
 from zmesh.events import (
     BeginStream,
     Call,
+    CallEach,
     CallLater,
     CancelCall,
     CancelFanOut,
@@ -70,6 +71,7 @@ from zmesh.events import (
     RelayedGone,
     Remember,
     Reply,
+    ReplyEach,
     RequeueLetter,
     Serve,
     SettleDeliveries,
@@ -161,7 +163,9 @@ class Engine(EngineReads):
             TrustChanged: self._trusting.on_changed,
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
+            ReplyEach: self._news.serving.on_reply_each,
             Call: self._news.calls.on_call,
+            CallEach: self._news.calls.on_call_each,
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
@@ -294,7 +298,8 @@ class Engine(EngineReads):
             ):  # fmt: skip
                 self._on_pattern_command(event)
             case (
-                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | PostEach()
+                PacketsReceived() | SettleDeliveries() | Reply() | ReplyEach() | Call()
+                | CallEach() | Post() | PostEach()
                 | Publish() | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone()
                 | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()

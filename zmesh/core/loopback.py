@@ -123,7 +123,7 @@ class Loopback:
             self.events.append(Room())
         return settled
 
-    def withdraw(self, ticket: Ticket) -> bool:  # noqa: ARG002
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:  # noqa: ARG002
         """Do nothing: everything has arrived, and the application's verdict decides."""
         return True
 

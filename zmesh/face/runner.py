@@ -6,13 +6,14 @@ command goes at once, because somebody waits for its effect.
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Final, Protocol, assert_never
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar, assert_never
 
 from zmesh.actions import (
     Action,
     Audited,
     CallAnswered,
+    CallsAnswered,
     CancelRequest,
     DeliverGroup,
     DeliverInbox,
@@ -52,6 +53,8 @@ from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 COMMANDS_MAX: Final = 512
 """Commands gathered before the engine gets them, even within one turn of the loop."""
 
@@ -72,8 +75,8 @@ ApplicationAction = (
     | StateChanged | StateReady
     | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StreamAction
-    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Audited | Drained
-    | Trace
+    | CallAnswered | CallsAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash
+    | Audited | Drained | Trace
 )  # fmt: skip
 
 
@@ -131,6 +134,7 @@ class Runner:
         self._now = 0.0  # the last time the engine was told
         self._is_running = False
         self._is_in_turn = False
+        self._is_gathering = False  # commands, until somebody's work is done
         self._is_turn_planned = False  # a turn comes with the loop's next iteration
         self._has_flushed = False  # commands wait for that one, until there are news
 
@@ -199,10 +203,26 @@ class Runner:
         if not self._is_running:
             return
         self._events.append(event)
+        if self._is_gathering and self.backlog < COMMANDS_MAX:
+            return
         if not self._has_flushed or self.backlog >= COMMANDS_MAX:
             self.flush()
         else:
             self._soon()
+
+    def together(self, work: Callable[[], R]) -> R:
+        """Do work of the loop's that gives many commands: the engine gets them when it is done.
+
+        It may run code of the application, of several tasks; none waits for the others.
+        """
+        is_outermost, self._is_gathering = not self._is_gathering, True
+        try:
+            return work()
+        finally:
+            if is_outermost:
+                self._is_gathering = False
+                if self._events:
+                    self.flush()
 
     def flush(self) -> None:
         """Let the engine have what was gathered, now rather than with the next iteration."""

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import InvalidBody, Reject, UsageError
-from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.events import Reply, ReplyEach, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.face.calls import Commands
 from zmesh.face.checks import sendable_text
 from zmesh.face.handlers import (
     Handler,
@@ -21,6 +22,7 @@ from zmesh.face.handlers import (
     is_async,
     watched,
 )
+from zmesh.face.hosting import Begun, begin, finish, is_kept, references_to
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message
 from zmesh.face.requests import RequestMessage
@@ -37,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 _WARN_EVERY: Final = 60.0  # seconds between two warnings that one service holds up the loop
 _CANCEL_PATIENCE: Final = 1.0  # seconds a cancelled handler has to end
+
+HOLD_UP_MAX: Final = 0.002
+"""Seconds of handling that one task does before others of the loop have their turn."""
 
 
 class RequestSettler:
@@ -79,6 +84,8 @@ class Service:
     guard: Guard | None = None  # of signatures
     warned_at: float = float("-inf")
     note_blocked: Callable[[float], None] = lambda _: None  # of a step that held up the loop
+    workers: "dict[asyncio.Task[None], None]" = field(default_factory=dict)  # that are for any
+    is_quick: bool = True  # the latest handler waited for nothing
 
 
 @dataclass(eq=False, slots=True)
@@ -108,14 +115,16 @@ class Services:
         self,
         loop: asyncio.AbstractEventLoop,
         outgoing: Outgoing,
-        command: Callable[[Event], None],
+        commands: Commands,
         verifying: Verifying | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self.middleware = middleware
         self._loop = loop
         self._outgoing = outgoing
-        self._command = command
+        self._commands = commands
+        self._command = commands.command
+        self._replied: ReplyEach | None = None  # the latest, which more may join
         self._verifying = verifying
         self._services: dict[str, Service] = {}
         self._requests: dict[Place, Request] = {}
@@ -158,7 +167,7 @@ class Services:
     async def close(self) -> None:
         """Cancel the handlers that run, and wait for them to end."""
         self.drain()
-        tasks = []
+        tasks = [worker for service in self._services.values() for worker in service.workers]
         for request in self._requests.values():
             request.message.is_cancelled = True
             if request.task is not None:
@@ -173,6 +182,7 @@ class Services:
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
         clock = self._loop.time
+        services: dict[str, Service] = {}
         for delivery in deliveries:
             chunk = Chunk(self.settler, delivery, 0, 0)
             for index, record in enumerate(delivery.records):
@@ -191,6 +201,9 @@ class Services:
                 else:
                     line = _line(source, extras.get(Tag.KEY))
                     self._take(Request(service, message, source, *seqs, correlation, line))
+                    services[service.name] = service
+        for service in services.values():
+            self._begin(service)
 
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
@@ -210,6 +223,7 @@ class Services:
             seqs = delivery.first_seq, delivery.last_seq
             line = _line(delivery.source, message.key)
             self._take(Request(service, message, delivery.source, *seqs, 0, line, channel))
+            self._begin(service)
 
     def cancel(self, order: CancelRequest) -> None:
         """Stop what nobody waits for; what runs in a thread is told so, and cannot be stopped."""
@@ -226,28 +240,72 @@ class Services:
 
     def _take(self, request: Request) -> None:
         self._requests[request.place] = request
-        turns = request.service.turns
-        if request.line is None and turns.begin_at_once():
-            self._start_in_time(request)
-            return
-        turns.add(request, request.line)
-        self._begin(request.service)
+        request.service.turns.add(request, request.line)
+
+    # Tasks: see `hosting`
 
     def _begin(self, service: Service) -> None:
-        """Start the handlers whose turn it is."""
-        while (request := service.turns.begin()) is not None:
-            self._start_in_time(request)
+        """Have the handlers begin whose turn it is: in one task, or in one each if they wait."""
+        startable, workers = service.turns.startable, service.workers
+        wanted = min(1, startable) if service.is_quick else startable
+        while len(workers) < wanted:
+            worker = self._loop.create_task(self._work(service), name=service.task_name)
+            workers[worker] = None
+            # One that is cancelled before its first step runs none of its code.
+            worker.add_done_callback(partial(self._on_worker_ended, service))
 
-    def _start_in_time(self, request: Request) -> None:
-        """Start a handler; what nobody waits for any more is not handled."""
-        service = request.service
-        if request.message.remaining == 0.0:
-            service.turns.end(request.line)
-            self._release(request)
+    def _on_worker_ended(self, service: Service, worker: "asyncio.Task[None]") -> None:
+        if worker in service.workers:
+            del service.workers[worker]
+            self._begin(service)
+
+    async def _work(self, service: Service) -> None:
+        """Handle requests until a handler waits: from then on this task is that one's alone."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # this is one
+        left = self._commands.together(partial(self._handle_some, service, task))
+        if left is None:
             return
-        request.task = self._loop.create_task(self._handle(request), name=service.task_name)
-        # A task that is cancelled before its first step runs none of its code.
-        request.task.add_done_callback(partial(self._on_ended, request))
+        del service.workers[task]
+        self._begin(service)
+        request, begun = left
+        gave_up = False
+        try:
+            await finish(begun)
+        except asyncio.CancelledError:
+            gave_up = True
+            raise
+        finally:
+            self._ended(request, gave_up=gave_up)
+
+    def _handle_some(
+        self, service: Service, task: "asyncio.Task[None]"
+    ) -> tuple[Request, Begun] | None:
+        """Handle requests one after the other; return the first whose handler waits."""
+        until = self._loop.time() + HOLD_UP_MAX
+        references = references_to(task)
+        while (request := service.turns.begin()) is not None:
+            if request.message.remaining == 0.0:  # nobody waits for it any more
+                service.turns.end(request.line)
+                self._release(request)
+                continue
+            request.task = task
+            gave_up = False
+            try:
+                begun = begin(self._handle(request))
+            except asyncio.CancelledError:
+                begun, gave_up = None, True
+            except BaseException:
+                self._ended(request, gave_up=False)
+                raise
+            service.is_quick = begun is None
+            if begun is not None:
+                return request, begun
+            self._ended(request, gave_up=gave_up)
+            request.task = None
+            if is_kept(task, references) or self._loop.time() > until:
+                break
+        return None
 
     async def _handle(self, request: Request) -> None:
         service, channel = request.service, request.channel
@@ -298,9 +356,22 @@ class Services:
         if failure is not None:
             reply = self._outgoing.failure(failure)
         assert reply is not None, "a handler answers or fails"  # noqa: S101
-        self._command(
-            Reply(request.source, request.first_seq, request.last_seq, request.correlation, reply)
-        )
+        self._reply(request, reply)
+
+    def _reply(self, request: Request, record: Record) -> None:
+        """Answer with what was answered just before to the same peer, if that still waits."""
+        source, number, call = request.source, request.first_seq, request.correlation
+        last = self._replied
+        if number != request.last_seq:
+            self._command(Reply(source, number, request.last_seq, call, record))
+        elif last is not None and last.source is source and self._commands.is_last(last):
+            last.numbers.append(number)
+            last.correlations.append(call)
+            last.records.append(record)
+            self._commands.joined()
+        else:
+            self._replied = ReplyEach(source, [number], [call], [record])
+            self._command(self._replied)
 
     async def _stream(self, service: Service, message: Message, channel: Channel) -> None:
         """Run the handler of a stream; write what it returns, or yields, as the answer."""
@@ -339,15 +410,14 @@ class Services:
             return await in_thread(self._threads, self._loop, service.handler, message)
         return await watched(service.handler(message), service.note_blocked)
 
-    def _on_ended(self, request: Request, task: "asyncio.Task[None]") -> None:
+    def _ended(self, request: Request, *, gave_up: bool) -> None:
         service = request.service
         service.turns.end(request.line)
-        if task.cancelled():
+        if gave_up:
             self._release(request)
         else:
             del self._requests[request.place]
-        if service.turns.waiting:
-            self._begin(service)
+        self._begin(service)
 
     def _release_waiting(self, service: Service) -> None:
         for request in service.turns.clear():

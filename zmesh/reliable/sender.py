@@ -16,7 +16,7 @@ from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, with_ttl
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, all_with_ttl, with_ttl
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -61,10 +61,19 @@ class OutgoingLane(SendWindow[Record]):
 
     # Submission
 
-    def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
-        """Number the records; each ends on its own. Of a `TicketRun` each has its own ticket."""
+    def submit(
+        self,
+        records: Sequence[Record],
+        ticket: Ticket,
+        now: float,
+        deadline: float | None = None,
+    ) -> tuple[int, int]:
+        """Number the records; each ends on its own. Of a `TicketRun` each has its own ticket.
+
+        Of a block the lane notes the `deadline` itself; of others see `deadlines`.
+        """
         if type(records) is Block:
-            return self._submit_block(records, ticket, now)
+            return self._submit_block(records, ticket, now, deadline)
         if len(records) == 1:
             seq = self.submit_single(records[0], ticket, now)
             return seq, seq
@@ -84,14 +93,17 @@ class OutgoingLane(SendWindow[Record]):
         self._append(Span(seq, seq, ticket, 1))
         return seq
 
-    def _submit_block(self, block: Block, ticket: Ticket, now: float) -> tuple[int, int]:
+    def _submit_block(
+        self, block: Block, ticket: Ticket, now: float, deadline: float | None
+    ) -> tuple[int, int]:
         first = self.next_seq
         if self.next_transmit == first:
             self.waiting_since = now
         self.next_seq = first + len(block)
         self.queued_bytes += block.size
         self._block_messages += len(block)
-        span = Span(first, self.next_seq - 1, ticket, len(block), block=block)
+        last = self.next_seq - 1
+        span = Span(first, last, ticket, len(block), block=block, deadline=deadline)
         self._append(span)
         self._blocks.append(span)
         return first, span.last
@@ -215,7 +227,7 @@ class OutgoingLane(SendWindow[Record]):
         """
         chunk = self._take_lost(budget, count_max) if self.resend.count else None
         if chunk is None:
-            chunk = self._take_new(budget, count_max)
+            chunk = self._take_new(budget, count_max, now)
         if chunk is None:
             return None
         self.waiting_since = now
@@ -241,11 +253,11 @@ class OutgoingLane(SendWindow[Record]):
                 return first, records, size
         return None
 
-    def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
+    def _take_new(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
         items, seq = self.items, self.next_transmit
         span = self._block_at(seq)
         if span is not None:
-            return self._take_block(span, budget, count_max)
+            return self._take_block(span, budget, count_max, now)
         end = self._blocks[0].first if self._blocks else self.next_seq
         if self._uncut:
             self._cut()
@@ -260,7 +272,7 @@ class OutgoingLane(SendWindow[Record]):
         span = self._block_at(seq)
         if span is not None:  # behind holes
             self.next_transmit = seq
-            return self._take_block(span, budget, count_max)
+            return self._take_block(span, budget, count_max, now)
         records = self._run(seq, min(last, seq + count_max - 1), budget)
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
@@ -270,7 +282,9 @@ class OutgoingLane(SendWindow[Record]):
         self.sent_bytes += size
         return (seq, records, size) if records else None
 
-    def _take_block(self, span: Span, budget: int, count_max: int) -> Chunk[Record] | None:
+    def _take_block(
+        self, span: Span, budget: int, count_max: int, now: float
+    ) -> Chunk[Record] | None:
         """Return all of a block, so that it is packed once for all peers, or a part of it."""
         block, seq = cast("Block", span.block), self.next_transmit
         start, allowed = seq - span.first, self.bytes_limit - self.sent_bytes
@@ -286,7 +300,10 @@ class OutgoingLane(SendWindow[Record]):
         self.sent_bytes += size
         if stop == len(block):
             self._blocks.popleft()
-        return seq, block if stop - start == len(block) else block[start:stop], size
+        records = block if stop - start == len(block) else block[start:stop]
+        if span.deadline is not None:
+            records = tuple(all_with_ttl(records, span.deadline - now))
+        return seq, records, size
 
     def _take_single(self, seq: int) -> Chunk[Record] | None:
         size = self._sizes[seq]
@@ -389,6 +406,8 @@ class OutgoingLane(SendWindow[Record]):
         self._block_messages -= span.remaining
         self.items.update(zip(numbers, block[start:], strict=True))
         self._sizes.update(zip(numbers, block.sizes(start), strict=True))
+        if span.deadline is not None:
+            self.deadlines.update(dict.fromkeys(numbers, span.deadline))
         if span.last >= self.next_transmit:
             self._blocks.remove(span)
 
@@ -500,6 +519,21 @@ class OutgoingLane(SendWindow[Record]):
 
     # Giving up
 
+    def expiries(self) -> list[tuple[int, float]]:
+        """Return when records expire, by number; of a block that of its first."""
+        blocks = [(each.first, each.deadline) for each in self._spans if each.deadline is not None]
+        return [*self.deadlines.items(), *blocks]
+
+    def expire(self, first: int, deadline: float) -> list[Returned]:
+        """Give up what expires then: the record of this number, or all that began with it."""
+        last = first
+        for span in self._between(first, first):
+            if span.deadline is not None:
+                self._part_block(span)
+                last = span.last
+        due = [seq for seq in range(first, last + 1) if self.deadlines.get(seq) == deadline]
+        return [each for seq in due for each in self.give_up(seq, Outcome.EXPIRED)]
+
     def give_up(self, first: int, outcome: Outcome) -> list[Returned]:
         """Stop trying to deliver the record (with all its fragments) numbered `first`.
 
@@ -537,8 +571,11 @@ class OutgoingLane(SendWindow[Record]):
             self._end(span, first, last, Outcome.REJECTED, {first: (reason, 0.0)}, returned)
         return returned
 
-    def withdraw(self, ticket: Ticket) -> list[Returned]:
-        """Give up everything submitted with the ticket, as RELEASED."""
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> list[Returned]:
+        """Give up everything submitted with the ticket, or one of its records, as RELEASED."""
+        if index is not None:
+            seq = self._number_of(ticket, index)
+            return [] if seq is None else self.give_up(seq, Outcome.RELEASED)
         returned: list[Returned] = []
         for span in [span for span in self._by_ticket.get(ticket, ()) if span.remaining]:
             firsts = [span.first] if span.whole is not None else range(span.first, span.last + 1)
@@ -546,8 +583,16 @@ class OutgoingLane(SendWindow[Record]):
                 returned += self.give_up(first, Outcome.RELEASED)
         return returned
 
-    def holds(self, ticket: Ticket) -> bool:
+    def _number_of(self, ticket: Ticket, index: int) -> int | None:
+        """Return the number of one of the records that were submitted together."""
+        spans = self._by_ticket.get(ticket)
+        return spans[0].first + index if spans else None
+
+    def holds(self, ticket: Ticket, index: int | None = None) -> bool:
         """Return whether something submitted with the ticket has no outcome yet."""
+        if index is not None:
+            seq = self._number_of(ticket, index)
+            return seq is not None and (seq in self.items or self._is_in_block(seq))
         return any(span.remaining for span in self._by_ticket.get(ticket, ()))
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:

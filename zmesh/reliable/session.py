@@ -177,15 +177,19 @@ class Session:
         if key is not None:
             records = self._keys.write(out.lane, records, key)
         if largest <= self._options.fragment_bytes:
-            if ttl is not None:
-                records = list(records)  # each ends in its own time
+            deadline = None if ttl is None else now + ttl
+            if type(records) is Block and ttl is not None:
+                records = Block(records)  # its own: what it becomes depends on the time left
             elif largest > self._options.inline_bytes_max:
                 pass  # there is little to pack
             elif len(records) >= BLOCK_MIN and type(records) is not Block:
                 records = Block(records)
-            first, last = out.submit(records, ticket, now)
-            for seq in () if ttl is None else range(first, last + 1):
-                self._expire_at(out, seq, now + (ttl or 0.0))
+            first, last = out.submit(records, ticket, now, deadline)
+            if deadline is not None and type(records) is Block:
+                self._look_at(out, first, deadline)
+            elif deadline is not None:
+                for seq in range(first, last + 1):
+                    self._expire_at(out, seq, deadline)
             ends: Sequence[int] = range(first, last + 1)
         else:
             first = out.next_seq
@@ -211,6 +215,9 @@ class Session:
 
     def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         out.deadlines[seq] = deadline
+        self._look_at(out, seq, deadline)
+
+    def _look_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         heappush(self._deadlines, (deadline, out.lane, seq))
         if len(self._deadlines) >= self._deadlines_max:
             self._forget_deadlines()
@@ -220,7 +227,7 @@ class Session:
         self._deadlines = [
             (deadline, lane.lane, seq)
             for lane in self.outgoing.values()
-            for seq, deadline in lane.deadlines.items()
+            for seq, deadline in lane.expiries()
         ]
         heapify(self._deadlines)
         self._deadlines_max = 2 * len(self._deadlines) + DEADLINES_MIN
@@ -271,12 +278,12 @@ class Session:
         if self.settle_at == inf:
             self.settle_at = now + self._options.ack_delay_max
 
-    def withdraw(self, ticket: Ticket) -> bool:
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:
         """Give up what was submitted with the ticket; see `Link.withdraw`."""
         for lane in self.outgoing.values():
-            self._events += lane.withdraw(ticket)
+            self._events += lane.withdraw(ticket, index)
         self._note_room()
-        return any(lane.holds(ticket) for lane in self.outgoing.values())
+        return any(lane.holds(ticket, index) for lane in self.outgoing.values())
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return what has no outcome; see `Link.open_of`."""
@@ -291,9 +298,7 @@ class Session:
         """Give up what has outlived its time to live."""
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, number, seq = heappop(self._deadlines)
-            lane = self.outgoing[number]
-            if lane.deadlines.get(seq) == deadline:
-                self._events += lane.give_up(seq, Outcome.EXPIRED)
+            self._events += self.outgoing[number].expire(seq, deadline)
         self._note_room()
 
     def _note_room(self) -> None:

@@ -1,6 +1,6 @@
 """Batches of records with consecutive numbers: how to part them, and what peers share of them."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, groupby
@@ -48,6 +48,7 @@ class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has n
     size: int  # what all count
     shares: int  # peers that have yet to be sent it, where there are several
     packed: bytes | None  # as the records of a DATA frame, until all were sent it
+    deadline: float | None  # when all of them expire
 
     def __new__(cls, records: Iterable[Record]) -> Self:
         """Make a block of at least one record."""
@@ -76,6 +77,7 @@ class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has n
             block.lengths, block.overhead = sizes_of(records), 0
         block.size = sum(block.lengths) + block.overhead * len(records)
         block.shares, block.packed = 0, None
+        block.deadline = None
         return block
 
     def size_of(self, start: int, stop: int) -> int:
@@ -85,6 +87,17 @@ class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has n
     def sizes(self, start: int) -> list[int]:
         """Return what each record from `start` on counts."""
         return list(map(self.overhead.__add__, self.lengths[start:]))
+
+    def part(self, start: int, stop: int, budget: int, bytes_max: int) -> tuple[int, int]:
+        """Return where a part from `start` on ends that fills the budget, and what it counts.
+
+        It ends at `stop` at the latest, and counts `bytes_max` at most: so it may be empty.
+        """
+        if not start and stop == len(self) and self.size <= min(budget, bytes_max):
+            return stop, self.size
+        ends = self.ends(start)
+        count = min(bisect_left(ends, budget) + 1, bisect_right(ends, bytes_max), stop - start)
+        return (start + count, ends[count - 1]) if count > 0 else (start, 0)
 
     def ends(self, start: int) -> list[int]:
         """Return what all up to and with each record count, from `start` on."""

@@ -1,11 +1,16 @@
 """What tests of the asyncio face share: deliveries, and settlements without a runner."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from zmesh.actions import Delivery
-from zmesh.events import SettleDeliveries, Source
+from zmesh.events import Event, SettleDeliveries, Source
 from zmesh.face.verdicts import Settlements
 from zmesh.ids import NodeId
 from zmesh.message import Encoding, Kind, Outcome, Record, head
 from zmesh.wire.bodies import encode_body
+
+R = TypeVar("R")
 
 PRINTER = NodeId(b"printer-0123456!")
 SOURCE = Source(PRINTER, b"session-00000001", 4)
@@ -51,3 +56,20 @@ class Verdicts:
 
 def short_of(verdict: SettleDeliveries) -> tuple[int, int, Outcome]:
     return verdict.first_seq, verdict.last_seq, verdict.outcome
+
+
+class Noting:
+    """Notes commands; the engine has each at once, unless they are held."""
+
+    def __init__(self) -> None:
+        self.commands: list[Event] = []
+        self.holds = False  # commands wait, so that more may join the last
+
+    def command(self, event: Event) -> None:
+        self.commands.append(event)
+
+    def is_last(self, event: Event | None) -> bool:
+        return self.holds and self.commands[-1] is event
+
+    def together(self, work: Callable[[], R]) -> R:
+        return work()

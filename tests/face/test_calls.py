@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.face.support import record_of
+from tests.face.support import Noting, record_of
 from zmesh.actions import CallAnswered, CallFailure
 from zmesh.errors import (
     Closed,
@@ -17,7 +17,7 @@ from zmesh.errors import (
     UsageError,
     ZmeshError,
 )
-from zmesh.events import Call, CancelCall, Event
+from zmesh.events import CallEach, CancelCall
 from zmesh.face.calls import Calls
 from zmesh.message import Encoding, Kind, Record, head
 
@@ -26,9 +26,9 @@ class Bench:
     """Calls that note the commands they give."""
 
     def __init__(self, calls_max: int = 10) -> None:
-        self.commands: list[Event] = []
-        loop = asyncio.get_running_loop()
-        self.calls = Calls(loop, self.commands.append, calls_max)
+        self.noting = Noting()
+        self.commands = self.noting.commands
+        self.calls = Calls(asyncio.get_running_loop(), self.noting, calls_max)
 
     async def start(self, timeout: float | None = None) -> "asyncio.Task[object]":  # noqa: ASYNC109
         record = record_of("x", Kind.REQUEST, "resize")
@@ -51,7 +51,7 @@ async def test_reply_is_decoded() -> None:
 async def test_deadline_is_on_the_clock_of_the_engine() -> None:
     bench = Bench()
     tasks = [await bench.start(2.5), await bench.start(None)]
-    deadlines = [command.deadline for command in bench.commands if isinstance(command, Call)]
+    deadlines = [command.deadline for command in bench.commands if isinstance(command, CallEach)]
     assert deadlines == [102.5, None]
     bench.calls.close("node")
     await asyncio.wait(tasks)

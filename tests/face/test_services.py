@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.face.support import SOURCE, record_of
+from tests.face.support import SOURCE, Noting, record_of
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import Reject, UsageError
-from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
-from zmesh.face.handlers import BLOCKING, Handler
+from zmesh.events import Event, ReplyEach, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.face.handlers import Handler
+from zmesh.face.hosting import BLOCKING
 from zmesh.face.outgoing import Outgoing, failure_of
 from zmesh.face.received import Message
 from zmesh.face.services import Services
@@ -27,9 +28,10 @@ class Bench:
     """Services that note the commands they give."""
 
     def __init__(self) -> None:
-        self.commands: list[Event] = []
+        self.noting = Noting()
+        self.commands = self.noting.commands
         outgoing = Outgoing(NodeOptions())
-        self.services = Services(asyncio.get_running_loop(), outgoing, self.commands.append)
+        self.services = Services(asyncio.get_running_loop(), outgoing, self.noting)
 
     def serve(self, handler: Handler, concurrency: int = 8, name: str = "work") -> None:
         self.services.serve(name, handler, concurrency)
@@ -61,8 +63,15 @@ class Bench:
 
 
 def answer_of(event: Event) -> tuple[int, int, object]:
-    assert isinstance(event, Reply)
-    return event.first_seq, event.correlation, decode_body(event.record[0] >> 4, event.record[2])
+    assert isinstance(event, ReplyEach)
+    [number], [call], [record] = event.numbers, event.correlations, event.records
+    return number, call, decode_body(record[0] >> 4, record[2])
+
+
+def reply_in(event: Event) -> Record:
+    assert isinstance(event, ReplyEach)
+    [record] = event.records
+    return record
 
 
 def verdict_of(event: Event) -> tuple[int, Outcome, str]:
@@ -117,8 +126,7 @@ async def test_reply_that_cannot_be_sent_fails_the_call(result: object) -> None:
     bench.serve(answer)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[0] == "BodyNotEncodable"
+    assert failure_of(reply_in(event))[0] == "BodyNotEncodable"
 
 
 async def test_any_other_exception_is_the_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,9 +138,9 @@ async def test_any_other_exception_is_the_answer(caplog: pytest.LogCaptureFixtur
     bench.serve(fail)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert event.record[0] & 15 == Kind.FAILURE
-    assert failure_of(event.record)[:2] == ("KeyError", "'paper'")
+    record = reply_in(event)
+    assert record[0] & 15 == Kind.FAILURE
+    assert failure_of(record)[:2] == ("KeyError", "'paper'")
     assert "the handler of 'work' raised" in caplog.text
 
 
@@ -213,8 +221,7 @@ async def test_handler_that_was_cancelled_by_itself_fails_the_call() -> None:
     bench.serve(await_cancelled)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[0] == "CancelledError"
+    assert failure_of(reply_in(event))[0] == "CancelledError"
 
 
 async def test_withdrawing_finishes_what_runs_and_releases_what_waits() -> None:
@@ -256,8 +263,7 @@ async def test_request_cannot_be_settled_by_hand() -> None:
     bench.serve(settle)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[0] == UsageError.__name__
+    assert failure_of(reply_in(event))[0] == UsageError.__name__
 
 
 async def test_requests_of_one_key_are_handled_one_at_a_time_in_order() -> None:
@@ -328,6 +334,7 @@ async def test_withdrawing_gives_back_what_waits_behind_a_key_as_well() -> None:
     bench.serve(work, concurrency=2)
     for seq in range(1, 6):
         bench.request(seq, key="k" if seq % 2 else None)
+    await asyncio.sleep(0)  # the first handler waits, so the others get a task each
     await asyncio.sleep(0)
     bench.services.withdraw("work")
     assert {verdict_of(event)[0] for event in bench.commands[1:]} == {3, 4, 5}
@@ -441,8 +448,7 @@ async def test_exceptions_and_reject_cross_threads(caplog: pytest.LogCaptureFixt
     assert verdict_of((await bench.done(1))[0]) == (1, Outcome.REJECTED, "no")
     bench.request(2)
     event = (await bench.done(2))[1]
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[:2] == ("ValueError", "bad")
+    assert failure_of(reply_in(event))[:2] == ("ValueError", "bad")
     assert caplog.records
     await bench.services.close()
 

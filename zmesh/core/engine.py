@@ -36,7 +36,6 @@ from zmesh.events import (
     CandidateFound,
     CandidateGone,
     CloseNode,
-    CloseState,
     Describe,
     DrainNode,
     EndParts,
@@ -52,7 +51,6 @@ from zmesh.events import (
     LoopLate,
     MakeRoom,
     OpenInbox,
-    OpenState,
     OpenStream,
     PacketsReceived,
     PathDown,
@@ -84,12 +82,11 @@ from zmesh.events import (
     TrustChanged,
     Unpull,
     Unsubscribe,
-    WallClockRead,
     Withdraw,
     WritePart,
-    WriteState,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import Failure, FailureKind, InterestKind
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.shared_state import StateCommand

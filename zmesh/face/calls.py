@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from itertools import repeat
-from typing import Protocol, TypeVar, assert_never
+from typing import Final, Protocol, TypeVar, assert_never
 
 from zmesh.actions import CallAnswered, CallFailure, CallsAnswered
 from zmesh.errors import (
@@ -27,6 +27,9 @@ from zmesh.wire.bodies import body_of
 
 R = TypeVar("R")
 
+RUN_MAX: Final = 512
+"""Calls, or answers, in one command: as many as commands that are gathered."""
+
 
 class Commands(Protocol):
     """Takes commands: `Runner`."""
@@ -37,10 +40,6 @@ class Commands(Protocol):
 
     def is_last(self, event: Event | None) -> bool:
         """Return whether a command still waits, and nothing came after it: more may join it."""
-        ...
-
-    def joined(self) -> None:
-        """Note that one more has joined the last command."""
         ...
 
     def together(self, work: Callable[[], R]) -> R:
@@ -88,7 +87,8 @@ class Calls:
         if len(self._open) >= self._calls_max:
             raise UsageError(f"{self._calls_max} calls are open already: await some of them first")
         self._last = call = self._last + 1
-        waiting = self._open[call] = Waiting[CallAnswered | Record](self._loop)
+        waiting: Waiting[CallAnswered | Record] = Waiting(self._loop)
+        self._open[call] = waiting
         deadline = None if timeout is None else now + timeout
         if key is None and prefer is None and hedge_after is None and not retries:
             self._ask(call, record, lane, deadline, timeout)
@@ -128,15 +128,21 @@ class Calls:
             and last.records[0][1] == record[1]
             and last.lane == lane
             and self._patience == patience
-            and last.first + len(last.records) == call
+            and len(last.records) < RUN_MAX
         ):
             last.records.append(record)
             last.deadline = deadline
-            self._commands.joined()
             return
         self._patience = patience
         self._asked = CallEach(call, [record], lane, deadline)
         self._commands.command(self._asked)
+
+    def perform(self, action: CallAnswered | CallsAnswered) -> None:
+        """Take what the engine tells."""
+        if isinstance(action, CallsAnswered):
+            self.answered_each(action)
+        else:
+            self.answered(action)
 
     def answered(self, answer: CallAnswered) -> None:
         """Give a call its answer."""

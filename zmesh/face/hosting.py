@@ -1,20 +1,24 @@
 """Handlers that wait for nothing share a task, one after the other; each runs in its own context.
 
-A task costs more than most such handlers. So one task begins with a request, and where its handler
-comes to its end without waiting for anything, with the next. Where a handler waits, the task is its
-own from then on, and another one goes on with the others: so each handler sees one task from its
-first step to its last, which is what `asyncio.timeout` and `TaskGroup` build on, and who cancels
-it, cancels nobody else. A task that something of a handler still refers to is not shared any
-further: whoever keeps it means that handler.
+A task costs more than most such handlers. So one task begins with a request, and where its
+handler comes to its end without waiting for anything, with the next. Where a handler waits, the
+task is its own from then on, and another one goes on with the others: so each handler sees one
+task from its first step to its last, which is what `asyncio.timeout` and `TaskGroup` build on, and
+who cancels it cancels nobody else. A task that something of a handler still refers to is not
+shared any further: whoever keeps it means that handler.
 """
 
+import time
 import types
 from asyncio import Task
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from sys import getrefcount
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from weakref import getweakrefcount
+
+BLOCKING: Final = 0.1
+"""Seconds a coroutine may hold up the event loop before somebody should know."""
 
 
 class Begun(NamedTuple):
@@ -40,8 +44,11 @@ def begin(coroutine: Coroutine[Any, Any, None]) -> Begun | None:
 
 
 @types.coroutine
-def finish(begun: Begun) -> Generator[Any, None, None]:
-    """Run what has begun to its end, by the task it began in."""
+def finish(begun: Begun, blocked: Callable[[float], None]) -> Generator[Any, None, None]:
+    """Run what has begun to its end, by the task it began in.
+
+    `blocked` is called with the seconds of each step that held up the loop.
+    """
     coroutine, context, waits_for = begun
     error: BaseException | None = None
     while True:
@@ -49,6 +56,7 @@ def finish(begun: Begun) -> Generator[Any, None, None]:
             yield waits_for
         except BaseException as thrown:  # noqa: BLE001  # cancellation, which is the coroutine's
             error = thrown
+        step_at = time.monotonic()
         try:
             if error is None:
                 waits_for = context.run(coroutine.send, None)
@@ -56,6 +64,10 @@ def finish(begun: Begun) -> Generator[Any, None, None]:
                 waits_for = context.run(coroutine.throw, error)
         except StopIteration:
             return
+        finally:
+            took = time.monotonic() - step_at
+            if took > BLOCKING:
+                blocked(took)
         error = None
 
 

@@ -266,10 +266,8 @@ class NodeParts(ABC):
     def perform(self, action: ApplicationAction) -> None:  # one case a kind of action
         """Hand the engine's news to whoever waits for it."""
         match action:
-            case CallsAnswered():
-                self.calls.answered_each(action)
-            case CallAnswered():
-                self.calls.answered(action)
+            case CallAnswered() | CallsAnswered():
+                self.calls.perform(action)
             case DeliverRequests(deliveries):
                 self.services.deliver(deliveries)
             case TicketsDone() | TicketsStored():

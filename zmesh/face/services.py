@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import InvalidBody, Reject, UsageError
 from zmesh.events import Reply, ReplyEach, Serve, SettleDeliveries, Source, Withdraw
-from zmesh.face.calls import Commands
+from zmesh.face.calls import RUN_MAX, Commands
 from zmesh.face.checks import sendable_text
 from zmesh.face.handlers import (
     Handler,
@@ -20,9 +21,8 @@ from zmesh.face.handlers import (
     answers_in_parts,
     in_thread,
     is_async,
-    watched,
 )
-from zmesh.face.hosting import Begun, begin, finish, is_kept, references_to
+from zmesh.face.hosting import BLOCKING, Begun, begin, finish, is_kept, references_to
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message
 from zmesh.face.requests import RequestMessage
@@ -33,7 +33,7 @@ from zmesh.face.turns import Turns
 from zmesh.face.verdicts import numbers
 from zmesh.face.verifying import Guard, Refusal, Verify, Verifying
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Record, Tag, Ways, extra, extras_of
+from zmesh.message import Outcome, Record, Tag, Ways, columns_of, extra
 
 logger = logging.getLogger(__name__)
 
@@ -97,15 +97,11 @@ class Request:
     source: Source
     first_seq: int
     last_seq: int
+    place: Place  # what `CancelRequest` names it by
     correlation: int
     line: Line | None  # with whom it is handled one at a time
     channel: Channel | None = None  # of a stream
     task: "asyncio.Task[None] | None" = None  # None: it waits
-
-    @property
-    def place(self) -> Place:
-        """What `CancelRequest` names it by."""
-        return (self.source.session, self.source.lane, self.first_seq)
 
 
 class Services:
@@ -182,35 +178,63 @@ class Services:
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
         clock = self._loop.time
+        now = clock()
         services: dict[str, Service] = {}
         for delivery in deliveries:
             chunk = Chunk(self.settler, delivery, 0, 0)
-            for index, record in enumerate(delivery.records):
-                extras = extras_of(record)
-                message = RequestMessage(chunk, record, index, clock, extras.get(Tag.TTL_MS))
-                source, seqs = delivery.source, numbers(delivery, index, index)
-                correlation = extras.get(Tag.CORRELATION)
+            source, records = delivery.source, delivery.records
+            calls, times, keys, signatures = columns_of(
+                records, Tag.CORRELATION, Tag.TTL_MS, Tag.KEY, Tag.SIGNATURE
+            )
+            session, lane, first = source.session, source.lane, delivery.first_seq
+            for index, record in enumerate(records):
                 service = self._services.get(record[1])
-                if service is None or self._is_draining:
-                    self._command(SettleDeliveries(source, *seqs, Outcome.RELEASED))
-                elif not isinstance(correlation, int):
-                    reason = "a request without correlation"
-                    self._command(SettleDeliveries(source, *seqs, Outcome.REJECTED, reason))
-                elif refusal := _refusal_of_signature(service, delivery, index):
-                    self._command(SettleDeliveries(source, *seqs, *refusal))
-                else:
-                    line = _line(source, extras.get(Tag.KEY))
-                    self._take(Request(service, message, source, *seqs, correlation, line))
-                    services[service.name] = service
+                number, call, ttl_ms, key = first + index, calls[index], times[index], keys[index]
+                if service is None or self._is_draining or not isinstance(call, int):
+                    self._refuse(delivery, index, is_answerable=isinstance(call, int))
+                    continue
+                guard = service.guard
+                if guard is not None and (guard.is_required or signatures[index] is not None):
+                    refusal = guard.refusal(delivery, index)
+                    if refusal is not None:
+                        seqs = numbers(delivery, index, index)
+                        self._command(SettleDeliveries(source, *seqs, *refusal))
+                        continue
+                deadline = now + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+                last = delivery.last_seq if len(records) == 1 else number
+                request = Request(
+                    service,
+                    RequestMessage(chunk, record, index, clock, deadline),
+                    source,
+                    number,
+                    last,
+                    (session, lane, number),
+                    call,
+                    None if key is None else _line(source, key),
+                )
+                self._requests[request.place] = request
+                service.turns.add(request, request.line)
+                services[service.name] = service
         for service in services.values():
             self._begin(service)
+
+    def _refuse(self, delivery: Delivery, index: int, *, is_answerable: bool) -> None:
+        """Give a request back that nobody here handles, or refuse what nobody could answer."""
+        seqs = numbers(delivery, index, index)
+        service = self._services.get(delivery.records[index][1])
+        if service is None or self._is_draining:
+            self._command(SettleDeliveries(delivery.source, *seqs, Outcome.RELEASED))
+        elif not is_answerable:
+            reason = "a request without correlation"
+            self._command(SettleDeliveries(delivery.source, *seqs, Outcome.REJECTED, reason))
 
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
         chunk = Chunk(self.settler, delivery, 0, 0)
         record = delivery.records[0]
-        ttl_ms = extra(record, Tag.TTL_MS)
-        message = RequestMessage(chunk, record, 0, self._loop.time, ttl_ms)
+        ttl_ms, clock = extra(record, Tag.TTL_MS), self._loop.time
+        deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+        message = RequestMessage(chunk, record, 0, clock, deadline)
         message.body_parts = channel.parts
         service = self._services.get(message.topic)
         if service is None or self._is_draining:
@@ -220,9 +244,11 @@ class Services:
         elif verdict := _refusal_of_signature(service, delivery, 0):
             channel.refuse(*verdict)
         else:
-            seqs = delivery.first_seq, delivery.last_seq
-            line = _line(delivery.source, message.key)
-            self._take(Request(service, message, delivery.source, *seqs, 0, line, channel))
+            source, seqs = delivery.source, (delivery.first_seq, delivery.last_seq)
+            line, place = _line(source, message.key), (source.session, source.lane, seqs[0])
+            request = Request(service, message, source, *seqs, place, 0, line, channel)
+            self._requests[place] = request
+            service.turns.add(request, line)
             self._begin(service)
 
     def cancel(self, order: CancelRequest) -> None:
@@ -237,10 +263,6 @@ class Services:
             self._release(request)
         elif request.service.is_async or request.service.in_parts:
             request.task.cancel()
-
-    def _take(self, request: Request) -> None:
-        self._requests[request.place] = request
-        request.service.turns.add(request, request.line)
 
     # Tasks: see `hosting`
 
@@ -271,7 +293,7 @@ class Services:
         request, begun = left
         gave_up = False
         try:
-            await finish(begun)
+            await finish(begun, service.note_blocked)
         except asyncio.CancelledError:
             gave_up = True
             raise
@@ -282,11 +304,14 @@ class Services:
         self, service: Service, task: "asyncio.Task[None]"
     ) -> tuple[Request, Begun] | None:
         """Handle requests one after the other; return the first whose handler waits."""
-        until = self._loop.time() + HOLD_UP_MAX
+        turns, requests, clock = service.turns, self._requests, time.monotonic
         references = references_to(task)
-        while (request := service.turns.begin()) is not None:
-            if request.message.remaining == 0.0:  # nobody waits for it any more
-                service.turns.end(request.line)
+        begun_at = step_at = clock()
+        offset = self._loop.time() - begun_at  # uvloop's clock stands still meanwhile
+        while (request := turns.begin()) is not None:
+            deadline = request.message.deadline
+            if deadline is not None and deadline <= step_at + offset:
+                turns.end(request.line)  # nobody waits for it any more
                 self._release(request)
                 continue
             request.task = task
@@ -298,12 +323,19 @@ class Services:
             except BaseException:
                 self._ended(request, gave_up=False)
                 raise
+            before, step_at = step_at, clock()
+            if step_at - before > BLOCKING:
+                service.note_blocked(step_at - before)
             service.is_quick = begun is None
             if begun is not None:
                 return request, begun
-            self._ended(request, gave_up=gave_up)
+            turns.end(request.line)
+            if gave_up:
+                self._release(request)
+            else:
+                del requests[request.place]
             request.task = None
-            if is_kept(task, references) or self._loop.time() > until:
+            if is_kept(task, references) or step_at - begun_at > HOLD_UP_MAX:
                 break
         return None
 
@@ -364,11 +396,15 @@ class Services:
         last = self._replied
         if number != request.last_seq:
             self._command(Reply(source, number, request.last_seq, call, record))
-        elif last is not None and last.source is source and self._commands.is_last(last):
+        elif (
+            last is not None
+            and last.source is source
+            and len(last.numbers) < RUN_MAX
+            and self._commands.is_last(last)
+        ):
             last.numbers.append(number)
             last.correlations.append(call)
             last.records.append(record)
-            self._commands.joined()
         else:
             self._replied = ReplyEach(source, [number], [call], [record])
             self._command(self._replied)
@@ -383,7 +419,7 @@ class Services:
         parts = aiter(answer)
         try:
             while True:
-                part = await watched(_next(parts), service.note_blocked)
+                part = await anext(parts, _END)
                 if part is _END:
                     return
                 await channel.write(part)
@@ -396,7 +432,8 @@ class Services:
         """Return what the handler will return, by the shortest way there is."""
         if self.middleware or service.in_parts or not service.is_async:
             return self._run(service, message)
-        return watched(service.handler(message), service.note_blocked)
+        awaitable: Awaitable[Any] = service.handler(message)
+        return awaitable
 
     async def _run(self, service: Service, message: Message, layer: int = 0) -> Any:
         """Run the handler inside the middleware from `layer` on, the first one outermost."""
@@ -408,7 +445,7 @@ class Services:
             return parts if service.is_async else ThreadedParts(self._threads, self._loop, parts)
         if not service.is_async:
             return await in_thread(self._threads, self._loop, service.handler, message)
-        return await watched(service.handler(message), service.note_blocked)
+        return await service.handler(message)
 
     def _ended(self, request: Request, *, gave_up: bool) -> None:
         service = request.service
@@ -480,7 +517,3 @@ def _refusal_of_signature(service: Service, delivery: Delivery, index: int) -> R
     if guard is None or not (guard.is_required or len(delivery.records[index]) > 3):
         return None
     return guard.refusal(delivery, index)
-
-
-async def _next(parts: AsyncIterator[Any]) -> Any:
-    return await anext(parts, _END)

@@ -11,7 +11,7 @@ retry, with a new message id: nobody may answer it from memory); `retry_budget` 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from operator import attrgetter
 from typing import cast
 
@@ -174,8 +174,7 @@ class RequestReply:
         """Return which provider gets which of the calls; nothing where each goes by itself."""
         records, now, options = each.records, self._turn.now, self._options
         if (
-            len(records) == 1
-            or (each.deadline is not None and each.deadline <= now)
+            (each.deadline is not None and each.deadline <= now)
             or len(self) + len(records) > options.calls_max
             or not fit_runs(records, min(options.link.fragment_bytes, options.link.body_bytes_max))
         ):
@@ -290,8 +289,8 @@ class RequestReply:
         """Take REPLY and FAILURE records; those of calls no longer open are dropped."""
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         now = self._turn.now
-        if self._runs and self._end_together(peer, records):
-            return
+        if self._runs:
+            records = self._end_together(peer, records)
         for record in records:
             if len(record) == 4 and record[3][0] == Tag.CORRELATION:  # as it mostly has no other
                 number: object = record[3][1]
@@ -313,22 +312,29 @@ class RequestReply:
                 self.choosing.on_answer(peer, call.service, now - ticket.at, now)
             self._answer(call, peer, record, None)
 
-    def _end_together(self, peer: Peer, records: Sequence[Record]) -> bool:
-        """Give calls of runs their answers, if these are such: replies to calls the peer has."""
+    def _end_together(self, peer: Peer, records: Sequence[Record]) -> Sequence[Record]:
+        """Give calls of runs the replies of the peer that has them; return what is left."""
         numbers = answered(records)
-        if numbers is None or not self._runs.keys() >= set(numbers):
-            return False
+        if numbers is None:
+            return records
+        left: Sequence[Record] = ()
+        if not self._runs.keys() >= set(numbers):
+            are_here = [call in self._runs for call in numbers]
+            left = [each for each, is_here in zip(records, are_here, strict=True) if not is_here]
+            records = list(compress(records, are_here))
+            numbers = list(compress(numbers, are_here))
         now, counts = self._turn.now, Counter(map(self._runs.__getitem__, numbers))
         if any(run.provider.id != peer.id for run in counts):
-            return False
+            return [*left, *records]  # it answers what it was never asked
         for number in numbers:
             del self._runs[number]
         for run, count in counts.items():
             self.choosing.on_answer(peer, run.service, now - run.at, now)
             run.provider.calls -= count
             self._left(run, count)
-        self._turn.actions.append(CallsAnswered(numbers, list(records), peer.label))
-        return True
+        if numbers:
+            self._turn.actions.append(CallsAnswered(numbers, list(records), peer.label))
+        return left
 
     def _answer(
         self, call: _OpenCall, peer: Peer, record: Record, failure: CallFailure | None

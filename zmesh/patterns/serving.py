@@ -153,10 +153,13 @@ class Serving:
     ) -> None:
         """Hand requests over, but for copies and those for services not provided here."""
         owes_enough = self._owes_enough(peer)
-        if len(records) > 1 and not owes_enough:
-            if self._begin_together(peer, source, first, records):
-                self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))
-                return
+        if (
+            len(records) > 1
+            and not owes_enough
+            and self._begin_together(peer, source, first, records)
+        ):
+            self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))
+            return
         if len(records) == 1:
             if self._admit(peer, records[0], (source, first, last), owes_enough=owes_enough):
                 self._turn.deliver_requests(Delivery(source, peer.label, first, last, records))

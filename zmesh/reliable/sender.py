@@ -16,7 +16,7 @@ from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, all_with_ttl, with_ttl
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, part_of, with_ttl
 
 
 class OutgoingLane(SendWindow[Record]):
@@ -61,19 +61,10 @@ class OutgoingLane(SendWindow[Record]):
 
     # Submission
 
-    def submit(
-        self,
-        records: Sequence[Record],
-        ticket: Ticket,
-        now: float,
-        deadline: float | None = None,
-    ) -> tuple[int, int]:
-        """Number the records; each ends on its own. Of a `TicketRun` each has its own ticket.
-
-        Of a block the lane notes the `deadline` itself; of others see `deadlines`.
-        """
+    def submit(self, records: Sequence[Record], ticket: Ticket, now: float) -> tuple[int, int]:
+        """Number the records; each ends on its own. Of a `TicketRun` each has its own ticket."""
         if type(records) is Block:
-            return self._submit_block(records, ticket, now, deadline)
+            return self._submit_block(records, ticket, now)
         if len(records) == 1:
             seq = self.submit_single(records[0], ticket, now)
             return seq, seq
@@ -93,17 +84,14 @@ class OutgoingLane(SendWindow[Record]):
         self._append(Span(seq, seq, ticket, 1))
         return seq
 
-    def _submit_block(
-        self, block: Block, ticket: Ticket, now: float, deadline: float | None
-    ) -> tuple[int, int]:
+    def _submit_block(self, block: Block, ticket: Ticket, now: float) -> tuple[int, int]:
         first = self.next_seq
         if self.next_transmit == first:
             self.waiting_since = now
         self.next_seq = first + len(block)
         self.queued_bytes += block.size
         self._block_messages += len(block)
-        last = self.next_seq - 1
-        span = Span(first, last, ticket, len(block), block=block, deadline=deadline)
+        span = Span(first, self.next_seq - 1, ticket, len(block), block=block)
         self._append(span)
         self._blocks.append(span)
         return first, span.last
@@ -289,21 +277,14 @@ class OutgoingLane(SendWindow[Record]):
         block, seq = cast("Block", span.block), self.next_transmit
         start, allowed = seq - span.first, self.bytes_limit - self.sent_bytes
         stop = min(len(block), start + count_max, self.seq_limit - span.first + 1)
-        size = block.size
-        if start or stop < len(block) or size > min(budget, allowed):
-            ends = block.ends(start)
-            count = min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed), stop - start)
-            if count <= 0:
-                return None
-            stop, size = start + count, ends[count - 1]
+        stop, size = block.part(start, stop, budget, allowed)
+        if stop == start:
+            return None
         self.next_transmit = span.first + stop
         self.sent_bytes += size
         if stop == len(block):
             self._blocks.popleft()
-        records = block if stop - start == len(block) else block[start:stop]
-        if span.deadline is not None:
-            records = tuple(all_with_ttl(records, span.deadline - now))
-        return seq, records, size
+        return seq, part_of(block, start, stop, now), size
 
     def _take_single(self, seq: int) -> Chunk[Record] | None:
         size = self._sizes[seq]
@@ -406,8 +387,8 @@ class OutgoingLane(SendWindow[Record]):
         self._block_messages -= span.remaining
         self.items.update(zip(numbers, block[start:], strict=True))
         self._sizes.update(zip(numbers, block.sizes(start), strict=True))
-        if span.deadline is not None:
-            self.deadlines.update(dict.fromkeys(numbers, span.deadline))
+        if block.deadline is not None:
+            self.deadlines.update(dict.fromkeys(numbers, block.deadline))
         if span.last >= self.next_transmit:
             self._blocks.remove(span)
 
@@ -521,17 +502,16 @@ class OutgoingLane(SendWindow[Record]):
 
     def expiries(self) -> list[tuple[int, float]]:
         """Return when records expire, by number; of a block that of its first."""
-        blocks = [(each.first, each.deadline) for each in self._spans if each.deadline is not None]
-        return [*self.deadlines.items(), *blocks]
+        blocks = [(each.first, each.block.deadline) for each in self._spans if each.block]
+        return [*self.deadlines.items(), *((seq, due) for seq, due in blocks if due is not None)]
 
     def expire(self, first: int, deadline: float) -> list[Returned]:
-        """Give up what expires then: the record of this number, or all that began with it."""
-        last = first
+        """Give up what expires then of what was submitted together, from this number on."""
+        due: list[int] = []
         for span in self._between(first, first):
-            if span.deadline is not None:
-                self._part_block(span)
-                last = span.last
-        due = [seq for seq in range(first, last + 1) if self.deadlines.get(seq) == deadline]
+            self._part_block(span)
+            numbers = range(first, span.last + 1)
+            due = [seq for seq in numbers if self.deadlines.get(seq) == deadline]
         return [each for seq in due for each in self.give_up(seq, Outcome.EXPIRED)]
 
     def give_up(self, first: int, outcome: Outcome) -> list[Returned]:
@@ -571,11 +551,8 @@ class OutgoingLane(SendWindow[Record]):
             self._end(span, first, last, Outcome.REJECTED, {first: (reason, 0.0)}, returned)
         return returned
 
-    def withdraw(self, ticket: Ticket, index: int | None = None) -> list[Returned]:
-        """Give up everything submitted with the ticket, or one of its records, as RELEASED."""
-        if index is not None:
-            seq = self._number_of(ticket, index)
-            return [] if seq is None else self.give_up(seq, Outcome.RELEASED)
+    def withdraw(self, ticket: Ticket) -> list[Returned]:
+        """Give up everything submitted with the ticket, as RELEASED."""
         returned: list[Returned] = []
         for span in [span for span in self._by_ticket.get(ticket, ()) if span.remaining]:
             firsts = [span.first] if span.whole is not None else range(span.first, span.last + 1)
@@ -583,16 +560,13 @@ class OutgoingLane(SendWindow[Record]):
                 returned += self.give_up(first, Outcome.RELEASED)
         return returned
 
-    def _number_of(self, ticket: Ticket, index: int) -> int | None:
-        """Return the number of one of the records that were submitted together."""
+    def number_of(self, ticket: Ticket, index: int) -> int | None:
+        """Return the number of one of the small records submitted with a ticket, in one go."""
         spans = self._by_ticket.get(ticket)
         return spans[0].first + index if spans else None
 
-    def holds(self, ticket: Ticket, index: int | None = None) -> bool:
+    def holds(self, ticket: Ticket) -> bool:
         """Return whether something submitted with the ticket has no outcome yet."""
-        if index is not None:
-            seq = self._number_of(ticket, index)
-            return seq is not None and (seq in self.items or self._is_in_block(seq))
         return any(span.remaining for span in self._by_ticket.get(ticket, ()))
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:

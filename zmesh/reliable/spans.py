@@ -1,6 +1,5 @@
 """What was submitted to a lane together, and who is told what became of it."""
 
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -21,7 +20,7 @@ class Span:
     `verdict` on the first. (Of a body that was given up the peer may have got any pieces.)
 
     `block` has the records themselves, as long as they end in order: the last `remaining` of them
-    are kept, and nothing is noted for each. All of them expire at its `deadline`.
+    are kept, and nothing is noted for each.
     """
 
     first: int
@@ -31,7 +30,6 @@ class Span:
     whole: Record | None = None
     verdict: tuple[Outcome, str, float] | None = None
     block: Block | None = None
-    deadline: float | None = None
 
     def ticket_of(self, seq: int) -> Ticket:
         """Return the ticket of one number, which is not accepted in its turn."""
@@ -57,24 +55,16 @@ def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -
     return first, told, size
 
 
-def all_with_ttl(records: Sequence[Record], left_s: float) -> list[Record]:
-    """Tell the receiver how long records have left that expire at the same time."""
-    left_ms, tag = max(1, round(left_s * 1000)), int(Tag.TTL_MS)
+def part_of(block: Block, start: int, stop: int, now: float) -> Sequence[Record]:
+    """Return records of a block as they are transmitted: with the time left, if they expire."""
+    records = block if stop - start == len(block) else block[start:stop]
+    if block.deadline is None:
+        return records
+    left_ms, tag = max(1, round((block.deadline - now) * 1000)), int(Tag.TTL_MS)
     rows = tag_rows(records)
     row = cast("tuple[int, ...]", next(iter(rows)))
-    if len(rows) > 1 or tag in row:
-        return [with_extra(record, Tag.TTL_MS, left_ms) for record in records]
-    if not row:
-        return [(head, target, body, (tag, left_ms)) for head, target, body, *_ in records]
-    place = 2 * bisect_left(row, tag)
-    if not place:  # as of requests
-        return [(each[0], each[1], each[2], (tag, left_ms, *each[3])) for each in _full(records)]
-    return [
-        (each[0], each[1], each[2], (*each[3][:place], tag, left_ms, *each[3][place:]))
-        for each in _full(records)
-    ]
-
-
-def _full(records: Sequence[Record]) -> Sequence[tuple[int, str, bytes | memoryview, Extras]]:
-    """Return records that have extras, all of them, as such."""
-    return cast("Sequence[tuple[int, str, bytes | memoryview, Extras]]", records)
+    if len(rows) > 1 or not row or row[0] <= tag:
+        return tuple(with_extra(record, Tag.TTL_MS, left_ms) for record in records)
+    # As in requests: nothing is looked up for each.
+    each = cast("Sequence[tuple[int, str, bytes | memoryview, Extras]]", records)
+    return tuple([(one[0], one[1], one[2], (tag, left_ms, *one[3])) for one in each])

@@ -118,6 +118,8 @@ def are_bare(records: Sequence[Record]) -> bool:
 
 def fit_runs(records: Sequence[Record], bytes_max: int) -> bool:
     """Return whether these can be handled by the run: small, and as their sender made them."""
+    if len(records) == 1 and len(records[0]) == 3:
+        return len(records[0][2]) <= bytes_max and records[0][0] < COMPRESSED
     return (
         max(map(len, map(_BODY, records))) <= bytes_max
         and max(map(_HEAD, records)) < COMPRESSED

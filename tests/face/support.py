@@ -1,16 +1,11 @@
 """What tests of the asyncio face share: deliveries, and settlements without a runner."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from zmesh.actions import Delivery
 from zmesh.events import Event, SettleDeliveries, Source
 from zmesh.face.verdicts import Settlements
 from zmesh.ids import NodeId
 from zmesh.message import Encoding, Kind, Outcome, Record, head
 from zmesh.wire.bodies import encode_body
-
-R = TypeVar("R")
 
 PRINTER = NodeId(b"printer-0123456!")
 SOURCE = Source(PRINTER, b"session-00000001", 4)
@@ -71,5 +66,8 @@ class Noting:
     def is_last(self, event: Event | None) -> bool:
         return self.holds and self.commands[-1] is event
 
-    def together(self, work: Callable[[], R]) -> R:
-        return work()
+    def gather(self) -> None:
+        pass
+
+    def let_go(self) -> None:
+        pass

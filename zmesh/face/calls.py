@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from itertools import repeat
-from typing import Final, Protocol, TypeVar, assert_never
+from typing import Final, Protocol, assert_never
 
 from zmesh.actions import CallAnswered, CallFailure, CallsAnswered
 from zmesh.errors import (
@@ -25,8 +25,6 @@ from zmesh.message import Record
 from zmesh.security import refusal
 from zmesh.wire.bodies import body_of
 
-R = TypeVar("R")
-
 RUN_MAX: Final = 512
 """Calls, or answers, in one command: as many as commands that are gathered."""
 
@@ -42,8 +40,12 @@ class Commands(Protocol):
         """Return whether a command still waits, and nothing came after it: more may join it."""
         ...
 
-    def together(self, work: Callable[[], R]) -> R:
-        """Do work that gives many commands."""
+    def gather(self) -> None:
+        """Let commands wait until `let_go`, within one call of the loop."""
+        ...
+
+    def let_go(self) -> None:
+        """Give the engine what was gathered."""
         ...
 
 
@@ -57,7 +59,7 @@ class Calls:
         self._commands = commands
         self._calls_max = calls_max
         self._open: dict[int, Waiting[CallAnswered | Record]] = {}
-        self._waking = Waking(loop, commands.together)
+        self._waking = Waking(loop, commands.gather, commands.let_go)
         self._last = 0
         self._asked: CallEach | None = None  # the latest, which more may join
         self._patience: float | None = None  # seconds, of those in it

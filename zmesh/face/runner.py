@@ -6,8 +6,8 @@ command goes at once, because somebody waits for its effect.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar, assert_never
+from collections.abc import Sequence
+from typing import Final, Protocol, assert_never
 
 from zmesh.actions import (
     Action,
@@ -52,8 +52,6 @@ from zmesh.face.verdicts import Settlements
 from zmesh.ports import Transport
 
 logger = logging.getLogger(__name__)
-
-R = TypeVar("R")
 
 COMMANDS_MAX: Final = 512
 """Commands gathered before the engine gets them, even within one turn of the loop."""
@@ -210,19 +208,15 @@ class Runner:
         else:
             self._soon()
 
-    def together(self, work: Callable[[], R]) -> R:
-        """Do work of the loop's that gives many commands: the engine gets them when it is done.
+    def gather(self) -> None:
+        """Let commands wait until `let_go`: many are to come within this call of the loop."""
+        self._is_gathering = True
 
-        It may run code of the application, of several tasks; none waits for the others.
-        """
-        is_outermost, self._is_gathering = not self._is_gathering, True
-        try:
-            return work()
-        finally:
-            if is_outermost:
-                self._is_gathering = False
-                if self._events:
-                    self.flush()
+    def let_go(self) -> None:
+        """Give the engine what was gathered."""
+        self._is_gathering = False
+        if self._events:
+            self.flush()
 
     def flush(self) -> None:
         """Let the engine have what was gathered, now rather than with the next iteration."""

@@ -269,7 +269,7 @@ class Services:
     def _begin(self, service: Service) -> None:
         """Have the handlers begin whose turn it is: in one task, or in one each if they wait."""
         startable, workers = service.turns.startable, service.workers
-        wanted = min(1, startable) if service.is_quick else startable
+        wanted = 1 if service.is_quick and startable else startable
         while len(workers) < wanted:
             worker = self._loop.create_task(self._work(service), name=service.task_name)
             workers[worker] = None
@@ -279,13 +279,18 @@ class Services:
     def _on_worker_ended(self, service: Service, worker: "asyncio.Task[None]") -> None:
         if worker in service.workers:
             del service.workers[worker]
-            self._begin(service)
+            if service.turns.startable:
+                self._begin(service)
 
     async def _work(self, service: Service) -> None:
         """Handle requests until a handler waits: from then on this task is that one's alone."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # this is one
-        left = self._commands.together(partial(self._handle_some, service, task))
+        self._commands.gather()
+        try:
+            left = self._handle_some(service, task)
+        finally:
+            self._commands.let_go()
         if left is None:
             return
         del service.workers[task]

@@ -9,9 +9,6 @@ T = TypeVar("T")
 
 _NOTHING: Final[Any] = object()
 
-Together = Callable[[Callable[[], None]], None]
-"""Does work that gives commands: `Runner.together`."""
-
 
 class Waiting(Generic[T]):
     """What one task awaits, once: a result, which somebody sets and then wakes the task.
@@ -75,11 +72,23 @@ class Waiting(Generic[T]):
 
 
 class Waking:
-    """Wakes tasks, all that got their results in one turn of the loop in one call of it."""
+    """Wakes tasks, all that got their results in one turn of the loop in one call of it.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, together: Together) -> None:
+    Args:
+        loop: of the tasks.
+        before: is called before they are woken: `Runner.gather`.
+        after: is called when they have gone as far as they do: `Runner.let_go`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        before: Callable[[], None],
+        after: Callable[[], None],
+    ) -> None:
         self._loop = loop
-        self._together = together
+        self._before = before
+        self._after = after
         self._ready: list[Waiting[Any]] = []
 
     def add(self, some: Sequence[Waiting[Any]]) -> None:
@@ -89,14 +98,13 @@ class Waking:
         self._ready += some
 
     def _wake(self) -> None:
-        self._together(self._wake_all)
-
-    def _wake_all(self) -> None:
         ready, self._ready = iter(self._ready), []
+        self._before()
         try:
             for waiting in ready:
                 waiting.wake()
         finally:
+            self._after()
             left = list(ready)  # where one of them ends the loop itself, by SystemExit or such
             if left:
                 self.add(left)

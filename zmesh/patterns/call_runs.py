@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 
 from zmesh.core.peers import InternalTicket, Peer
-from zmesh.message import Kind, Record, Tag, tag_rows, values_of
+from zmesh.message import Kind, Record, Tag, extra, tag_rows, values_of
 
 _MESSAGE_ID = int(Tag.MESSAGE_ID)
 _CORRELATION = int(Tag.CORRELATION)
@@ -50,6 +50,8 @@ def numbered(records: Sequence[Record], numbers: Sequence[int], first_id: int) -
 
     All that they may have beside is headers.
     """
+    if len(records) == 1 and len(records[0]) == 3:
+        return [(*records[0], (_MESSAGE_ID, first_id, _CORRELATION, numbers[0]))]
     each = zip(count(first_id), numbers, records, strict=False)
     if max(map(len, records)) == 3:
         return [
@@ -69,6 +71,10 @@ def numbered(records: Sequence[Record], numbers: Sequence[int], first_id: int) -
 
 def answered(records: Sequence[Record]) -> list[int] | None:
     """Return the calls that records answer, where all are replies to one each; else None."""
+    if len(records) == 1:
+        record = records[0]
+        call = extra(record, Tag.CORRELATION)
+        return [call] if isinstance(call, int) and record[0] & 15 == Kind.REPLY else None
     if {record[0] & 15 for record in records} != {Kind.REPLY}:
         return None
     rows = tag_rows(records)

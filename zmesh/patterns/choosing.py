@@ -95,9 +95,10 @@ class Choosing:
         They ask for nothing special, and nobody was asked before. Nothing where nobody is there.
         """
         there = [peer for peer in providers if peer.present and not peer.draining]
-        there = [peer for peer in there if peer.state is PeerState.ALIVE] or there
+        if len(there) > 1:
+            there = [peer for peer in there if peer.state is PeerState.ALIVE] or there
         if len(there) < 2:
-            return [(peer, range(count)) for peer in there]
+            return [(there[0], range(count))] if there else []
         units = self._units(service, there, now)
         loads = [peer.calls for peer in there]
         costs = [unit * (load + 1) for unit, load in zip(units, loads, strict=True)]

@@ -78,6 +78,7 @@ class RequestReply:
         self._interest = interest
         self._options = options
         self._entropy = entropy
+        self._run_bytes_max = min(options.link.fragment_bytes, options.link.body_bytes_max)
         self._calls: dict[int, _OpenCall] = {}
         self._runs: dict[int, CallRun] = {}  # of calls that are still in one
         self._with: dict[NodeId, dict[int | CallRun, None]] = {}  # calls and runs by provider
@@ -156,16 +157,16 @@ class RequestReply:
 
     def on_call_each(self, each: CallEach) -> None:
         """Ask with calls that ask for nothing special: a run of them at each provider."""
-        records, first = each.records, each.first
+        records, first, count = each.records, each.first, len(each.records)
         shares = self._shares(each)
         if not shares:
             for number, record in enumerate(records, first):
                 self.on_call(Call(number, record, each.lane, each.deadline))
             return
-        self._budget.on_calls(len(records))
+        self._budget.on_calls(count)
         for provider, places in shares:
-            if len(places) == len(records):
-                self._ask_together(each, provider, range(first, first + len(records)), records)
+            if len(places) == count:
+                self._ask_together(each, provider, range(first, first + count), records)
             else:
                 some = [records[place] for place in places]
                 self._ask_together(each, provider, [first + place for place in places], some)
@@ -176,7 +177,7 @@ class RequestReply:
         if (
             (each.deadline is not None and each.deadline <= now)
             or len(self) + len(records) > options.calls_max
-            or not fit_runs(records, min(options.link.fragment_bytes, options.link.body_bytes_max))
+            or not fit_runs(records, self._run_bytes_max)
         ):
             return []
         service = records[0][1]
@@ -193,8 +194,10 @@ class RequestReply:
         self._runs.update(dict.fromkeys(numbers, run))
         provider.calls += len(records)
         self._with.setdefault(provider.id, {})[run] = None
-        self._deadlines.set(run, deadline)
-        ttl = None if deadline is None else deadline - now
+        ttl = None
+        if deadline is not None:
+            self._deadlines.set(run, deadline)
+            ttl = deadline - now
         self._turn.submit(provider, each.lane, run.records, run, ttl=ttl)
 
     def _find(self, number: int) -> _OpenCall | None:

@@ -106,7 +106,7 @@ class _Owed:
 
     def pay(self, ticket: ReplyTicket, count: int) -> None:
         """Take so many replies off that left with a ticket."""
-        size = ticket.size * count // ticket.open
+        size = ticket.size if count == ticket.open else ticket.size * count // ticket.open
         ticket.open -= count
         ticket.size -= size
         self.messages -= count
@@ -198,10 +198,13 @@ class Serving:
         return True
 
     def _note(self, running: _Running, ttl_ms: object) -> None:
-        source, first, count = running.source, running.first, running.open
-        self._running.update(dict.fromkeys(running.ids, running))
+        source, first, ids = running.source, running.first, running.ids
         places = self._places.setdefault((source.session, source.lane), {})
-        places.update(dict.fromkeys(range(first, first + count), running))
+        if len(ids) == 1:
+            self._running[ids[0]] = places[first] = running
+        else:
+            self._running.update(dict.fromkeys(ids, running))
+            places.update(dict.fromkeys(range(first, first + len(ids)), running))
         if isinstance(ttl_ms, int):
             self._deadlines.set(running, self._turn.now + ttl_ms / 1000)
 
@@ -255,7 +258,8 @@ class Serving:
         # Where no reply is kept it is on its way already, or has arrived.
         reply = self._kept.get(message_id)
         if reply is not None:
-            if not self._answer(peer, place[0].lane, reply, message_id):
+            call = cast("int", extra(reply, Tag.CORRELATION))
+            if not self._answer(peer, place[0].lane, reply, call, message_id):
                 self._settle(place, Outcome.RELEASED, _TAKES_TOO_FEW)
                 return
             del self._kept[message_id]
@@ -301,13 +305,16 @@ class Serving:
 
     def on_reply(self, reply: Reply) -> None:
         """Answer a request, and accept it; reject it where its caller takes too few replies."""
-        source = reply.source
-        taken = self._take(source, reply.first_seq)
+        numbers = reply.first_seq, reply.last_seq
+        self._reply(reply.source, *numbers, reply.correlation, reply.record)
+
+    def _reply(self, source: Source, first: int, last: int, call: int, reply: Record) -> None:
+        taken = self._take(source, first)
         message_id, copies = (None, ()) if taken is None else taken
-        if len(reply.record) == 3:  # as most are
-            record: Record = (*reply.record, (int(Tag.CORRELATION), reply.correlation))
+        if len(reply) == 3:  # as most are
+            record: Record = (*reply, (int(Tag.CORRELATION), call))
         else:
-            record = with_extra(reply.record, Tag.CORRELATION, reply.correlation)
+            record = with_extra(reply, Tag.CORRELATION, call)
         outcome, reason = Outcome.ACCEPTED, ""
         peer = self._turn.peers.find(source.node)
         if peer is None:
@@ -315,12 +322,12 @@ class Serving:
                 self._keep(message_id, record)
         elif not self._still_asks(peer, source, message_id):
             pass  # its numbers began anew: another call of it may have this one's
-        elif not self._answer(peer, source.lane, record, message_id):
+        elif not self._answer(peer, source.lane, record, call, message_id):
             outcome, reason = Outcome.REJECTED, f"it was handled, but {_TAKES_TOO_FEW}"
         if reason:
-            self._settle((source, reply.first_seq, reply.last_seq), outcome, reason)
+            self._settle((source, first, last), outcome, reason)
         else:
-            self._accept(source, reply.first_seq, reply.last_seq)
+            self._accept(source, first, last)
         if message_id is not None:
             self._seen.finish(message_id, outcome, self._turn.now)
         for copy in copies:
@@ -334,7 +341,7 @@ class Serving:
         for number, call, record in zip(
             each.numbers, each.correlations, each.records, strict=True
         ):
-            self.on_reply(Reply(each.source, number, number, call, record))
+            self._reply(each.source, number, number, call, record)
 
     def _answer_together(self, peer: Peer, each: ReplyEach) -> bool:
         source, numbers, link = each.source, each.numbers, self._options.link
@@ -420,7 +427,9 @@ class Serving:
 
     # Replies on their way: a caller that takes none must not fill the memory with them
 
-    def _answer(self, peer: Peer, lane: int, reply: Record, message_id: MessageId | None) -> bool:
+    def _answer(
+        self, peer: Peer, lane: int, reply: Record, call: int, message_id: MessageId | None
+    ) -> bool:
         """Send a reply; False where its caller has far too much to take already."""
         owed = self._owed.get(peer.id)
         if owed is None:
@@ -430,7 +439,7 @@ class Serving:
             return False
         # What a reply has beside its body counts nothing against credit.
         size = len(reply[2]) + RECORD_OVERHEAD_BYTES
-        ticket = ReplyTicket([message_id], [cast("int", extra(reply, Tag.CORRELATION))], size)
+        ticket = ReplyTicket([message_id], [call], size)
         owed.messages += 1
         owed.size += size
         self._turn.submit(peer, lane, [reply], ticket)

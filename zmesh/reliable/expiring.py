@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
-from math import inf
 
 from zmesh.batches import Block
 from zmesh.message import Record
@@ -16,20 +15,14 @@ DEADLINES_MIN = 1024
 class Expiries:
     """The deadlines of what was submitted to the lanes of a session."""
 
-    __slots__ = ("_heap", "_max", "_outgoing")
+    __slots__ = ("_max", "_outgoing", "heap")
 
     def __init__(self, outgoing: Mapping[int, OutgoingLane]) -> None:
         self._outgoing = outgoing
-        self._heap: list[tuple[float, int, int]] = []  # (when, lane, first number)
+        self.heap: list[
+            tuple[float, int, int]
+        ] = []  # (when, lane, first number); `due` has to do then
         self._max = DEADLINES_MIN  # then those of ended records are dropped
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    @property
-    def next(self) -> float:
-        """When `due` has something to do; infinity: never."""
-        return self._heap[0][0] if self._heap else inf
 
     def add(self, out: OutgoingLane, seq: int, deadline: float) -> None:
         """Let one record expire."""
@@ -47,22 +40,22 @@ class Expiries:
     def due(self, now: float) -> list[Returned]:
         """Give up what has outlived its time to live."""
         returned: list[Returned] = []
-        while self._heap and self._heap[0][0] <= now:
-            deadline, lane, first = heappop(self._heap)
+        while self.heap and self.heap[0][0] <= now:
+            deadline, lane, first = heappop(self.heap)
             returned += self._outgoing[lane].expire(first, deadline)
         return returned
 
     def _push(self, out: OutgoingLane, first: int, deadline: float) -> None:
-        heappush(self._heap, (deadline, out.lane, first))
-        if len(self._heap) >= self._max:
+        heappush(self.heap, (deadline, out.lane, first))
+        if len(self.heap) >= self._max:
             self._tidy()
 
     def _tidy(self) -> None:
         """Drop those of records that have ended: the heap holds about twice the others at most."""
-        self._heap = [
+        self.heap = [
             (deadline, lane.lane, first)
             for lane in self._outgoing.values()
             for first, deadline in lane.expiries()
         ]
-        heapify(self._heap)
-        self._max = 2 * len(self._heap) + DEADLINES_MIN
+        heapify(self.heap)
+        self._max = 2 * len(self.heap) + DEADLINES_MIN

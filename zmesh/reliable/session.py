@@ -283,7 +283,8 @@ class Session:
 
     def expire(self, now: float) -> None:
         """Give up what has outlived its time to live."""
-        self._events += self._expiries.due(now)
+        if self._expiries.heap and self._expiries.heap[0][0] <= now:
+            self._events += self._expiries.due(now)
         self._note_room()
 
     def _note_room(self) -> None:
@@ -295,7 +296,8 @@ class Session:
     @property
     def expiry(self) -> float:
         """When `expire` has something to do; infinity: never."""
-        return self._expiries.next
+        heap = self._expiries.heap
+        return heap[0][0] if heap else inf
 
     def abandon(self) -> None:
         """End the session, and return every record without outcome. Use another from now on."""

@@ -58,9 +58,10 @@ def test_calls_of_one_turn_are_one_frame_each_way_and_one_action() -> None:
     frames: list[tuple[int, int]] = []
 
     def on_sent(source: int, _target: int, packet: list[bytes]) -> None:
-        for frame in decode(packet, world.options.wire).frames:
-            if isinstance(frame, Data):
-                frames.append((source, len(frame.records)))
+        data = [
+            each for each in decode(packet, world.options.wire).frames if isinstance(each, Data)
+        ]
+        frames.extend((source, len(frame.records)) for frame in data)
 
     world.network.on_sent = on_sent
     b.handlers["work"] = echo

@@ -326,3 +326,28 @@ async def test_command_that_waits_goes_with_the_next_iteration() -> None:
     await asyncio.sleep(0)
     assert bench.engine.turns == [[command(1)], [command(2)]]
     bench.runner.stop()
+
+
+async def test_commands_that_are_gathered_reach_the_engine_when_they_are_let_go() -> None:
+    bench = Bench()
+    bench.runner.gather()
+    for call in range(3):
+        bench.runner.command(CancelCall(call))
+    assert bench.engine.turns == []
+    bench.runner.let_go()
+    assert bench.engine.turns == [[CancelCall(call) for call in range(3)]]
+    bench.runner.gather()
+    bench.runner.let_go()
+    assert len(bench.engine.turns) == 1
+    bench.runner.stop()
+
+
+async def test_no_more_commands_than_so_many_are_gathered() -> None:
+    bench = Bench()
+    bench.runner.gather()
+    for call in range(COMMANDS_MAX + 1):
+        bench.runner.command(CancelCall(call))
+    assert [len(turn) for turn in bench.engine.turns] == [COMMANDS_MAX]
+    bench.runner.let_go()
+    assert [len(turn) for turn in bench.engine.turns] == [COMMANDS_MAX, 1]
+    bench.runner.stop()

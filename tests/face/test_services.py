@@ -546,3 +546,153 @@ async def test_plain_handler_that_raises_stop_iteration_is_answered() -> None:
     [event] = await bench.done(1)
     assert answer_of(event)[2] == ["RuntimeError", "the handler raised StopIteration"]
     await bench.services.close()
+
+
+# By the run
+
+
+def deliver(bench: Bench, count: int, first: int = 1, **tags: object) -> None:
+    """Deliver requests together."""
+    records: list[Record] = []
+    for seq in range(first, first + count):
+        record: Record = (*record_of(seq, Kind.REQUEST, "work")[:3], (Tag.CORRELATION, 1000 + seq))
+        records.append(with_extra(record, Tag.TTL_MS, 5000) if "ttl" in tags else record)
+    bench.services.deliver([Delivery(SOURCE, "printer", first, first + count - 1, records)])
+
+
+async def test_what_handlers_answer_at_once_is_one_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.face.services.HOLD_UP_MAX", 60.0)
+    bench = Bench()
+    tasks: set[int] = set()
+
+    async def echo(message: Message) -> object:
+        tasks.add(id(asyncio.current_task()))
+        return message.body
+
+    bench.serve(echo, concurrency=64)
+    bench.noting.holds = True
+    deliver(bench, 20, ttl=True)
+    [event] = await bench.done(1)
+    assert isinstance(event, ReplyEach)
+    assert (event.source, event.numbers) == (SOURCE, list(range(1, 21)))
+    assert event.correlations == list(range(1001, 1021))
+    assert [decode_body(record[0] >> 4, record[2]) for record in event.records] == event.numbers
+    await asyncio.sleep(0)
+    assert len(bench.commands) == 1
+    assert len(tasks) == 1
+    assert bench.services._requests == {}
+
+
+async def test_no_more_than_concurrency_of_a_run_wait_at_a_time() -> None:
+    bench = Bench()
+    gate = asyncio.Event()
+    begun: list[object] = []
+
+    async def work(message: Message) -> None:
+        begun.append(message.body)
+        await gate.wait()
+
+    bench.serve(work, concurrency=3)
+    deliver(bench, 8)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert begun == [1, 2, 3]
+    gate.set()
+    events = await bench.done(8)
+    assert sorted(answer_of(event)[0] for event in events) == list(range(1, 9))
+
+
+async def test_handlers_that_hold_up_the_loop_let_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zmesh.face.services.HOLD_UP_MAX", 0.0)
+    bench = Bench()
+    steps: list[str] = []
+
+    async def work(_: Message) -> None:
+        steps.append("handler")
+
+    async def other() -> None:
+        for _ in range(8):
+            steps.append("other")
+            await asyncio.sleep(0)
+
+    bench.serve(work, concurrency=64)
+    deliver(bench, 3)
+    task = asyncio.create_task(other())
+    await bench.done(3)
+    await task
+    between = steps[steps.index("handler") : len(steps) - steps[::-1].index("handler")]
+    assert between.count("handler") == 3
+    assert between.count("other") >= 2
+
+
+async def test_one_of_a_run_that_is_cancelled_is_cancelled_alone() -> None:
+    bench = Bench()
+    gate = asyncio.Event()
+
+    async def work(message: Message) -> object:
+        await gate.wait()
+        return message.body
+
+    bench.serve(work)
+    deliver(bench, 3)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    bench.services.cancel(CancelRequest(SOURCE, 2))
+    gate.set()
+    events = await bench.done(3)
+    assert [verdict_of(event) for event in events if isinstance(event, SettleDeliveries)] == [
+        (2, Outcome.RELEASED, "")
+    ]
+    answers = [answer_of(event)[::2] for event in events if isinstance(event, ReplyEach)]
+    assert answers == [(1, 1), (3, 3)]
+
+
+async def test_handlers_in_one_task_have_contexts_of_their_own() -> None:
+    number = contextvars.ContextVar("number", default=0)
+    seen: list[int] = []
+    bench = Bench()
+
+    async def work(message: Message) -> None:
+        seen.append(number.get())
+        number.set(1)
+        if message.body == 2:
+            await asyncio.sleep(0)
+            seen.append(number.get())
+
+    bench.serve(work)
+    deliver(bench, 4)
+    await bench.done(4)
+    assert sorted(seen) == [0, 0, 0, 0, 1]
+
+
+async def test_a_task_that_was_cancelled_before_its_first_step_leaves_nothing_behind() -> None:
+    bench = Bench()
+
+    async def echo(message: Message) -> object:
+        return message.body
+
+    bench.serve(echo)
+    deliver(bench, 3)
+    [worker] = bench.services._services["work"].workers
+    worker.cancel()
+    events = await bench.done(3)
+    assert [answer_of(event)[0] for event in events] == [1, 2, 3]
+
+
+async def test_a_handler_that_ends_the_program_leaves_its_place() -> None:
+    bench = Bench()
+
+    async def end(_: Message) -> None:
+        raise SystemExit
+
+    bench.serve(end, concurrency=1)
+    service = bench.services._services["work"]
+    deliver(bench, 1)
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(SystemExit):
+        bench.services._handle_some(service, task)
+    assert bench.services._requests == {}
+    assert service.turns.begin() is None

@@ -396,15 +396,15 @@ class RequestReply:
         ticket = returned.ticket
         if isinstance(ticket, CallTicket):
             call = self._calls.get(ticket.call)
-            own = None if call is None else call.requests.get(ticket.provider.id)
-            return None if call is None or own is not ticket else (call, own)
-        if isinstance(ticket, CallRun):
+        elif isinstance(ticket, CallRun):
             number = extra(returned.record, Tag.CORRELATION)
             call = self._find(number) if isinstance(number, int) else None
-            own = None if call is None else call.requests.get(ticket.provider.id)
-            if call is not None and own is not None and own.run is ticket:
-                return call, own
-        return None
+        else:
+            return None
+        own = None if call is None else call.requests.get(ticket.provider.id)
+        if call is None or own is None or ticket not in (own, own.run):
+            return None
+        return call, own
 
     def on_provider_gone(self, peer: Peer, reason: str) -> None:
         """Move all calls from a provider that was lost, left or restarted."""

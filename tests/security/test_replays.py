@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_what_is_being_handled_is_a_replay_until_it_was_given_back() -> None:
     memory = table()
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
-    memory.forget("in", ADA, 1)
+    memory.forget("in", ADA, 1, 20)
     assert len(memory) == 0
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
 
@@ -53,7 +54,7 @@ def test_what_is_handled_twice_at_once_is_pending_until_both_are_over() -> None:
     memory = table()
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is NEW
     assert memory.begin("in", ADA, 1, 10, is_kept=True, is_sure=True) is NEW
-    memory.forget("in", ADA, 1)
+    memory.forget("in", ADA, 1, 20)
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
     memory.finish("in", ADA, 1, 10, 1000, 20)
     assert memory.begin("in", ADA, 1, 10, is_kept=True) is REPLAYED
@@ -105,6 +106,25 @@ def test_too_many_origins_leave_their_time_behind() -> None:
     assert len(memory) <= 2
     assert accept(memory, 1, origin=ADA, signed_ms=10) is TOO_OLD
     assert accept(memory, 2, origin=ADA, signed_ms=40) is NEW
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_was_handled_all_at_once_leaves_no_more_origins_than_there_may_be(
+    *, is_over: bool
+) -> None:
+    origins = [(NodeId(bytes([number]) * 16), JournalId(b"j" * 16)) for number in range(5)]
+    memory = table(windows=2)
+    for origin in origins:
+        for counter in (1, 2):
+            assert memory.begin("in", origin, counter, 10, is_kept=True) is NEW
+        memory.finish("in", origin, 1, 10, 1000, 20)
+    for origin in origins:  # in a block that is there
+        if is_over:
+            memory.finish("in", origin, 2, 10, 1000, 20)
+        else:
+            memory.forget("in", origin, 2, 20)
+    assert len(memory) == 2
+    assert [accept(memory, 1, origin) for origin in origins] == [TOO_OLD] * 3 + [REPLAYED] * 2
 
 
 def test_an_origin_that_is_new_again_is_not_believed_about_the_past() -> None:
@@ -164,7 +184,7 @@ def test_nothing_is_ever_accepted_twice(
             accepted.add(message)
             memory.finish(scope, origin, counter, signed_ms, 10**9, 20)
         elif verdict is NEW:
-            memory.forget(scope, origin, counter)
+            memory.forget(scope, origin, counter, 20)
         assert memory.blocks <= 4
         if is_restart:
             memory = reborn(memory, kept)

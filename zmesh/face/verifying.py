@@ -216,15 +216,14 @@ class Verifying:
         # What one of several handlers rejected does not come again; what the only one rejected
         # may, from the dead letters.
         is_over = outcome is Outcome.ACCEPTED or (outcome is Outcome.REJECTED and len(scopes) > 1)
-        origin = (signed.node, signed.journal)
+        origin, now_ms = (signed.node, signed.journal), self._wall_ms()
         for scope in scopes:
             if is_over:
                 self.table.finish(
-                    scope, origin, signed.counter, signed.signed_ms, signed.until_ms,
-                    self._wall_ms(),
-                )  # fmt: skip
+                    scope, origin, signed.counter, signed.signed_ms, signed.until_ms, now_ms
+                )
             else:
-                self.table.forget(scope, origin, signed.counter)
+                self.table.forget(scope, origin, signed.counter, now_ms)
 
     def take_changes(self) -> KeepReplays | None:
         """Return what another life must know, to be ordered before verdicts are passed on."""
@@ -242,7 +241,8 @@ class Verifying:
         """Note that a handler gave back what it had begun with, and does not settle it."""
         if scope in signed.scopes:
             signed.scopes.remove(scope)
-            self.table.forget(scope, (signed.node, signed.journal), signed.counter)
+            origin = (signed.node, signed.journal)
+            self.table.forget(scope, origin, signed.counter, self._wall_ms())
 
 
 _KINDS: Final = frozenset(map(int, Kind))

@@ -127,22 +127,23 @@ class ReplayTable:
         if number not in window.blocks and counter >= window.floor:
             self._make_room(now_ms)
         window.end(counter)
-        if counter < window.floor:
-            return  # it is not taken again either way
-        if number not in window.blocks:
-            self.blocks += 1
-        window.blocks[number] = window.blocks.get(number, 0) | 1 << bit
-        window.signed_ms = max(window.signed_ms, signed_ms)
-        window.until_ms = max(window.until_ms, until_ms)
-        self._note(scope, origin, number)
+        if counter >= window.floor:  # else it is not taken again either way
+            if number not in window.blocks:
+                self.blocks += 1
+            window.blocks[number] = window.blocks.get(number, 0) | 1 << bit
+            window.signed_ms = max(window.signed_ms, signed_ms)
+            window.until_ms = max(window.until_ms, until_ms)
+            self._note(scope, origin, number)
+        self._give_up_windows(now_ms)
 
-    def forget(self, scope: str, origin: Origin, counter: int) -> None:
+    def forget(self, scope: str, origin: Origin, counter: int, now_ms: int) -> None:
         """Note that a message was not accepted, and may be when it comes again."""
         window = self._windows.get((scope, origin))
         if window is not None:
             window.end(counter)
             if _is_empty(window):
                 del self._windows[scope, origin]
+            self._give_up_windows(now_ms)
 
     def was_accepted(self, scope: str, origin: Origin, counter: int) -> bool:
         """Return whether it is known that a message was accepted: it is not being handled."""
@@ -162,11 +163,15 @@ class ReplayTable:
 
     def _make_room(self, now_ms: int) -> None:
         """Make room for one block more, whose window is pending and stays."""
-        if self.blocks < self._blocks_max and len(self._windows) <= self._windows_max:
-            return
-        for key, window in list(self._windows.items()):
-            if window.until_ms < now_ms and not window.pending:
-                self._remove(key)
+        if self.blocks >= self._blocks_max:
+            self._remove_expired(now_ms)
+        while self.blocks >= self._blocks_max:
+            self._evict()
+
+    def _give_up_windows(self, now_ms: int) -> None:
+        """Have no more than there may be, but for those in which something is being handled."""
+        if len(self._windows) > self._windows_max:
+            self._remove_expired(now_ms)
         while len(self._windows) > self._windows_max:
             idle = [key for key, window in self._windows.items() if not window.pending]
             if not idle:
@@ -175,8 +180,11 @@ class ReplayTable:
             # What it accepted is known by no counter from now on, only by its time.
             self._raise_floor(oldest[0], self._windows[oldest].signed_ms)
             self._remove(oldest)
-        while self.blocks >= self._blocks_max:
-            self._evict()
+
+    def _remove_expired(self, now_ms: int) -> None:
+        for key, window in list(self._windows.items()):
+            if window.until_ms < now_ms and not window.pending:
+                self._remove(key)
 
     def _evict(self) -> None:
         """Have the largest window give up its lowest counters: who sends most pays."""

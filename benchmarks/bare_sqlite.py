@@ -1,8 +1,13 @@
 """The yardstick of what is on disk: one table in SQLite (WAL, `synchronous=FULL`), one thread."""
 
+import os
 import sqlite3
+import statistics
 import time
 from pathlib import Path
+
+SYNCS = 200
+SYNCED = bytes(range(256)) * 33  # about what a commit of one message adds to a log
 
 
 def inserted(path: Path, body: bytes, batch: int, seconds: float) -> float:
@@ -21,3 +26,22 @@ def inserted(path: Path, body: bytes, batch: int, seconds: float) -> float:
     took = time.perf_counter() - began
     database.close()
     return number / took
+
+
+def sync_seconds(path: Path) -> tuple[float, float]:
+    """Return the median time of a sync: of a file that has grown, and of one written over."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    medians = []
+    try:
+        for _ in range(2):
+            times = []
+            for number in range(SYNCS):
+                os.pwrite(descriptor, SYNCED, number * len(SYNCED))
+                began = time.perf_counter()
+                os.fdatasync(descriptor)
+                times.append(time.perf_counter() - began)
+            medians.append(statistics.median(times))
+    finally:
+        os.close(descriptor)
+        path.unlink()
+    return medians[0], medians[1]

@@ -40,7 +40,11 @@ ACCEPTED_GUIDE = 150_000.0
 @contextmanager
 def _sqlite(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
     place.mkdir(parents=True)
-    notes.append(f"SQLite {sqlite3.sqlite_version}")
+    grown, filled = bare_sqlite.sync_seconds(place / "synced")
+    notes.append(
+        f"SQLite {sqlite3.sqlite_version}; a sync takes {1000 * grown:.2f} ms where a file has "
+        f"grown, {1000 * filled:.2f} ms where it was written over"
+    )
 
     def measure(name: str, batch: int) -> Measure:
         def inserted(body: bytes, seconds: float) -> Rates:
@@ -81,6 +85,7 @@ COMPARISONS = (
     Comparison("end to end / JetStream", durable_mesh.END_TO_END, jetstream.END_TO_END),
     Comparison("accepted / bare SQLite, 512 a commit", durable_mesh.ACCEPTED, SQLITE_BATCH),
     Comparison("one at a time / bare SQLite", durable_mesh.ONE, SQLITE_ONE, 0.8),
+    Comparison("one at a time, nobody there / bare SQLite", durable_mesh.ALONE, SQLITE_ONE),
     Comparison("one at a time / Redis", durable_mesh.ONE, redis_streams.ONE),
     Comparison("one at a time / JetStream", durable_mesh.ONE, jetstream.ONE),
     Comparison("64 callers / bare SQLite, one a commit", durable_mesh.TOGETHER, SQLITE_ONE),

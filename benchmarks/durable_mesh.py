@@ -10,11 +10,12 @@ from typing import Any
 
 import zmesh
 from benchmarks import nodes
-from benchmarks.turns import Measure, Rates, best_of, for_seconds
+from benchmarks.turns import Measure, Rates, best_of, for_seconds, fresh_name
 
 ACCEPTED = "zmesh: post_many"
 END_TO_END = "zmesh: post_many, until its receipts"
 ONE = "zmesh: post, one at a time"
+ALONE = "zmesh: post, one at a time, to nobody who is there"
 TOGETHER = "zmesh: post, 64 callers one at a time"
 
 BATCHES = (1_000, 5_000, 20_000)
@@ -28,7 +29,7 @@ def measures(place: Path, notes: list[str]) -> Iterator[list[Measure]]:
     place.mkdir(parents=True)
     notes.append(f"zmesh {zmesh.__version__}")
     nodes = _Nodes(place, notes)
-    yield [nodes.stream, nodes.one_by_one, nodes.together]
+    yield [nodes.stream, nodes.one_by_one, nodes.alone, nodes.together]
 
 
 class _Nodes:
@@ -42,13 +43,19 @@ class _Nodes:
 
     def one_by_one(self, body: bytes, seconds: float) -> Rates:
         async def produce(node: zmesh.Node) -> Rates:
-            count, began = 0, time.perf_counter()
-            for _ in for_seconds(seconds):
-                await node.post("consumer", body)
-                count += 1
-            return {ONE: count / (time.perf_counter() - began)}
+            return {ONE: await _posted(node, body, seconds)}
 
         return self._beside(produce, body)
+
+    def alone(self, body: bytes, seconds: float) -> Rates:
+        """Measure the sender's own part: nothing is sent, and nobody shares cores and disk."""
+
+        async def produce(place: Path) -> Rates:
+            async with zmesh.Node("producer", mesh=fresh_name(), key=(), storage=place) as node:
+                return {ALONE: await _posted(node, body, seconds)}
+
+        with tempfile.TemporaryDirectory(dir=self._place) as name:
+            return asyncio.run(produce(Path(name) / "producer"))
 
     def together(self, body: bytes, seconds: float) -> Rates:
         async def produce(node: zmesh.Node) -> Rates:
@@ -106,6 +113,15 @@ class _Nodes:
             rates: Any = nodes.beside(met, nodes.consume, Path(name))
             _check_journals(Path(name))
         return dict(rates)
+
+
+async def _posted(node: zmesh.Node, body: bytes, seconds: float) -> float:
+    """Return how many messages a second are on disk, each waited for."""
+    count, began = 0, time.perf_counter()
+    for _ in for_seconds(seconds):
+        await node.post("consumer", body)
+        count += 1
+    return count / (time.perf_counter() - began)
 
 
 def _check_journals(place: Path) -> None:

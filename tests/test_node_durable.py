@@ -11,6 +11,8 @@ import pytest
 import zmesh
 from tests.nodes import QUICK, read
 from zmesh import JournalOptions, Node, Storage
+from zmesh.actions import Action
+from zmesh.events import Event
 from zmesh.face.posting import BATCH_MAX
 from zmesh.journal.tools import status
 from zmesh.options import KIB
@@ -54,6 +56,26 @@ async def test_what_is_posted_to_who_was_never_seen_arrives_when_it_is_there(
         async with life("bob", tmp_path, ada) as bob:
             assert await bodies(bob, 1) == ["early"]
             assert await asyncio.wait_for(receipt, 10) == 1
+
+
+async def test_who_posted_is_counted_at_once_and_needs_no_turn_of_its_own(tmp_path: Path) -> None:
+    async with life("ada", tmp_path) as ada:
+        await ada.post("bob", 0)
+        assert ada.statistics().engine.stored_out == 1
+        turns: list[list[str]] = []
+        engine = ada._at_work().engine
+        handle = engine.handle
+
+        def noted(events: list[Event], now: float) -> list[Action]:
+            turns.append([type(event).__name__ for event in events])
+            return handle(events, now)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "handle", noted)
+            for number in range(1, 21):
+                await ada.post("bob", number)
+        assert turns.count(["JournalTold", "Post"]) >= 15  # a timer may have joined some
+        assert ada.statistics().engine.stored_out == 21
 
 
 async def test_more_than_a_window_posted_at_once_arrives_in_order(tmp_path: Path) -> None:

@@ -218,12 +218,36 @@ async def test_several_tasks_read_batches_only_where_they_settle_themselves() ->
         async with b.pull("work") as jobs:
             await a.push_many("work", range(2))
             await jobs.batch(max_count=1)
-            with pytest.raises(zmesh.UsageError, match="another task reads batches"):
+            with pytest.raises(zmesh.UsageError, match="another task takes jobs"):
                 await asyncio.create_task(jobs.batch(max_count=1))
         async with b.pull("work", settle="manual") as jobs:
             await a.push_many("work", range(2))
             await jobs.batch(max_count=1)
             await asyncio.create_task(jobs.batch(max_count=1))
+
+
+async def test_a_job_taken_alone_is_accepted_by_asking_for_the_next_and_by_leaving() -> None:
+    async with nodes("a", "b") as (a, b):
+        receipts = [await a.push("work", number) for number in range(2)]
+        async with b.pull("work") as jobs:
+            for receipt in receipts:  # each time another task asks, which ends with it
+                await asyncio.wait_for(anext(jobs), 5)
+                assert not receipt.done
+            assert await asyncio.wait_for(receipts[0], 5) == 1
+        assert await asyncio.wait_for(receipts[1], 5) == 1
+
+
+async def test_a_job_taken_alone_may_fail_and_an_exception_gives_it_back() -> None:
+    async with nodes("a", "b") as (a, b):
+        receipt = await a.push("work", "one")
+        with suppress(RuntimeError):
+            async with b.pull("work") as jobs:
+                await (await anext(jobs)).fail("not yet")
+                assert (await anext(jobs)).attempt == 2
+                raise RuntimeError
+        async with b.pull("work") as jobs:
+            assert (await anext(jobs)).attempt == 3
+        assert await asyncio.wait_for(receipt, 5) == 1
 
 
 async def test_delay_and_at_say_when_a_job_may_begin() -> None:

@@ -163,6 +163,7 @@ async def test_what_is_signed_and_forbidden_is_told_as_not_allowed(mesh: Mesh) -
             signed = await b.push("open", 3)
             job = await anext(jobs)
             assert (job.body, job.signer) == (3, b.id)
+            await job.accept()
             assert await signed == 1
             with pytest.raises(SignatureRefused, match="not signed"):
                 await unsigned

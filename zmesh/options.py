@@ -50,7 +50,7 @@ class LinkOptions:
     queued_messages_max: int = 100_000  # un-settled a peer: what `post` waits for
     queued_bytes_max: int = 256 * MIB
     packet_bytes: int = 64 * KIB  # large enough to amortize a send, small enough to interleave
-    packet_bytes_max: int = 192 * KIB  # of large bodies on a fast path; a head holds as much
+    packet_bytes_max: int = 512 * KIB  # of large bodies on a fast path: an eighth of a window
     fragment_bytes: int = 64 * KIB
     fragment_bytes_max: int = 1 * MIB  # of a piece on a fast path: a part cannot be larger
     burst_time: float = 0.010  # what a fast path is: it carries that much within this

@@ -1,15 +1,16 @@
 """What patterns order of the journal leaves in order, and whoever waits is told once."""
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
-from zmesh.core.keeper import LATER_S, NUMBERS_AT_ONCE, Keeper
+from zmesh.core.keeper import COMPANY_MAX, COMPANY_S, LATER_S, NUMBERS_AT_ONCE, Keeper
 from zmesh.errors import ZmeshError
 from zmesh.ids import JournalId, NodeId
-from zmesh.message import Kind, head
+from zmesh.message import Kind, Ticket, head
 from zmesh.storage import (
     Answer,
     Answered,
     Broken,
     Command,
+    DropStream,
     EntriesRead,
     Entry,
     EntryKind,
@@ -18,9 +19,11 @@ from zmesh.storage import (
     Opened,
     ReadEntries,
     Refused,
+    RemoveEntries,
     Row,
     SetEntries,
     Store,
+    StoreRun,
     Stream,
     StreamKind,
     Written,
@@ -28,9 +31,14 @@ from zmesh.storage import (
 from zmesh.storage_errors import JournalBroken, JournalFull, StorageError
 
 BOX = Stream(StreamKind.WAITING, b"bob")
+ANOTHER = Stream(StreamKind.WAITING, b"eve")
 STORE = Store(BOX, [Row(1, (head(Kind.DIRECT), "", b"body"))])
 FORGET = Forget(BOX, ((1, 1),))
 OPENED = Opened(Identity(NodeId(bytes(16)), b"", JournalId(bytes(16)), 1), (), True, None)
+
+
+def run(position: int) -> StoreRun:
+    return StoreRun(BOX, position, [(head(Kind.DIRECT), "", b"body")], order=position)
 
 
 def keeper() -> Keeper:
@@ -204,3 +212,81 @@ def test_a_reservation_that_was_refused_is_none() -> None:
     assert kept.numbers_given == 6
     kept.numbers(1)
     assert batches(kept.take_actions()) == []
+
+
+def test_what_is_only_forgotten_lets_messages_pass_and_is_one_range_then() -> None:
+    kept, told = keeper(), list[StorageError | None]()
+    for number in range(1, 4):
+        kept.later(Forget(BOX, ((number, number),)), then=told.append)
+        kept.later(Forget(ANOTHER, ((number * 10, number * 10),)))
+        kept.write(run(number + 100))
+        assert [commands for _, commands in batches(kept.take_actions())] == [(run(number + 100),)]
+    kept.now = LATER_S - COMPANY_S
+    kept.write(run(104))
+    [(ticket, commands)] = batches(kept.take_actions())
+    assert commands == (
+        run(104), Forget(BOX, ((1, 3),)), Forget(ANOTHER, ((10, 10), (20, 20), (30, 30)))
+    )  # fmt: skip
+    assert told == []
+    kept.on_told(Written((ticket,)))
+    assert told == [None, None, None]
+    assert kept.deadline is None
+
+
+def test_so_much_that_is_forgotten_waits_no_longer() -> None:
+    kept = keeper()
+    for number in range(1, COMPANY_MAX):
+        kept.later(Forget(BOX, ((number, number),)))
+    kept.write(run(101))
+    assert [commands for _, commands in batches(kept.take_actions())] == [(run(101),)]
+    kept.later(Forget(BOX, ((COMPANY_MAX, COMPANY_MAX),)))
+    kept.write(run(102))
+    [(_, commands)] = batches(kept.take_actions())
+    assert commands == (run(102), Forget(BOX, ((1, COMPANY_MAX),)))
+
+
+def test_what_is_forgotten_lets_nothing_pass_that_gives_positions_anew() -> None:
+    kept = keeper()
+    kept.later(FORGET)
+    kept.write(DropStream(BOX))
+    assert [commands for _, commands in batches(kept.take_actions())] == [
+        (DropStream(BOX), FORGET)
+    ]
+
+
+def test_what_is_more_than_forgotten_lets_no_message_pass() -> None:
+    kept = keeper()
+    gone = RemoveEntries(EntryKind.RELAYED, "", b"key")
+    kept.later(FORGET)
+    kept.later(gone)
+    kept.later(FORGET)
+    kept.write(run(101))
+    [(_, commands)] = batches(kept.take_actions())
+    assert commands == (run(101), FORGET, gone, FORGET)
+
+
+def test_an_answer_knows_of_what_was_forgotten_and_let_messages_pass() -> None:
+    kept = keeper()
+    kept.later(FORGET)
+    kept.write(run(101))
+    kept.read(ReadEntries(EntryKind.COUNTER), lambda _: None)
+    [(_, commands)] = batches(kept.take_actions())
+    assert commands == (run(101), FORGET)
+
+
+def test_who_waits_for_the_disk_alone_is_told_before_others_unless_taken() -> None:
+    kept, told = keeper(), list[object]()
+    kept.on_stored = lambda ticket, error: told.append((ticket, error))
+    early, late, never = Ticket(), Ticket(), Ticket()
+    kept.write(run(101), then=told.append, stored=early)
+    [(first, _)] = batches(kept.take_actions())
+    kept.write(run(102), then=told.append, stored=late)
+    [(second, _)] = batches(kept.take_actions())
+    kept.write(run(103), then=told.append, stored=never)
+    [(third, _)] = batches(kept.take_actions())
+    assert kept.take_stored((first,)) == [early]
+    assert kept.take_stored((first,)) == []
+    full = JournalFull("a.journal", 5, 4)
+    kept.on_told(Written((first, second)))
+    kept.on_told(Refused((third,), full))
+    assert told == [None, (late, None), None, (never, full), full]

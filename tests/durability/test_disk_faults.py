@@ -14,7 +14,7 @@ from zmesh.storage import Broken, Forget, Opened, Room, Written
 from zmesh.storage_errors import JournalBroken, JournalFull
 
 WORK = batches(2, rounds=1)
-OURS = ("create", "rename", "unlink", "fsync", "allocate", "claim")
+OURS = ("create", "rename", "unlink", "fsync", "allocate", "lengthen", "claim")
 
 
 def failing(disk: FaultyDisk, at: int, how: int | str, *whats: str) -> list[Operation]:

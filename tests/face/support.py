@@ -66,7 +66,7 @@ class Noting:
     def is_last(self, event: Event | None) -> bool:
         return self.holds and self.commands[-1] is event
 
-    def gather(self) -> None:
+    def hold(self) -> None:
         pass
 
     def let_go(self) -> None:

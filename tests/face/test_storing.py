@@ -1,8 +1,9 @@
 """A journal and the loop: in which order answers come, and who waits for room."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from zmesh.actions import WriteJournal
@@ -31,15 +32,24 @@ LOG = Stream(StreamKind.TOPIC)
 
 
 @asynccontextmanager
-async def opened(path: Path, told: list[JournalEvent]) -> AsyncIterator[Storing]:
-    def news(events: Sequence[Event]) -> None:
+async def opened(
+    path: Path, told: list[JournalEvent], later: list[JournalEvent] | None = None
+) -> AsyncIterator[Storing]:
+    """Give a journal that tells its news, and those of batches that somebody was let go of."""
+
+    def pass_on(into: list[JournalEvent], events: Sequence[Event]) -> None:
         for event in events:
             assert isinstance(event, JournalTold)
-            told.extend(event.events)
+            into.extend(event.events)
+
+    def let_go(batches: Iterable[int]) -> bool:
+        return later is not None and 1 in batches
 
     storing = Storing(Storage(path, options=SMALL), NodeKey.of(bytes(32)))
     await storing.open()
-    storing.start(news)
+    storing.start(
+        partial(pass_on, told), partial(pass_on, told if later is None else later), let_go
+    )
     try:
         yield storing
     finally:
@@ -66,6 +76,20 @@ async def test_what_is_refused_is_told_after_what_was_ordered_before(tmp_path: P
         for ticket in event.tickets
     ]
     assert answers == [(Written, 1), (Refused, 2), (Written, 3), (Refused, 4)]
+
+
+async def test_what_nobody_waits_for_any_more_is_told_with_what_comes_next(tmp_path: Path) -> None:
+    told: list[JournalEvent] = []
+    later: list[JournalEvent] = []
+    async with opened(tmp_path / "a.journal", told, later) as storing:
+        for number in (1, 2):  # of the first somebody is let go
+            storing.perform(stored(number, 100))
+            await storing.quiet()
+        storing.perform(stored(3, 600 * KIB))
+        await storing.quiet()
+    assert later == [Written((1,))]
+    assert told[0] == Written((2,))
+    assert isinstance(told[1], Refused)
 
 
 async def test_who_is_about_to_wait_for_room_does_not_miss_it(tmp_path: Path) -> None:

@@ -258,6 +258,14 @@ class FaultyFiles(Files):
         if path.is_file():
             self.disk.synced(str(path))
 
+    def lengthen(self, path: Path, size: int) -> None:
+        self._ask("lengthen", path)
+        before = self.size_of(path)
+        super().lengthen(path, size)
+        self.disk.wrote(str(path), before, bytes(max(0, size - before)))
+        self._ask("fsync", path)
+        self.disk.synced(str(path))
+
     def allocate(self, path: Path, size: int) -> None:
         self._ask("allocate", path)
         super().allocate(path, size)

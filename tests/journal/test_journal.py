@@ -1,6 +1,8 @@
 """The journal as the runner has it: answers in order, commits shared, nothing waits."""
 
 import asyncio
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from tests.journal.faulty import FaultyDisk, FaultyFiles, Operation
 from tests.journal.support import IN, NODE, OUT, SMALL, Talk, store, talk
 from zmesh.errors import Closed as ClosedError
 from zmesh.journal.journal import SqliteJournal
+from zmesh.journal.writing import LAID_OUT_MIN
 from zmesh.options import KIB, MIB, JournalOptions
 from zmesh.ports import Journal
 from zmesh.storage import (
@@ -228,6 +231,50 @@ def test_log_is_kept_short(tmp_path: Path) -> None:
             speaking.write(store(first, first + 9, size=300))
         assert speaking.journal.statistics().checkpoints > 10
         assert (tmp_path / "journal-wal").stat().st_size < 4 * SMALL.wal_bytes_max
+
+
+def test_log_is_made_longer_ahead_so_that_commits_only_fill_it(tmp_path: Path) -> None:
+    options = JournalOptions(wal_bytes_max=MIB)
+    log = tmp_path / "journal-wal"
+    disk = FaultyDisk(tmp_path)
+    with talk(tmp_path / "journal", FaultyFiles(tmp_path / "journal", disk), options) as (it, _):
+        it.write(store(1, 1))
+        it.rows()  # answered once what follows a commit is done
+        assert log.stat().st_size == LAID_OUT_MIN
+        for number in range(2, 12):
+            it.write(store(number, number))
+        assert log.stat().st_size == LAID_OUT_MIN
+        assert disk.operations.count(("lengthen", log.name)) == 1
+        it.write(store(100, 300, size=KIB))
+        it.rows()
+        beyond = log.stat().st_size
+        assert 2 * LAID_OUT_MIN < beyond <= MIB
+        it.write(store(1000, 2000, size=KIB))
+        it.rows()
+        assert it.journal.statistics().checkpoints == 1
+        copied = {name: (tmp_path / name).read_bytes() for name in ("journal", log.name)}
+    disk.close()
+    (tmp_path / "copy").mkdir()
+    for name, content in copied.items():
+        (tmp_path / "copy" / name).write_bytes(content)
+    with talk(tmp_path / "copy" / "journal") as (again, opened):  # as after a crash
+        assert opened.rescue is None
+        assert len(again.positions()) == 11 + 201 + 1001
+
+
+def test_log_is_not_made_longer_where_the_disk_has_no_space_for_that(tmp_path: Path) -> None:
+    tried: list[int] = []
+
+    def sync(descriptor: int) -> None:  # SQLite has its own
+        tried.append(descriptor)
+        raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.MonkeyPatch.context() as patch, talk(tmp_path / "journal") as (it, _):
+        patch.setattr(os, "fdatasync", sync)
+        for number in range(1, 4):
+            it.write(store(number, number))
+        assert it.positions() == [1, 2, 3]
+        assert len(tried) == 1  # nor is it tried again at each commit
 
 
 def test_position_that_is_taken_breaks_the_journal_and_harms_nothing(tmp_path: Path) -> None:

@@ -225,6 +225,20 @@ def test_on_a_fast_path_a_body_travels_whole_once_the_window_has_grown() -> None
     assert pair.b.link._session.incoming[4].received.cum == 40 * 16
     assert pair.b.link._session._rooms.used == 0
     assert pair.b.statistics.held_bytes == pair.b.statistics.held_messages == 0
+    # What it did not need of its numbers is told in the packet that carries it.
+    last = [packet.frames for packet in pair.a.sent if Data in map(type, packet.frames)][-5:]
+    told = [each.records for frames in last for each in frames if isinstance(each, ControlData)]
+    assert [list(map(type, records)) for records in told] == [[Gap]] * 5
+
+
+def test_the_window_of_a_new_link_grows_within_few_round_trips() -> None:
+    pair = Pair().opened()
+    pair.weather = slow_path(pair, 400 * MIB)
+    ticket = pair.a.post([record(bytes(8 * MIB))], pair.now)
+    pair.turn(pair.a)
+    pair.run(0.1)  # four times as long as an ACK of little is held back
+    assert ticket.done
+    assert pair.b.link._session.incoming[4].credit.window_bytes == OPTIONS.window_bytes_max
 
 
 def test_on_a_slow_path_pieces_stay_small_however_large_the_window() -> None:
@@ -269,14 +283,14 @@ def test_large_bodies_share_a_packet_where_the_path_is_fast() -> None:
     pair.turn(pair.a)
     pair.run(1.0)
     mark = len(pair.a.sent)
-    pair.a.post([record(bytes(OPTIONS.fragment_bytes))] * 6 + [record(b"x")] * 9, pair.now)
+    pair.a.post([record(bytes(OPTIONS.fragment_bytes))] * 16 + [record(b"x")] * 9, pair.now)
     pair.turn(pair.a)
     pair.run(1.0)
     frames = [each for packet in pair.a.sent[mark:] for each in packet.frames]
     counts = [len(each.records) for each in frames if isinstance(each, Data)]
-    assert counts[:2] == [3, 3]
-    assert sum(counts) == 15
-    assert len(pair.b.bodies) == 23
+    assert counts[:2] == [8, 8]
+    assert sum(counts) == 25
+    assert len(pair.b.bodies) == 33
 
 
 def test_small_messages_of_higher_lanes_overtake_a_large_body() -> None:

@@ -430,9 +430,7 @@ def test_what_was_never_sent_comes_back_at_once_and_leaves_a_hole() -> None:
         assert subject.give_up(seq, Outcome.EXPIRED) == []
     assert subject.gaps == []  # the sending position has not come there
     assert take(subject) == (4, [b"3"])
-    assert subject.gaps == [(2, 3, 0)]
-    assert take(subject) is None
-    assert subject.gaps == [(2, 3, 0), (5, 5, 0)]
+    assert subject.gaps == [(2, 3, 0), (5, 5, 0)]  # both may go in the same packet
     assert not subject.ready
     assert subject.queued_bytes == total_size(numbered(1) + numbered(1, 3))
 
@@ -819,6 +817,51 @@ def test_a_large_body_between_holes_and_a_block_is_sent() -> None:
         sent_first += [] if chunk is None else [(chunk[0], len(chunk[1]))]
     assert sent_first == [(1, 1), (4, 1), (7, 8)]
     assert subject.gaps == [(2, 3, 0), (5, 6, 0)]
+
+
+def test_a_large_body_goes_whole_where_the_window_that_others_use_has_place_for_three() -> None:
+    subject = lane(bytes_limit=6_000, fragment_bytes=1_000)
+    subject.cutter.burst_bytes = LARGE
+    subject.submit([record(bytes(1_000))] * 4, Ticket(4), 0.0)
+    take(subject)
+    subject.grant(LARGE, 13_000)  # the peer has none of them: so large is its window
+    subject.submit_large(record(bytes(4_000)), Ticket(), 0.0)
+    assert take(subject) == (5, [bytes(4_000)])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("large", "small", "arrive", "consume", "ack")), st.integers(1, 9)
+        )
+    )
+)
+def test_a_lane_never_takes_the_window_for_larger_than_it_is(
+    script: list[tuple[str, int]],
+) -> None:
+    window = 10_000
+    subject = lane(bytes_limit=window, fragment_bytes=100)
+    subject.cutter.burst_bytes = LARGE
+    under_way: list[tuple[int, int]] = []  # last number and bytes of what was transmitted
+    received, held, consumed = 0, list[int](), 0
+    for what, number in script:
+        if what == "large":
+            subject.submit_large(record(bytes(500 * number)), Ticket(), 0.0)
+        elif what == "small":
+            subject.submit([record(bytes(90))], Ticket(), 0.0)
+        elif what == "arrive" and under_way:
+            received, size = under_way.pop(0)
+            held.append(size)
+        elif what == "consume" and held:
+            consumed += held.pop()
+        elif what == "ack":
+            subject.on_ack(received, ())
+            subject.grant(LARGE, consumed + window)
+        while subject.ready:
+            chunk = subject.take(1, 1, 0.0)
+            if chunk is not None:
+                under_way.append((chunk[0], chunk[2]))
+        assert subject.window_bytes <= window
 
 
 def transmit(subject: OutgoingLane, budget: int) -> list[int]:

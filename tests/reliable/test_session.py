@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.reliable.pair import LIMITS, numbered, record
 from zmesh.batches import TicketRun
 from zmesh.errors import BodyTooLarge, ProtocolError
-from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, extra
+from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Tag, Ticket, extra, size_of
 from zmesh.options import KIB, LinkOptions
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.fragments import split
@@ -289,6 +289,19 @@ def test_many_messages_are_acked_before_the_delay() -> None:
     assert not b.session.must_speak(10.0)
     b.give(data[255], now=10.0)
     assert b.session.must_speak(10.0)
+
+
+def test_a_large_part_of_the_window_is_acked_before_the_delay() -> None:
+    a, b = opened(replace(OPTIONS, window_bytes=4 * size_of(record(bytes(500)))))
+    a.post([record(bytes(490)), record(bytes(10))])
+    first, second = a.take()
+    b.give(first, now=10.0)
+    assert not b.session.must_speak(10.0)
+    b.give(second, now=10.0)
+    assert b.session.must_speak(10.0)
+    acks(a, b, now=10.0)
+    acks(b, a, now=10.0)
+    assert not b.session.must_speak(10.0)
 
 
 def test_an_ack_names_only_lanes_with_news_and_at_most_so_many_ranges() -> None:

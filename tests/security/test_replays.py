@@ -150,7 +150,7 @@ def reborn(memory: ReplayTable, kept: dict[tuple[str, bytes], bytes]) -> ReplayT
         else:
             kept[change.scope, change.key] = change.value
     other = table(blocks=4, windows=3)
-    other.restore((scope, key, value) for (scope, key), value in kept.items())
+    other.restore(((scope, key, value) for (scope, key), value in kept.items()), 0, 20)
     return other
 
 
@@ -162,6 +162,19 @@ def test_another_life_knows_it_but_for_handlers_of_one_life() -> None:
     assert accept(memory, 1) is REPLAYED
     assert accept(memory, 2) is NEW
     assert not any(scope == "#1" for scope, _ in kept)
+
+
+def test_another_life_has_no_more_than_there_may_be() -> None:
+    memory, kept = table(), dict[tuple[str, bytes], bytes]()
+    for number in range(1, 6):
+        origin = (NodeId(bytes([number]) * 16), JournalId(b"j" * 16))
+        for block in range(2):
+            accept(memory, block * BLOCK, origin, signed_ms=10 * number)
+    memory = reborn(memory, kept)  # with 3 windows and 4 blocks at most
+    assert (len(memory), memory.blocks) == (3, 4)
+    memory = reborn(memory, kept)  # what was given up is not kept either
+    assert (len(memory), memory.blocks) == (3, 4)
+    assert accept(memory, 9, (NodeId(b"\1" * 16), JournalId(b"j" * 16))) is TOO_OLD
 
 
 origins = st.sampled_from([ADA, BOB, (NodeId(b"c" * 16), JournalId(b"l" * 16))])

@@ -551,9 +551,9 @@ def a_run_stays_with_a_provider_that_is_gone(patch: pytest.MonkeyPatch) -> None:
         if alone:
             self._with[peer.id] = dict[Any, None](alone)
         real(self, peer, reason)
-        runs = {key: None for key in known if not isinstance(key, int)}
-        if runs:
-            self._with.setdefault(peer.id, {}).update(runs)
+        for key in known:
+            if not isinstance(key, int):
+                self._with.setdefault(peer.id, {})[key] = None
 
     patch.setattr(RequestReply, "on_provider_gone", on_provider_gone)
 

@@ -30,6 +30,7 @@ async def busy():
     while PathUp(1) not in events:
         await asyncio.sleep(0.001)
     alice.send(1, [[bytes(60_000)]] * 1000)
+    alice.send(1, [[b"large", bytes(1_000_000)]] * 100)
     alice.dial(2, "tcp://127.0.0.1:1")
     alice.probe(endpoint, 5)
     print("ready", flush=True)

@@ -5,6 +5,8 @@ test has to wait for the network.
 """
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +18,14 @@ from zmesh.ids import Path
 from zmesh.options import WireLimits
 from zmesh.transport.counters import Counters
 from zmesh.transport.outcasts import Outcasts
-from zmesh.transport.pump import REFUSED_FULL, REFUSED_UNROUTABLE, Intake, Packets, push
+from zmesh.transport.pump import (
+    REFUSED_FULL,
+    REFUSED_UNROUTABLE,
+    UNCOPIED_BYTES,
+    Intake,
+    Packets,
+    push,
+)
 
 
 class Pair:
@@ -197,6 +206,25 @@ def test_push_tells_where_it_stopped_and_why(pair: Pair) -> None:
     assert push(stuck, None, [[b"x", b"y"]] * 5, counters) == REFUSED_FULL
     assert counters.packets_sent == 5
     stuck.close()
+
+
+class Body(bytearray):
+    """Tells when it is gone."""
+
+
+def test_large_parts_are_lent_until_they_are_read_and_others_are_copied(pair: Pair) -> None:
+    gone = {size: threading.Event() for size in (UNCOPIED_BYTES, UNCOPIED_BYTES - 1)}
+    parts: list[bytes | memoryview] = [b"head"]
+    for size, event in gone.items():
+        body = Body(b"x" * size)
+        weakref.finalize(body, event.set)
+        parts.append(memoryview(body))
+    del body
+    assert push(pair.router, pair.routing_id, [parts], Counters()) == 0
+    parts.clear()
+    assert [event.is_set() for event in gone.values()] == [False, True]
+    assert pair.dealer.recv_multipart() == [b"head", *(b"x" * size for size in gone)]
+    assert gone[UNCOPIED_BYTES].wait(5.0)
 
 
 async def test_room_that_was_awaited_is_told_once(pair: Pair) -> None:

@@ -1,5 +1,6 @@
 """What an engine can be asked: who is there, what there is room for, what would work."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from zmesh.actions import PeerView
@@ -16,7 +17,7 @@ from zmesh.discovery.membership import Membership
 from zmesh.errors import AmbiguousPeer, PeerUnknown, UsageError
 from zmesh.events import PathCause
 from zmesh.ids import NodeId
-from zmesh.message import InterestKind, Record
+from zmesh.message import InterestKind, Record, Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.call_later import CallsLater
 from zmesh.patterns.letters import DeadLetter
@@ -152,6 +153,14 @@ class EngineReads:
         """Return what an earlier life kept of signed messages, once it was restored."""
         replays, self._restoring.replays = self._restoring.replays, []
         return replays
+
+    def take_stored(self, batches: Iterable[int]) -> list[Ticket]:
+        """Return who waits for nothing but that these batches, which were just written, are.
+
+        Whoever performs the orders may let them go before the engine has its turn with
+        `JournalTold`: `TicketsStored` has only those that nobody took.
+        """
+        return self._turn.keeper.take_stored(batches)
 
     def dial_failures(self) -> dict[str, PathCause]:
         """Return why the latest dials failed, by endpoint, of those that have no link."""

@@ -6,15 +6,17 @@ a full journal refuses the former and must still take the latter, which makes th
 waits for, as what is forgotten, goes along with the next batch, and costs no sync of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
-from typing import Final
+from itertools import count, groupby
+from typing import Final, cast
 
 from zmesh.actions import Action, ReadJournal, WriteJournal
 from zmesh.deadlines import Agenda, Deadlines
 from zmesh.errors import ZmeshError
+from zmesh.message import Ticket
+from zmesh.reliable.ranges import RangeSet
 from zmesh.storage import (
     Answer,
     Answered,
@@ -23,11 +25,13 @@ from zmesh.storage import (
     Command,
     Entry,
     EntryKind,
+    Forget,
     JournalEvent,
     Opened,
     Question,
     Refused,
     SetEntries,
+    StoreRun,
     Stream,
     StreamKind,
     Written,
@@ -40,16 +44,30 @@ NUMBERS_AT_ONCE: Final = 1 << 20
 LATER_S: Final = 0.025
 """Seconds after which what may be done later is done for itself."""
 
+COMPANY_S: Final = 0.5 * LATER_S
+COMPANY_MAX: Final = 64
+"""How long what is to be forgotten lets messages that are stored pass, and how much of it.
+
+Together it is one range to remove; alone, each is three statements that somebody waits for.
+"""
+
 COUNTER: Final = "numbers"
 """The name of the entry that tells which numbers were given out."""
 
 OnWritten = Callable[[StorageError | None], None]
 """Told that what was ordered is on disk, or why it is not."""
 
+OnStored = Callable[[Ticket, StorageError | None], None]
+"""Told that what came with a ticket is on disk, or why it is not."""
+
 OnDropped = Callable[[Stream, int, int], None]
 """Told of rows that made room for others, by their positions."""
 
 OnAnswer = Callable[[Answer | ZmeshError], None]
+
+
+def _nobody(ticket: Ticket, error: StorageError | None) -> None:
+    """Without anybody who gives tickets there is nobody to be told."""
 
 
 @dataclass(slots=True)
@@ -58,6 +76,7 @@ class _Orders:
 
     commands: list[Command] = field(default_factory=list)
     then: list[OnWritten] = field(default_factory=list)
+    stored: list[Ticket] = field(default_factory=list)
 
 
 class Keeper:
@@ -69,12 +88,13 @@ class Keeper:
         self.actions: list[Action] = []  # of this turn, in order
         self.error: StorageError | None = None  # why nothing is written any more
         self.on_dropped: dict[StreamKind, OnDropped] = {}  # who is told that its oldest are gone
+        self.on_stored: OnStored = _nobody
         self._tickets = count(1)
         self._gathered = _Orders()  # of the batch that is being gathered
         self._needs_room = False
         self._later = _Orders()
         self._due: Deadlines[None] = Deadlines(agenda)  # when that is to be done
-        self._writing: dict[int, tuple[list[OnWritten], _Orders]] = {}  # and what went along
+        self._writing: dict[int, tuple[_Orders, _Orders]] = {}  # and what went along
         self._reading: dict[int, OnAnswer] = {}
         self._next_number = 1
         self._numbers_end = 1  # below it they are reserved, on disk
@@ -92,8 +112,14 @@ class Keeper:
 
     # Orders
 
-    def write(self, *commands: Command, then: OnWritten | None = None) -> None:
-        """Have commands done together, after all that was ordered before."""
+    def write(
+        self, *commands: Command, then: OnWritten | None = None, stored: Ticket | None = None
+    ) -> None:
+        """Have commands done together, after all that was ordered before.
+
+        Whoever gave the ticket `stored` waits for nothing else: `on_stored` is told of it, before
+        `then` is, unless `take_stored` had it.
+        """
         needs_room = Batch(0, commands).size > 0
         gathered = self._gathered
         if gathered.commands and needs_room is not self._needs_room:
@@ -103,11 +129,14 @@ class Keeper:
         gathered.commands += commands
         if then is not None:
             gathered.then.append(then)
+        if stored is not None:
+            gathered.stored.append(stored)
 
     def later(self, *commands: Command, then: OnWritten | None = None) -> None:
         """Have commands that need no room done with the next batch, or soon for themselves.
 
-        What is asked and what is ordered with them knows of them; nothing else waits.
+        What is asked and what is ordered with them knows of them; nothing else waits. What is
+        only forgotten may let messages pass that are only stored: they have other positions.
         """
         if not self._later.commands:
             self._due.set(None, self.now + LATER_S)
@@ -115,13 +144,20 @@ class Keeper:
         if then is not None:
             self._later.then.append(then)
 
+    def _may_wait(self) -> bool:
+        """Whether what is to be done later need not go along with what was gathered."""
+        later = self._later.commands
+        if len(later) >= COMPANY_MAX or (self._due.next or 0.0) - self.now <= COMPANY_S:
+            return False
+        return _are_all(StoreRun, self._gathered.commands) and _are_all(Forget, later)
+
     def on_timer(self) -> None:
         """Do what was to be done later."""
-        self._hand_over()
+        self._hand_over(with_later=True)
 
     def read(self, question: Question, then: OnAnswer) -> None:
         """Ask; the answer knows of all that was ordered before."""
-        self._hand_over()
+        self._hand_over(with_later=True)
         ticket = next(self._tickets)
         self._reading[ticket] = then
         self.actions.append(ReadJournal(ticket, question))
@@ -182,18 +218,30 @@ class Keeper:
         actions, self.actions = self.actions, []
         return actions
 
-    def _hand_over(self) -> None:
-        """Make a batch of what was gathered; what was to be done later goes along."""
+    def _hand_over(self, *, with_later: bool = False) -> None:
+        """Make a batch of what was gathered; what was to be done later goes along, or may wait."""
+        if not with_later and self._later.commands and self._may_wait():
+            later = _Orders()
+        else:
+            later, self._later = self._later, _Orders()
+            self._due.discard(None)
         gathered, self._gathered = self._gathered, _Orders()
-        later, self._later = self._later, _Orders()
-        self._due.discard(None)
-        commands = (*gathered.commands, *later.commands)
+        commands = (*gathered.commands, *_together(later.commands))
         if commands:
             ticket = next(self._tickets)
-            self._writing[ticket] = (gathered.then, later)
+            self._writing[ticket] = (gathered, later)
             self.actions.append(WriteJournal(Batch(ticket, commands)))
 
     # Answers
+
+    def take_stored(self, batches: Iterable[int]) -> list[Ticket]:
+        """Return, once, the tickets of those who wait for nothing but that these are written."""
+        taken: list[Ticket] = []
+        for batch in batches:
+            gathered, _ = self._writing[batch]
+            taken += gathered.stored
+            gathered.stored = []
+        return taken
 
     def on_told(self, event: JournalEvent) -> None:
         """Take what the journal tells, and let those who wait for it go on."""
@@ -213,8 +261,10 @@ class Keeper:
 
     def _written(self, tickets: tuple[int, ...], error: StorageError | None) -> None:
         for ticket in tickets:
-            then, later = self._writing.pop(ticket)
-            for each in then:
+            gathered, later = self._writing.pop(ticket)
+            for stored in gathered.stored:
+                self.on_stored(stored, error)
+            for each in gathered.then:
                 each(error)
             if isinstance(error, JournalFull) and later.commands:
                 self.later(*later.commands)  # what makes room is not to be refused for want of it
@@ -222,3 +272,26 @@ class Keeper:
                 continue
             for each in later.then:
                 each(error)
+
+
+def _are_all(kind: type[Command], commands: Iterable[Command]) -> bool:
+    return all(type(each) is kind for each in commands)
+
+
+def _together(commands: list[Command]) -> Iterable[Command]:
+    """Return commands that do the same: of those that follow one another what each stream forgets
+    is one, with as few ranges as it takes."""
+    if len(commands) < 2:
+        return commands
+    made: list[Command] = []
+    for is_forgotten, group in groupby(commands, lambda each: type(each) is Forget):
+        if not is_forgotten:
+            made += group
+            continue
+        streams: dict[Stream, RangeSet] = {}
+        for each in cast("Iterator[Forget]", group):
+            ranges = streams.setdefault(each.stream, RangeSet())
+            for low, high in each.ranges:
+                ranges.add(low, high)
+        made += [Forget(stream, ranges.as_tuple()) for stream, ranges in streams.items()]
+    return made

@@ -59,6 +59,7 @@ class Turn:
         self.patience = Patience()  # while this node is late
         self.agenda = Agenda()  # of what patterns and links have to do at a time
         self.keeper = Keeper(opened, self.agenda)
+        self.keeper.on_stored = self.stored
         self.handled = Handled(self.keeper)
         self.handled.settle = self.settle_now
         self.stored_done: dict[StoredTicket, None] = {}  # for the outbox to look at
@@ -79,13 +80,12 @@ class Turn:
         self.now = self.keeper.now = now
 
     def end(self) -> list[Action]:
-        """Return the actions of the turn."""
-        actions, self.actions = self.actions, []
+        """Return the actions of the turn; the disk is at work while the others are done."""
+        actions, self.actions = self.keeper.take_actions() + self.actions, []
         if self._done:
             actions.append(TicketsDone(list(self._done)))
             self._done = {}
         self._plain = None
-        actions += self.keeper.take_actions()
         return actions
 
     # Towards peers

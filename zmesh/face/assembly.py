@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -101,7 +101,7 @@ class Assembly(NodeParts):
             logger.warning("%s: %s", self._settings.name, why)
 
     async def _restore(self, storing: Storing) -> None:
-        storing.start(self.runner.news)
+        storing.start(self.runner.news, self.runner.gather, self._tell_stored)
         self.runner.restore(storing)
         await self._restored
         local = self._whoami.local
@@ -110,6 +110,13 @@ class Assembly(NodeParts):
         if changes is not None:
             self.runner.command(changes)
         await self.application.load()
+
+    def _tell_stored(self, batches: Iterable[int]) -> bool:
+        """Let those go on who wait for these batches alone, and not for what is sent then."""
+        tickets = self.engine.take_stored(batches)
+        if tickets:
+            self.durable.stored(tickets, None)
+        return bool(tickets)
 
     async def _use_keys(self, keys: tuple[MeshKey, ...]) -> None:
         """Go on with other mesh keys; links resume their sessions over new connections."""
@@ -195,6 +202,7 @@ class Assembly(NodeParts):
         """
         if self._transport is None:
             raise NotOpen
+        self.runner.catch_up()
         engine = self.engine.statistics()
         return NodeStatistics(
             engine=engine,

@@ -40,7 +40,7 @@ class Commands(Protocol):
         """Return whether a command still waits, and nothing came after it: more may join it."""
         ...
 
-    def gather(self) -> None:
+    def hold(self) -> None:
         """Let commands wait until `let_go`, within one call of the loop."""
         ...
 
@@ -59,7 +59,7 @@ class Calls:
         self._commands = commands
         self._calls_max = calls_max
         self._open: dict[int, Waiting[CallAnswered | Record]] = {}
-        self._waking = Waking(loop, commands.gather, commands.let_go)
+        self._waking = Waking(loop, commands.hold, commands.let_go)
         self._last = 0
         self._asked: CallEach | None = None  # the latest, which more may join
         self._patience: float | None = None  # seconds, of those in it

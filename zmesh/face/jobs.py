@@ -28,6 +28,9 @@ class Jobs(Inbox):
 
     They are read as an inbox is, or in batches. At most `prefetch` jobs are here without outcome;
     what has none when the block ends goes back, to be done by others or later.
+
+    `await anext(jobs)` takes a single job, as `batch` takes several: asking for the next accepts
+    it, as does leaving the block; an exception that leaves the block gives it back.
     """
 
     def __init__(
@@ -53,7 +56,13 @@ class Jobs(Inbox):
 
     async def __anext__(self) -> Message:
         self._check_entered()
-        return await super().__anext__()
+        is_auto = self._settle == "auto"
+        if is_auto:
+            self._accept_batch()
+        chunk = await self._queue.take_one()
+        if is_auto:
+            self._batch = [chunk]
+        return next(chunk.messages)
 
     def batches(self, max_count: int = 1000, max_wait: float = 0.0) -> BatchReader:
         """Read many jobs at once, in a loop, `prefetch` at most; see `Inbox.batches`."""
@@ -93,10 +102,12 @@ class Jobs(Inbox):
 
     def _accept_batch(self) -> None:
         reader = asyncio.current_task()
-        if self._batch_reader not in (None, reader):
+        before = self._batch_reader
+        # One that has ended may have been that of an `asyncio.wait_for`, in a loop of the same.
+        if before is not reader and before is not None and not before.done():
             raise UsageError(
-                "another task reads batches of these jobs, and asking for the next accepts the "
-                "one before: pull with settle='manual', or once for each task"
+                "another task takes jobs here, and asking for the next accepts what was taken "
+                "before: pull with settle='manual', or once for each task"
             )
         self._batch_reader = reader
         batch, self._batch = self._batch, []

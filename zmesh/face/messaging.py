@@ -213,8 +213,10 @@ class Messaging(ABC):
     async def flush(self) -> None:
         """Wait until everything posted, published and pushed so far has its outcome.
 
-        Whatever that is. Jobs in a queue that nobody pulls have none: bound the wait with
-        `asyncio.timeout` where that may be.
+        Whatever that is. Jobs in a queue that nobody pulls have none, nor has what is stored for
+        a node that is away: bound the wait with `asyncio.timeout` where that may be. What an
+        earlier life of the node has stored is sent, but not waited for:
+        `statistics().engine.stored_out` tells how much of that is left.
 
         Raises:
             Closed: the node was closed meanwhile.

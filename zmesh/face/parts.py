@@ -13,7 +13,7 @@ from zmesh.wire.bodies import body_of
 STREAK_MAX: Final = 64
 """Parts read or written in a row, after which other tasks have their turn."""
 
-STREAK_BYTES_MAX: Final = 256 * 1024
+STREAK_BYTES_MAX: Final = 512 * 1024
 
 GRANT_SHARE: Final = 4
 """What was taken is told when it is so large a part of the window: the writer still has the rest,

@@ -196,6 +196,18 @@ class Runner:
             self._has_flushed = False  # what is done about the news is not to wait
             self._turn()
 
+    def gather(self, events: Sequence[Event]) -> None:
+        """Take news that nobody waits for: with whatever comes first, or the next iteration."""
+        if self._is_running:
+            self._events += events
+            self._has_flushed = False  # what is done about the news is not to wait
+            self._soon()
+
+    def catch_up(self) -> None:
+        """Let the engine know what was gathered, before it is asked something."""
+        if self._events and not self._is_in_turn:
+            self._turn()
+
     def command(self, event: Event) -> None:
         """Take a command: the first after news goes at once, further ones together."""
         if not self._is_running:
@@ -208,7 +220,7 @@ class Runner:
         else:
             self._soon()
 
-    def gather(self) -> None:
+    def hold(self) -> None:
         """Let commands wait until `let_go`: many are to come within this call of the loop."""
         self._is_gathering = True
 

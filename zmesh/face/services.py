@@ -286,7 +286,7 @@ class Services:
         """Handle requests until a handler waits: from then on this task is that one's alone."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # this is one
-        self._commands.gather()
+        self._commands.hold()
         try:
             left = self._handle_some(service, task)
         finally:

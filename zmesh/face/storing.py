@@ -5,9 +5,10 @@ import logging
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple, assert_never
 
@@ -112,9 +113,20 @@ class Storing:
                 " ".join(shlex.quote(str(each)) for each in readable),
             )
 
-    def start(self, news: Callable[[Sequence[Event]], None]) -> None:
-        """Pass on what the journal tells, from now on."""
-        self._news = news
+    def start(
+        self,
+        news: Callable[[Sequence[Event]], None],
+        soon: Callable[[Sequence[Event]], None],
+        let_go: Callable[[Iterable[int]], bool],
+    ) -> None:
+        """Pass on what the journal tells, from now on.
+
+        Args:
+            news: takes it at once.
+            soon: takes it with what comes next, or as soon as nothing else does.
+            let_go: lets those go on who wait for nothing but these batches; tells whether any did.
+        """
+        self._news, self._soon, self._let_go = news, soon, let_go
 
     # Orders
 
@@ -194,7 +206,10 @@ class Storing:
         for event in events:
             self._note(event)
         if self._news is not None:
-            self._news([JournalTold(events)])
+            written = [event.tickets for event in events if isinstance(event, Written)]
+            # A refusal among them is told where it belongs, by the engine, and so is all else.
+            is_let_go = len(written) == len(events) and self._let_go(chain(*written))
+            (self._soon if is_let_go else self._news)([JournalTold(events)])
         if not self._outstanding:
             _wake(self._quiet)
 

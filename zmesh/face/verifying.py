@@ -129,7 +129,7 @@ class Verifying:
         elif incarnation > 1:
             lost_ms = self._wall_ms()
         kept = ((each.name, each.key, each.value) for each in entries if each.name != _WHOSE)
-        self.table.restore(kept, lost_ms)
+        self.table.restore(kept, lost_ms, self._wall_ms())
         value = journal + lost_ms.to_bytes(8)
         if value == told:
             return None

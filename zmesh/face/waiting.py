@@ -76,7 +76,7 @@ class Waking:
 
     Args:
         loop: of the tasks.
-        before: is called before they are woken: `Runner.gather`.
+        before: is called before they are woken: `Runner.hold`.
         after: is called when they have gone as far as they do: `Runner.let_go`.
     """
 

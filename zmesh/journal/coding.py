@@ -43,7 +43,8 @@ FIRST_STREAM: Final = 16
 Column = bytes | int | None
 Columns = Sequence[Column]
 
-_pack = Packer().pack  # the writer's thread alone uses it, and tools that have none
+# The writer's thread alone uses it, and tools that have none.
+_packed = cast("Callable[[object], bytes]", Packer().pack)
 _ROW = Struct(">BqqqqqI")
 _BLOCK = Struct(">BqqqqqII")
 _new_row: Callable[[tuple[object, ...]], Row] = partial(
@@ -90,8 +91,8 @@ def message_columns(
         if not 1 <= position <= POSITION_MAX:
             raise ValueError(f"there is no position {position}")
         place = base | position
-        packed = _pack(record)
-        notes = _pack(note) if note else b""
+        packed = _packed(record)
+        notes = _packed(note) if note else b""
         if seal is not None:
             packed, notes = _sealed(
                 seal, packed, notes, (place, stored, expires, due, order), span=1
@@ -481,7 +482,7 @@ class Totals:
 
     def copy(self) -> "Totals":
         """Return a copy."""
-        other = Totals()
+        other = Totals.__new__(Totals)  # an empty one takes longer to make than all the rest
         other.commits, other.size, other.records = self.commits, self.size, self.records
         other.counts, other.sums = self.counts.copy(), self.sums.copy()
         return other
@@ -516,7 +517,3 @@ class Totals:
         totals.sums.update(zip(tables, numbers[len(tables) :], strict=False))
         totals.records = numbers[-1]
         return totals
-
-
-def _packed(value: object) -> bytes:
-    return cast("bytes", _pack(value))

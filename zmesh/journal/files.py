@@ -26,6 +26,7 @@ MODE: Final = 0o600  # bodies are nobody else's affair
 OTHERS: Final = 0o066
 LOCK_TRIES: Final = 5  # who asks whether it is taken has it for a moment
 LOCK_PAUSE_S: Final = 0.02
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CLAIM: Final = Struct(">I16sQ")  # process, journal, commits; a checksum follows
 _CHECKSUM_BYTES: Final = 4
 
@@ -105,6 +106,22 @@ class Files:
         except OSError:
             self.remove(path)
             raise
+        finally:
+            os.close(descriptor)
+
+    def lengthen(self, path: Path, size: int) -> None:
+        """Add zeros to a file until it is so long, where there is space, and have that on disk.
+
+        What is written there later is synced without a word about how long the file is, which
+        many file systems write to another place.
+        """
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, bytes(max(0, size - os.fstat(descriptor).st_size)))
+            os.fdatasync(descriptor)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
         finally:
             os.close(descriptor)
 
@@ -255,7 +272,7 @@ class Reserve:
             try:
                 self._files.allocate(self._path, self._size)
             except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                if error.errno not in NO_SPACE:
                     raise
                 return False
             self.is_there = True

@@ -34,6 +34,9 @@ from zmesh.storage_errors import JournalBroken
 SCARCE_STEPS: Final = 8
 """So many times smaller are the steps in which a full disk is cleared: each needs a log."""
 
+LAID_OUT_MIN: Final = 128 * 1024
+"""So long the log is made, with the first commit; then twice as long as it has become."""
+
 MEASURED_BYTES: Final = 1024 * 1024
 MEASURED: Final = 64
 """After so many bytes or commits the size is looked at: it costs as much as a row."""
@@ -66,6 +69,7 @@ class Writer:
         self._failed: sqlite3.Connection | None = None  # what was written with, until it failed
         self._log = files.beside("-wal")
         self._log_max = options.wal_bytes_max
+        self._laid_out = 0  # how long the log was made ahead of what is in it
         self._page_bytes = 4096
         self._free_bytes = 0
         self._copying: list[threading.Thread] = []
@@ -178,20 +182,28 @@ class Writer:
         self.unmeasured = self.unmeasured_commits = 0
 
     def checkpoint_if_due(self, *, is_scarce: bool = False) -> None:
-        """Move the log into the database where it has grown to its limit.
+        """Move the log into the database where it has grown to its limit; else make it longer.
 
         Where space is scarce it is moved at once, and the log's space is given back.
         """
         if is_scarce:
             self._checkpoint("TRUNCATE")
-        elif self._files.size_of(self._log) > self._log_max:
+            return
+        size = self._files.size_of(self._log)
+        if size > self._log_max:
             self._checkpoint("PASSIVE")
+        elif size > self._laid_out and self._synchronous == "full" and self._reserve.is_there:
+            # What fills it only is synced sooner than what makes it longer.
+            self._laid_out = min(max(LAID_OUT_MIN, 2 * size), self._options.wal_bytes_max)
+            self._files.lengthen(self._log, self._laid_out)
 
     def _checkpoint(self, mode: str) -> None:
         store = self._opened
         commits = store.totals.commits
         _, frames, moved = store.database.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         self.checkpoints += 1
+        if mode == "TRUNCATE":
+            self._laid_out = 0
         limit = self._options.wal_bytes_max
         # Somebody who copies the journal may hold it back; do not ask at each commit.
         self._log_max = limit if frames == moved else self._files.size_of(self._log) + limit

@@ -17,6 +17,7 @@ WINDOW_RECORDS: Final = 4096
 WINDOW_BYTES: Final = 8 * 1024 * 1024
 """What one addressee has on its way, or in memory to follow: enough for any link."""
 
+_LAST = itemgetter(0)
 _ROW = itemgetter(0)
 _ATTEMPTS = itemgetter(1)
 _POSITION = itemgetter(0)
@@ -194,9 +195,7 @@ class Box:
         """Forget callers all of whose messages have their outcome."""
         lowest = self.lowest_open()
         self.done.remove(0, lowest - 1)
-        done = 0
-        while done < len(self._callers) and self._callers[done][0] < lowest:
-            done += 1
+        done = bisect_left(self._callers, lowest, key=_LAST)
         if done == len(self._callers) or done > 64:
             del self._firsts[:done], self._callers[:done]
 

@@ -142,7 +142,8 @@ class Outbox:
         if post.entries:
             commands.append(SetEntries(post.entries))
         self._unsure[ticket, number] = number
-        keeper.write(*commands, then=partial(self._on_stored, box, run, post))
+        then = partial(self._on_stored, box, run, post)
+        keeper.write(*commands, then=then, stored=ticket)
 
     def _box(self, to: str) -> Box:
         box = self._boxes.get(to)
@@ -186,7 +187,6 @@ class Outbox:
     def _on_stored(self, box: Box, run: StoreRun, post: Post, error: StorageError | None) -> None:
         ticket = post.ticket
         del self._unsure[ticket, run.order]
-        self._turn.stored(ticket, error)
         if error is not None:
             return  # their positions stay unused
         self._add(box, run)

@@ -18,6 +18,9 @@ from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
 from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, part_of, with_ttl
 
+LOOKED_BACK = 64
+"""Records under way that are looked at to know the peer's window: of large ones it holds fewer."""
+
 
 class OutgoingLane(SendWindow[Record]):
     """One priority's records on their way to one peer.
@@ -106,6 +109,8 @@ class OutgoingLane(SendWindow[Record]):
     def _cut(self) -> None:
         """Cut the large body that is transmitted next, if any, unless it goes whole."""
         seq = self.next_transmit
+        if self._uncut[0] <= seq:
+            self._look_at_window()
         while self._uncut and self._uncut[0] <= seq:
             record = self.items.get(seq) if self._uncut.popleft() == seq else None
             pieces = [] if record is None else self.cutter.cut(record, self.window_bytes)
@@ -118,15 +123,19 @@ class OutgoingLane(SendWindow[Record]):
             self.items.update(zip(numbers, pieces, strict=True))
             self._sizes.update(zip(numbers, sizes, strict=True))
 
+    def _look_at_window(self) -> None:
+        """Find out what the peer's window is at least: its credit above all that it has."""
+        seq = self.next_transmit
+        first = max(self.acked.cum + 1, seq - LOOKED_BACK)
+        under_way = sum(self._sizes.get(number, 0) for number in range(first, seq))
+        shown = self.bytes_limit - self.sent_bytes + under_way
+        self.window_bytes = max(self.window_bytes, shown)
+
     def _append(self, span: Span) -> None:
         self._spans.append(span)
         if type(span.ticket) is TicketRun:
             span.ticket.join(self)
-        siblings = self._by_ticket.get(span.ticket)
-        if siblings is None:
-            self._by_ticket[span.ticket] = [span]
-        else:
-            siblings.append(span)
+        self._by_ticket.setdefault(span.ticket, []).append(span)
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -252,23 +261,36 @@ class OutgoingLane(SendWindow[Record]):
             end = min(end, *self._uncut) if self._uncut else end
         last = min(end - 1, self.seq_limit)
         if seq == last and seq in items:  # one record, as when somebody waits for each
-            return self._take_single(seq)
-        while seq <= last and seq not in items:
-            seq += 1
-        if seq > self.next_transmit:
-            self.gaps.append((self.next_transmit, seq - 1, 0))
+            size = self._sizes[seq]
+            if self.sent_bytes + size > self.bytes_limit:
+                return None
+            self.next_transmit = seq + 1
+            self.sent_bytes += size
+            return seq, [items[seq]], size
+        seq = self._pass_holes(seq, last)
         span = self._block_at(seq)
         if span is not None:  # behind holes
             self.next_transmit = seq
             return self._take_block(span, budget, count_max, now)
-        records = self._run(seq, min(last, seq + count_max - 1), budget)
+        mean = max(1, self.queued_bytes // max(1, self.kept))
+        records = self.run(seq, min(last, seq + count_max - 1, seq + budget // mean))
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
         del records[min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed)) :]
         size = ends[len(records) - 1] if records else 0
-        self.next_transmit = seq + len(records)
         self.sent_bytes += size
+        # A body that went whole left some, and GAP is to go with it.
+        self.next_transmit = self._pass_holes(seq + len(records), last) if records else seq
         return (seq, records, size) if records else None
+
+    def _pass_holes(self, seq: int, last: int) -> int:
+        """Return the first number from `seq` on with a record; those before it are gaps."""
+        first = seq
+        while seq <= last and seq not in self.items:
+            seq += 1
+        if seq > first:
+            self.gaps.append((first, seq - 1, 0))
+        return seq
 
     def _take_block(
         self, span: Span, budget: int, count_max: int, now: float
@@ -285,26 +307,6 @@ class OutgoingLane(SendWindow[Record]):
         if stop == len(block):
             self._blocks.popleft()
         return seq, part_of(block, start, stop, now), size
-
-    def _take_single(self, seq: int) -> Chunk[Record] | None:
-        size = self._sizes[seq]
-        if self.sent_bytes + size > self.bytes_limit:
-            return None
-        self.next_transmit = seq + 1
-        self.sent_bytes += size
-        return seq, [self.items[seq]], size
-
-    def _run(self, first: int, last: int, budget: int) -> list[Record]:
-        """Return records from `first` on without a hole, as many as may fill the budget."""
-        items = self.items
-        if first > last or not items:
-            return []
-        mean = max(1, self.queued_bytes // self.kept)
-        last = min(last, first + budget // mean)
-        run = list(map(items.get, range(first, last + 1)))
-        if None in run:
-            del run[run.index(None) :]
-        return cast("list[Record]", run)
 
     # Outcomes
 
@@ -503,7 +505,7 @@ class OutgoingLane(SendWindow[Record]):
     def expiries(self) -> list[tuple[int, float]]:
         """Return when records expire, by number; of a block that of its first."""
         blocks = [(each.first, each.block.deadline) for each in self._spans if each.block]
-        return [*self.deadlines.items(), *((seq, due) for seq, due in blocks if due is not None)]
+        return [*self.deadlines.items(), *[(seq, due) for seq, due in blocks if due is not None]]
 
     def expire(self, first: int, deadline: float) -> list[Returned]:
         """Give up what expires then of what was submitted together, from this number on."""

@@ -41,6 +41,9 @@ from zmesh.wire.frames import (
 ACKED_TOGETHER = 16
 """So many records are acknowledged by the next packet; an ACK of fewer waits for company."""
 
+ACKED_SHARE = 4
+"""The part of a lane's window that is acknowledged at once: its sender may soon wait for more."""
+
 SETTLED_TOGETHER = 64
 """So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
@@ -320,6 +323,8 @@ class Session:
         self._ack_bytes += incoming.received_bytes - bytes_before
         if incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
+        elif self._ack_bytes >= incoming.credit.window_bytes // ACKED_SHARE:
+            self.ack_at = now
         elif self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
         if incoming.unsettled:  # what is refused, or came too late

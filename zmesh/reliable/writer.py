@@ -89,6 +89,10 @@ class PacketWriter:
         is_full = False
         if ready:
             size, is_full = self._add_data(ready, frames, pieces, size, now)
+            if session.has_gaps:  # of numbers that a body was given, and went without
+                session.gather_gaps()
+                if session.control_out.ready:
+                    size += self._add_control(session, frames, pieces)
         if session.is_ack_due(now):
             lanes, credit = session.take_acks(now, recovery.round_trip.smoothed)
             delay_us = max(0, round((now - self._largest_at) * 1_000_000))
@@ -151,7 +155,7 @@ class PacketWriter:
         """
         while ready:
             budget, count_max = self._budget(ready, size)
-            if budget <= 0 or len(frames) >= self._limits.frames_max - 1:
+            if budget <= 0 or len(frames) >= self._limits.frames_max - 2:
                 return size, True
             lane = self._next_lane(ready, now)
             if size and lane.block_bytes > budget:

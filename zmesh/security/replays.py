@@ -235,12 +235,13 @@ class ReplayTable:
         value = b"".join(each.to_bytes(8) for each in times) + bits.to_bytes(BLOCK // 8)
         return Change(scope, key, value)
 
-    def restore(self, kept: Iterable[tuple[str, bytes, bytes]], lost_ms: int = 0) -> None:
-        """Take what another life kept.
+    def restore(self, kept: Iterable[tuple[str, bytes, bytes]], lost_ms: int, now_ms: int) -> None:
+        """Take what another life kept; it may have ended with more than there may be now.
 
         Args:
             kept: scopes, keys and values of `Change`s.
             lost_ms: some of what was signed until then may be missing there.
+            now_ms: what expired before is not needed.
         """
         self._lost_ms = max(self._lost_ms, lost_ms)
         for scope, key, value in kept:
@@ -259,6 +260,9 @@ class ReplayTable:
             if bits := int.from_bytes(value[32:]):
                 window.blocks[int.from_bytes(key[32:])] = bits
                 self.blocks += 1
+        self._give_up_windows(now_ms)
+        while self.blocks > self._blocks_max:
+            self._evict()
 
 
 def _verdict(window: _Window, counter: int, signed_ms: int) -> Verdict:

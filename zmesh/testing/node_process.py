@@ -18,6 +18,7 @@ from zmesh.actions import (
     Restored,
     SendPackets,
     ShutOut,
+    TicketsStored,
     WriteJournal,
 )
 from zmesh.core.engine import Engine
@@ -33,7 +34,7 @@ from zmesh.ids import CONNECTION_KEY_BYTES, JournalId, MeshTag, NodeId, Path
 from zmesh.options import NodeOptions, Retention
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.security.node_key import NodeKey
-from zmesh.storage import Identity, JournalEvent, Opened
+from zmesh.storage import Identity, JournalEvent, Opened, Written
 from zmesh.testing.clock import HostClock
 from zmesh.testing.drive import Drive
 from zmesh.testing.hosts import Process, Surroundings
@@ -167,6 +168,12 @@ class NodeProcess(Process[Parts, Event]):
 
     def _on_journal(self, events: list[JournalEvent]) -> None:
         self.note("keeps", *(type(event).__name__ for event in events))
+        written = [
+            each for event in events if isinstance(event, Written) for each in event.tickets
+        ]
+        stored = self.engine.take_stored(written)
+        if stored and self.application is not None:
+            self.application.perform(TicketsStored(stored))
         self.deliver(JournalTold(events))
 
     def _on_restored(self, restored: Restored) -> None:

@@ -3,9 +3,9 @@
 Costs that shaped it, in microseconds: receive 0.4, EVENTS and RCVMORE 1.2, a receive that finds
 nothing 2.5 (an exception), send 0.3, `send_multipart` four times what is done here.
 
-Parts are copied both ways. Up to 256 KiB sending without a copy costs more processor time, because
-pyzmq frees each buffer in a thread of its own. Receiving without one makes a `zmq.Frame`, which
-swallows the Ctrl-C that comes while it is freed.
+Parts are copied both ways, but for large ones that are sent: libzmq would allocate, and the kernel
+map and clear, as many bytes anew for each. Small ones it costs more to lend, because pyzmq frees
+each buffer in a thread of its own. Receiving without a copy saves nothing, as a body is bytes.
 """
 
 import asyncio
@@ -27,6 +27,9 @@ from zmesh.transport.sockets import Socket
 
 REFUSED_FULL: Final = errno.EAGAIN
 REFUSED_UNROUTABLE: Final = errno.EHOSTUNREACH
+
+UNCOPIED_BYTES: Final = 256 * 1024
+"""Parts from here on are lent to libzmq."""
 
 _send: Final = _Socket.send
 """That of every socket: what pyzmq puts around it costs twice as much again."""
@@ -68,13 +71,20 @@ def _offer(socket: Socket, routing_id: bytes | None, parts: Sequence[bytes | mem
         if routing_id is not None:
             _send(socket, routing_id, _MORE)
         for part in parts[:-1]:
-            _send(socket, part, _MORE)
-        _send(socket, parts[-1], _NOW)
+            _pass_on(socket, part, _MORE)
+        _pass_on(socket, parts[-1], _NOW)
     except zmq.ZMQError as error:
         if error.errno in (REFUSED_FULL, REFUSED_UNROUTABLE):
             return error.errno
         raise
     return 0
+
+
+def _pass_on(socket: Socket, part: bytes | memoryview, flags: int) -> None:
+    if len(part) < UNCOPIED_BYTES:
+        _send(socket, part, flags)
+    else:
+        _send(socket, part, flags, copy=False)
 
 
 def _has(socket: Socket, event: int) -> bool:

@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 # A test run starts hundreds of interpreters; without its bytecode each compiles all of zmesh anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test check types-mypy types-basedpyright format simulate fuzz bench bench-check bench-peers chaos clean
+.PHONY: demo test check types-mypy types-basedpyright bytecode format simulate fuzz bench bench-check bench-peers chaos clean
 
 demo: $(STAMP)
 	$(BIN)/zmesh demo
@@ -23,13 +23,18 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(MAKE) --no-print-directory -j 2 types-mypy types-basedpyright
+	$(MAKE) --no-print-directory -j 2 types-mypy types-basedpyright bytecode
 
 types-mypy:
 	$(BIN)/mypy
 
 types-basedpyright:
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+# Each worker of `make test` imports all tests: what is compiled once is not compiled by all at once.
+bytecode:
+	@$(BIN)/pytest --collect-only -q >$(VENV)/collected || { cat $(VENV)/collected; false; }
+	@tail -n 1 $(VENV)/collected
 
 format: $(STAMP)
 	$(BIN)/ruff format .

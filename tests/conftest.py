@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -33,6 +34,12 @@ def pytest_xdist_auto_num_workers() -> int:
     """Say how many `-n auto` are."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (cores or 1) + min(cores or 1, WAITERS_MAX)
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection go through all the tests there are, each time anew."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "options.md").read_text(encoding
 ROW = re.compile(r"^\|(.+)\|$", re.MULTILINE)
 NO_SECONDS = {
     "suspect_phi": "", "lost_phi": "", "time_threshold": "", "records_per_second": "1/s",
-    "dials_per_second": "1/s",
+    "dials_per_second": "1/s", "connections_share_max": "",
     "retries_per_call": "", "retries_per_second": "1/s", "retries_saved_max": "",
     "proofs_per_second": "1/s", "path_proofs_per_second": "1/s",
     "address_handshakes_per_second": "1/s", "audits_per_second": "1/s",

@@ -134,8 +134,9 @@ class Agenda:
         """No deadline is before this; None where there is none."""
         heap = self._heap
         while heap:
-            if _is_current(heap[0]):
-                return heap[0][0]
+            listing = heap[0]
+            if listing[2] is None or listing[2].listing is listing:  # `_is_current`
+                return listing[0]
             heappop(heap)
         return None
 

@@ -181,7 +181,6 @@ RECORD_OVERHEAD_BYTES: Final = 16
 """What a record costs on the wire beside its target and body, for credit accounting."""
 
 
-_INTEGERS: Final = {int}
 _KIND: Final = 0b1111  # where the head of a record has its kind
 _WEIGHTLESS: Final = INTEGER_TAGS  # what they say costs no credit
 _WEIGHTY: Final = frozenset(
@@ -302,7 +301,7 @@ def size_of(record: Record) -> int:
     Both ends compute it from the record alone, so their sums agree.
     """
     size = len(record[2]) + len(record[1]) + RECORD_OVERHEAD_BYTES
-    if len(record) == 3 or set(map(type, record[3])) == _INTEGERS:  # as nearly all are
+    if len(record) == 3 or _WEIGHTLESS.issuperset(record[3][::2]):  # as nearly all are
         return size
     return size + sum(len(value) for value in record[3][1::2] if isinstance(value, str | bytes))
 

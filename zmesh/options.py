@@ -110,6 +110,8 @@ class TransportOptions:
 
     # one turn of one socket: what it takes from the loop before the others have theirs
     turn_max: float = 0.002  # one that takes longer is smaller next time, and larger while shorter
+    connections_turn_max: float = 0.0005  # of what monitors tell: an answer waits several turns
+    connections_share_max: float = 0.25  # of our time: a thread that never sleeps is let in late
     turn_packets_max: int = 256
     turn_bytes_max: int = 256 * KIB  # stays in the cache: 4 MiB cost half as much again a byte
 

@@ -58,10 +58,18 @@ class Carrier(Protocol):
         now: float,
         reason: str = "",
         delay: float = 0.0,
-        *,
-        lazy: bool = False,
     ) -> bool:
         """Give records that arrived their outcome; False where none of them waits for it."""
+        ...
+
+    def accept_later(
+        self, session: bytes, lane: int, first: int, last: int, now: float
+    ) -> bool | None:
+        """Accept records that arrived, once, in company, as nobody waits to hear of it.
+
+        Return whether there are events or packets to be taken because of it, now or at a new time;
+        None where their session is over.
+        """
         ...
 
     def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:
@@ -97,6 +105,7 @@ class TransportStatistics:
     dials: int
     dials_wrong_key: int  # ended by `PathCause.WRONG_KEY`
     inbound_accepted: int  # connections that came, probes of honest peers among them
+    inbound_unseen: int  # of these, gone before anybody looked: scanners, and who has no key
     handshakes: int  # of these that came to a good end
     handshakes_failed: int  # another mesh key, none where one is needed, or another protocol
     handshakes_abandoned: int  # who left or said nothing: probes, scanners, floods

@@ -1,3 +1,6 @@
+import sys
+from types import FrameType
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -184,6 +187,26 @@ def test_a_flood_waits_for_its_own_entries_to_fail() -> None:
     assert candidates.found(MDNS, node(1000), "", [E2]).gone == (failed,)
 
 
+def test_who_is_turned_away_in_a_flood_costs_no_look_at_every_candidate() -> None:
+    candidates = table(candidates_max=2000)
+    candidates.found(PEER, A, "", [E1])
+    for number in range(100, 1100):
+        candidates.found(MDNS, node(number), "", [E2])
+    looks = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal looks
+        looks += event == "call" and frame.f_code.co_name == "is_pinned"
+
+    sys.setprofile(count)
+    try:
+        candidates.found(MDNS, node(5000), "", [E2])
+    finally:
+        sys.setprofile(None)
+    assert candidates.statistics().refused == 1
+    assert looks == 0
+
+
 def test_a_flood_of_one_source_leaves_room_for_another() -> None:
     candidates = table(candidates_max=8)
     for number in range(100, 200):
@@ -199,7 +222,7 @@ def test_who_proved_itself_frees_its_place_among_the_strangers() -> None:
     candidates.found(MDNS, B, "", [E1])
     assert candidates.found(MDNS, node(3), "", [E1]).seen == ()
     for candidate in candidates:
-        candidate.proven = True
+        candidates.proved(candidate)
     assert candidates.found(MDNS, node(3), "", [E1]).seen
     assert candidates.found(MDNS, node(4), "", [E1]).seen
 
@@ -222,7 +245,8 @@ def test_strangers_go_before_those_who_proved_themselves_and_the_worst_first() -
     for number, source in ((1, MDNS), (2, PEER), (3, "other")):
         candidates.found(source, node(number), "", [E1])
     first, second, third = candidates
-    first.proven, first.failures = True, 50
+    candidates.proved(first)
+    first.failures = 50
     second.failures = 2
     third.failures = 3
     assert candidates.found(ITSELF, node(4), "", [E1]).gone == (third,)
@@ -300,6 +324,12 @@ class Tables(RuleBasedStateMachine):
             candidate.linked = linked and sum(each.linked for each in everybody) < 2
             candidate.failures = failures
 
+    @rule(index=st.integers(0, 20))
+    def prove(self, index: int) -> None:
+        everybody = list(self.table)
+        if everybody:
+            self.table.proved(everybody[index % len(everybody)])
+
     @invariant()
     def nodes_and_pins_lead_to_members(self) -> None:
         members = set(self.table)
@@ -313,6 +343,19 @@ class Tables(RuleBasedStateMachine):
                 assert endpoint not in pins
                 pins[endpoint] = member
         assert set(pins) == {each for where in self.pinned.values() for each in where}
+
+    @invariant()
+    def strangers_are_filed_under_the_one_source_that_tells_of_them(self) -> None:
+        filed = {
+            (source, serial, candidate)
+            for source, strangers in self.table._strangers.items()
+            for serial, candidate in strangers.items()
+        }
+        assert filed == {
+            (next(iter(each.vouched)), each.serial, each)
+            for each in self.table
+            if not each.proven and len(each.vouched) == 1
+        }
 
     @invariant()
     def the_table_is_bounded(self) -> None:

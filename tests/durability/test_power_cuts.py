@@ -15,6 +15,7 @@ from zmesh.storage import Command
 from zmesh.testing.journal_content import JournalContent
 
 WORK = batches(rounds=3)
+PARTS = 4  # of the operations: tests that workers share, and none of which takes long
 
 
 def cut_at(disk: FaultyDisk, stop: int) -> None:
@@ -42,15 +43,16 @@ def run_on(
     return run
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 def test_everything_that_was_acknowledged_survives_a_power_cut_at_any_operation(
-    place: Path, key: StorageKey | None
+    place: Path, key: StorageKey | None, part: int
 ) -> None:
-    chance = random.Random(7)
+    chance = random.Random(7 + part)
     incarnations = set()
-    stop = -1
+    stop = part - PARTS
     while True:
-        stop += 1
+        stop += PARTS
         source, target = place / f"run-{stop}", place / f"after-{stop}"
         source.mkdir()
         target.mkdir()

@@ -410,10 +410,76 @@ def test_a_lazy_settlement_shares_a_packet_but_waits_no_longer_than_an_ack() -> 
     puppet.hear(NOW + 0.025)
     session = puppet.link.session
     assert session is not None
-    assert puppet.link.settle(session, 4, 1, 1, Outcome.ACCEPTED, NOW + 1.0, lazy=True)
+    assert puppet.link.accept_later(session, 4, 1, 1, NOW + 1.0)
     assert puppet.hear(NOW + 1.0) == []
     assert puppet.link.deadline == NOW + 1.0 + OPTIONS.ack_delay_max
     assert only(puppet.hear(NOW + 1.025), ControlData)
+
+
+def test_what_is_accepted_later_is_news_once_until_the_peer_was_told() -> None:
+    puppet = Puppet().open(NOW)
+    puppet.end.accepts = False
+    puppet.say(NOW, Data(4, 1, (record(), record(), record())))
+    session = puppet.link.session
+    assert session is not None
+    assert puppet.link.accept_later(session, 4, 1, 1, NOW)
+    assert puppet.link.accept_later(session, 4, 2, 2, NOW) is False
+    told = only(puppet.hear(NOW + 0.025), ControlData)
+    assert told == [ControlData(1, (Settle(4, ((Outcome.ACCEPTED, 1, 2),)),))]
+    assert puppet.link.accept_later(session, 4, 3, 3, NOW + 1.0)
+    assert puppet.link.accept_later(SessionId(b"another session."), 4, 3, 3, NOW) is None
+
+
+def test_what_is_accepted_later_is_credit_with_the_next_ack() -> None:
+    puppet = Puppet().open(NOW)
+    puppet.end.accepts = False
+    puppet.say(NOW, Data(4, 1, (record(), record())))
+    before = puppet.credit(NOW)[4]
+    session = puppet.link.session
+    assert session is not None
+    puppet.link.accept_later(session, 4, 1, 2, NOW)
+    after = (before[0] + 2, before[1] + 2 * size_of(record()))
+    assert puppet.credit(NOW)[4] == after
+
+
+def test_a_packet_of_records_is_all_while_an_ack_waits_anyway() -> None:
+    puppet = Puppet().open(NOW)
+    puppet.end.accepts = False
+    link, numbers = puppet.link, iter(range(1, 1000))
+    puppet.hear(NOW + 0.5)
+
+    def give(*frames: Frame, at: float = NOW + 1.0) -> bool:
+        packet = Packet(puppet.link_id, 100 + next(numbers), frames)
+        return link.on_packet(puppet.path, packet, at)
+
+    assert not give(Data(4, 1, (record(),)))  # from now on an ACK waits
+    due = link.deadline
+    assert give(Data(4, 2, (record(),)))
+    assert give(Data(4, 3, (record(),)), Data(5, 1, (record(),))) is False  # another lane's order
+    assert link.deadline == due
+    assert puppet.hear(NOW + 1.0) == []
+    assert not give(Data(4, 2, (record(),)))  # a duplicate is told of at once
+    assert only(puppet.hear(NOW + 1.0), Ack)
+    assert not give(Data(4, 4, (record(),)))
+    assert not give(Ack(0, 0, (), ()))
+    assert not give(Data(4, 5, (record(),)), Ping(7))
+    assert not give(Data(4, 9, (record(),)))  # out of order
+    assert not give(*(Data(4, seq, (record(),)) for seq in (6, 7)), Bye(ByeCode.CLOSED, ""))
+
+
+def test_a_packet_is_not_all_where_so_much_came_that_an_ack_is_due() -> None:
+    options = replace(OPTIONS, ack_every_messages=3)
+    puppet = Puppet(options).open(NOW)
+    puppet.end.accepts = False
+    puppet.hear(NOW + 0.5)
+    told = [
+        puppet.link.on_packet(
+            puppet.path, Packet(puppet.link_id, 100 + seq, (Data(4, seq, (record(),)),)), NOW + 1.0
+        )
+        for seq in (1, 2, 3)
+    ]
+    assert told == [False, True, False]
+    assert only(puppet.hear(NOW + 1.0), Ack)
 
 
 def test_deliveries_of_another_session_cannot_be_settled() -> None:

@@ -48,7 +48,7 @@ class Bench:
 
     @property
     def due(self) -> float:
-        return self.recovery.due
+        return min(self.recovery.loss_at, self.recovery.probe_at)
 
 
 def lost(pieces: list[Piece]) -> list[int]:

@@ -21,7 +21,8 @@ from zmesh.reliable.link_events import (
     Returned,
     Room,
 )
-from zmesh.reliable.session import ACKED_TOGETHER, SETTLED_TOGETHER, Session
+from zmesh.reliable.session import ACKED_TOGETHER, Session
+from zmesh.reliable.unhurried import SETTLED_TOGETHER
 from zmesh.wire.frames import Data, Drain, Gap, Interest, LaneState, Settle
 
 OPTIONS = LinkOptions(window_messages=20, fragment_bytes=1000, body_bytes_max=10_000)
@@ -64,9 +65,7 @@ class Side:
         return bodies(self.events[seen:])
 
     def settle(self, event: Arrived, outcome: Outcome = Outcome.ACCEPTED) -> bool:
-        return self.session.settle(
-            event.lane, event.first_seq, event.last_seq, outcome, "", 0.0, lazy=False, now=0.0
-        )
+        return self.session.settle(event.lane, event.first_seq, event.last_seq, outcome, "", 0.0)
 
     def settle_all(self) -> None:
         for event in self.told(Arrived):
@@ -210,7 +209,7 @@ def test_room_is_told_once_when_a_full_queue_has_some_again() -> None:
     assert a.session.room_messages == -1
     flow(a, b)
     for seq in range(1, 7):
-        b.session.settle(4, seq, seq, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
+        b.session.settle(4, seq, seq, Outcome.ACCEPTED, "", 0.0)
         flow(b, a)
         assert a.rooms == (0 if seq < 2 else 1)
     a.post(numbered(5))
@@ -339,7 +338,7 @@ def test_every_outcome_comes_back_with_its_reason_and_delay(outcome: Outcome) ->
     a, b = opened()
     ticket = a.post(numbered(1))
     b.give(*a.take())
-    assert b.session.settle(4, 1, 1, outcome, "because", 2.5, lazy=False, now=0.0)
+    assert b.session.settle(4, 1, 1, outcome, "because", 2.5)
     controls(b, a)
     if outcome is Outcome.ACCEPTED:
         assert a.events == [Accepted([ticket])]
@@ -393,12 +392,12 @@ def test_a_lazy_settlement_waits_for_company_another_does_not() -> None:
     a.post(numbered(2))
     b.give(*a.take())
     b.session.take_acks(0.0, None)
-    b.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+    b.session.accept_later(4, 1, 1, 5.0)
     assert not b.session.must_speak(5.0)
     assert b.session.settle_at == 5.0 + OPTIONS.ack_delay_max
     b.session.gather_control(5.0)
     assert not b.session.control_out.ready
-    b.session.settle(4, 2, 2, Outcome.ACCEPTED, "", 0.0, lazy=False, now=5.0)
+    b.session.settle(4, 2, 2, Outcome.ACCEPTED, "", 0.0)
     assert b.session.must_speak(5.0)
     b.session.gather_control(5.0)
     assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, 2),))}
@@ -409,7 +408,7 @@ def test_a_lazy_settlement_waits_no_longer_than_an_ack() -> None:
     a.post(numbered(1))
     b.give(*a.take())
     b.session.take_acks(0.0, None)
-    b.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+    b.session.accept_later(4, 1, 1, 5.0)
     due = 5.0 + OPTIONS.ack_delay_max
     assert b.session.must_speak(due)
     b.session.gather_control(due)
@@ -426,7 +425,7 @@ def test_many_lazy_settlements_go_with_the_next_packet(count: int, size: int) ->
     for seq in range(1, count + 1):
         b.session.gather_control(5.0)
         assert not b.session.control_out.ready
-        b.session.settle(4, seq, seq, Outcome.ACCEPTED, "", 0.0, lazy=True, now=5.0)
+        b.session.accept_later(4, seq, seq, 5.0)
     assert not b.session.must_speak(5.0)
     b.session.gather_control(5.0)
     assert b.session.control_out.items == {1: Settle(4, ((Outcome.ACCEPTED, 1, count),))}
@@ -450,7 +449,7 @@ def test_what_is_not_open_cannot_be_settled() -> None:
     b.give(*a.take())
     assert b.settle(b.told(Arrived)[0])
     assert not b.settle(b.told(Arrived)[0])
-    assert not b.session.settle(7, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
+    assert not b.session.settle(7, 1, 1, Outcome.ACCEPTED, "", 0.0)
 
 
 def test_a_settlement_of_unsent_numbers_is_a_lie_and_has_no_effect() -> None:
@@ -476,7 +475,7 @@ def test_what_was_consumed_may_be_sent_again_and_no_more() -> None:
     assert len(bodies(b.events)) == 20
     flow(a, b)
     assert len(bodies(b.events)) == 20
-    b.session.settle(4, 1, 7, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
+    b.session.settle(4, 1, 7, Outcome.ACCEPTED, "", 0.0)
     flow(b, a)
     flow(a, b)
     assert len(bodies(b.events)) == 27
@@ -486,7 +485,7 @@ def test_a_lost_grant_is_repeated_when_all_is_told() -> None:
     a, b = opened()
     a.post(numbered(30))
     flow(a, b)
-    b.session.settle(4, 1, 20, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
+    b.session.settle(4, 1, 20, Outcome.ACCEPTED, "", 0.0)
     b.session.gather_gaps()
     b.session.gather_control(0.0)
     b.session.take_acks(0.0, ROUND_TRIP)  # lost
@@ -960,7 +959,7 @@ def test_many_that_expire_together_do_so_as_far_as_they_have_no_outcome() -> Non
     a, b = opened(replace(OPTIONS, window_messages=6, window_messages_max=6))
     ticket = a.post(numbered(10), now=0.0, ttl=5.0)
     flow(a, b)
-    b.session.settle(4, 1, 2, Outcome.ACCEPTED, "", 0.0, lazy=False, now=0.0)
+    b.session.settle(4, 1, 2, Outcome.ACCEPTED, "", 0.0)
     controls(b, a)
     assert ticket.accepted == 2
     assert a.next_expiry() == 5.0

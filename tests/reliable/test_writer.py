@@ -83,7 +83,7 @@ def test_where_there_is_nothing_to_say_nothing_is_said() -> None:
 def test_everything_of_a_turn_shares_a_packet_signs_of_life_first() -> None:
     bench = Bench()
     bench.receive(record(b"x"), number=9)
-    bench.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0, lazy=False, now=NOW)
+    bench.session.settle(4, 1, 1, Outcome.ACCEPTED, "", 0.0)
     bench.writer.ping_wanted = True
     bench.writer.pong = 77
     bench.post(numbered(3), lane=2)
@@ -117,7 +117,7 @@ def test_an_ack_alone_waits_for_its_time_and_is_not_acked_itself() -> None:
     (packet,) = bench.packets(NOW + 0.026)
     assert packet.frames == (Ack(1, 26_000, ((4, 1, ()),), ((4, 1024, 256 * KIB),)),)
     assert bench.recovery.bytes_in_flight == 0
-    assert bench.recovery.due == inf
+    assert bench.recovery.loss_at == bench.recovery.probe_at == inf
     assert bench.packets(NOW + 99.0) == []
 
 

@@ -71,7 +71,6 @@ async def dial_without_a_mechanism(target: Target) -> None:
         sockets = [context.socket(zmq.DEALER) for _ in range(20)]
         for each in sockets:
             each.connect(target.way)
-            await asyncio.sleep(0.01)  # who leaves before the victim looks is known to nobody
             with suppress(zmq.Again):  # libzmq may have given up already
                 packet = packb([VERSION, bytes(8), 1, [1, MESH, bytes(16)]])
                 await each.send_multipart([packet], zmq.NOBLOCK)
@@ -108,6 +107,19 @@ async def hold_half_open(target: Target) -> None:
         await asyncio.sleep(0.5)
 
 
+async def hang_up_at_once(target: Target) -> None:
+    """Connect and reset, hundreds of times, before anybody can look who it is."""
+    linger = struct.pack("ii", 1, 0)
+    for number in range(300):
+        with socket.socket() as opened:
+            opened.bind((target.source, 0))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            with suppress(ConnectionError):
+                opened.connect(target.address)
+        if number % 20 == 19:
+            await asyncio.sleep(0)
+
+
 async def greet_slowly(target: Target) -> None:
     """Begin a greeting, and go on a byte at a time, for longer than it may take."""
     reader, writer = await target.dial()
@@ -141,13 +153,15 @@ WRONG_KEY = "ever.audited.wrong_key"
 
 FAILED = "transport.handshakes_failed"
 ABANDONED = "transport.handshakes_abandoned"
+UNSEEN = "transport.inbound_unseen"
 
 STRANGERS = (
     Attack(dial_with_another_key, {WRONG_KEY: 1, FAILED: 20}),
     Attack(join_without_a_key, {f"{FAILED}|{ABANDONED}": 1}),  # either side may hang up first
     Attack(partial(speak_with_the_mechanism, "NULL"), {WRONG_KEY: 1, FAILED: 10}),
     Attack(partial(speak_with_the_mechanism, "PLAIN"), {WRONG_KEY: 1, FAILED: 10}),
-    Attack(dial_without_a_mechanism, {FAILED: 1}),
+    Attack(dial_without_a_mechanism, {f"{FAILED}|{UNSEEN}": 20}),
+    Attack(hang_up_at_once, {UNSEEN: 100, ABANDONED: 200}),
     Attack(hold_half_open, {"audited.flooded": 1, "transport.handshakes_refused": 800}),
     Attack(greet_slowly, {ABANDONED: 1}),
     Attack(announce_a_gibibyte_as_a_stranger, {FAILED: 1}),

@@ -117,7 +117,7 @@ def the_probe_timer_is_never_armed_again(patch: pytest.MonkeyPatch) -> None:
         if not self.probes_unanswered:
             real(self, now)
         else:
-            self._probe_at = inf
+            self.probe_at = inf
 
     patch.setattr(Recovery, "_arm", arm)
     patch.setattr("zmesh.reliable.detector.FailureDetector.ping_due", lambda *_: False)

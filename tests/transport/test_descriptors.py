@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zmesh.transport.descriptors import descriptors_left, descriptors_max
+from zmesh.transport.descriptors import are_scarce, descriptors_left, descriptors_max
 
 
 def open_descriptors() -> int:
@@ -50,3 +50,25 @@ def test_tells_how_many_there_may_be(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
     assert descriptors_max() == most
+
+
+def test_they_are_scarce_once_half_of_them_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    before = open_descriptors()
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 2 * lowest_free + 2), hard))
+        assert not are_scarce()
+        opened = os.dup(0)
+        assert are_scarce()
+        os.close(opened)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert open_descriptors() == before
+
+    def no_more(*_: object) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "open", no_more)
+    assert are_scarce()

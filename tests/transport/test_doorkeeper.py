@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from zmesh.actions import AuditKind
 from zmesh.events import ProbeAnswered
 from zmesh.options import WireLimits
 from zmesh.transport.doorkeeper import _peer_of, _shut, _taken
+from zmesh.transport.pump import Packets
 
 
 class Crowd:
@@ -76,8 +78,27 @@ async def test_half_open_connections_of_one_address_are_bounded_and_disturb_nobo
     [event] = bob.audited
     assert (event.kind, event.endpoint) == (AuditKind.FLOODED, "127.7.0.2")
     assert event.rule == "address_handshakes_max"
-    assert bob.transport.statistics().handshakes == 2
+    await until(lambda: bob.transport.statistics().handshakes == 2)
     assert bob.traces == []
+
+
+@plain_and_curve
+async def test_events_of_connections_take_turns_of_their_own_length(peer: MakePeer) -> None:
+    bob = peer(options=options(turn_max=60.0, connections_turn_max=0.0, handshake_timeout=30.0))
+    ear = bob.transport._ear
+    deliver, turns = ear._deliver, list[int]()
+
+    def count(packets: Packets) -> None:
+        turns.append(len(packets))
+        deliver(packets)
+
+    ear._deliver = count
+    port = int(bob.endpoint.rpartition(":")[2])
+    with ExitStack() as stack:
+        for _ in range(100):  # all of them before the loop looks
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        await until(lambda: bob.transport.statistics().inbound_accepted == 100)
+    assert max(turns) <= 16
 
 
 async def test_half_open_connections_of_many_addresses_push_out_each_other(
@@ -280,3 +301,31 @@ async def test_no_more_connections_are_watched_than_may_be(peer: MakePeer, crowd
         connection.close()
     await until(lambda: bob.transport.statistics().handshakes_abandoned == 10)
     assert len(endings) == 0
+
+
+async def test_who_is_refused_pushes_out_nobody_who_is_watched(
+    peer: MakePeer, crowd: Crowd
+) -> None:
+    bounds = options(watched_max=5, address_handshakes_max=3, handshake_timeout=30.0)
+    bob = peer(curve=curve_keys(), options=bounds)
+    endings = bob.transport._listener._doorkeeper.endings
+    await crowd.come(bob, 3)
+    await until(lambda: len(endings) == 3)
+    watched = dict(endings._watched)
+    await crowd.come(bob, 20)
+    await until(lambda: bob.transport.statistics().handshakes_refused == 20)
+    assert endings._watched == watched
+
+
+@plain_and_curve
+async def test_who_is_gone_before_anybody_looks_is_counted(peer: MakePeer) -> None:
+    bob = peer()
+    address = "127.0.0.1", int(bob.endpoint.rpartition(":")[2])
+    linger = struct.pack("ii", 1, 0)
+    for _ in range(50):  # the loop has no turn between: it looks when all have been reset
+        with socket.create_connection(address) as it:
+            it.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    await until(partial(has_counted, bob, inbound_accepted=50, inbound_unseen=50))
+    with socket.create_connection(address):
+        await until(partial(has_counted, bob, inbound_accepted=51))
+    assert bob.transport.statistics().inbound_unseen == 50

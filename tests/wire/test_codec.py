@@ -483,6 +483,32 @@ def test_memory_stays_within_a_factor_of_the_input(name: str) -> None:
     assert peak <= 50 * len(head) + 64 * 1024
 
 
+@pytest.mark.parametrize("claim", [b"\xdc\x01\xff", b"\xdd\x00\x00\x01\xff", b"\x9f"])
+def test_a_head_too_short_to_be_scanned_claims_less_than_a_megabyte(claim: bytes) -> None:
+    begin = b"\x94\x01\xc4\x08" + LINK + b"\x00"
+    head = begin + claim * ((511 - len(begin)) // len(claim))
+    tracemalloc.start()
+    try:
+        assert refusal([head]) == "malformed"
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_what_is_wrong_with_a_head_is_the_same_whether_it_is_short_or_long(size: int) -> None:
+    (head,) = data_frame((0, "", bytes(size)))
+    assert refusal([head[:-1]]) == "malformed"  # cut off
+    assert refusal([head + b"\xc0"]) == "malformed"  # more after it
+    assert refusal([head.replace(LINK + b"\x07", LINK + b"\xc1")]) == "malformed"  # not msgpack
+    assert refusal(data_frame((0, b"\xff", bytes(size)))) == "malformed"
+    assert refusal(data_frame((0, "x" * 1025, bytes(size)))) == "oversized"
+    assert refusal(data_frame([0, "", bytes(size)] * 2)) == "malformed"
+    few = replace(LIMITS, array_items_max=16)
+    assert refusal(data_frame(*[(0, "", b"")] * 17, (0, "", bytes(size))), few) == "oversized"
+
+
 # Blocks
 
 

@@ -188,11 +188,12 @@ class Engine(EngineReads):
 
         `now` never goes backwards. After `CloseNode` nothing has an effect.
         """
-        self._turn.begin(now)
+        turn, frequent = self._turn, self._frequent
+        turn.begin(now)
         for event in events:
             if self._closed:
                 break
-            on_event = self._frequent.get(type(event))
+            on_event = frequent.get(type(event))
             if on_event is not None:
                 on_event(event)
             else:
@@ -200,12 +201,12 @@ class Engine(EngineReads):
         if not self._closed:
             if self.deadline is not None and self.deadline <= now:
                 self._do_what_is_due()
-                self._turn.agenda.put_off(now)
+                turn.agenda.put_off(now)
             self._settle_down()
             if self._drain_until is not None:
                 self._check_drained()
-        self.deadline = None if self._closed else self._turn.agenda.next
-        return self._turn.end()
+        self.deadline = None if self._closed else turn.agenda.next
+        return turn.end()
 
     def _do_what_is_due(self) -> None:
         now, news, membership = self._turn.now, self._news, self._membership
@@ -228,14 +229,14 @@ class Engine(EngineReads):
 
     def _settle_down(self) -> None:
         """Pass events and orders on until all is quiet; then let links write their packets."""
-        turn, residents = self._turn, self._residents
+        turn, residents, news = self._turn, self._residents, self._news
         unsent: dict[Peer, None] = {}
+        if news.serving.answered:
+            news.serving.flush()
         while True:
-            while turn.touched:
-                touched, turn.touched = turn.touched, {}
-                unsent |= touched
-                residents.take_events_of(touched)
-            self._news.flush()
+            while turn.touched or turn.heard:
+                unsent = self._take_events(unsent)
+            news.flush()
             if self._membership.orders:
                 self._perform_orders()
             if turn.touched:
@@ -249,6 +250,16 @@ class Engine(EngineReads):
                     turn.tell_of_room(peer)
             if not (has_news or turn.touched):
                 return
+
+    def _take_events(self, unsent: dict[Peer, None]) -> dict[Peer, None]:
+        """Take what carriers tell; return who of these and others may have packets to send."""
+        turn, residents = self._turn, self._residents
+        touched, turn.touched = turn.touched, {}
+        heard, turn.heard = turn.heard, {}
+        for peer in touched | heard if touched else heard:
+            if peer.carrier.events:
+                residents.take_events(peer)
+        return unsent | touched if unsent else touched
 
     def _perform_orders(self) -> None:
         """Pass on whom membership wants dialed and hung up."""

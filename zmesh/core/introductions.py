@@ -114,8 +114,9 @@ class Introductions:
             self._on_not_trusted(path, frame.text)
         if peer is None:
             self._on_unknown(path, packet.link, frame)
+        elif peer.link.on_packet(path, packet, turn.now):
+            turn.heard[peer] = None
         else:
-            peer.link.on_packet(path, packet, turn.now)
             turn.touched[peer] = None
             if turn.now < peer.link.refused_until:
                 self._cut_off(path, peer.link.refused_until - turn.now)

@@ -151,7 +151,7 @@ class LinkNews:
         self._gathered = (
             *self.publish_subscribe.gathered, *self.shared_state.gathered, *self.interest.gathered,
             *self.redelivery.gathered, *self.queues.gathered, *self.outbox.gathered,
-            *self.topics.gathered, *self.following.gathered, self.serving.answered,
+            *self.topics.gathered, *self.following.gathered,
         )  # fmt: skip
         self._acceptors: dict[type[Ticket], _Acceptor] = {
             ReplyTicket: self.serving.on_accepted,
@@ -223,7 +223,6 @@ class LinkNews:
             self.outbox.flush()
             self.topics.flush()
             self.following.flush()
-            self.serving.flush()
 
     def _floor(self) -> int:
         """Return the number below which no message of this node's journal is left."""

@@ -94,8 +94,6 @@ class Loopback:
         now: float,  # noqa: ARG002
         reason: str = "",
         delay: float = 0.0,
-        *,
-        lazy: bool = False,  # noqa: ARG002  there is no traffic to wait for
     ) -> bool:
         """Give records their outcome; False where none of them waits for it."""
         if session != self._session:
@@ -122,6 +120,14 @@ class Loopback:
             self._was_full = False
             self.events.append(Room())
         return settled
+
+    def accept_later(
+        self, session: bytes, lane: int, first: int, last: int, now: float
+    ) -> bool | None:
+        """Accept records at once: there is no traffic to wait for."""
+        if session != self._session:
+            return None
+        return self.settle(session, lane, first, last, Outcome.ACCEPTED, now)
 
     def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:  # noqa: ARG002
         """Do nothing: everything has arrived, and the application's verdict decides."""

@@ -10,7 +10,7 @@ from zmesh.core.peers import Peer, RemotePeer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import ProtocolError
-from zmesh.ids import NO_LINK, Entropy, NodeId
+from zmesh.ids import NO_LINK, Entropy, NodeId, Path
 from zmesh.options import NodeOptions
 from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.handshake import LocalIdentity
@@ -160,12 +160,6 @@ class Residents:
             self._news.on_event(peer, event)
         return bool(events)
 
-    def take_events_of(self, peers: Iterable[Peer]) -> None:
-        """Do so for all of these."""
-        for peer in peers:
-            if peer.carrier.events:
-                self.take_events(peer)
-
     def write(self, peer: RemotePeer) -> bool:
         """Send what a link has to send, and note when it wants to be looked at again.
 
@@ -174,7 +168,9 @@ class Residents:
         if peer.is_forgotten:
             return False
         link = peer.link
-        self._send(peer)
+        packets = link.packets(self._turn.now)
+        if packets:
+            self._send_all(peer, packets)
         has_news = bool(link.events) and self.take_events(peer)
         due = link.due_by(peer.look_at)
         if due < peer.look_at:  # what is put off again and again is looked at early, rather
@@ -191,9 +187,9 @@ class Residents:
         self._patience.set(peer.id, self._turn.now + patience if peer.is_missed else None)
 
     def _send(self, peer: RemotePeer) -> None:
-        packets = peer.link.packets(self._turn.now)
-        if not packets:
-            return
+        self._send_all(peer, peer.link.packets(self._turn.now))
+
+    def _send_all(self, peer: RemotePeer, packets: Iterable[tuple[Path, Packet]]) -> None:
         actions = self._turn.actions
         for path, packet in packets:
             try:

@@ -68,6 +68,7 @@ class Turn:
         self.positions.settle = self.settle_now
         self.actions: list[Action] = []
         self.touched: dict[Peer, None] = {}  # whose carriers have events or packets to give
+        self.heard: dict[Peer, None] = {}  # whose carriers have events alone
         self._options = options
         self._done: dict[Ticket, None] = {}
         self._plain: tuple[object, bytes] | None = (
@@ -140,16 +141,34 @@ class Turn:
         *,
         lazy: bool = False,
     ) -> None:
-        """Give records that arrived from a peer their outcome: now, or when it is on disk."""
+        """Give records that arrived from a peer their outcome: now, or when it is on disk.
+
+        With `lazy` they are accepted, nobody waits to hear of it, and it may wait for company.
+        """
         if reason:  # of the application, whose texts may hold what UTF-8 has no bytes for
             reason = of_application(reason.encode(errors="replace").decode())
-        # A range may have messages of both, each with an outcome to keep: all is in one batch.
         is_kept = False
-        for memory in (self.positions, self.handled):
-            if memory.open and memory.on_settle(source, first, last, outcome, reason, delay):
-                is_kept = True
-        if not is_kept:
-            self.settle_now(source, first, last, outcome, reason, delay, lazy=lazy)
+        if self.positions.open or self.handled.open:
+            # A range may have messages of both, each with an outcome to keep: all is in one batch.
+            for memory in (self.positions, self.handled):
+                if memory.open and memory.on_settle(source, first, last, outcome, reason, delay):
+                    is_kept = True
+        if not (is_kept or (lazy and self._accept_later(source, first, last))):
+            self.settle_now(source, first, last, outcome, reason, delay)
+
+    def _accept_later(self, source: Source, first: int, last: int) -> bool:
+        """Accept records of the session there is; whether it is that which they came in."""
+        peer = self.peers.find(source.node)
+        if peer is None or source.session != peer.session:
+            return False
+        is_new = peer.carrier.accept_later(source.session, source.lane, first, last, self.now)
+        if is_new is None:
+            return False
+        if is_new:
+            self.touched[peer] = None
+        count = last - first + 1
+        peer.open_in = peer.open_in - count if peer.open_in > count else 0
+        return True
 
     def settle_now(
         self,
@@ -159,24 +178,21 @@ class Turn:
         outcome: Outcome,
         reason: str = "",
         delay: float = 0.0,
-        *,
-        lazy: bool = False,
     ) -> None:
         """Give records their outcome at once."""
         peer = self.peers.find(source.node)
         if peer is None:
             return
-        carrier, session = peer.carrier, source.session
-        count = last - first + 1
-        settled = carrier.settle(
-            session, source.lane, first, last, outcome, self.now, reason, delay, lazy=lazy
+        session, count = source.session, last - first + 1
+        settled = peer.carrier.settle(
+            session, source.lane, first, last, outcome, self.now, reason, delay
         )
         if settled:
             self.touched[peer] = None
         if session != peer.session:
             peer.stale_in = max(0, peer.stale_in - count)
-        elif settled or session != carrier.session:
-            peer.open_in = max(0, peer.open_in - count)
+        elif settled or session != peer.carrier.session:
+            peer.open_in = peer.open_in - count if peer.open_in > count else 0
 
     def room(self, peer: Peer) -> int:
         """Return how many more messages may be posted to a peer; at most 0 where it is full.

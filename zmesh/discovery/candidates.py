@@ -47,7 +47,7 @@ class Change(Enum):
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """Somebody who may be there. Changed only by its table, but for the last four fields."""
+    """Somebody who may be there. Changed only by its table, but for the last three fields."""
 
     serial: int  # in order of appearance
     node: NodeId | None  # None: an address at which nobody has answered yet
@@ -55,8 +55,10 @@ class Candidate:
     vouched: dict[str, tuple[str, ...]] = field(default_factory=dict)  # source -> endpoints
     pinned: dict[str, None] = field(default_factory=dict)  # endpoints, in order
 
-    is_edge: bool = False  # as was said last; it dials hubs itself
     proven: bool = False  # answered with the right id, at least once
+    stranger_of: str = ""  # the source that alone tells of it, while it is not proven
+
+    is_edge: bool = False  # as was said last; it dials hubs itself
     linked: bool = False
     failures: int = 0  # rounds of dialing since the last success
 
@@ -112,6 +114,7 @@ class CandidateTable:
         self._endpoints_max = endpoints_max
         self._members: dict[int, Candidate] = {}
         self._by_node: dict[NodeId, Candidate] = {}
+        self._strangers: dict[str, dict[int, Candidate]] = {}  # by the source that tells of them
         self._pins: dict[str, Candidate] = {}  # pinned endpoint -> who holds it
         self._labels: dict[tuple[str, str], tuple[str, ...]] = {}  # (source, name) -> endpoints
         self._serial = 0
@@ -153,6 +156,7 @@ class CandidateTable:
         }
         change = Change.SAME if known.issuperset(kept) else Change.CHANGED
         candidate.vouched[source] = kept
+        self._file(candidate)
         candidate.name = name or candidate.name
         return Findings(seen=((candidate, change),))
 
@@ -169,6 +173,12 @@ class CandidateTable:
         candidate = self._by_node.get(node)
         if candidate is not None:
             candidate.vouched.pop(source, None)
+            self._file(candidate)
+
+    def proved(self, candidate: Candidate) -> None:
+        """Learn that a candidate is who it was said to be."""
+        candidate.proven = True
+        self._file(candidate)
 
     def identified(
         self, candidate: Candidate, endpoint: str, node: NodeId
@@ -190,7 +200,7 @@ class CandidateTable:
                 return candidate, None
             for pin in candidate.pinned:
                 self._pin(pin, owner)
-            del self._members[candidate.serial]
+            self._remove(candidate)
             return owner, candidate
         if endpoint not in candidate.pinned:
             return None
@@ -201,7 +211,7 @@ class CandidateTable:
 
     def forget(self, candidate: Candidate) -> None:
         """Remove a candidate nobody vouches for any more."""
-        del self._members[candidate.serial]
+        self._remove(candidate)
         if candidate.node is not None:
             del self._by_node[candidate.node]
         for pin in candidate.pinned:
@@ -260,21 +270,15 @@ class CandidateTable:
                 return Findings()
         candidate = self._add(node, name)
         candidate.vouched[source] = endpoints
+        self._file(candidate)
         return Findings(((candidate, Change.NEW),), gone)
 
-    def _crowd(self, source: str) -> list[Candidate] | None:
+    def _crowd(self, source: str) -> Iterable[Candidate] | None:
         """Return among whom a stranger from this source finds its room, or None: it is free."""
-        share = max(1, self._candidates_max // 2)
-        if len(self._members) < share:
-            return None
-        strangers = [
-            candidate
-            for candidate in self._members.values()
-            if not candidate.proven and list(candidate.vouched) == [source]
-        ]
-        if len(strangers) >= share:
-            return strangers
-        return list(self._members.values()) if len(self) >= self._candidates_max else None
+        strangers = self._strangers.get(source, {})
+        if len(strangers) >= max(1, self._candidates_max // 2):
+            return strangers.values()
+        return self._members.values() if len(self) >= self._candidates_max else None
 
     def _make_room(self) -> tuple[Candidate, ...]:
         """Displace even what was not tried yet, for somebody who matters more."""
@@ -283,10 +287,11 @@ class CandidateTable:
         return self._displace(self._members.values(), failures_min=0)
 
     def _displace(self, among: Iterable[Candidate], failures_min: int) -> tuple[Candidate, ...]:
+        # While announcements flood in few were tried yet: that is asked first, and costs least.
         victims = [
             candidate
             for candidate in among
-            if not (candidate.linked or candidate.is_pinned) and candidate.failures >= failures_min
+            if candidate.failures >= failures_min and not (candidate.linked or candidate.is_pinned)
         ]
         if not victims:
             return ()
@@ -302,6 +307,24 @@ class CandidateTable:
         if node is not None:
             self._by_node[node] = candidate
         return candidate
+
+    def _remove(self, candidate: Candidate) -> None:
+        del self._members[candidate.serial]
+        if candidate.stranger_of:
+            del self._strangers[candidate.stranger_of][candidate.serial]
+
+    def _file(self, candidate: Candidate) -> None:
+        """Keep it among the strangers of a source, or no more: all are never gone through."""
+        is_stranger = not candidate.proven and len(candidate.vouched) == 1
+        source = next(iter(candidate.vouched)) if is_stranger else ""
+        before = candidate.stranger_of
+        if source == before:
+            return
+        if before:
+            del self._strangers[before][candidate.serial]
+        if source:
+            self._strangers.setdefault(source, {})[candidate.serial] = candidate
+        candidate.stranger_of = source
 
     def _pin(self, endpoint: str, holder: Candidate) -> None:
         holder.pinned[endpoint] = None

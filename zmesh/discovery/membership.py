@@ -264,7 +264,8 @@ class Membership(MembershipFacts):
         pursuit.phase = Phase.LINKED
         pursuit.locked_out.clear()
         pursuit.due = pursuit.forget_at = None
-        candidate.linked = candidate.proven = True
+        candidate.linked = True
+        self._table.proved(candidate)
         candidate.is_edge = is_edge
         candidate.failures = 0
         self._vouch_itself(node, endpoints, now)
@@ -376,7 +377,7 @@ class Membership(MembershipFacts):
                 self._settle(pursuit, now)
             else:
                 self._drop(pursuit)
-        owner.proven = True
+        self._table.proved(owner)
         # It has answered: a loop that ran late must not hang it up for the time-out it just met.
         target.attempts[path].deadline = now + self._options.greeting_timeout
         self._vouch_itself(node, endpoints, now)

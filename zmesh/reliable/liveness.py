@@ -7,12 +7,15 @@ detector is sure as well.
 """
 
 from math import inf
+from typing import Final
 
 from zmesh.events import PathCause
 from zmesh.options import LinkOptions
 from zmesh.reliable.detector import FailureDetector
 from zmesh.reliable.link_events import Liveness, LivenessChanged, ProbeWanted
 from zmesh.reliable.round_trip import RoundTrip
+
+_ALIVE: Final = Liveness.ALIVE  # looked at with every packet
 
 
 class LivenessVerdict:
@@ -40,7 +43,7 @@ class LivenessVerdict:
     def on_heard(self, now: float) -> None:
         """Take a frame of the current link as the sign of life it is."""
         self.detector.heard(now)
-        if self.state is not Liveness.ALIVE and self._link_open:
+        if self.state is not _ALIVE and self._link_open:
             self._forget_probes()
             self._become(Liveness.ALIVE, "it answers")
 
@@ -138,7 +141,7 @@ class LivenessVerdict:
     @property
     def due(self) -> float:
         """When `on_timer` wants to be called; infinity: not before something happens."""
-        if self.state is Liveness.ALIVE:
+        if self.state is _ALIVE:
             return self.detector.deadline(self._options.suspect_phi)
         if self.state not in (Liveness.SUSPECT, Liveness.BUSY):
             return inf

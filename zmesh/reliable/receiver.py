@@ -170,11 +170,16 @@ class IncomingLane:
 
         Raises ProtocolError where the peer exceeds its credit; nothing is kept then.
         """
-        last = first + len(records) - 1
-        is_block = type(records) is Block
-        sizes = [] if is_block else sizes_of(records)
-        size = cast("Block", records).size if is_block else sum(sizes)
-        if last > self.credit.seq_limit or self.received_bytes + size > self.credit.bytes_limit:
+        last, credit = first + len(records) - 1, self.credit
+        sizes: list[int] = []
+        if type(records) is Block:
+            size = records.size
+        elif first == last:
+            size = size_of(records[0])
+        else:
+            sizes = sizes_of(records)
+            size = sum(sizes)
+        if last > credit.seq_limit or self.received_bytes + size > credit.bytes_limit:
             self._check_credit(first, last, records)
         received = self.received
         if first == received.cum + 1 == self.released + 1 and self._is_plain(records):
@@ -186,16 +191,28 @@ class IncomingLane:
             if first == last and size <= self._options.fragment_bytes:
                 self._held[first] = size
             else:
-                self._hold_all(first, records, sizes)
+                self._hold_all(first, records, sizes or [size])
             return [Arrived(self.lane, first, last, list(records))]
-        new = received.add(first, last)
+        return self._sort_in(first, last, records, size, now, is_released)
+
+    def _sort_in(
+        self,
+        first: int,
+        last: int,
+        records: Sequence[Record],
+        size: int,
+        now: float,
+        is_released: IsReleased,
+    ) -> list[Arrived]:
+        """Take in records that are not simply the next."""
+        new = self.received.add(first, last)
         if not new:
             self.duplicates += len(records)
             return []
         if new == [(first, last)]:
             self.received_bytes += size
         else:
-            sizes = sizes or sizes_of(records)
+            sizes = sizes_of(records)
             self.duplicates += len(records)
             for start, end in new:
                 self.duplicates -= end - start + 1
@@ -221,13 +238,13 @@ class IncomingLane:
         """Whether the next records can be released as they are: whole, and waiting for nothing."""
         if self.early or self._voided.count or self.transfer or self._skipping:
             return False
-        if type(records) is Block and records.is_bare:
-            return _FRAGMENT_HEAD not in records.heads
         if len(records) == 1:
             record = records[0]
             return record[0] != _FRAGMENT_HEAD and (
                 len(record) == 3 or _NOT_PLAIN.isdisjoint(record[3][::2])
             )
+        if type(records) is Block and records.is_bare:
+            return _FRAGMENT_HEAD not in records.heads
         if _FRAGMENT_HEAD in set(map(_HEAD, records)):
             return False
         # A time to live cannot be over yet.

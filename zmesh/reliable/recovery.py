@@ -50,8 +50,8 @@ class Recovery:
         self._rate = DeliveryRate()
         self._sent: dict[int, SentPacket] = {}
         self._next_number = 1
-        self._loss_at = inf
-        self._probe_at = inf
+        self.loss_at = inf  # this and the next: when `on_timer` wants to be called
+        self.probe_at = inf
         self._largest = 0  # packet the peer has acknowledged
         self._jitter = 1.0  # of the probe timer: another with every link and probe
         self.probes_unanswered = 0
@@ -70,7 +70,7 @@ class Recovery:
     def stop(self) -> None:
         """Forget what is under way: the link was given up."""
         self._sent.clear()
-        self._loss_at = self._probe_at = inf
+        self.loss_at = self.probe_at = inf
         self._largest = 0
         self.probes_unanswered = 0
         self._rate = DeliveryRate()
@@ -91,11 +91,6 @@ class Recovery:
     def in_flight_max(self) -> int:
         """How many bytes may be under way: twice what the path holds, and a floor."""
         return self._rate.in_flight_max(self.round_trip, self._options.in_flight_bytes_min)
-
-    @property
-    def due(self) -> float:
-        """When `on_timer` wants to be called; infinity where nothing is under way."""
-        return min(self._loss_at, self._probe_at)
 
     def next_number(self) -> int:
         """Return the number of the next packet."""
@@ -138,14 +133,14 @@ class Recovery:
             self._arm(now)
         self._largest = max(self._largest, largest)
         if not sent:
-            self._loss_at = inf
+            self.loss_at = inf
             return []
         return self._find_lost(now)
 
     def _find_lost(self, now: float) -> list[Piece]:
         """Give up packets that later ones overtook, by count or by time (section 6.1)."""
         largest = self._largest
-        self._loss_at = inf
+        self.loss_at = inf
         delay = self.round_trip.loss_delay()
         lost: list[int] = []
         for number, packet in self._sent.items():
@@ -153,8 +148,8 @@ class Recovery:
                 break
             if number <= largest - self._options.packet_threshold or packet.sent_at + delay <= now:
                 lost.append(number)
-            elif self._loss_at == inf:
-                self._loss_at = packet.sent_at + delay
+            elif self.loss_at == inf:
+                self.loss_at = packet.sent_at + delay
         pieces: list[Piece] = []
         for number in lost:
             packet = self._sent.pop(number)
@@ -162,15 +157,15 @@ class Recovery:
             self.packets_lost += 1
             pieces += packet.pieces
         if not self._sent:
-            self._probe_at = inf
+            self.probe_at = inf
         return pieces
 
     def on_timer(self, now: float) -> tuple[list[Piece], bool]:
         """Return what is lost by now, and whether a PING is due as a probe."""
         lost: list[Piece] = []
-        if self._loss_at <= now:
+        if self.loss_at <= now:
             lost = self._find_lost(now)
-        probe = self._probe_at <= now
+        probe = self.probe_at <= now
         if probe:
             self.probes_unanswered += 1
             self._jitter = self._draw_jitter()
@@ -179,7 +174,7 @@ class Recovery:
         return lost, probe
 
     def _arm(self, now: float) -> None:
-        self._probe_at = now + self._timeout if self._sent else inf
+        self.probe_at = now + self._timeout if self._sent else inf
 
     def _time_out(self) -> None:
         """Find out anew how long an ACK may take: what that depends on has changed."""

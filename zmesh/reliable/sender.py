@@ -159,9 +159,8 @@ class OutgoingLane(SendWindow[Record]):
         return seq in self.items or seq > self.acked.cum or self._is_in_block(seq)
 
     def _is_in_block(self, seq: int) -> bool:
-        return any(
-            each.block and seq > each.last - each.remaining for each in self._between(seq, seq)
-        )
+        spans = self._between(seq, seq)
+        return any(each.block and seq > each.last - each.remaining for each in spans)
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
@@ -187,7 +186,7 @@ class OutgoingLane(SendWindow[Record]):
         if seq < self.next_seq and seq <= self.seq_limit:
             if self._uncut:
                 self._cut()
-            span = self._block_at(seq)
+            span = self._block_at(seq) if self._blocks else None
             if span is not None:
                 return self._is_block_ready(span, seq)
             return self.sent_bytes + self._sizes.get(seq, 0) <= self.bytes_limit
@@ -195,7 +194,8 @@ class OutgoingLane(SendWindow[Record]):
 
     def _block_at(self, seq: int) -> Span | None:
         """Return the span of the number that is transmitted next, where that is in a block."""
-        return self._blocks[0] if self._blocks and self._blocks[0].first <= seq else None
+        blocks = self._blocks
+        return blocks[0] if blocks and blocks[0].first <= seq else None
 
     def _is_block_ready(self, span: Span, seq: int) -> bool:
         block, allowed = cast("Block", span.block), self.bytes_limit - self.sent_bytes
@@ -223,8 +223,7 @@ class OutgoingLane(SendWindow[Record]):
         None where what was ready has meanwhile been settled or become a hole.
         """
         chunk = self._take_lost(budget, count_max) if self.resend.count else None
-        if chunk is None:
-            chunk = self._take_new(budget, count_max, now)
+        chunk = chunk or self._take_new(budget, count_max, now)
         if chunk is None:
             return None
         self.waiting_since = now
@@ -251,11 +250,12 @@ class OutgoingLane(SendWindow[Record]):
         return None
 
     def _take_new(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
-        items, seq = self.items, self.next_transmit
-        span = self._block_at(seq)
-        if span is not None:
-            return self._take_block(span, budget, count_max, now)
-        end = self._blocks[0].first if self._blocks else self.next_seq
+        items, seq, end = self.items, self.next_transmit, self.next_seq
+        if self._blocks:
+            span = self._block_at(seq)
+            if span is not None:
+                return self._take_block(span, budget, count_max, now)
+            end = self._blocks[0].first
         if self._uncut:
             self._cut()
             end = min(end, *self._uncut) if self._uncut else end
@@ -266,7 +266,7 @@ class OutgoingLane(SendWindow[Record]):
                 return None
             self.next_transmit = seq + 1
             self.sent_bytes += size
-            return seq, [items[seq]], size
+            return seq, (items[seq],), size
         seq = self._pass_holes(seq, last)
         span = self._block_at(seq)
         if span is not None:  # behind holes

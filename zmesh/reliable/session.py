@@ -17,6 +17,7 @@ from zmesh.reliable.credit import CreditPool
 from zmesh.reliable.expiring import Expiries
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.key_order import KeyOrder
+from zmesh.reliable.lane_states import lane_states
 from zmesh.reliable.link_events import (
     Accepted,
     ControlArrived,
@@ -26,6 +27,7 @@ from zmesh.reliable.link_events import (
 from zmesh.reliable.receiver import ControlInbox, IncomingLane
 from zmesh.reliable.send_window import ControlQueue
 from zmesh.reliable.sender import OutgoingLane
+from zmesh.reliable.unhurried import Unhurried
 from zmesh.wire.frames import (
     Control,
     ControlNews,
@@ -43,9 +45,6 @@ ACKED_TOGETHER = 16
 
 ACKED_SHARE = 4
 """The part of a lane's window that is acknowledged at once: its sender may soon wait for more."""
-
-SETTLED_TOGETHER = 64
-"""So many verdicts that nobody waits for go with the next packet; fewer wait for company."""
 
 _NO_DETAILS: Final[dict[int, tuple[str, float]]] = {}
 
@@ -89,8 +88,7 @@ class Session:
         self._ack_together = min(ACKED_TOGETHER, options.ack_every_messages)
         self._settle_now = False
         self.settle_at = inf  # when verdicts that may wait are to be told at the latest
-        self._lazy_messages = 0  # whose verdicts wait for company
-        self._lazy_bytes = 0
+        self._unhurried = Unhurried(options.packet_bytes)
 
     # What waits
 
@@ -126,8 +124,14 @@ class Session:
         return sum(lane.duplicates for lane in self.incoming.values())
 
     def ready_lanes(self) -> list[OutgoingLane]:
-        """Return the lanes that could transmit now, as far as credit goes."""
-        return [lane for lane in self.outgoing.values() if lane.ready]
+        """Return the lanes that could transmit now; the gaps of all are gathered before."""
+        ready: list[OutgoingLane] = []
+        for lane in self.outgoing.values():  # what has nothing to send is told at a glance
+            if lane.gaps:
+                self.gather_gaps()
+            if (lane.next_transmit < lane.next_seq or lane.resend.count) and lane.ready:
+                ready.append(lane)
+        return ready
 
     @property
     def data_pending(self) -> bool:
@@ -231,33 +235,32 @@ class Session:
         self.control_out.enqueue([record])
 
     def settle(
-        self,
-        lane: int,
-        first: int,
-        last: int,
-        outcome: Outcome,
-        reason: str,
-        delay: float,
-        *,
-        lazy: bool,
-        now: float,
+        self, lane: int, first: int, last: int, outcome: Outcome, reason: str, delay: float
     ) -> bool:
         """Note the application's verdict; see `Link.settle`."""
+        if self._unhurried.ranges:
+            self._take_in()  # in the same range, as mostly
         incoming = self.incoming.get(lane)
-        if incoming is None:
-            return False
-        bytes_before = incoming.credit.consumed_bytes
-        if not incoming.settle(first, last, outcome, reason, delay):
+        if incoming is None or not incoming.settle(first, last, outcome, reason, delay):
             return False
         self.ack_lanes.add(lane)
         self._offer_room()
-        if lazy:
-            self._lazy_messages += last - first + 1
-            self._lazy_bytes += incoming.credit.consumed_bytes - bytes_before
-            self._settle_within(now)
-        else:
-            self._settle_now = True
+        self._settle_now = True
         return True
+
+    def accept_later(self, lane: int, first: int, last: int, now: float) -> bool:
+        """Note what was accepted, and nobody waits to hear of; see `Link.accept_later`."""
+        self._unhurried.add(lane, first, last)
+        if self._rooms.used or self._unhurried.are_large:
+            self._take_in()  # others may wait for the room, or credit, of one of these
+        elif self.settle_at < inf:
+            return False
+        self._settle_within(now)
+        return True
+
+    def _take_in(self) -> None:
+        self.ack_lanes.update(self._unhurried.take_in(self.incoming))
+        self._offer_room()
 
     def _settle_within(self, now: float) -> None:
         if self.settle_at == inf:
@@ -312,28 +315,37 @@ class Session:
 
     # From the peer
 
-    def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> None:
-        """Take in DATA; ProtocolError where it is over credit."""
+    def on_data(self, lane: int, first: int, records: Sequence[Record], now: float) -> bool:
+        """Take in DATA; ProtocolError where it is over credit.
+
+        Returns whether that is all: nothing is to be told because of it, at once or at a new time.
+        """
         incoming = self.incoming.get(lane) or self._incoming(lane)
         self.ack_lanes.add(lane)
         duplicates, bytes_before = incoming.duplicates, incoming.received_bytes
         before, rooms_used = incoming.released, self._rooms.used
         self._events += incoming.on_data(first, records, now, self._is_released)
         self._ack_messages += len(records)
-        self._ack_bytes += incoming.received_bytes - bytes_before
-        if incoming.duplicates > duplicates or incoming.received.above.count:
+        size = incoming.received_bytes - bytes_before
+        self._ack_bytes += size
+        if size > len(records) * self._unhurried.light_bytes:
+            self._unhurried.are_large = True
+        is_all = self.ack_at < inf and self._ack_messages < self._options.ack_every_messages
+        is_much = self._ack_bytes >= incoming.credit.window_bytes // ACKED_SHARE
+        if is_much or incoming.duplicates > duplicates or incoming.received.above.count:
             self.ack_at = now  # the sender must learn of it at once (RFC 9000 section 13.2.1)
-        elif self._ack_bytes >= incoming.credit.window_bytes // ACKED_SHARE:
-            self.ack_at = now
+            is_all = False
         elif self.ack_at == inf:
             self.ack_at = now + self._options.ack_delay_max
-        if incoming.unsettled:  # what is refused, or came too late
+        if self.settle_at == inf and incoming.unsettled:  # what is refused, or came too late
             self._settle_within(now)
+            is_all = False
         if incoming.released > before:
             if len(self.incoming) > 1:
                 self._release_successors(now)
             if self._rooms.used < rooms_used:
                 self._offer_room()
+        return is_all and len(self.incoming) == 1 and self._rooms.used >= rooms_used
 
     def on_control(self, first: int, records: Sequence[Control], now: float) -> None:
         """Take in control records, each once and in order."""
@@ -432,16 +444,18 @@ class Session:
 
     def gather_control(self, now: float) -> None:
         """Turn verdicts into control records, unless they may wait: a packet is about to go."""
+        unhurried = self._unhurried
         if not (
             self._settle_now
             or self.settle_at <= now
-            or self._lazy_messages >= SETTLED_TOGETHER
-            or self._lazy_bytes >= self._options.packet_bytes
+            or (unhurried.messages and unhurried.is_enough)
         ):
             return
+        if unhurried.ranges:
+            self._take_in()
+        unhurried.told()
         self._settle_now = False
         self.settle_at = inf
-        self._lazy_messages = self._lazy_bytes = 0
         for incoming in self.incoming.values():
             if incoming.unsettled:
                 self.ack_lanes.add(incoming.lane)
@@ -483,6 +497,8 @@ class Session:
         """Return the state of the lanes the peer must be told of, and their credit."""
         acks: list[tuple[int, int, Ranges]] = []
         granted: list[tuple[int, int, int]] = []
+        if self._unhurried.ranges:
+            self._take_in()  # it is credit
         for number in sorted(self.ack_lanes):
             if number == CONTROL_LANE:
                 received = self.control_in.received
@@ -518,25 +534,10 @@ class Session:
 
     def lane_states(self) -> tuple[LaneState, ...]:
         """Return what HELLO and WELCOME say of every lane."""
-        options, ranges_max = self._options, self._limits.ranges_max
-        states = []
-        for number in range(LANES):
-            out, incoming = self.outgoing.get(number), self.incoming.get(number)
-            next_seq = out.next_seq if out is not None else 1
-            if incoming is None:
-                window = (options.window_messages, options.window_bytes)
-                states.append(LaneState(number, next_seq, 0, (), *window))
-                continue
-            received, credit = incoming.received, incoming.credit
-            ranges = received.above.as_tuple(ranges_max)
-            limits = (credit.seq_limit, credit.bytes_limit)
-            states.append(LaneState(number, next_seq, received.cum, ranges, *limits))
-        received = self.control_in.received
-        ranges = received.above.as_tuple(ranges_max)
-        states.append(
-            LaneState(CONTROL_LANE, self.control_out.next_seq, received.cum, ranges, 0, 0)
-        )
-        return tuple(states)
+        return lane_states(
+            self.outgoing, self.incoming, self.control_out, self.control_in, self._options,
+            self._limits.ranges_max,
+        )  # fmt: skip
 
     def resume(self, lanes: Sequence[LaneState]) -> None:
         """Begin a link: take the peer's word for what it has, and resend the rest, in order.

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 from zmesh.batches import Block, TicketRun
 from zmesh.message import Extras, Outcome, Record, Tag, Ticket, tag_rows, with_extra
 from zmesh.reliable.send_window import Chunk
+
+_TTL_MS: Final = Tag.TTL_MS
 
 ENDED_SPANS_MIN = 64
 """Fewer are not worth being forgotten at once."""
@@ -44,15 +46,21 @@ class Span:
 def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -> Chunk[Record]:
     """Tell the receiver how long each record has left: clocks need not agree."""
     first, records, size = chunk
+    if len(records) == 1:
+        deadline = deadlines.get(first)
+        return chunk if deadline is None else (first, (_told(records[0], deadline, now),), size)
     if isinstance(records, tuple):  # of a block, which tells of its own
         return chunk
     told = list(records)
     for index, record in enumerate(told):
         deadline = deadlines.get(first + index)
         if deadline is not None:
-            left_ms = max(1, round((deadline - now) * 1000))
-            told[index] = with_extra(record, Tag.TTL_MS, left_ms)
+            told[index] = _told(record, deadline, now)
     return first, told, size
+
+
+def _told(record: Record, deadline: float, now: float) -> Record:
+    return with_extra(record, _TTL_MS, max(1, round((deadline - now) * 1000)))
 
 
 def part_of(block: Block, start: int, stop: int, now: float) -> Sequence[Record]:

@@ -53,15 +53,15 @@ class PacketWriter:
     def packets(self, link: LinkId, session: Session, now: float) -> list[Packet]:
         """Return what is to be sent now, as far as there is something and room for it."""
         packets: list[Packet] = []
+        control = session.control_out
         while True:
             # Where what was ready had become holes: if anything, the peer is to be told of those.
-            session.gather_gaps()
             ready = session.ready_lanes()
             if ready and not self._recovery.has_room:
                 ready = []
             if not (
                 ready
-                or session.control_out.ready
+                or (control.items and control.ready)
                 or self.ping_wanted
                 or self.pong is not None
                 or session.must_speak(now)
@@ -70,7 +70,7 @@ class PacketWriter:
             packet, is_full = self._next_packet(link, session, ready, now)
             if packet is not None:
                 packets.append(packet)
-            if not (is_full or session.control_out.ready or session.has_gaps):
+            if not (is_full or (control.items and control.ready) or session.has_gaps):
                 return packets
 
     def _next_packet(
@@ -85,8 +85,9 @@ class PacketWriter:
         eliciting = self.ping_wanted
         if eliciting or self.pong is not None:
             self._add_signs_of_life(frames, number, now)
-        size = self._add_control(session, frames, pieces) if session.control_out.ready else 0
-        is_full = False
+        size, control, is_full = 0, session.control_out, False
+        if control.items and control.ready:
+            size = self._add_control(session, frames, pieces)
         if ready:
             size, is_full = self._add_data(ready, frames, pieces, size, now)
             if session.has_gaps:  # of numbers that a body was given, and went without
@@ -120,9 +121,6 @@ class PacketWriter:
         return size
 
     def _next_lane(self, ready: list[OutgoingLane], now: float) -> OutgoingLane:
-        if len(ready) == 1:
-            self._scheduler.serve_alone(ready[0].lane, now)
-            return ready[0]
         waits = [(lane.lane, lane.waiting_since) for lane in ready]
         number = self._scheduler.next_lane(waits, now)
         return next(lane for lane in ready if lane.lane == number)
@@ -153,16 +151,21 @@ class PacketWriter:
 
         Returns its bytes, and whether more is ready.
         """
+        scheduler, frames_max = self._scheduler, self._limits.frames_max - 2
         while ready:
             budget, count_max = self._budget(ready, size)
-            if budget <= 0 or len(frames) >= self._limits.frames_max - 2:
+            if budget <= 0 or len(frames) >= frames_max:
                 return size, True
-            lane = self._next_lane(ready, now)
+            if len(ready) == 1:
+                lane = ready[0]
+                scheduler.serve_alone(lane.lane, now)
+            else:
+                lane = self._next_lane(ready, now)
             if size and lane.block_bytes > budget:
                 return size, True  # it goes whole, with the next packet
             fresh_from = lane.next_transmit
             chunk = lane.take(budget, count_max, now)
-            if not lane.ready:
+            if (lane.next_transmit >= lane.next_seq and not lane.resend.count) or not lane.ready:
                 ready.remove(lane)
             if chunk is None:
                 continue
@@ -172,6 +175,6 @@ class PacketWriter:
             told = records if isinstance(records, tuple) else tuple(records)
             frames.append(Data(lane.lane, first, told))
             pieces.append((lane, first, first + len(records) - 1))
-            self._scheduler.spent(lane.lane, chunk_bytes)
+            scheduler.spent(lane.lane, chunk_bytes)
             size += chunk_bytes
         return size, False

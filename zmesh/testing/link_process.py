@@ -18,7 +18,7 @@ from zmesh.events import (
     ProbeAnswered,
 )
 from zmesh.ids import JournalId, MeshTag, NodeId, Path, SessionId
-from zmesh.message import Ticket
+from zmesh.message import Outcome, Ticket
 from zmesh.options import WireLimits
 from zmesh.reliable.handshake import LocalIdentity
 from zmesh.reliable.link import Link
@@ -124,6 +124,7 @@ class LinkProcess(Process[Packet, Command]):
         local = LocalIdentity(MESH, node_id(index), self.label, incarnation, journal)
         self.links = {peer: self._make_link(local, peer) for peer in peers}
         self._touched: dict[int, None] = {}  # peers whose links have something to give
+        self._heard: dict[int, None] = {}  # whose links have events alone
         self._deadlines: dict[int, float] = {}
         self._routes: dict[Path, int] = {}  # whose packets come on which path
         self._dialed: dict[int, int] = {}  # path -> peer
@@ -186,8 +187,9 @@ class LinkProcess(Process[Packet, Command]):
             if deadline <= now:
                 touched[peer] = None
                 links[peer].on_timer(now)
-        for peer in touched:
+        for peer in touched | self._heard:
             self._digest(peer, now)
+        self._heard.clear()
         self._settle(now)
         for peer in touched:
             self._write(peer, links[peer], now)
@@ -317,8 +319,8 @@ class LinkProcess(Process[Packet, Command]):
                 self.network.send(self, path, error)
             return
         self._books.on_read(self.label, peer, packet, now)
-        self._touched[peer] = None
-        self.links[peer].on_packet(path, packet, now)
+        is_all = self.links[peer].on_packet(path, packet, now)
+        (self._heard if is_all else self._touched)[peer] = None
 
     # What links ask for, and tell
 
@@ -398,18 +400,15 @@ class LinkProcess(Process[Packet, Command]):
         while self._verdicts:
             jobs, verdict = self._next_verdicts()
             first, last = jobs[0], jobs[-1]
-            self._touched[first.sender] = None
-            taken = self.links[first.sender].settle(
-                first.session,
-                first.lane,
-                first.first_seq,
-                last.last_seq,
-                verdict.outcome,
-                now,
-                verdict.reason,
-                verdict.delay,
-                lazy=first.message.number % 2 == 0,
-            )
+            place = (first.session, first.lane, first.first_seq, last.last_seq)
+            link, is_new = self.links[first.sender], True
+            if verdict.outcome is Outcome.ACCEPTED and first.message.number % 2 == 0:
+                accepted = link.accept_later(*place, now)
+                taken, is_new = accepted is not None, bool(accepted)
+            else:
+                taken = link.settle(*place, verdict.outcome, now, verdict.reason, verdict.delay)
+            if is_new:
+                self._touched[first.sender] = None
             self.note("settled", first.message.number, len(jobs), verdict.outcome.name, taken)
             if taken:
                 messages = [job.message for job in jobs]

@@ -18,6 +18,7 @@ class Counters:
     dials: int = 0
     dials_wrong_key: int = 0
     inbound_accepted: int = 0
+    inbound_unseen: int = 0
     handshakes: int = 0
     handshakes_failed: int = 0
     handshakes_abandoned: int = 0

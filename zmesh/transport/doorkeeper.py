@@ -125,17 +125,35 @@ class Doorkeeper:
         now, most = self._clock(), descriptors_max()
         connection = _taken(descriptor, listener)
         address = "" if connection is None else _peer_of(connection)
+        self._counters.inbound_unseen += not address
         shut = self.gate.on_accepted(descriptor, address, listener, now, most)
+        victim = None if shut is None else shut[0]
         if connection is not None:
-            # Where descriptors are scarce they are for those who come, and not to look at ends.
-            if address and descriptor < most // 2:
-                self.endings.watch(descriptor, connection)
-            else:
-                connection.close()
+            self._take_in(descriptor, connection, address, most, is_refused=victim == descriptor)
         if shut is not None:
-            descriptor, address, refusal = shut
-            self._shut(descriptor, listener, address)
+            victim, address, refusal = shut
+            if victim != descriptor:
+                self._shut(victim, listener, address)
             self._refuse(address, refusal, now)
+
+    def _take_in(
+        self,
+        descriptor: int,
+        connection: socket.socket,
+        address: str,
+        descriptors_max: int,
+        *,
+        is_refused: bool,
+    ) -> None:
+        """Shut a connection that is refused, and watch how any other ends."""
+        self.endings.let_go(descriptor)  # of one that nobody told the end of
+        # Where descriptors are scarce they are for those who come, and not to look at ends.
+        if address and not is_refused and descriptor < descriptors_max // 2:
+            self.endings.watch(descriptor, connection)
+            return
+        with connection:
+            if is_refused:
+                _reset(connection)
 
     def _shut(self, descriptor: int, listener: str, address: str) -> None:
         connection = self.endings.take(descriptor) or _taken(descriptor, listener)
@@ -212,8 +230,12 @@ def _peer_of(connection: socket.socket) -> str:
 
 def _shut(connection: socket.socket, address: str) -> None:
     """Shut a connection, if it is from there."""
-    if _peer_of(connection) != address:
-        return
+    if _peer_of(connection) == address:
+        _reset(connection)
+
+
+def _reset(connection: socket.socket) -> None:
+    """Shut a connection, so that its other end is told by a reset."""
     try:
         # libzmq reads the end, and closes it; that tells the other end by a reset, which it
         # can tell from a handshake that failed.

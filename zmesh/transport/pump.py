@@ -36,8 +36,8 @@ _send: Final = _Socket.send
 
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
 _NOW: Final = int(zmq.NOBLOCK)
-_READABLE: Final = int(zmq.POLLIN)
-_WRITABLE: Final = int(zmq.POLLOUT)
+READABLE: Final = int(zmq.POLLIN)
+WRITABLE: Final = int(zmq.POLLOUT)
 
 Packets = list[tuple[Path, list[bytes]]]
 
@@ -56,7 +56,7 @@ def push(
         refused = _offer(socket, routing_id, parts)
         if refused == REFUSED_FULL:
             # A send looks for room made meanwhile at most once a millisecond; this looks now.
-            _has(socket, _WRITABLE)
+            has(socket, WRITABLE)
             refused = _offer(socket, routing_id, parts)
         if refused:
             return refused
@@ -87,7 +87,8 @@ def _pass_on(socket: Socket, part: bytes | memoryview, flags: int) -> None:
         _send(socket, part, flags, copy=False)
 
 
-def _has(socket: Socket, event: int) -> bool:
+def has(socket: Socket, event: int) -> bool:
+    """Return whether a socket is `READABLE`, or `WRITABLE`, and look for it now."""
     return int(socket.get(zmq.EVENTS)) & event != 0
 
 
@@ -152,7 +153,7 @@ class Intake:
 
     def look(self) -> None:
         """After a call to the socket: plan to read what it may have found, in a later turn."""
-        if self._planned is None and _has(self._socket, _READABLE):
+        if self._planned is None and has(self._socket, READABLE):
             self._plan()
 
     def await_room(self) -> None:
@@ -165,7 +166,7 @@ class Intake:
             return False
         if self._awaits_room:
             self._look_for_room()
-        awake = zmq.zmq_poll([(self._fd, _READABLE)], 0)
+        awake = zmq.zmq_poll([(self._fd, READABLE)], 0)
         if self._planned is not None or awake:
             return False  # the loop comes by itself
         self.look()
@@ -206,7 +207,7 @@ class Intake:
         self._share.on_turn(self._loop.time() - began, is_empty=is_empty)
 
     def _look_for_room(self) -> None:
-        if _has(self._socket, _WRITABLE):
+        if has(self._socket, WRITABLE):
             self._awaits_room = False
             if self._on_room is not None:
                 self._on_room()
@@ -252,7 +253,7 @@ class Intake:
                         self._rest_of = sender
                         break  # there may be thousands more
                 # One packet a wake-up is common, and asking is cheaper than the exception.
-                if count == 1 and not _has(self._socket, _READABLE):
+                if count == 1 and not has(self._socket, READABLE):
                     is_empty = True
                     break
         except zmq.Again:

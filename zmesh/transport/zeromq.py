@@ -20,11 +20,12 @@ from zmesh.transport.counters import Counters
 from zmesh.transport.curve import CurveKeys
 from zmesh.transport.descriptors import descriptors_left
 from zmesh.transport.dialer import Dialer
+from zmesh.transport.ear import Ear
 from zmesh.transport.listener import Listener
 from zmesh.transport.news import News
 from zmesh.transport.probes import Probes
 from zmesh.transport.process import ThisProcess
-from zmesh.transport.pump import Intake, Packets
+from zmesh.transport.pump import Packets
 from zmesh.transport.sockets import Sockets, read_monitor
 
 INFO: Final = 20
@@ -125,7 +126,7 @@ class ZmqTransport:
         weakref.finalize(self, _close_forgotten, sockets)
         self._sockets = sockets
         try:
-            self._ear = self._intake_of(sockets)
+            self._ear = self._ear_of(sockets)
         except NotImplementedError as error:
             self._sockets.close()
             raise UsageError(
@@ -256,16 +257,8 @@ class ZmqTransport:
         if not self._is_open:
             raise Closed("transport")
 
-    def _intake_of(self, sockets: Sockets) -> Intake:
-        return Intake(
-            self._loop,
-            sockets.ear,
-            None,
-            self._options,
-            self._limits,
-            Counters(),  # monitors are no traffic
-            deliver=self._on_monitors,
-        )
+    def _ear_of(self, sockets: Sockets) -> Ear:
+        return Ear(self._loop, sockets.ear, self._options, self._limits, deliver=self._on_monitors)
 
     def _on_monitors(self, packets: Packets) -> None:
         has_ended = False

@@ -34,6 +34,10 @@ _ACK: Final = int(FrameType.ACK)
 _USUAL_BEGINNINGS: Final = frozenset(bytes((0x90 | length, VERSION)) for length in range(3, 16))
 """Of a head: a short array, and the version."""
 
+_SCANNED_FROM: Final = 512
+"""A head of fewer bytes is only looked over where it cannot be unpacked: what nested arrays claim
+is less than a megabyte, since each has at most as many items as the head has bytes."""
+
 # One for all: a call runs no Python code in between, so threads cannot mix their packets.
 _packer: Final = Packer()
 _pack: Final = _packer.pack
@@ -58,14 +62,20 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
     if len(packet.frames) > limits.frames_max:
         raise oversized("frames", len(packet.frames), limits.frames_max)
     for frame in packet.frames:
-        if type(frame) is Ack:
-            wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
-        elif isinstance(frame, Data | ControlData):
-            if len(frame.records) > limits.records_max:
-                raise oversized("records", len(frame.records), limits.records_max)
-            fields = _data_fields(frame, inline_bytes_max, parts)
+        if type(frame) is Data:
+            records = frame.records
+            if len(records) == 1 and len(records[0][2]) <= inline_bytes_max:  # to or of a call
+                wire.append((_DATA, frame.lane, frame.first_seq, records))
+                continue
+            fields = _data_fields(frame, inline_bytes_max, parts, limits)
             has_blocks = has_blocks or fields is frame
             wire.append(fields)
+        elif type(frame) is Ack:
+            wire.append((_ACK, frame.largest, frame.delay_us, frame.lanes, frame.credit))
+        elif type(frame) is ControlData:
+            _check_count(frame.records, limits)
+            control = list(map(control_to_wire, frame.records))
+            wire.append((_DATA, CONTROL_LANE, frame.first_seq, control))
         else:
             wire.append(TO_WIRE[type(frame)](frame))
     try:
@@ -79,17 +89,20 @@ def encode(packet: Packet, limits: WireLimits, inline_bytes_max: int) -> list[by
 
 
 def _data_fields(
-    frame: Data | ControlData, inline_bytes_max: int, parts: list[bytes | memoryview]
+    frame: Data, inline_bytes_max: int, parts: list[bytes | memoryview], limits: WireLimits
 ) -> object:
     """Return what a DATA frame is on the wire; the frame itself, where its block is shared."""
-    if isinstance(frame, ControlData):
-        control = list(map(control_to_wire, frame.records))
-        return (_DATA, CONTROL_LANE, frame.first_seq, control)
     records = frame.records
+    _check_count(records, limits)
     if type(records) is Block and records.shares and largest_of(records) <= inline_bytes_max:
         return frame
     bodies = split_bodies(records, inline_bytes_max, parts)
     return (_DATA, frame.lane, frame.first_seq, bodies)
+
+
+def _check_count(records: Sequence[object], limits: WireLimits) -> None:
+    if len(records) > limits.records_max:
+        raise oversized("records", len(records), limits.records_max)
 
 
 def _pack_with_blocks(wire: list[object]) -> bytes:
@@ -137,7 +150,8 @@ def decode(parts: Sequence[bytes], limits: WireLimits) -> Packet:
         _check_sizes(parts, limits)
     if head[:2] not in _USUAL_BEGINNINGS:
         _check_version(head)
-    scan(head)
+    if len(head) >= _SCANNED_FROM:
+        scan(head)
     link, number, wire_frames = _unpack(head, limits)
     if len(wire_frames) > limits.frames_max:
         raise oversized("frames", len(wire_frames), limits.frames_max)
@@ -166,11 +180,12 @@ def _unpack(head: bytes, limits: WireLimits) -> tuple[LinkId, int, list[object]]
             object_pairs_hook=_refuse_map,
             ext_hook=_refuse_ext,
             max_str_len=limits.text_bytes_max,
-            max_array_len=limits.array_items_max,
+            max_array_len=min(limits.array_items_max, len(head)),  # more are cut off
         )
     except UnicodeDecodeError:
         raise malformed("a text is not UTF-8") from None
-    except ValueError as error:  # the scan left nothing else to find
+    except ValueError as error:
+        scan(head)  # which leaves nothing else to find
         raise ProtocolError("oversized", str(error)) from None
     if len(wire) < 3:
         raise malformed("a packet is not [version, link, number, frame, ...]")

@@ -50,6 +50,8 @@ _INTEGER_TAGS_TOGETHER: Final = frozenset(
 )
 """All ascending tags that an integer follows each."""
 
+_WHOLE: Final = frozenset(((int, str, bytes), (int, str, bytes, tuple)))
+"""The types of a record that has its body in it."""
 _INTEGERS: Final = {int}
 _BYTES: Final = {bytes}
 _TEXTS: Final = {str}
@@ -113,6 +115,12 @@ def check_records(
     records = array(value, "records", limits.records_max)
     if len(records) >= BULK_MIN:
         return _check_all(records, parts, taken, limits)
+    if len(records) == 1 and type(records[0]) is tuple:  # to or of a call
+        record: Any = records[0]
+        if tuple(map(type, record)) in _WHOLE and 0 <= record[0] <= HEAD_MAX:
+            if len(record) == 4:
+                _check_extras(record[3], limits)
+            return cast("tuple[Record, ...]", records)
     return _joined(records, _check_each(records, limits), parts, taken)
 
 
@@ -243,12 +251,10 @@ def _uneven_columns(records: Fields) -> tuple[Column, Column, Column, Column]:
 
 
 def _check_extras(extras: object, limits: WireLimits) -> None:
-    fields = array(extras, "extras", limits.extras_max)
     # Where all of it is integers, as in requests and replies, it is looked at as a whole.
-    if set(map(type, fields)) == _INTEGERS and fields[::2] in _INTEGER_TAGS_TOGETHER:
-        values: Any = fields[1::2]
-        if len(fields) % 2 == 0 and min(values) >= 0 and max(values) <= COUNT_MAX:
-            return
+    if type(extras) is tuple and _is_of_integers(extras, limits):
+        return
+    fields = array(extras, "extras", limits.extras_max)
     if not fields or len(fields) % 2:
         raise malformed("extras are not pairs of tag and value")
     previous = 0
@@ -262,6 +268,15 @@ def _check_extras(extras: object, limits: WireLimits) -> None:
                 raise malformed(f"an extra is not an integer in 0..{COUNT_MAX}")
         else:
             _check_value(tag, value, limits)
+
+
+def _is_of_integers(fields: tuple[Any, ...], limits: WireLimits) -> bool:
+    if set(map(type, fields)) != _INTEGERS or fields[::2] not in _INTEGER_TAGS_TOGETHER:
+        return False
+    for value in fields[1::2]:  # three or so: `min` and `max` take longer
+        if not 0 <= value <= COUNT_MAX:
+            return False
+    return len(fields) % 2 == 0 and len(fields) <= limits.extras_max
 
 
 def _check_value(tag: int, value: object, limits: WireLimits) -> None:

@@ -72,10 +72,11 @@ class Carrier(Protocol):
         """
         ...
 
-    def withdraw(self, ticket: Ticket) -> bool:
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:
         """Take back what was submitted with the ticket, as far as it has not arrived.
 
-        Return whether some of it may be with the peer.
+        With an index that one alone of small records that were submitted together. Return whether
+        some of it may be with the peer.
         """
         ...
 

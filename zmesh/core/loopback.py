@@ -129,7 +129,7 @@ class Loopback:
             return None
         return self.settle(session, lane, first, last, Outcome.ACCEPTED, now)
 
-    def withdraw(self, ticket: Ticket) -> bool:  # noqa: ARG002
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:  # noqa: ARG002
         """Do nothing: everything has arrived, and the application's verdict decides."""
         return True
 

@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from zmesh.actions import (
     Audited,
     CallAnswered,
+    CallsAnswered,
     CancelRequest,
     DeliverGroup,
     DeliverInbox,
@@ -149,12 +150,12 @@ class NodeParts(ABC):
             options.queued_jobs_bytes_max,
         )  # fmt: skip
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
-        self.calls = Calls(loop, command, options.calls_max)
+        self.calls = Calls(loop, self.runner, options.calls_max)
         self.tickets = Tickets(loop, self.engine.later, command, self._storing)
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.no_provider
         )
-        self.services = Services(loop, self.outgoing, command, self.verifying)
+        self.services = Services(loop, self.outgoing, self.runner, self.verifying)
         self.services.settler.transactions = settlements.transactions
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
@@ -265,8 +266,8 @@ class NodeParts(ABC):
     def perform(self, action: ApplicationAction) -> None:  # one case a kind of action
         """Hand the engine's news to whoever waits for it."""
         match action:
-            case CallAnswered():
-                self.calls.answered(action)
+            case CallAnswered() | CallsAnswered():
+                self.calls.perform(action)
             case DeliverRequests(deliveries):
                 self.services.deliver(deliveries)
             case TicketsDone() | TicketsStored():

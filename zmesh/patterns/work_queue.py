@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Final
 
 from zmesh.actions import PeerState, QueueRoomChanged
+from zmesh.batches import fit_runs
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
@@ -33,7 +34,7 @@ from zmesh.options import NodeOptions
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.job_control import Grant, Offer, encode
 from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
-from zmesh.patterns.job_runs import JobRun, RunAttempt, fit_runs
+from zmesh.patterns.job_runs import JobRun, RunAttempt
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.stored_jobs import StoredJobs
 from zmesh.patterns.telling import Telling

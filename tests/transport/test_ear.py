@@ -160,6 +160,21 @@ async def test_it_rests_no_longer_than_that_second_whatever_a_turn_took(scene: S
     assert 0.5 < scene.rests[0] < 1.0
 
 
+async def test_once_it_is_a_second_behind_its_turns_are_those_of_packets_until_it_has_caught_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zmesh.transport.ear._PATIENCE_S", 0.0)
+    scene.tell(300)
+    ear = scene.hear(seconds=0.002, turn_max=60.0, connections_turn_max=0.001)
+    await scene.heard(300)
+    turns = [len(batch) for batch in scene.batches]
+    assert turns[:4] == [16, 16, 32, 64]
+    scene.tell(100)
+    await scene.heard(400)
+    ear.close()
+    assert len(scene.batches[len(turns)]) == 8  # the first was longer than it may be
+
+
 async def test_in_a_forked_child_it_does_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,10 +12,11 @@ from zmesh.transport.counters import Counters
 from zmesh.transport.descriptors import are_scarce
 from zmesh.transport.process import ThisProcess
 from zmesh.transport.pump import READABLE, Intake, Packets, has
+from zmesh.transport.share import Share
 from zmesh.transport.sockets import Socket
 
 _PATIENCE_S: Final = 1.0
-"""How long it rests between turns: of a flood that goes on, what waits must not grow for ever."""
+"""How long it rests between turns, and takes shorter ones: what waits is to be caught up with."""
 
 
 class Ear(Intake):
@@ -25,7 +26,9 @@ class Ear(Intake):
     than that of other sockets: whoever waits for an answer waits for several turns of the loop.
     And where there is more than a turn takes it rests before the next: a thread that never sleeps
     is not let in at once when there is something to do, on a machine where others want to work.
-    It does not while descriptors are scarce, as each stranger who is not shut yet has one.
+    It does not while descriptors are scarce, as each stranger who is not shut yet has one. Once it
+    is a second behind it rests no more, and its turns are those of other sockets: what waits takes
+    memory, and nothing else bounds it.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Ear(Intake):
         self._behind_since: float | None = None  # since when there was more at the end of turns
         counters = Counters()  # monitors are no traffic
         super().__init__(loop, socket, None, shorter, limits, counters, deliver=deliver)
+        self._short, self._full = self._share, Share(options)
 
     def _on_wake(self) -> None:
         if ThisProcess.pid != self._pid:
@@ -49,13 +53,15 @@ class Ear(Intake):
         began = self._loop.time()
         super()._on_wake()
         if self._planned is None:
-            self._behind_since = None
+            self._behind_since, self._share = None, self._short
             return
         now = self._loop.time()
         if self._behind_since is None:
             self._behind_since = began
         patience = self._behind_since + _PATIENCE_S
-        if now < patience and not are_scarce():
+        if now >= patience:
+            self._share = self._full
+        elif not are_scarce():
             self._planned.cancel()
             rest = (now - began) * (1.0 / self._share_max - 1.0)
             self._planned = self._loop.call_at(min(now + rest, patience), self._on_wake)

@@ -13,6 +13,7 @@ from tests.scribe import Scribe
 from zmesh.actions import (
     Action,
     CallAnswered,
+    CallsAnswered,
     CancelRequest,
     DeliverGroup,
     DeliverInbox,
@@ -41,6 +42,7 @@ from zmesh.actions import (
 from zmesh.core.engine import Engine
 from zmesh.events import (
     Call,
+    CallEach,
     CandidateFound,
     EndpointsChanged,
     Event,
@@ -52,6 +54,7 @@ from zmesh.events import (
     Pull,
     Push,
     Reply,
+    ReplyEach,
     Serve,
     SettleDeliveries,
     Source,
@@ -111,6 +114,9 @@ def echo(record: Record) -> Record:
 
 class Host:
     """One life of a node: its engine, its application, and everything its engine ordered."""
+
+    in_runs = False
+    """Whether calls, and answers, that follow each other in a turn are given together."""
 
     def __init__(
         self,
@@ -295,9 +301,8 @@ class Host:
             case DeliverRequests(deliveries):
                 for delivery in deliveries:
                     self._handle(delivery)
-            case CallAnswered():
-                assert action.call not in self.answers, "a call has one answer"
-                self.answers[action.call] = action
+            case CallAnswered() | CallsAnswered():
+                self._note_answers(action)
             case TicketsStored(tickets, error):
                 self.stored |= dict.fromkeys(tickets, error)
                 self._tell(action)
@@ -306,6 +311,19 @@ class Host:
                 self._tell(action)
             case _:
                 self._tell(action)
+
+    def _note_answers(self, action: CallAnswered | CallsAnswered) -> None:
+        answers = (
+            [action]
+            if isinstance(action, CallAnswered)
+            else [
+                CallAnswered(call, record, None, action.peer)
+                for call, record in zip(action.calls, action.records, strict=True)
+            ]
+        )
+        for answer in answers:
+            assert answer.call not in self.answers, "a call has one answer"
+            self.answers[answer.call] = answer
 
     def _tell(self, action: Action) -> None:
         for listener in self.listeners:
@@ -341,7 +359,19 @@ class Host:
             elif isinstance(answer, Outcome):
                 self.do(SettleDeliveries(delivery.source, seq, last, answer, "handler said so"))
             else:
-                self.do(Reply(delivery.source, seq, last, correlation(record), answer))
+                self._reply(delivery.source, seq, last, correlation(record), answer)
+
+    def _reply(self, source: Source, first: int, last: int, call: int, answer: Record) -> None:
+        """Answer, in a run with what was answered just before where `in_runs` says so."""
+        before = self._pending[-1] if self._pending else None
+        if not self.in_runs or first != last:
+            self.do(Reply(source, first, last, call, answer))
+        elif isinstance(before, ReplyEach) and before.source == source:
+            before.numbers.append(first)
+            before.correlations.append(call)
+            before.records.append(answer)
+        else:
+            self.do(ReplyEach(source, [first], [call], [answer]))
 
     def _take_jobs(self, deliveries: list[tuple[Delivery, int]]) -> None:
         for delivery, _ in deliveries:
@@ -400,14 +430,23 @@ class Host:
     ) -> int:
         self.calls += 1
         deadline = None if timeout is None else self.world.queue.now + timeout
-        event = Call(self.calls, request(service, text), 4, deadline)
-        self.do(replace(event, **options))  # type: ignore[arg-type]
+        record, before = request(service, text), self._pending[-1] if self._pending else None
+        if not self.in_runs or options:
+            self.do(replace(Call(self.calls, record, 4, deadline), **options))  # type: ignore[arg-type]
+        elif (
+            isinstance(before, CallEach)
+            and before.first + len(before.records) == self.calls
+            and (before.records[0][1], before.deadline) == (service, deadline)
+        ):
+            before.records.append(record)
+        else:
+            self.do(CallEach(self.calls, [record], 4, deadline))
         return self.calls
 
     def answer(self, text: str) -> None:
         """Answer the oldest request that waits for it."""
         source, first, last, record = self.places.pop(0)
-        self.do(Reply(source, first, last, correlation(record), reply(text)))
+        self._reply(source, first, last, correlation(record), reply(text))
 
     def serve(self, service: str, handler: Handler = echo) -> None:
         self.handlers[service] = handler

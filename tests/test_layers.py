@@ -15,7 +15,7 @@ IMPURE = {
 }  # fmt: skip
 PURE_PACKAGES = ("wire", "reliable", "patterns", "core")
 PURE_MODULES = (
-    "actions", "batches", "deadlines", "errors", "events", "ids", "message", "options",
+    "actions", "batches", "bounds", "deadlines", "errors", "events", "ids", "message", "options",
     "patience", "storage", "terms",
     "discovery.candidates", "discovery.hub_places", "discovery.membership",
     "discovery.membership_facts", "discovery.membership_statistics",

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import threading
 import traceback
@@ -15,6 +16,7 @@ import pytest
 from tests.nodes import nodes, read
 from zmesh import (
     Closed,
+    DeliveryTimeout,
     DuplicateIdentity,
     ForkedProcess,
     InvalidOption,
@@ -23,6 +25,7 @@ from zmesh import (
     NotOpen,
     PeersMissing,
     PeerUnknown,
+    Storage,
     UsageError,
     WrongThread,
 )
@@ -159,8 +162,70 @@ async def test_node_that_could_not_open_leaves_nothing_behind(
 async def test_port_that_is_taken_is_told() -> None:
     async with Node("a", mdns=False) as first:
         port = int(first.endpoints[0].rpartition(":")[2])
-        with pytest.raises(InvalidOption, match="port free"):
+        with pytest.raises(InvalidOption, match=rf"this machine with port={port} free"):
             await Node("b", port=port, mdns=False).open()
+
+
+def test_storage_and_peers_that_cannot_work_are_told_by_their_arguments() -> None:
+    with pytest.raises(InvalidOption, match=r"^storage='/no/such/x\.db' cannot work"):
+        Node("a", storage="/no/such/x.db")
+    with pytest.raises(InvalidOption, match=r"^path='/no/such/x\.db' cannot work"):
+        Node("a", storage=Storage("/no/such/x.db"))
+    for option in ("peers", "seeds"):
+        with pytest.raises(
+            InvalidOption, match=rf"^{option}='127\.0\.0\.1:5' .* a list of host:port"
+        ):
+            Node("a", **{option: "127.0.0.1:5"})  # type: ignore[arg-type]
+
+
+async def test_times_that_are_none_are_refused_by_all_that_wait() -> None:
+    async with nodes("a", "b") as (a, _):
+        wrong: list[Any] = [-1, float("nan"), "5", True]
+        for timeout in wrong:
+            told = r"^timeout=.* cannot work: expected seconds"
+            for wait in (
+                lambda value: a.send("b", 1, timeout=value),
+                lambda value: a.call("x", timeout=value),
+                lambda value: a.peers.wait_for(name="x", timeout=value),
+                lambda value: a.publish("x", 1, min_receivers=1, timeout=value),
+                lambda value: a.shared("x", timeout=value),
+                lambda value: a.exchange("x", kind="direct", timeout=value),
+                lambda value: a.send_file("b", "x", timeout=value),
+            ):
+                with pytest.raises(InvalidOption, match=told):
+                    await wait(timeout)
+            for begin in (a.stream, a.survey, a.fan_out):
+                with pytest.raises(InvalidOption, match=told):
+                    begin("x", 1, timeout=timeout)
+            with pytest.raises(InvalidOption, match=r"^drain=.* cannot work: expected seconds"):
+                await a.close(drain=timeout)
+
+
+async def test_message_that_nobody_reads_is_told_to_have_arrived() -> None:
+    async with nodes("a", "b") as (a, _):
+        with pytest.raises(DeliveryTimeout, match="it was received there, but nobody has") as told:
+            await a.send("b", "unread", timeout=1)
+        assert told.value.has_arrived
+
+
+async def test_message_that_is_not_there_is_not_told_to_have_arrived(tmp_path: Path) -> None:
+    async with Node("a", mdns=False, storage=tmp_path / "a.journal") as a:
+        with pytest.raises(DeliveryTimeout, match="it may still be handled") as told:
+            await a.send("nobody", 1, timeout=0.05)
+        assert not told.value.has_arrived
+
+
+async def test_jobs_left_at_the_end_are_logged_by_queue_with_their_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with nodes("a") as (a,):
+        for number in range(3):
+            await a.push("thumbs", number)
+        await a.push_many("other", [1, 2], key="k")
+        await a.close()
+    assert "a: message failed queue='thumbs' kind='closed' messages=3 advice=" in caplog.text
+    assert "a: message failed queue='other' kind='closed' messages=2 advice=" in caplog.text
+    assert "peer=''" not in caplog.text
 
 
 async def test_use_before_opening_is_refused() -> None:
@@ -573,3 +638,7 @@ async def test_unknown_peer_is_an_error_that_names_those_known() -> None:
     async with nodes("a", "b") as (a, _):
         with pytest.raises(PeerUnknown, match="known: b"):
             await a.send("c", 1)
+
+
+def test_signature_of_a_node_shows_no_options_that_are_as_by_default() -> None:
+    assert "options: zmesh.options.NodeOptions = NodeOptions(), " in str(inspect.signature(Node))

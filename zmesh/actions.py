@@ -226,6 +226,15 @@ class CallAnswered:
     reason: str = ""
 
 
+@dataclass(slots=True)
+class CallsAnswered:
+    """The replies to calls, by one peer."""
+
+    calls: list[int]
+    records: list[Record]
+    peer: str
+
+
 class TicketState(StrEnum):
     """How a request stands whose answer may come later."""
 
@@ -511,6 +520,7 @@ Action = (
     | DeliverJobs | GiveBackJobs | QueueRoomChanged
     | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StateChanged | StateReady | StreamAction
-    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Audited
+    | CallAnswered | CallsAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash
+    | Audited
     | Drained | Trace
 )  # fmt: skip

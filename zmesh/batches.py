@@ -1,17 +1,19 @@
 """Batches of records with consecutive numbers: how to part them, and what peers share of them."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, groupby
 from operator import itemgetter
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
-from zmesh.message import RECORD_OVERHEAD_BYTES, Record, Ticket, sizes_of
+from zmesh.message import COMPRESSED, RECORD_OVERHEAD_BYTES, Record, Tag, Ticket, sizes_of, tags_of
 
 _HEAD = itemgetter(0)
 _TARGET = itemgetter(1)
 _BODY = itemgetter(2)
+_LOW: Final = frozenset((int(Tag.HEADERS),))
+"""Tags of what goes in runs: those that are written when it leaves follow them."""
 
 L = TypeVar("L")
 R = TypeVar("R")
@@ -46,6 +48,7 @@ class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has n
     size: int  # what all count
     shares: int  # peers that have yet to be sent it, where there are several
     packed: bytes | None  # as the records of a DATA frame, until all were sent it
+    deadline: float | None  # when all of them expire
 
     def __new__(cls, records: Iterable[Record]) -> Self:
         """Make a block of at least one record."""
@@ -74,6 +77,7 @@ class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has n
             block.lengths, block.overhead = sizes_of(records), 0
         block.size = sum(block.lengths) + block.overhead * len(records)
         block.shares, block.packed = 0, None
+        block.deadline = None
         return block
 
     def size_of(self, start: int, stop: int) -> int:
@@ -83,6 +87,17 @@ class Block(tuple[Record, ...]):  # noqa: SLOT001  # a tuple of any length has n
     def sizes(self, start: int) -> list[int]:
         """Return what each record from `start` on counts."""
         return list(map(self.overhead.__add__, self.lengths[start:]))
+
+    def part(self, start: int, stop: int, budget: int, bytes_max: int) -> tuple[int, int]:
+        """Return where a part from `start` on ends that fills the budget, and what it counts.
+
+        It ends at `stop` at the latest, and counts `bytes_max` at most: so it may be empty.
+        """
+        if not start and stop == len(self) and self.size <= min(budget, bytes_max):
+            return stop, self.size
+        ends = self.ends(start)
+        count = min(bisect_left(ends, budget) + 1, bisect_right(ends, bytes_max), stop - start)
+        return (start + count, ends[count - 1]) if count > 0 else (start, 0)
 
     def ends(self, start: int) -> list[int]:
         """Return what all up to and with each record count, from `start` on."""
@@ -99,6 +114,17 @@ def largest_of(records: Sequence[Record]) -> int:
 def are_bare(records: Sequence[Record]) -> bool:
     """Return whether none of the records has extras."""
     return records.is_bare if type(records) is Block else max(map(len, records)) == 3
+
+
+def fit_runs(records: Sequence[Record], bytes_max: int) -> bool:
+    """Return whether these can be handled by the run: small, and as their sender made them."""
+    if len(records) == 1 and len(records[0]) == 3:
+        return len(records[0][2]) <= bytes_max and records[0][0] < COMPRESSED
+    return (
+        max(map(len, map(_BODY, records))) <= bytes_max
+        and max(map(_HEAD, records)) < COMPRESSED
+        and tags_of(records) <= _LOW
+    )
 
 
 class TicketRun(Ticket):

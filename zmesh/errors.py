@@ -272,13 +272,21 @@ class Unroutable(DeliveryError):
 class DeliveryTimeout(DeliveryError, TimeoutError):
     """The outcome did not come in time; the message may still be handled."""
 
-    def __init__(self, what: str, timeout: float, why: str = "") -> None:
+    def __init__(
+        self, what: str, timeout: float, why: str = "", *, has_arrived: bool = False
+    ) -> None:
         self.what = what
         self.timeout = timeout
         self.why = why  # nobody is there, or not seen from here, where that is so
+        self.has_arrived = has_arrived  # the peer acknowledged it, and nobody accepted it there
+        how = (
+            "it was received there, but nobody has read and accepted it; see that the peer reads "
+            "its inbox, or allow more time"
+            if has_arrived
+            else "it may still be handled; allow more time, or look at the peer's state"
+        )
         super().__init__(
-            f"{what} had no outcome within {timeout:g} s: it may still be handled; "
-            "allow more time, or look at the peer's state" + (f"; {why}" if why else "")
+            f"{what} had no outcome within {timeout:g} s: {how}" + (f"; {why}" if why else "")
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from zmesh.ids import NodeId, Path
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import Outcome, Record, StreamFault, Ticket, Ways
 from zmesh.security.trust import Trust
 from zmesh.storage import Entry, JournalEvent, Ranges
@@ -157,9 +158,7 @@ class Post:
     ticket: Ticket
     key: str | None = None
     ttl: float | None = None  # seconds
-    durable: bool = (
-        False  # stored first, which `TicketsStored` tells, and sent until it is settled
-    )
+    durable: bool = False  # stored first (`TicketsStored` tells), and sent until it is settled
     wall_ms: int = 0  # what the wall clock reads, for what is stored
     entries: tuple[Entry, ...] = ()  # stored with it
 
@@ -248,6 +247,16 @@ class Call:
     retries: int = 0  # how often it is asked again where the handler raised
 
 
+@dataclass(slots=True)
+class CallEach:
+    """Ask with calls of one service that want nothing special; `CallsAnswered` answers most."""
+
+    first: int  # number of a call; the others follow
+    records: list[Record]  # target is the service
+    lane: int
+    deadline: float | None  # of all, on the node's clock
+
+
 @dataclass(frozen=True, slots=True)
 class CancelCall:
     """Nobody waits for the answer any more."""
@@ -294,6 +303,16 @@ class Reply:
     last_seq: int
     correlation: int
     record: Record
+
+
+@dataclass(slots=True)
+class ReplyEach:
+    """Answer requests of one source, each with one number, and settle them accepted."""
+
+    source: Source
+    numbers: list[int]
+    correlations: list[int]
+    records: list[Record]  # of kind REPLY or FAILURE
 
 
 @dataclass(slots=True)
@@ -533,44 +552,6 @@ class CloseNode:
     """Say BYE to everybody and stop; what is open ends as CLOSED."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenState:
-    """Hold a replica of the shared map; `StateReady` tells when it is worth reading.
-
-    This and what follows carry what the wall clock reads, in milliseconds since 1970.
-    """
-
-    name: str
-    wall_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class CloseState:
-    """Hold the replica no longer; what peers were not told yet is still sent."""
-
-    name: str
-    forget: Ticket | None = None  # on disk neither; `TicketsStored` tells when it is gone there
-
-
-@dataclass(frozen=True, slots=True)
-class WriteState:
-    """Set a key of a shared map, or delete it. What cannot work was refused before."""
-
-    name: str
-    key: str
-    encoding: int | None  # None: delete it
-    value: bytes
-    wall_ms: int
-    ticket: Ticket | None = None  # `TicketsStored` tells when it is on disk
-
-
-@dataclass(frozen=True, slots=True)
-class WallClockRead:
-    """What the wall clock reads; until the next time the engine counts on by its own clock."""
-
-    wall_ms: int
-
-
 StreamCommand = (
     OpenStream | CancelStream | BeginStream | RefuseStream | WritePart | TakeParts | EndParts
 )
@@ -579,7 +560,8 @@ Event = (
     PacketsReceived | PathUp | PathDown | InboundClosed | PathFull | PathWritable | ProbeAnswered
     | CandidateFound | CandidateGone | EndpointsChanged | LoopLate | TimerFired | JournalTold
     | Post | PostEach | Publish | PublishMany
-    | Call | CancelCall | CallLater | ForgetTicket | Reply | SettleDeliveries
+    | Call | CallEach | CancelCall | CallLater | ForgetTicket | Reply | ReplyEach
+    | SettleDeliveries
     | GatheringCommand | TrustChanged
     | OpenState | CloseState | WriteState | WallClockRead
     | Push | Pull | Unpull

@@ -234,6 +234,19 @@ def values_of(records: Sequence[Record], row: Extras, tag: ExtraValue) -> list[E
     return list(map(itemgetter(2 * row.index(tag) + 1), map(_EXTRAS, records)))
 
 
+def columns_of(records: Sequence[Record], *tags: Tag) -> list[Sequence[ExtraValue | None]]:
+    """Return the values of some tags, for each of them those of all records; None for none."""
+    if len(records) == 1:
+        extras = extras_of(records[0])
+        return [(extras.get(tag),) for tag in tags]
+    rows = tag_rows(records)
+    if len(rows) > 1:
+        return [[extra(record, tag) for record in records] for tag in tags]
+    row = next(iter(rows))
+    nothing = (None,) * len(records)
+    return [values_of(records, row, tag) if tag in row else nothing for tag in tags]
+
+
 def extras_of(record: Record) -> dict[ExtraValue, ExtraValue]:
     """Return the values in the record's extras by their tags, for who wants several."""
     if len(record) == 3:
@@ -323,6 +336,7 @@ class Failure:
     peer: str
     reason: str = ""
     attempts: int = 1
+    queue: str = ""  # of a job
 
 
 class Ticket:

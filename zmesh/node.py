@@ -2,7 +2,6 @@
 
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -10,9 +9,11 @@ from typing import Final, Self
 
 from zeroconf.asyncio import AsyncZeroconf
 
+from zmesh.bounds import check_is
 from zmesh.errors import Closed, ForkedProcess, NotOpen, UsageError, WrongThread, ZmeshError
 from zmesh.face.assembly import Assembly, assemble
 from zmesh.face.audit import AuditWatcher
+from zmesh.face.checks import check_timeout
 from zmesh.face.exchanging import Exchanging
 from zmesh.face.filing import Filing
 from zmesh.face.grouping import Grouping
@@ -107,6 +108,7 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         options: NodeOptions = NodeOptions(),  # noqa: B008  # frozen
         zeroconf: AsyncZeroconf | None = None,
     ) -> None:
+        check_is("options", options, NodeOptions)
         super().__init__(options)
         self._settings = settle(
             name=name,
@@ -172,6 +174,7 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         Returns:
             What was still open when the drain ended. What waits for it gets `Closed`.
         """
+        check_timeout(drain, "drain")
         if self._assembly is None or isinstance(self._refusal, ForkedProcess):
             return DrainReport(0, 0)
         if threading.get_ident() != self._thread:
@@ -197,12 +200,8 @@ class Node(Messaging, Publishing, Ticketing, Grouping, Queueing, Exchanging, Fil
         """Close; what is under way gets half a second, unless an exception ended the block."""
         await self.close(drain=EXIT_DRAIN if error is None else None)
 
-    def __del__(self) -> None:
-        if getattr(self, "_assembly", None) is not None and self._refusal is None:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1)
-
     def __repr__(self) -> str:
-        return f"<Node {self._settings.name!r} of mesh {self._settings.mesh!r}>"
+        return self._settings.shown
 
     # Who it is, and who is there
 

@@ -72,11 +72,16 @@ class Carrier(Protocol):
         """
         ...
 
-    def withdraw(self, ticket: Ticket) -> bool:
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:
         """Take back what was submitted with the ticket, as far as it has not arrived.
 
-        Return whether some of it may be with the peer.
+        With an index that one alone of small records that were submitted together. Return whether
+        some of it may be with the peer.
         """
+        ...
+
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether what a ticket waits for is with the peer, which has not settled it."""
         ...
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:

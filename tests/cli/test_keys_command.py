@@ -235,3 +235,13 @@ def test_journal_without_a_node_key_says_so(
     create(Files(journal), new_identity(NodeId(b"n" * 16), b""))
     assert "before nodes had keys" in run(capsys, "node", journal, code=1)
     run(capsys, "node", tmp_path / "none", code=2)
+
+
+def test_a_key_in_a_file_of_its_own_is_of_no_mesh_in_particular(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = run(capsys, "new", "--file", tmp_path / "k1.key")
+    assert "the other machines of one mesh, whatever its name," in text
+    assert "default" not in text + (tmp_path / "k1.key").read_text()
+    text = run(capsys, "new", "--mesh", "lab", "--file", tmp_path / "k2.key")
+    assert "the other machines of mesh 'lab' as it is" in text

@@ -10,7 +10,8 @@ from tests.engines import Host, World, direct, job, publication, request
 from tests.patterns.gathering import fan_out, join, survey
 from tests.patterns.streaming import Application
 from zmesh.actions import CallFailure, Delivery, PublicationsMissed
-from zmesh.events import OpenState, SettleDeliveries, Subscribe, WriteState
+from zmesh.events import SettleDeliveries, Subscribe
+from zmesh.map_events import OpenState, WriteState
 from zmesh.message import FailureKind, Kind, Outcome, Tag, Ticket, head, with_extra
 from zmesh.options import NodeOptions, TrustOptions
 from zmesh.security.refusal import from_reason

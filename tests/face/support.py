@@ -1,7 +1,7 @@
 """What tests of the asyncio face share: deliveries, and settlements without a runner."""
 
 from zmesh.actions import Delivery
-from zmesh.events import SettleDeliveries, Source
+from zmesh.events import Event, SettleDeliveries, Source
 from zmesh.face.verdicts import Settlements
 from zmesh.ids import NodeId
 from zmesh.message import Encoding, Kind, Outcome, Record, head
@@ -51,3 +51,23 @@ class Verdicts:
 
 def short_of(verdict: SettleDeliveries) -> tuple[int, int, Outcome]:
     return verdict.first_seq, verdict.last_seq, verdict.outcome
+
+
+class Noting:
+    """Notes commands; the engine has each at once, unless they are held."""
+
+    def __init__(self) -> None:
+        self.commands: list[Event] = []
+        self.holds = False  # commands wait, so that more may join the last
+
+    def command(self, event: Event) -> None:
+        self.commands.append(event)
+
+    def is_last(self, event: Event | None) -> bool:
+        return self.holds and self.commands[-1] is event
+
+    def hold(self) -> None:
+        pass
+
+    def let_go(self) -> None:
+        pass

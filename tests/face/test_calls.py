@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.face.support import record_of
-from zmesh.actions import CallAnswered, CallFailure
+from tests.face.support import Noting, record_of
+from zmesh.actions import CallAnswered, CallFailure, CallsAnswered
 from zmesh.errors import (
     Closed,
     DeadLettered,
@@ -17,7 +17,7 @@ from zmesh.errors import (
     UsageError,
     ZmeshError,
 )
-from zmesh.events import Call, CancelCall, Event
+from zmesh.events import CallEach, CancelCall
 from zmesh.face.calls import Calls
 from zmesh.message import Encoding, Kind, Record, head
 
@@ -26,9 +26,9 @@ class Bench:
     """Calls that note the commands they give."""
 
     def __init__(self, calls_max: int = 10) -> None:
-        self.commands: list[Event] = []
-        loop = asyncio.get_running_loop()
-        self.calls = Calls(loop, self.commands.append, calls_max)
+        self.noting = Noting()
+        self.commands = self.noting.commands
+        self.calls = Calls(asyncio.get_running_loop(), self.noting, calls_max)
 
     async def start(self, timeout: float | None = None) -> "asyncio.Task[object]":  # noqa: ASYNC109
         record = record_of("x", Kind.REQUEST, "resize")
@@ -51,7 +51,7 @@ async def test_reply_is_decoded() -> None:
 async def test_deadline_is_on_the_clock_of_the_engine() -> None:
     bench = Bench()
     tasks = [await bench.start(2.5), await bench.start(None)]
-    deadlines = [command.deadline for command in bench.commands if isinstance(command, Call)]
+    deadlines = [command.deadline for command in bench.commands if isinstance(command, CallEach)]
     assert deadlines == [102.5, None]
     bench.calls.close("node")
     await asyncio.wait(tasks)
@@ -112,3 +112,43 @@ async def test_open_calls_are_bounded() -> None:
     bench.calls.close("node")
     with pytest.raises(Closed):
         await task
+
+
+async def test_calls_of_one_turn_to_one_service_are_one_command() -> None:
+    bench = Bench()
+    bench.noting.holds = True
+    tasks = [await bench.start(2.5) for _ in range(3)]
+    tasks += [await bench.start(None), await bench.start(2.5)]
+    commands = [each for each in bench.commands if isinstance(each, CallEach)]
+    assert [(each.first, len(each.records), each.deadline) for each in commands] == [
+        (1, 3, 102.5),
+        (4, 1, None),
+        (5, 1, 102.5),
+    ]
+    bench.calls.close("node")
+    await asyncio.wait(tasks)
+    assert all(isinstance(task.exception(), Closed) for task in tasks)
+
+
+async def test_a_command_holds_so_many_calls_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.face.calls.RUN_MAX", 2)
+    bench = Bench()
+    bench.noting.holds = True
+    tasks = [await bench.start() for _ in range(5)]
+    commands = [each for each in bench.commands if isinstance(each, CallEach)]
+    assert [len(each.records) for each in commands] == [2, 2, 1]
+    bench.calls.close("node")
+    await asyncio.wait(tasks)
+    assert len([task.exception() for task in tasks]) == 5
+
+
+async def test_all_of_a_run_are_given_their_answers() -> None:
+    bench = Bench()
+    tasks = [await bench.start() for _ in range(3)]
+    tasks[1].cancel()
+    await asyncio.wait([tasks[1]])
+    records = [record_of(number, Kind.REPLY) for number in range(3)]
+    bench.calls.perform(CallsAnswered([3, 2, 1], records, "printer"))
+    assert (await tasks[0], await tasks[2]) == (2, 0)
+    assert tasks[1].cancelled()
+    assert len(bench.calls) == 0

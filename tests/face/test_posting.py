@@ -83,10 +83,13 @@ class Bench:
         self.engine = FakeEngine()
         self.runner = Runner(loop, self.engine, FakeApplication())
         self.runner.start(FakeNetwork())
-        self.unheard: list[Failure] = []
+        self.unheard: list[tuple[Failure, int]] = []
         self.posting = Posting(
-            loop, self.engine, self.runner, BYTES_MAX, self.unheard.append, lambda: "why not"
+            loop, self.engine, self.runner, BYTES_MAX, self._hear, lambda: "why not"
         )
+
+    def _hear(self, failure: Failure, count: int) -> None:
+        self.unheard.append((failure, count))
 
     async def post(self, record: Record = RECORD) -> Receipt:
         return await self.posting.post("printer", record, 4, None, None)
@@ -576,7 +579,7 @@ async def test_failure_is_told_where_nobody_awaits_the_receipt() -> None:
     forgotten.fail(lost)
     forgotten.fail(Failure(FailureKind.PEER_LOST, "printer", "refused"))
     bench.posting.done([awaited, forgotten])
-    assert bench.unheard == [lost]
+    assert bench.unheard == [(lost, 2)]
     with pytest.raises(PeerLost):
         await task
     bench.runner.stop()

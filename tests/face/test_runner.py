@@ -328,6 +328,31 @@ async def test_command_that_waits_goes_with_the_next_iteration() -> None:
     bench.runner.stop()
 
 
+async def test_commands_that_are_held_reach_the_engine_when_they_are_let_go() -> None:
+    bench = Bench()
+    bench.runner.hold()
+    for call in range(3):
+        bench.runner.command(CancelCall(call))
+    assert bench.engine.turns == []
+    bench.runner.let_go()
+    assert bench.engine.turns == [[CancelCall(call) for call in range(3)]]
+    bench.runner.hold()
+    bench.runner.let_go()
+    assert len(bench.engine.turns) == 1
+    bench.runner.stop()
+
+
+async def test_no_more_commands_than_so_many_are_held() -> None:
+    bench = Bench()
+    bench.runner.hold()
+    for call in range(COMMANDS_MAX + 1):
+        bench.runner.command(CancelCall(call))
+    assert [len(turn) for turn in bench.engine.turns] == [COMMANDS_MAX]
+    bench.runner.let_go()
+    assert [len(turn) for turn in bench.engine.turns] == [COMMANDS_MAX, 1]
+    bench.runner.stop()
+
+
 async def test_news_that_nobody_waits_for_go_with_the_command_that_follows() -> None:
     bench = Bench()
     engine, runner = bench.engine, bench.runner

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.face.support import SOURCE, record_of
+from tests.face.support import SOURCE, Noting, record_of
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import Reject, UsageError
-from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
-from zmesh.face.handlers import BLOCKING, Handler
+from zmesh.events import Event, ReplyEach, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.face.handlers import Handler
+from zmesh.face.hosting import BLOCKING
 from zmesh.face.outgoing import Outgoing, failure_of
 from zmesh.face.received import Message
 from zmesh.face.services import Services
@@ -27,9 +28,10 @@ class Bench:
     """Services that note the commands they give."""
 
     def __init__(self) -> None:
-        self.commands: list[Event] = []
+        self.noting = Noting()
+        self.commands = self.noting.commands
         outgoing = Outgoing(NodeOptions())
-        self.services = Services(asyncio.get_running_loop(), outgoing, self.commands.append)
+        self.services = Services(asyncio.get_running_loop(), outgoing, self.noting)
 
     def serve(self, handler: Handler, concurrency: int = 8, name: str = "work") -> None:
         self.services.serve(name, handler, concurrency)
@@ -61,8 +63,15 @@ class Bench:
 
 
 def answer_of(event: Event) -> tuple[int, int, object]:
-    assert isinstance(event, Reply)
-    return event.first_seq, event.correlation, decode_body(event.record[0] >> 4, event.record[2])
+    assert isinstance(event, ReplyEach)
+    [number], [call], [record] = event.numbers, event.correlations, event.records
+    return number, call, decode_body(record[0] >> 4, record[2])
+
+
+def reply_in(event: Event) -> Record:
+    assert isinstance(event, ReplyEach)
+    [record] = event.records
+    return record
 
 
 def verdict_of(event: Event) -> tuple[int, Outcome, str]:
@@ -117,8 +126,7 @@ async def test_reply_that_cannot_be_sent_fails_the_call(result: object) -> None:
     bench.serve(answer)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[0] == "BodyNotEncodable"
+    assert failure_of(reply_in(event))[0] == "BodyNotEncodable"
 
 
 async def test_any_other_exception_is_the_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,9 +138,9 @@ async def test_any_other_exception_is_the_answer(caplog: pytest.LogCaptureFixtur
     bench.serve(fail)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert event.record[0] & 15 == Kind.FAILURE
-    assert failure_of(event.record)[:2] == ("KeyError", "'paper'")
+    record = reply_in(event)
+    assert record[0] & 15 == Kind.FAILURE
+    assert failure_of(record)[:2] == ("KeyError", "'paper'")
     assert "the handler of 'work' raised" in caplog.text
 
 
@@ -213,8 +221,7 @@ async def test_handler_that_was_cancelled_by_itself_fails_the_call() -> None:
     bench.serve(await_cancelled)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[0] == "CancelledError"
+    assert failure_of(reply_in(event))[0] == "CancelledError"
 
 
 async def test_withdrawing_finishes_what_runs_and_releases_what_waits() -> None:
@@ -256,8 +263,7 @@ async def test_request_cannot_be_settled_by_hand() -> None:
     bench.serve(settle)
     bench.request(7)
     [event] = await bench.done(1)
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[0] == UsageError.__name__
+    assert failure_of(reply_in(event))[0] == UsageError.__name__
 
 
 async def test_requests_of_one_key_are_handled_one_at_a_time_in_order() -> None:
@@ -328,6 +334,7 @@ async def test_withdrawing_gives_back_what_waits_behind_a_key_as_well() -> None:
     bench.serve(work, concurrency=2)
     for seq in range(1, 6):
         bench.request(seq, key="k" if seq % 2 else None)
+    await asyncio.sleep(0)  # the first handler waits, so the others get a task each
     await asyncio.sleep(0)
     bench.services.withdraw("work")
     assert {verdict_of(event)[0] for event in bench.commands[1:]} == {3, 4, 5}
@@ -441,8 +448,7 @@ async def test_exceptions_and_reject_cross_threads(caplog: pytest.LogCaptureFixt
     assert verdict_of((await bench.done(1))[0]) == (1, Outcome.REJECTED, "no")
     bench.request(2)
     event = (await bench.done(2))[1]
-    assert isinstance(event, Reply)
-    assert failure_of(event.record)[:2] == ("ValueError", "bad")
+    assert failure_of(reply_in(event))[:2] == ("ValueError", "bad")
     assert caplog.records
     await bench.services.close()
 
@@ -540,3 +546,153 @@ async def test_plain_handler_that_raises_stop_iteration_is_answered() -> None:
     [event] = await bench.done(1)
     assert answer_of(event)[2] == ["RuntimeError", "the handler raised StopIteration"]
     await bench.services.close()
+
+
+# By the run
+
+
+def deliver(bench: Bench, count: int, first: int = 1, **tags: object) -> None:
+    """Deliver requests together."""
+    records: list[Record] = []
+    for seq in range(first, first + count):
+        record: Record = (*record_of(seq, Kind.REQUEST, "work")[:3], (Tag.CORRELATION, 1000 + seq))
+        records.append(with_extra(record, Tag.TTL_MS, 5000) if "ttl" in tags else record)
+    bench.services.deliver([Delivery(SOURCE, "printer", first, first + count - 1, records)])
+
+
+async def test_what_handlers_answer_at_once_is_one_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmesh.face.services.HOLD_UP_MAX", 60.0)
+    bench = Bench()
+    tasks: set[int] = set()
+
+    async def echo(message: Message) -> object:
+        tasks.add(id(asyncio.current_task()))
+        return message.body
+
+    bench.serve(echo, concurrency=64)
+    bench.noting.holds = True
+    deliver(bench, 20, ttl=True)
+    [event] = await bench.done(1)
+    assert isinstance(event, ReplyEach)
+    assert (event.source, event.numbers) == (SOURCE, list(range(1, 21)))
+    assert event.correlations == list(range(1001, 1021))
+    assert [decode_body(record[0] >> 4, record[2]) for record in event.records] == event.numbers
+    await asyncio.sleep(0)
+    assert len(bench.commands) == 1
+    assert len(tasks) == 1
+    assert bench.services._requests == {}
+
+
+async def test_no_more_than_concurrency_of_a_run_wait_at_a_time() -> None:
+    bench = Bench()
+    gate = asyncio.Event()
+    begun: list[object] = []
+
+    async def work(message: Message) -> None:
+        begun.append(message.body)
+        await gate.wait()
+
+    bench.serve(work, concurrency=3)
+    deliver(bench, 8)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert begun == [1, 2, 3]
+    gate.set()
+    events = await bench.done(8)
+    assert sorted(answer_of(event)[0] for event in events) == list(range(1, 9))
+
+
+async def test_handlers_that_hold_up_the_loop_let_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("zmesh.face.services.HOLD_UP_MAX", 0.0)
+    bench = Bench()
+    steps: list[str] = []
+
+    async def work(_: Message) -> None:
+        steps.append("handler")
+
+    async def other() -> None:
+        for _ in range(8):
+            steps.append("other")
+            await asyncio.sleep(0)
+
+    bench.serve(work, concurrency=64)
+    deliver(bench, 3)
+    task = asyncio.create_task(other())
+    await bench.done(3)
+    await task
+    between = steps[steps.index("handler") : len(steps) - steps[::-1].index("handler")]
+    assert between.count("handler") == 3
+    assert between.count("other") >= 2
+
+
+async def test_one_of_a_run_that_is_cancelled_is_cancelled_alone() -> None:
+    bench = Bench()
+    gate = asyncio.Event()
+
+    async def work(message: Message) -> object:
+        await gate.wait()
+        return message.body
+
+    bench.serve(work)
+    deliver(bench, 3)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    bench.services.cancel(CancelRequest(SOURCE, 2))
+    gate.set()
+    events = await bench.done(3)
+    assert [verdict_of(event) for event in events if isinstance(event, SettleDeliveries)] == [
+        (2, Outcome.RELEASED, "")
+    ]
+    answers = [answer_of(event)[::2] for event in events if isinstance(event, ReplyEach)]
+    assert answers == [(1, 1), (3, 3)]
+
+
+async def test_handlers_in_one_task_have_contexts_of_their_own() -> None:
+    number = contextvars.ContextVar("number", default=0)
+    seen: list[int] = []
+    bench = Bench()
+
+    async def work(message: Message) -> None:
+        seen.append(number.get())
+        number.set(1)
+        if message.body == 2:
+            await asyncio.sleep(0)
+            seen.append(number.get())
+
+    bench.serve(work)
+    deliver(bench, 4)
+    await bench.done(4)
+    assert sorted(seen) == [0, 0, 0, 0, 1]
+
+
+async def test_a_task_that_was_cancelled_before_its_first_step_leaves_nothing_behind() -> None:
+    bench = Bench()
+
+    async def echo(message: Message) -> object:
+        return message.body
+
+    bench.serve(echo)
+    deliver(bench, 3)
+    [worker] = bench.services._services["work"].workers
+    worker.cancel()
+    events = await bench.done(3)
+    assert [answer_of(event)[0] for event in events] == [1, 2, 3]
+
+
+async def test_a_handler_that_ends_the_program_leaves_its_place() -> None:
+    bench = Bench()
+
+    async def end(_: Message) -> None:
+        raise SystemExit
+
+    bench.serve(end, concurrency=1)
+    service = bench.services._services["work"]
+    deliver(bench, 1)
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(SystemExit):
+        bench.services._handle_some(service, task)
+    assert bench.services._requests == {}
+    assert service.turns.begin() is None

@@ -35,15 +35,16 @@ def test_one_of_each_line_begins_and_others_pass_those_behind_it() -> None:
     assert begin_all(turns) == []
 
 
-def test_one_begins_at_once_only_where_there_is_room_and_nobody_waits() -> None:
+def test_as_many_are_startable_as_there_is_room_for_and_as_wait() -> None:
     turns: Turns[int, str] = Turns(2)
-    assert turns.begin_at_once()
-    assert turns.begin_at_once()
-    assert not turns.begin_at_once()
-    turns.add(1, None)
+    assert turns.startable == 0
+    for request in range(3):
+        turns.add(request, None)
+    assert turns.startable == 2
+    assert begin_all(turns) == [0, 1]
+    assert turns.startable == 0
     turns.end(None)
-    assert not turns.begin_at_once()  # who waits goes first
-    assert begin_all(turns) == [1]
+    assert turns.startable == 1
 
 
 def test_what_is_removed_holds_up_nobody() -> None:

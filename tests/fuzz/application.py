@@ -11,14 +11,12 @@ from zmesh.events import (
     Call,
     CallLater,
     CancelCall,
-    CloseState,
     Describe,
     EndpointsChanged,
     Event,
     JoinGroup,
     LeaveGroup,
     OpenInbox,
-    OpenState,
     OpenStream,
     Post,
     Publish,
@@ -30,10 +28,9 @@ from zmesh.events import (
     Subscribe,
     Unpull,
     Unsubscribe,
-    WallClockRead,
     Withdraw,
-    WriteState,
 )
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import Kind, Record, Ticket, Ways, head
 from zmesh.terms import Filter, Terms, WhenFull
 

@@ -20,7 +20,7 @@ WAYS = {
     "exception": (1, "ZeroDivisionError"),
     "interrupt": (-signal.SIGINT, "KeyboardInterrupt"),
     "exit": (3, "message failed"),
-    "leak": (0, "never closed"),
+    "leak": (0, "<Node 'ending' of mesh 'ending'> was never closed: `await node.close()`"),
 }
 
 

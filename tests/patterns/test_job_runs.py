@@ -4,9 +4,9 @@ import pytest
 
 from tests.engines import Host, World
 from tests.patterns.queueing import bodies, mesh_of, numbers
+from zmesh.batches import fit_runs
 from zmesh.events import CloseNode
 from zmesh.message import FailureKind, Outcome, Record, Tag, with_extra
-from zmesh.patterns.job_runs import fit_runs
 
 
 def left(host: Host) -> tuple[int, int, tuple[int, int]]:

@@ -20,6 +20,12 @@ from zmesh.wire.codec import decode
 from zmesh.wire.frames import Ack, ControlData, Data, Settle
 
 
+@pytest.fixture(params=["alone", "in runs"], autouse=True)
+def _in_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make calls, and answer them, as the face does, and each alone: little may depend on it."""
+    monkeypatch.setattr(Host, "in_runs", request.param == "in runs")
+
+
 def open_handler(_: Record) -> None:
     """Leave the request open."""
 

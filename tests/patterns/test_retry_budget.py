@@ -24,7 +24,7 @@ def test_calls_bring_their_share() -> None:
     budget = RetryBudget(SMALL, 0.0)
     taken(budget, 0.0)
     for _ in range(8):
-        budget.on_call()
+        budget.on_calls()
     assert taken(budget, 0.0) == 2
 
 
@@ -46,6 +46,6 @@ def test_retries_never_exceed_what_calls_time_and_savings_allow(
         now += seconds
         calls += made
         for _ in range(made):
-            budget.on_call()
+            budget.on_calls()
         spent += taken(budget, now)
         assert spent <= 3.0 + 0.25 * calls + 2.0 * now + 1e-6

@@ -8,14 +8,8 @@ import pytest
 from tests.engines import Host, World
 from zmesh.actions import KeyChange, StateChanged, StateReady
 from zmesh.errors import InvalidOption, MapFull, UsageError
-from zmesh.events import (
-    CloseNode,
-    CloseState,
-    DrainNode,
-    OpenState,
-    WallClockRead,
-    WriteState,
-)
+from zmesh.events import CloseNode, DrainNode
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import Encoding
 from zmesh.options import LinkOptions, NodeOptions
 

@@ -617,11 +617,11 @@ def test_every_record_ends_once_whatever_happens(script: list[tuple[str, int, in
 
 def test_what_is_held_of_a_ticket_ends_with_its_last_record() -> None:
     subject, (first, second) = sent(4, tickets=2)
-    assert subject.holds(first)
+    assert subject.open_numbers(first)
     settle(subject, 1, 1)
     settle(subject, 3, 3)
-    assert not subject.holds(first)
-    assert subject.holds(second)
+    assert not subject.open_numbers(first)
+    assert subject.open_numbers(second)
 
 
 # What cannot be sent

@@ -564,7 +564,7 @@ def test_deadlines_of_what_was_settled_long_before_them_do_not_pile_up() -> None
         b.events.clear()
         flow(b, a)
     assert a.session.queued_messages == 10
-    assert len(a.session._deadlines) < 1200
+    assert len(a.session._expiries.heap) < 1200
     assert a.next_expiry() == 3600.0
     a.session.expire(3600.0)
     assert len(a.returned) == 0  # the peer has them
@@ -871,7 +871,9 @@ def test_the_end_of_a_session_returns_all_and_gives_back_what_it_drew() -> None:
 
 
 def test_keys_that_are_done_are_forgotten_while_one_old_message_stays_open() -> None:
-    session = Session(replace(OPTIONS, window_messages=20_000), LIMITS, None, [])
+    session = Session(
+        replace(OPTIONS, window_messages=20_000, window_messages_max=20_000), LIMITS, None, []
+    )
     session.resume([LaneState(4, 1, 0, (), 20_000, 10**9)])
     for number in range(1, 5001):
         session.submit(4, [record(b"x")], Ticket(), 0.0, f"key-{number}", None)
@@ -922,3 +924,95 @@ def test_keys_of_records_that_are_split_name_their_last_fragments() -> None:
     _, [first, second], _ = session.outgoing[7].take(10**6, 100, 0.0) or (0, [], 0)
     assert extra(first, Tag.PREDECESSORS) == ((4, last),)
     assert extra(second, Tag.PREDECESSORS) == ((4, middle),)
+
+
+# Many that expire together
+
+
+def test_many_that_expire_together_tell_the_time_they_have_left() -> None:
+    a, b = opened()
+    a.post(numbered(10), now=0.0, ttl=5.0)
+    assert len(a.session._expiries.heap) == 1
+    out = a.session.outgoing[4]
+    first = out.take(10_000, 6, 2.0)
+    assert first is not None
+    assert [extra(record, Tag.TTL_MS) for record in first[1]] == [3000] * 6
+    last = out.take(10_000, 6, 4.0)
+    assert last is not None
+    assert [extra(record, Tag.TTL_MS) for record in last[1]] == [1000] * 4
+    assert b.give(Data(4, first[0], tuple(first[1]))) == [b"%d" % n for n in range(6)]
+
+
+def test_what_follows_the_time_in_a_record_stays_behind_it() -> None:
+    a, _ = opened()
+    low, high = (int(Tag.HEADERS), b"\x80"), (int(Tag.MESSAGE_ID), 7)
+    for extras in (low, high, (*low, *high)):
+        records: list[Record] = [(0, "", b"x", extras)] * 9
+        a.post(records, now=0.0, ttl=5.0)
+        chunk = a.session.outgoing[4].take(10_000, 20, 1.0)
+        assert chunk is not None
+        for told in chunk[1]:
+            assert len(told) == 4
+            assert list(told[3][::2]) == sorted({*extras[::2], int(Tag.TTL_MS)})
+            assert extra(told, Tag.TTL_MS) == 4000
+
+
+def test_many_that_expire_together_do_so_as_far_as_they_have_no_outcome() -> None:
+    a, b = opened(replace(OPTIONS, window_messages=6, window_messages_max=6))
+    ticket = a.post(numbered(10), now=0.0, ttl=5.0)
+    flow(a, b)
+    b.session.settle(4, 1, 2, Outcome.ACCEPTED, "", 0.0)
+    controls(b, a)
+    assert ticket.accepted == 2
+    assert a.next_expiry() == 5.0
+    a.session.expire(4.9)
+    assert a.returned == []
+    a.session.expire(5.0)
+    assert sorted(a.returned) == [(b"%d" % n, Outcome.EXPIRED) for n in range(6, 10)]  # never sent
+    assert a.next_expiry() == inf
+
+
+def test_what_was_parted_still_expires_together_and_tells_its_time() -> None:
+    a, _ = opened()
+    ticket = a.post(numbered(10), now=0.0, ttl=5.0)
+    assert a.session.withdraw(ticket, 3) is False
+    assert a.returned == [(b"3", Outcome.RELEASED)]
+    frames = a.take(now=1.0)
+    assert len(frames) == 9
+    assert {extra(record, Tag.TTL_MS) for frame in frames for record in frame.records} == {4000}
+    a.session.outgoing[4].resend.add(1, 3)
+    again = a.take(now=2.0)
+    assert {extra(record, Tag.TTL_MS) for frame in again for record in frame.records} == {3000}
+
+
+def test_deadlines_of_what_went_together_do_not_pile_up() -> None:
+    a, _ = opened()
+    a.post(numbered(10), ttl=3600.0)
+    for _ in range(2500):
+        a.post(numbered(10), lane=5, ttl=3600.0)
+        out = a.session.outgoing[5]
+        chunk = out.take(100_000, 100, 0.0)
+        assert chunk is not None
+        out.on_ack(chunk[0] + 9, ())
+        out.on_settled(Outcome.ACCEPTED, chunk[0], chunk[0] + 9, {})
+        out.grant(out.next_seq + 100, 10**9)
+    assert len(a.session._expiries.heap) < 1200
+    a.session.expire(3600.0)
+    assert len(a.returned) == 10
+
+
+# One of many
+
+
+def test_one_of_many_is_withdrawn_alone() -> None:
+    a, b = opened()
+    ticket = a.post(numbered(10))
+    assert a.session.withdraw(ticket, 3) is False  # it never left
+    assert a.returned == [(b"3", Outcome.RELEASED)]
+    flow(a, b)
+    assert a.session.withdraw(ticket, 5) is True  # the peer has it
+    assert a.returned == [(b"3", Outcome.RELEASED)]
+    b.settle_all()
+    controls(b, a)
+    assert a.session.withdraw(ticket, 5) is False  # it has its outcome
+    assert ticket.accepted == 9

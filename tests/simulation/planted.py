@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from zmesh.actions import CallsAnswered
 from zmesh.ids import SessionId
 from zmesh.message import Outcome, Tag, with_extra
-from zmesh.patterns import redelivery
+from zmesh.patterns import redelivery, request_reply
 from zmesh.patterns.choosing import Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.request_reply import RequestReply
@@ -538,6 +539,53 @@ def answers_go_to_the_oldest_call(patch: pytest.MonkeyPatch) -> None:
         real(self, peer, source, first, last, mixed)
 
     patch.setattr(RequestReply, "on_replies", on_replies)
+
+
+@bug("node", Rule.LOST, Rule.LIVENESS)
+def a_run_stays_with_a_provider_that_is_gone(patch: pytest.MonkeyPatch) -> None:
+    real = RequestReply.on_provider_gone
+
+    def on_provider_gone(self: RequestReply, peer: Any, reason: str) -> None:
+        known = self._with.pop(peer.id, {})
+        alone = {key: None for key in known if isinstance(key, int)}
+        if alone:
+            self._with[peer.id] = dict[Any, None](alone)
+        real(self, peer, reason)
+        for key in known:
+            if not isinstance(key, int):
+                self._with.setdefault(peer.id, {})[key] = None
+
+    patch.setattr(RequestReply, "on_provider_gone", on_provider_gone)
+
+
+@bug("node", Rule.UNTRUE)
+def answers_to_a_run_are_one_place_off(patch: pytest.MonkeyPatch) -> None:
+    def moved(calls: list[int], records: list[Any], peer: str) -> CallsAnswered:
+        return CallsAnswered(calls, [*records[1:], *records[:1]], peer)
+
+    patch.setattr(request_reply, "CallsAnswered", moved)
+
+
+@bug("node", Rule.LATE)
+def the_time_of_what_goes_together_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    def part_of(block: Any, start: int, stop: int, _: float) -> Any:
+        return block[start:stop]
+
+    patch.setattr(sender, "part_of", part_of)
+
+
+@bug("node", Rule.MEMORY)
+def the_last_request_of_a_run_is_answered_and_not_settled(patch: pytest.MonkeyPatch) -> None:
+    real = Serving._end_together
+
+    def end_together(self: Serving, *args: Any) -> Any:
+        ids = real(self, *args)
+        source, first, last = self.answered[-1]
+        if first < last:
+            self.answered[-1] = (source, first, last - 1)
+        return ids
+
+    patch.setattr(Serving, "_end_together", end_together)
 
 
 @bug("node", Rule.LIVENESS, Rule.LOST)

@@ -14,7 +14,7 @@ import pytest
 from tests.engines import Host, World, publication
 from tests.patterns.test_shared_state import NOON
 from zmesh.actions import Action, PeerChange, PeerChanged, StateChanged
-from zmesh.events import OpenState, WriteState
+from zmesh.map_events import OpenState, WriteState
 from zmesh.options import LinkOptions, NodeOptions, WireLimits
 from zmesh.patterns.bindings import (
     TABLE,

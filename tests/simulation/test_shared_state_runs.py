@@ -13,7 +13,7 @@ import pytest
 from tests.engines import Host, World
 from tests.patterns.test_shared_state import DAY, Sharer
 from tests.simulation.schedule import Schedule
-from zmesh.events import CloseState
+from zmesh.map_events import CloseState
 from zmesh.options import LinkOptions, NodeOptions
 from zmesh.patterns.hybrid_clock import LOGICAL_BITS
 from zmesh.patterns.shared_map import Entry

@@ -191,7 +191,7 @@ def test_forgotten_it_is_closed_with_a_warning_when_collected() -> None:
     before = descriptors()
     with asyncio.Runner() as runner:
         reference = runner.run(forget())
-    with pytest.warns(ResourceWarning, match="was not closed"):
+    with pytest.warns(ResourceWarning, match="^a ZmqTransport was never closed: close it"):
         gc.collect()
     assert reference() is None
     assert descriptors() == before

@@ -95,12 +95,16 @@ def _new(options: argparse.Namespace) -> int:
     path = options.file or default_key_file(mesh, os.environ)
     if path is None:
         raise UsageError("there is no home directory to keep the key in: give --file or --stdout")
-    create_key_file(path, text_of([key], f"mesh key of {mesh!r}, for zmesh; keep it secret"))
+    # What nodes look for by its name is for that mesh; another file for any that is told of it.
+    named = bool(options.mesh or not options.file)
+    note = f"mesh key of {mesh!r}, for zmesh" if named else "mesh key, for zmesh"
+    create_key_file(path, text_of([key], f"{note}; keep it secret"))
     if options.json:
         print(json.dumps({"mesh": mesh, "path": str(path), "fingerprint": key.fingerprint}))
     else:
         print(f"{path}: a new key, {key.fingerprint}")
-        print(f"Copy it to the other machines of mesh {mesh!r} as it is, by a way that is safe.")
+        machines = f"of mesh {mesh!r}" if named else "of one mesh, whatever its name,"
+        print(f"Copy it to the other machines {machines} as it is, by a way that is safe.")
         if options.file:
             print(f"Nodes read it with ZMESH_KEY_FILE={path}")
     return 0

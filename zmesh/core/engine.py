@@ -27,6 +27,7 @@ from zmesh.errors import PeerUnknown
 from zmesh.events import (
     BeginStream,
     Call,
+    CallEach,
     CallLater,
     CancelCall,
     CancelFanOut,
@@ -35,7 +36,6 @@ from zmesh.events import (
     CandidateFound,
     CandidateGone,
     CloseNode,
-    CloseState,
     Describe,
     DrainNode,
     EndParts,
@@ -51,7 +51,6 @@ from zmesh.events import (
     LoopLate,
     MakeRoom,
     OpenInbox,
-    OpenState,
     OpenStream,
     PacketsReceived,
     PathDown,
@@ -70,6 +69,7 @@ from zmesh.events import (
     RelayedGone,
     Remember,
     Reply,
+    ReplyEach,
     RequeueLetter,
     Serve,
     SettleDeliveries,
@@ -82,12 +82,11 @@ from zmesh.events import (
     TrustChanged,
     Unpull,
     Unsubscribe,
-    WallClockRead,
     Withdraw,
     WritePart,
-    WriteState,
 )
 from zmesh.ids import TOKEN_BYTES, Entropy, NodeId, Path, SessionId
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import Failure, FailureKind, InterestKind
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.shared_state import StateCommand
@@ -161,7 +160,9 @@ class Engine(EngineReads):
             TrustChanged: self._trusting.on_changed,
             SettleDeliveries: self._on_settled,
             Reply: self._news.serving.on_reply,
+            ReplyEach: self._news.serving.on_reply_each,
             Call: self._news.calls.on_call,
+            CallEach: self._news.calls.on_call_each,
             CallLater: self._news.later.on_call_later,
             ForgetTicket: self._news.later.on_forget,
             **stored_commands(self._turn, self._news),
@@ -305,7 +306,8 @@ class Engine(EngineReads):
             ):  # fmt: skip
                 self._on_pattern_command(event)
             case (
-                PacketsReceived() | SettleDeliveries() | Reply() | Call() | Post() | PostEach()
+                PacketsReceived() | SettleDeliveries() | Reply() | ReplyEach() | Call()
+                | CallEach() | Post() | PostEach()
                 | Publish() | PublishMany() | Push() | JournalTold() | Remember() | RelayedGone()
                 | MakeRoom()
                 | RequeueLetter() | PurgeLetters() | CallLater() | ForgetTicket() | TrustChanged()

@@ -57,6 +57,11 @@ class EngineReads:
         """Whether anybody joined who has not left."""
         return any(peer.present for peer in self._peers)
 
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether what a ticket waits for is with a peer, which has not settled it."""
+        everyone = [self._peers.local, *self._peers]
+        return any(peer.carrier.has_arrived(ticket) for peer in everyone)
+
     def members(self, group: str) -> list[PeerView]:
         """Return the nodes that are in a group and there, this one included."""
         members = self._news.interest.members(InterestKind.GROUP, group)

@@ -30,6 +30,7 @@ from zmesh.message import (
 )
 from zmesh.options import NodeOptions, Retention
 from zmesh.patterns.call_later import CallsLater
+from zmesh.patterns.call_runs import CallRun
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.dead_letters import DeadLetters
 from zmesh.patterns.direct import Direct
@@ -86,7 +87,7 @@ _GONE = {
 }
 
 
-_CALLS = {CallTicket, ReplyTicket}
+_CALLS = {CallTicket, CallRun, ReplyTicket}
 """Tickets of requests and of their answers."""
 
 _Acceptor = Callable[[Peer, Sequence[Ticket]], None]

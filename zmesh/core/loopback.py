@@ -129,9 +129,13 @@ class Loopback:
             return None
         return self.settle(session, lane, first, last, Outcome.ACCEPTED, now)
 
-    def withdraw(self, ticket: Ticket) -> bool:  # noqa: ARG002
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:  # noqa: ARG002
         """Do nothing: everything has arrived, and the application's verdict decides."""
         return True
+
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether something of a ticket has no outcome: all of it has arrived."""
+        return any(each is ticket for _, each in self._open.values())
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome: all of them have arrived."""

@@ -122,10 +122,13 @@ class Turn:
             made = self._plain = (record[2], unpacked(record))
         return with_plain(record, made[1])
 
-    def withdraw(self, peer: Peer, ticket: Ticket) -> bool:
-        """Take back what was submitted to a peer with the ticket; whether the peer may have it."""
+    def withdraw(self, peer: Peer, ticket: Ticket, index: int | None = None) -> bool:
+        """Take back what was submitted to a peer with the ticket; whether the peer may have it.
+
+        With an index that one alone of small records that were submitted together.
+        """
         self.touched[peer] = None
-        return peer.carrier.withdraw(ticket)
+        return peer.carrier.withdraw(ticket, index)
 
     def settle(
         self,

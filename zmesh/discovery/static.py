@@ -93,6 +93,8 @@ def targets_of(
     Raises:
         InvalidOption: as `targets`, naming the option or the variable.
     """
+    if isinstance(given, str | bytes):  # as with interfaces: one is a list of one
+        raise InvalidOption(option, given, 'a list of host:port, as in ["192.0.2.7:5555"]')
     both = targets(option, given, targets_max)
     both += targets(variable, environment.get(variable, ""), targets_max)
     return tuple({target.text: target for target in both}.values())

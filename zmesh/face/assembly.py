@@ -30,6 +30,9 @@ from zmesh.transport.zeromq import ZmqTransport
 
 logger = logging.getLogger("zmesh")
 
+CLOSE_IT: Final = "`await node.close()`, or open it by `async with`, which closes it"
+"""What who forgot it is told to do."""
+
 ALONE_AFTER: Final = 5.0
 """Seconds without any peer after which one log line says why."""
 
@@ -168,6 +171,7 @@ class Assembly(NodeParts):
             on_trace=self._log.write,
             on_audit=self.audit.tell,
             curve=curve_keys(keys, self._whoami.connection) if keys else None,
+            forgotten=f"{self._settings.shown} was never closed: {CLOSE_IT}",
         )
 
     @property

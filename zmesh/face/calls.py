@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import assert_never
+from itertools import repeat
+from typing import Final, Protocol, assert_never
 
-from zmesh.actions import CallAnswered, CallFailure
+from zmesh.actions import CallAnswered, CallFailure, CallsAnswered
 from zmesh.errors import (
     Closed,
     DeadLettered,
@@ -16,28 +17,52 @@ from zmesh.errors import (
     UsageError,
     ZmeshError,
 )
-from zmesh.events import Call, CancelCall, Event
+from zmesh.events import Call, CallEach, CancelCall, Event
 from zmesh.face.outgoing import RemoteFailure, failure_of
+from zmesh.face.waiting import Waiting, Waking
 from zmesh.ids import NodeId
 from zmesh.message import Record
 from zmesh.security import refusal
 from zmesh.wire.bodies import body_of
 
+RUN_MAX: Final = 512
+"""Calls, or answers, in one command: as many as commands that are gathered."""
+
+
+class Commands(Protocol):
+    """Takes commands: `Runner`."""
+
+    def command(self, event: Event) -> None:
+        """Take a command."""
+        ...
+
+    def is_last(self, event: Event | None) -> bool:
+        """Return whether a command still waits, and nothing came after it: more may join it."""
+        ...
+
+    def hold(self) -> None:
+        """Let commands wait until `let_go`, within one call of the loop."""
+        ...
+
+    def let_go(self) -> None:
+        """Give the engine what was gathered."""
+        ...
+
 
 class Calls:
-    """All open calls of a node: one future each."""
+    """All open calls of a node. Those of one turn that ask for nothing special are one command."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        command: Callable[[Event], None],
-        calls_max: int,
+        self, loop: asyncio.AbstractEventLoop, commands: Commands, calls_max: int
     ) -> None:
         self._loop = loop
-        self._command = command
+        self._commands = commands
         self._calls_max = calls_max
-        self._open: dict[int, asyncio.Future[CallAnswered]] = {}
+        self._open: dict[int, Waiting[CallAnswered | Record]] = {}
+        self._waking = Waking(loop, commands.hold, commands.let_go)
         self._last = 0
+        self._asked: CallEach | None = None  # the latest, which more may join
+        self._patience: float | None = None  # seconds, of those in it
 
     def __len__(self) -> int:
         return len(self._open)
@@ -64,25 +89,79 @@ class Calls:
         if len(self._open) >= self._calls_max:
             raise UsageError(f"{self._calls_max} calls are open already: await some of them first")
         self._last = call = self._last + 1
-        future: asyncio.Future[CallAnswered] = self._loop.create_future()
-        self._open[call] = future
+        waiting: Waiting[CallAnswered | Record] = Waiting(self._loop)
+        self._open[call] = waiting
         deadline = None if timeout is None else now + timeout
-        self._command(Call(call, record, lane, deadline, key, prefer, hedge_after, retries))
+        if key is None and prefer is None and hedge_after is None and not retries:
+            self._ask(call, record, lane, deadline, timeout)
+        else:
+            self._commands.command(
+                Call(call, record, lane, deadline, key, prefer, hedge_after, retries)
+            )
         try:
-            answer = await future
+            answer = await waiting
         except asyncio.CancelledError:
             if self._open.pop(call, None) is not None:
-                self._command(CancelCall(call))
+                self._commands.command(CancelCall(call))
             raise
+        if type(answer) is tuple:
+            return body_of(answer)
+        assert isinstance(answer, CallAnswered)  # noqa: S101  # there is nothing else
         if answer.failure is None and answer.record is not None:
             return body_of(answer.record)
         raise error_of(answer, record[1], timeout or 0.0, missing)
 
+    def _ask(
+        self,
+        call: int,
+        record: Record,
+        lane: int,
+        deadline: float | None,
+        patience: float | None,
+    ) -> None:
+        """Ask with the calls made just before, if these still wait and are for the same service.
+
+        All of them get the deadline of the last, which is later by less than a turn of the loop.
+        """
+        last = self._asked
+        if (
+            last is not None
+            and self._commands.is_last(last)
+            and last.records[0][1] == record[1]
+            and last.lane == lane
+            and self._patience == patience
+            and len(last.records) < RUN_MAX
+        ):
+            last.records.append(record)
+            last.deadline = deadline
+            return
+        self._patience = patience
+        self._asked = CallEach(call, [record], lane, deadline)
+        self._commands.command(self._asked)
+
+    def perform(self, action: CallAnswered | CallsAnswered) -> None:
+        """Take what the engine tells."""
+        if isinstance(action, CallsAnswered):
+            self.answered_each(action)
+        else:
+            self.answered(action)
+
     def answered(self, answer: CallAnswered) -> None:
         """Give a call its answer."""
-        future = self._open.pop(answer.call, None)
-        if future is not None and not future.done():
-            future.set_result(answer)
+        waiting = self._open.pop(answer.call, None)
+        if waiting is not None and not waiting.is_over:
+            waiting.answer = answer
+            self._waking.add((waiting,))
+
+    def answered_each(self, answers: CallsAnswered) -> None:
+        """Give calls their replies."""
+        ready = []
+        found = map(self._open.pop, answers.calls, repeat(None))
+        for waiting, record in zip(found, answers.records, strict=False):
+            if waiting is not None and not waiting.is_over:
+                waiting.answer = record
+                ready.append(waiting)
+        self._waking.add(ready)
 
     def close(self, failure: str) -> None:
         """End all calls with `Closed`."""

@@ -3,14 +3,12 @@
 from collections.abc import Collection, Iterable
 from typing import Final, get_args
 
+from zmesh.bounds import SECONDS_MAX
 from zmesh.errors import BodyTooLarge, InvalidOption
 from zmesh.message import LANES, Record, size_of
 from zmesh.options import NodeOptions, WireLimits
 from zmesh.terms import LIMIT_DEFAULT, Guarantee, WhenFull
 from zmesh.wire.bodies import check_text
-
-SECONDS_MAX: Final = 1e9
-"""Thirty years: what is longer means "no limit", and is to be said so."""
 
 RESERVED: Final = "zmesh."
 """What names of zmesh's own services and shared maps begin with."""
@@ -23,17 +21,28 @@ LIMIT_MAX: Final = 1_000_000
 
 def is_seconds(value: object) -> bool:
     """Return whether a value is a time that the wire and all clocks can carry; below 0 too."""
-    return isinstance(value, int | float) and value <= SECONDS_MAX
+    is_number = isinstance(value, int | float) and type(value) is not bool
+    return is_number and -SECONDS_MAX <= value <= SECONDS_MAX  # type: ignore[operator]
 
 
-def check_timeout(value: float | None) -> None:
-    """Check a time to wait.
+def check_timeout(value: object, option: str = "timeout") -> None:
+    """Check a time to wait; at 0 what is there at once is all that counts.
 
     Raises:
-        InvalidOption: it is no number of seconds.
+        InvalidOption: it is no number of seconds, or below 0.
     """
-    if value is not None and not is_seconds(value):
-        raise InvalidOption("timeout", value, "seconds, or None for no limit")
+    if value is not None and not (is_seconds(value) and value >= 0):  # type: ignore[operator]
+        raise InvalidOption(option, value, "seconds, 0 or more, or None for no limit")
+
+
+def check_deadline(value: object) -> None:
+    """Check a time after which something ends for good.
+
+    Raises:
+        InvalidOption: it is no number of seconds above 0.
+    """
+    if not (is_seconds(value) and value > 0):  # type: ignore[operator]
+        raise InvalidOption("timeout", value, "seconds above 0")
 
 
 def check_message_options(

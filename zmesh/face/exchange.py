@@ -303,7 +303,7 @@ class Exchange:
                     await self._exchanges.change()
                     self._check()
         except TimeoutError:
-            places = f"{count} destination{'s' if count > 1 else ''}"
+            places = f"{count} destinations" if count > 1 else "destination"
             wanted = f"{places} of {self!r} for the routing key {routing_key!r}"
             seen = [f"{kind} {name!r}" for kind, name in found]
             raise self._exchanges.missing(wanted, seen, timeout) from None

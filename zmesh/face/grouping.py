@@ -6,7 +6,12 @@ from typing import Final
 from zmesh.errors import InvalidOption
 from zmesh.events import StartSurvey
 from zmesh.face.assembly import Assembly
-from zmesh.face.checks import check_durable, check_message_options, check_yes_no, is_seconds
+from zmesh.face.checks import (
+    check_deadline,
+    check_durable,
+    check_message_options,
+    check_yes_no,
+)
 from zmesh.face.fan_outs import FanOut
 from zmesh.face.groups import Group
 from zmesh.face.inbox import Settle, check_settle
@@ -132,7 +137,7 @@ class Grouping(ABC):
         assembly = self._at_work()
         self._check_group(group)
         assembly.engine.guard.check_own(Action.FAN_OUT, group)
-        _check_deadline(timeout)
+        check_deadline(timeout)
         check_yes_no("include_late", include_late)
         check_durable(durable)
         check_message_options(self._options.wire, priority, None, ttl)
@@ -204,7 +209,7 @@ class Grouping(ABC):
         """
         assembly = self._at_work()
         assembly.check_call(service)
-        _check_deadline(timeout)
+        check_deadline(timeout)
         if group is not None:
             self._check_group(group)
         if count is not None and (type(count) is not int or count < 1):
@@ -225,8 +230,3 @@ class Grouping(ABC):
         if not isinstance(group, str) or not group:
             raise InvalidOption("group", group, 'a name, as in node.join("cameras")')
         check_text("group", group, self._options.wire)
-
-
-def _check_deadline(timeout: object) -> None:
-    if type(timeout) is bool or not (is_seconds(timeout) and timeout > 0):  # type: ignore[operator]
-        raise InvalidOption("timeout", timeout, "seconds above 0")

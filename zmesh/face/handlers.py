@@ -1,12 +1,10 @@
-"""Running a handler: a coroutine under watch, or a plain function in a thread."""
+"""What may be a handler, and running one that is a plain function in a thread."""
 
 import asyncio
 import contextvars
 import inspect
 import threading
-import time
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Self
 
 from zmesh.errors import InvalidOption
@@ -22,9 +20,6 @@ It takes the message, or its body as the type its parameter is annotated with.
 
 Middleware = Callable[[Message, Callable[[Message], Awaitable[Any]]], Awaitable[Any]]
 """What runs around handlers: it gets the request and what comes next, and returns the reply."""
-
-BLOCKING: Final = 0.1
-"""Seconds a coroutine may hold up the event loop before somebody should know."""
 
 
 def check_handler(handler: object) -> None:
@@ -72,29 +67,6 @@ def adapted(handler: Handler) -> Handler:
     if wanted is not None:
         check_type(wanted)
     return handler if wanted is None else lambda message: handler(message.as_(wanted))
-
-
-@types.coroutine
-def watched(
-    coroutine: Coroutine[Any, None, Any], blocked: Callable[[float], None]
-) -> Generator[Any, None, Any]:
-    """Await a coroutine; call `blocked` with the seconds of each step that held up the loop."""
-    error: BaseException | None = None
-    while True:
-        begun = time.monotonic()
-        try:
-            waiting_for = coroutine.send(None) if error is None else coroutine.throw(error)
-        except StopIteration as end:
-            return end.value
-        finally:
-            took = time.monotonic() - begun
-            if took > BLOCKING:
-                blocked(took)
-        error = None
-        try:
-            yield waiting_for
-        except BaseException as thrown:  # noqa: BLE001  # cancellation, which is the coroutine's
-            error = thrown
 
 
 async def in_thread(

@@ -14,6 +14,7 @@ from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncZeroconf
 
 from zmesh.actions import Audited, AuditKind
+from zmesh.bounds import check_is
 from zmesh.discovery.invitations import Announcer, info_of, responder_on
 from zmesh.errors import Closed, InvalidOption, UsageError
 from zmesh.face import meeting
@@ -354,6 +355,7 @@ def invite(
         MissingPackage: `zmesh[join]` is not installed.
     """
     check_installed()
+    check_is("options", options, JoiningOptions)
     name = meeting.check_mesh(mesh or os.environ.get("ZMESH_MESH") or MESH_DEFAULT)
     check_port(port)
     check_yes_no("mdns", mdns)

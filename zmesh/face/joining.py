@@ -11,6 +11,7 @@ from pathlib import Path
 from zeroconf import Error as ZeroconfError
 from zeroconf.asyncio import AsyncZeroconf
 
+from zmesh.bounds import check_is
 from zmesh.discovery.blocking import in_thread
 from zmesh.discovery.endpoints import dialable, in_order
 from zmesh.discovery.invitations import Invited, find, responder_on
@@ -81,6 +82,7 @@ async def join(
         MissingPackage: `zmesh[join]` is not installed.
     """
     check_installed()
+    check_is("options", options, JoiningOptions)
     parsed = JoinCode.parse(code)
     wanted = None if mesh is None else meeting.check_mesh(mesh)
     if file is not None and not isinstance(file, str | os.PathLike):

@@ -33,6 +33,8 @@ M = TypeVar("M", bound=Middleware)
 SEND_TIMEOUT: Final = 30.0
 """Seconds `send` and `call` wait by default: long for a handler, short for a person."""
 
+NO_RETRIES: Final = 0
+
 _READ_ONCE: Final = (
     "a body in parts is read once, by whoever provides the service: key, prefer, hedge_after and "
     "retries do not go with it"
@@ -97,7 +99,7 @@ class Messaging(ABC):
             BodyNotEncodable, BodyTooLarge, InvalidOption, MissingPackage: it cannot be sent.
         """
         check_timeout(timeout)
-        assembly = self._at_work()
+        assembly, receipt = self._at_work(), None
         try:
             async with asyncio.timeout(timeout):
                 receipt = await self.post(
@@ -114,7 +116,10 @@ class Messaging(ABC):
                 await receipt.outcome()
         except TimeoutError as error:
             what = f"the message to {_address(to)}"
-            raise DeliveryTimeout(what, timeout or 0.0, assembly.why_unseen()) from error
+            arrived = receipt is not None and assembly.engine.has_arrived(receipt)
+            raise DeliveryTimeout(
+                what, timeout or 0.0, assembly.why_unseen(), has_arrived=arrived
+            ) from error
         receipt.result()
 
     async def post(
@@ -326,7 +331,7 @@ class Messaging(ABC):
         key: str | None = None,
         prefer: str | Peer | None = None,
         hedge_after: float | None = None,
-        retries: int = 0,
+        retries: int = NO_RETRIES,
         compression: Compression | None = None,
         sign: bool | None = None,
     ) -> Any:
@@ -360,13 +365,17 @@ class Messaging(ABC):
         """
         assembly = self._at_work()
         assembly.check_call(service)
-        check_timeout(timeout)
-        check_message_options(self._options.wire, priority, key, None)
-        check_call_options(hedge_after, retries)
+        # What is left as it is by default needs no look.
+        if timeout is not SEND_TIMEOUT:
+            check_timeout(timeout)
+        if priority is not PRIORITY_DEFAULT or key is not None:
+            check_message_options(self._options.wire, priority, key, None)
+        if hedge_after is not None or retries is not NO_RETRIES:
+            check_call_options(hedge_after, retries)
         outgoing = assembly.outgoing
         compressor = outgoing.compressing.compressor(compression)
         by = outgoing.signing.for_target(sign, priority, key, timeout)
-        if isinstance(body, AsyncIterable):
+        if type(body) is not bytes and isinstance(body, AsyncIterable):
             if not (key is None and prefer is None and hedge_after is None and retries == 0):
                 raise UsageError(_READ_ONCE)
             record = signed(outgoing.record(Kind.STREAM_CONTROL, service, None, headers), by)

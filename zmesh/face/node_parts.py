@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from zmesh.actions import (
     Audited,
     CallAnswered,
+    CallsAnswered,
     CancelRequest,
     DeliverGroup,
     DeliverInbox,
@@ -79,7 +80,7 @@ from zmesh.face.system import SystemEntropy
 from zmesh.face.tickets import Tickets
 from zmesh.face.verifying import Verify, Verifying
 from zmesh.ids import Entropy
-from zmesh.message import Failure
+from zmesh.message import Failure, FailureKind
 from zmesh.observe.logs import TraceLog
 from zmesh.options import NodeOptions
 from zmesh.security.node_key import to_text
@@ -149,12 +150,12 @@ class NodeParts(ABC):
             options.queued_jobs_bytes_max,
         )  # fmt: skip
         self.pulls = Pulls(command, self.runner.flush, options.pulls_max)
-        self.calls = Calls(loop, command, options.calls_max)
+        self.calls = Calls(loop, self.runner, options.calls_max)
         self.tickets = Tickets(loop, self.engine.later, command, self._storing)
         self.streams = Streams(
             loop, self.runner, self.engine, self.outgoing, options, self.no_provider
         )
-        self.services = Services(loop, self.outgoing, command, self.verifying)
+        self.services = Services(loop, self.outgoing, self.runner, self.verifying)
         self.services.settler.transactions = settlements.transactions
         self.subscriptions = Subscriptions(
             command, settlements, options.subscriptions_max, self.posting.receivers_changed
@@ -265,8 +266,8 @@ class NodeParts(ABC):
     def perform(self, action: ApplicationAction) -> None:  # one case a kind of action
         """Hand the engine's news to whoever waits for it."""
         match action:
-            case CallAnswered():
-                self.calls.answered(action)
+            case CallAnswered() | CallsAnswered():
+                self.calls.perform(action)
             case DeliverRequests(deliveries):
                 self.services.deliver(deliveries)
             case TicketsDone() | TicketsStored():
@@ -369,11 +370,17 @@ class NodeParts(ABC):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
 
-    def _tell_failure(self, failure: Failure) -> None:
-        """Tell what became of a message whose receipt nobody awaits."""
-        fields: dict[str, object] = {"peer": failure.peer, "kind": failure.kind.value}
+    def _tell_failure(self, failure: Failure, count: int) -> None:
+        """Tell what became of messages whose receipts nobody awaits."""
+        fields: dict[str, object] = {"queue": failure.queue} if failure.queue else {}
+        if failure.peer or not failure.queue:
+            fields["peer"] = failure.peer
+        fields["kind"] = failure.kind.value
         if failure.reason:
             fields["reason"] = failure.reason
+        fields["messages"] = count
+        if failure.kind is FailureKind.CLOSED:
+            fields["advice"] = _CLOSED_ADVICE
         self._log.write(Trace("message_failed", logging.WARNING, fields))
 
     def _tell_fan_out(self, report: FanOutReport) -> None:
@@ -413,6 +420,11 @@ class NodeParts(ABC):
     def why_unseen(self) -> str:
         """Return why somebody may not be seen here who is there; empty where nothing is known."""
         return self.why_alone() or (EDGE_SEES if self._settings.is_edge else "")
+
+
+_CLOSED_ADVICE: Final = (
+    "`await node.flush()` before the end, close(drain=SECONDS), or have storage= keep them"
+)
 
 
 def _at_first(trust: Path | Trust | None) -> Trust | None:

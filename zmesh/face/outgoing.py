@@ -50,6 +50,8 @@ class Outgoing:
         Raises:
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be sent.
         """
+        if type(body) is bytes and not headers and len(body) <= self._body_bytes_max:
+            return (kind | 0, target, body)  # what all of the below comes to
         encoding, data = encode_body(body)
         if len(data) > self._body_bytes_max:
             raise BodyTooLarge(len(data), self._body_bytes_max)

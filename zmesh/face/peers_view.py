@@ -342,7 +342,7 @@ class Peers:
                         return found
                     await self._until(wanted, {peer.id for peer in found}, count)
         except TimeoutError as error:
-            peers = f"{count} peer{'s' if count > 1 else ''} {wanted}".strip()
+            peers = (f"{count} peers {wanted}" if count > 1 else f"peer {wanted}").strip()
             seen = [peer.name or peer.id for peer in self if peer.is_present]
             raise PeersMissing(peers, seen, timeout or 0.0, self._why_alone()) from error
 

@@ -68,7 +68,7 @@ class Posting:
         engine: Rooms,
         runner: Runner,
         queued_bytes_max: int,
-        unheard: Callable[[Failure], None],
+        unheard: Callable[[Failure, int], None],
         why_alone: Callable[[], str],
     ) -> None:
         """Begin with nothing posted.
@@ -78,7 +78,7 @@ class Posting:
             engine: knows the peers and their room.
             runner: takes the commands.
             queued_bytes_max: bytes that may wait for one peer's verdict.
-            unheard: told how messages failed whose receipt nobody awaits.
+            unheard: told how messages failed whose receipt nobody awaits, and how many did so.
             why_alone: returns why no peer at all is known.
         """
         self.peer_rooms: RoomQueues[NodeId] = RoomQueues(loop, self._has_room)
@@ -301,7 +301,8 @@ class Posting:
                 while len(self.receivers(record)) < count:
                     await self.receivers_change()
         except TimeoutError:
-            wanted = f"{count} receivers of {record[1]!r}"
+            receivers = f"{count} receivers" if count > 1 else "receiver"
+            wanted = f"{receivers} of {record[1]!r}"
             raise self.missing(wanted, self.receivers(record), timeout) from None
 
     def missing(self, wanted: str, seen: list[str], seconds: float | None) -> PeersMissing:
@@ -348,13 +349,17 @@ class Posting:
 
     def done(self, tickets: Iterable[Ticket]) -> None:
         """Close receipts that have their outcome."""
+        unheard: dict[Failure, int] | None = None
         for ticket in tickets:
             if isinstance(ticket, Receipt) and ticket in self._open:
                 del self._open[ticket]
                 if not ticket.finish() and ticket.failures:
-                    for failure in set(ticket.failures):
+                    unheard = {} if unheard is None else unheard
+                    for failure in ticket.failures:
                         if not (ticket.is_stored and failure.kind is FailureKind.CLOSED):
-                            self._unheard(failure)
+                            unheard[failure] = unheard.get(failure, 0) + 1
+        for failure, count in unheard.items() if unheard else ():
+            self._unheard(failure, count)
 
     def close(self, why: str) -> None:
         """Fail all that is open, and let go who waits for room."""

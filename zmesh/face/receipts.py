@@ -34,6 +34,8 @@ _BY_REASON: Final[dict[FailureKind, Callable[[str, str], ZmeshError]]] = {
 def error_of(failure: Failure) -> ZmeshError:
     """Return the error that tells of this failure."""
     kind, peer, reason = failure.kind, failure.peer, failure.reason
+    if failure.queue and not peer:
+        peer = f"queue {failure.queue!r}"
     if kind in _BY_PEER:
         return _BY_PEER[kind](peer)
     if kind in _BY_REASON:

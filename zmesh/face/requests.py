@@ -23,11 +23,14 @@ class RequestMessage(Message):
         record: Record,
         index: int,
         clock: Callable[[], float],
-        ttl_ms: object,
+        deadline: float | None,
     ) -> None:
-        super().__init__(chunk, record, index)
+        # What `Message` does is written out: this is one of few things done for each request.
+        self._chunk = chunk
+        self._record = record
+        self.index = index
         self._clock = clock
-        self._deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+        self._deadline = deadline
         self.is_cancelled = False
         self.body_parts: BodyParts | None = None
 

@@ -13,6 +13,7 @@ from zmesh.actions import (
     Action,
     Audited,
     CallAnswered,
+    CallsAnswered,
     CancelRequest,
     DeliverGroup,
     DeliverInbox,
@@ -72,8 +73,8 @@ ApplicationAction = (
     | StateChanged | StateReady
     | DeliverGroup | FanOutAction | SurveyAnswered | SurveyEnded
     | StreamAction
-    | CallAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash | Audited | Drained
-    | Trace
+    | CallAnswered | CallsAnswered | LaterAction | CancelRequest | PeerChanged | IdentityClash
+    | Audited | Drained | Trace
 )  # fmt: skip
 
 
@@ -131,6 +132,7 @@ class Runner:
         self._now = 0.0  # the last time the engine was told
         self._is_running = False
         self._is_in_turn = False
+        self._is_gathering = False  # commands, until somebody's work is done
         self._is_turn_planned = False  # a turn comes with the loop's next iteration
         self._has_flushed = False  # commands wait for that one, until there are news
 
@@ -211,10 +213,22 @@ class Runner:
         if not self._is_running:
             return
         self._events.append(event)
+        if self._is_gathering and self.backlog < COMMANDS_MAX:
+            return
         if not self._has_flushed or self.backlog >= COMMANDS_MAX:
             self.flush()
         else:
             self._soon()
+
+    def hold(self) -> None:
+        """Let commands wait until `let_go`: many are to come within this call of the loop."""
+        self._is_gathering = True
+
+    def let_go(self) -> None:
+        """Give the engine what was gathered."""
+        self._is_gathering = False
+        if self._events:
+            self.flush()
 
     def flush(self) -> None:
         """Let the engine have what was gathered, now rather than with the next iteration."""

@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from zmesh.actions import CancelRequest, Delivery
 from zmesh.errors import InvalidBody, Reject, UsageError
-from zmesh.events import Event, Reply, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.events import Reply, ReplyEach, Serve, SettleDeliveries, Source, Withdraw
+from zmesh.face.calls import RUN_MAX, Commands
 from zmesh.face.checks import sendable_text
 from zmesh.face.handlers import (
     Handler,
@@ -19,8 +21,8 @@ from zmesh.face.handlers import (
     answers_in_parts,
     in_thread,
     is_async,
-    watched,
 )
+from zmesh.face.hosting import BLOCKING, Begun, begin, finish, is_kept, references_to
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message
 from zmesh.face.requests import RequestMessage
@@ -31,12 +33,15 @@ from zmesh.face.turns import Turns
 from zmesh.face.verdicts import numbers
 from zmesh.face.verifying import Guard, Refusal, Verify, Verifying
 from zmesh.ids import NodeId
-from zmesh.message import Outcome, Record, Tag, Ways, extra, extras_of
+from zmesh.message import Outcome, Record, Tag, Ways, columns_of, extra
 
 logger = logging.getLogger(__name__)
 
 _WARN_EVERY: Final = 60.0  # seconds between two warnings that one service holds up the loop
 _CANCEL_PATIENCE: Final = 1.0  # seconds a cancelled handler has to end
+
+HOLD_UP_MAX: Final = 0.002
+"""Seconds of handling that one task does before others of the loop have their turn."""
 
 
 class RequestSettler:
@@ -79,6 +84,8 @@ class Service:
     guard: Guard | None = None  # of signatures
     warned_at: float = float("-inf")
     note_blocked: Callable[[float], None] = lambda _: None  # of a step that held up the loop
+    workers: "dict[asyncio.Task[None], None]" = field(default_factory=dict)  # that are for any
+    is_quick: bool = True  # the latest handler waited for nothing
 
 
 @dataclass(eq=False, slots=True)
@@ -90,15 +97,11 @@ class Request:
     source: Source
     first_seq: int
     last_seq: int
+    place: Place  # what `CancelRequest` names it by
     correlation: int
     line: Line | None  # with whom it is handled one at a time
     channel: Channel | None = None  # of a stream
     task: "asyncio.Task[None] | None" = None  # None: it waits
-
-    @property
-    def place(self) -> Place:
-        """What `CancelRequest` names it by."""
-        return (self.source.session, self.source.lane, self.first_seq)
 
 
 class Services:
@@ -108,14 +111,16 @@ class Services:
         self,
         loop: asyncio.AbstractEventLoop,
         outgoing: Outgoing,
-        command: Callable[[Event], None],
+        commands: Commands,
         verifying: Verifying | None = None,
         middleware: Sequence[Middleware] = (),
     ) -> None:
         self.middleware = middleware
         self._loop = loop
         self._outgoing = outgoing
-        self._command = command
+        self._commands = commands
+        self._command = commands.command
+        self._replied: ReplyEach | None = None  # the latest, which more may join
         self._verifying = verifying
         self._services: dict[str, Service] = {}
         self._requests: dict[Place, Request] = {}
@@ -158,7 +163,7 @@ class Services:
     async def close(self) -> None:
         """Cancel the handlers that run, and wait for them to end."""
         self.drain()
-        tasks = []
+        tasks = [worker for service in self._services.values() for worker in service.workers]
         for request in self._requests.values():
             request.message.is_cancelled = True
             if request.task is not None:
@@ -173,31 +178,63 @@ class Services:
     def deliver(self, deliveries: list[Delivery]) -> None:
         """Take requests: start their handlers, or let them wait their turn."""
         clock = self._loop.time
+        now = clock()
+        services: dict[str, Service] = {}
         for delivery in deliveries:
             chunk = Chunk(self.settler, delivery, 0, 0)
-            for index, record in enumerate(delivery.records):
-                extras = extras_of(record)
-                message = RequestMessage(chunk, record, index, clock, extras.get(Tag.TTL_MS))
-                source, seqs = delivery.source, numbers(delivery, index, index)
-                correlation = extras.get(Tag.CORRELATION)
+            source, records = delivery.source, delivery.records
+            calls, times, keys, signatures = columns_of(
+                records, Tag.CORRELATION, Tag.TTL_MS, Tag.KEY, Tag.SIGNATURE
+            )
+            session, lane, first = source.session, source.lane, delivery.first_seq
+            for index, record in enumerate(records):
                 service = self._services.get(record[1])
-                if service is None or self._is_draining:
-                    self._command(SettleDeliveries(source, *seqs, Outcome.RELEASED))
-                elif not isinstance(correlation, int):
-                    reason = "a request without correlation"
-                    self._command(SettleDeliveries(source, *seqs, Outcome.REJECTED, reason))
-                elif refusal := _refusal_of_signature(service, delivery, index):
-                    self._command(SettleDeliveries(source, *seqs, *refusal))
-                else:
-                    line = _line(source, extras.get(Tag.KEY))
-                    self._take(Request(service, message, source, *seqs, correlation, line))
+                number, call, ttl_ms, key = first + index, calls[index], times[index], keys[index]
+                if service is None or self._is_draining or not isinstance(call, int):
+                    self._refuse(delivery, index, is_answerable=isinstance(call, int))
+                    continue
+                guard = service.guard
+                if guard is not None and (guard.is_required or signatures[index] is not None):
+                    refusal = guard.refusal(delivery, index)
+                    if refusal is not None:
+                        seqs = numbers(delivery, index, index)
+                        self._command(SettleDeliveries(source, *seqs, *refusal))
+                        continue
+                deadline = now + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+                last = delivery.last_seq if len(records) == 1 else number
+                request = Request(
+                    service,
+                    RequestMessage(chunk, record, index, clock, deadline),
+                    source,
+                    number,
+                    last,
+                    (session, lane, number),
+                    call,
+                    None if key is None else _line(source, key),
+                )
+                self._requests[request.place] = request
+                service.turns.add(request, request.line)
+                services[service.name] = service
+        for service in services.values():
+            self._begin(service)
+
+    def _refuse(self, delivery: Delivery, index: int, *, is_answerable: bool) -> None:
+        """Give a request back that nobody here handles, or refuse what nobody could answer."""
+        seqs = numbers(delivery, index, index)
+        service = self._services.get(delivery.records[index][1])
+        if service is None or self._is_draining:
+            self._command(SettleDeliveries(delivery.source, *seqs, Outcome.RELEASED))
+        elif not is_answerable:
+            reason = "a request without correlation"
+            self._command(SettleDeliveries(delivery.source, *seqs, Outcome.REJECTED, reason))
 
     def offer(self, delivery: Delivery, channel: Channel) -> None:
         """Take a stream: start its handler, or let it wait its turn."""
         chunk = Chunk(self.settler, delivery, 0, 0)
         record = delivery.records[0]
-        ttl_ms = extra(record, Tag.TTL_MS)
-        message = RequestMessage(chunk, record, 0, self._loop.time, ttl_ms)
+        ttl_ms, clock = extra(record, Tag.TTL_MS), self._loop.time
+        deadline = clock() + ttl_ms / 1000 if isinstance(ttl_ms, int) else None
+        message = RequestMessage(chunk, record, 0, clock, deadline)
         message.body_parts = channel.parts
         service = self._services.get(message.topic)
         if service is None or self._is_draining:
@@ -207,9 +244,12 @@ class Services:
         elif verdict := _refusal_of_signature(service, delivery, 0):
             channel.refuse(*verdict)
         else:
-            seqs = delivery.first_seq, delivery.last_seq
-            line = _line(delivery.source, message.key)
-            self._take(Request(service, message, delivery.source, *seqs, 0, line, channel))
+            source, seqs = delivery.source, (delivery.first_seq, delivery.last_seq)
+            line, place = _line(source, message.key), (source.session, source.lane, seqs[0])
+            request = Request(service, message, source, *seqs, place, 0, line, channel)
+            self._requests[place] = request
+            service.turns.add(request, line)
+            self._begin(service)
 
     def cancel(self, order: CancelRequest) -> None:
         """Stop what nobody waits for; what runs in a thread is told so, and cannot be stopped."""
@@ -224,30 +264,85 @@ class Services:
         elif request.service.is_async or request.service.in_parts:
             request.task.cancel()
 
-    def _take(self, request: Request) -> None:
-        self._requests[request.place] = request
-        turns = request.service.turns
-        if request.line is None and turns.begin_at_once():
-            self._start_in_time(request)
-            return
-        turns.add(request, request.line)
-        self._begin(request.service)
+    # Tasks: see `hosting`
 
     def _begin(self, service: Service) -> None:
-        """Start the handlers whose turn it is."""
-        while (request := service.turns.begin()) is not None:
-            self._start_in_time(request)
+        """Have the handlers begin whose turn it is: in one task, or in one each if they wait."""
+        startable, workers = service.turns.startable, service.workers
+        wanted = 1 if service.is_quick and startable else startable
+        while len(workers) < wanted:
+            worker = self._loop.create_task(self._work(service), name=service.task_name)
+            workers[worker] = None
+            # One that is cancelled before its first step runs none of its code.
+            worker.add_done_callback(partial(self._on_worker_ended, service))
 
-    def _start_in_time(self, request: Request) -> None:
-        """Start a handler; what nobody waits for any more is not handled."""
-        service = request.service
-        if request.message.remaining == 0.0:
-            service.turns.end(request.line)
-            self._release(request)
+    def _on_worker_ended(self, service: Service, worker: "asyncio.Task[None]") -> None:
+        if worker in service.workers:
+            del service.workers[worker]
+            if service.turns.startable:
+                self._begin(service)
+
+    async def _work(self, service: Service) -> None:
+        """Handle requests until a handler waits: from then on this task is that one's alone."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # this is one
+        self._commands.hold()
+        try:
+            left = self._handle_some(service, task)
+        finally:
+            self._commands.let_go()
+        if left is None:
             return
-        request.task = self._loop.create_task(self._handle(request), name=service.task_name)
-        # A task that is cancelled before its first step runs none of its code.
-        request.task.add_done_callback(partial(self._on_ended, request))
+        del service.workers[task]
+        self._begin(service)
+        request, begun = left
+        gave_up = False
+        try:
+            await finish(begun, service.note_blocked)
+        except asyncio.CancelledError:
+            gave_up = True
+            raise
+        finally:
+            self._ended(request, gave_up=gave_up)
+
+    def _handle_some(
+        self, service: Service, task: "asyncio.Task[None]"
+    ) -> tuple[Request, Begun] | None:
+        """Handle requests one after the other; return the first whose handler waits."""
+        turns, requests, clock = service.turns, self._requests, time.monotonic
+        references = references_to(task)
+        begun_at = step_at = clock()
+        offset = self._loop.time() - begun_at  # uvloop's clock stands still meanwhile
+        while (request := turns.begin()) is not None:
+            deadline = request.message.deadline
+            if deadline is not None and deadline <= step_at + offset:
+                turns.end(request.line)  # nobody waits for it any more
+                self._release(request)
+                continue
+            request.task = task
+            gave_up = False
+            try:
+                begun = begin(self._handle(request))
+            except asyncio.CancelledError:
+                begun, gave_up = None, True
+            except BaseException:
+                self._ended(request, gave_up=False)
+                raise
+            before, step_at = step_at, clock()
+            if step_at - before > BLOCKING:
+                service.note_blocked(step_at - before)
+            service.is_quick = begun is None
+            if begun is not None:
+                return request, begun
+            turns.end(request.line)
+            if gave_up:
+                self._release(request)
+            else:
+                del requests[request.place]
+            request.task = None
+            if is_kept(task, references) or step_at - begun_at > HOLD_UP_MAX:
+                break
+        return None
 
     async def _handle(self, request: Request) -> None:
         service, channel = request.service, request.channel
@@ -298,9 +393,26 @@ class Services:
         if failure is not None:
             reply = self._outgoing.failure(failure)
         assert reply is not None, "a handler answers or fails"  # noqa: S101
-        self._command(
-            Reply(request.source, request.first_seq, request.last_seq, request.correlation, reply)
-        )
+        self._reply(request, reply)
+
+    def _reply(self, request: Request, record: Record) -> None:
+        """Answer with what was answered just before to the same peer, if that still waits."""
+        source, number, call = request.source, request.first_seq, request.correlation
+        last = self._replied
+        if number != request.last_seq:
+            self._command(Reply(source, number, request.last_seq, call, record))
+        elif (
+            last is not None
+            and last.source is source
+            and len(last.numbers) < RUN_MAX
+            and self._commands.is_last(last)
+        ):
+            last.numbers.append(number)
+            last.correlations.append(call)
+            last.records.append(record)
+        else:
+            self._replied = ReplyEach(source, [number], [call], [record])
+            self._command(self._replied)
 
     async def _stream(self, service: Service, message: Message, channel: Channel) -> None:
         """Run the handler of a stream; write what it returns, or yields, as the answer."""
@@ -312,7 +424,7 @@ class Services:
         parts = aiter(answer)
         try:
             while True:
-                part = await watched(_next(parts), service.note_blocked)
+                part = await anext(parts, _END)
                 if part is _END:
                     return
                 await channel.write(part)
@@ -325,7 +437,8 @@ class Services:
         """Return what the handler will return, by the shortest way there is."""
         if self.middleware or service.in_parts or not service.is_async:
             return self._run(service, message)
-        return watched(service.handler(message), service.note_blocked)
+        awaitable: Awaitable[Any] = service.handler(message)
+        return awaitable
 
     async def _run(self, service: Service, message: Message, layer: int = 0) -> Any:
         """Run the handler inside the middleware from `layer` on, the first one outermost."""
@@ -337,17 +450,16 @@ class Services:
             return parts if service.is_async else ThreadedParts(self._threads, self._loop, parts)
         if not service.is_async:
             return await in_thread(self._threads, self._loop, service.handler, message)
-        return await watched(service.handler(message), service.note_blocked)
+        return await service.handler(message)
 
-    def _on_ended(self, request: Request, task: "asyncio.Task[None]") -> None:
+    def _ended(self, request: Request, *, gave_up: bool) -> None:
         service = request.service
         service.turns.end(request.line)
-        if task.cancelled():
+        if gave_up:
             self._release(request)
         else:
             del self._requests[request.place]
-        if service.turns.waiting:
-            self._begin(service)
+        self._begin(service)
 
     def _release_waiting(self, service: Service) -> None:
         for request in service.turns.clear():
@@ -410,7 +522,3 @@ def _refusal_of_signature(service: Service, delivery: Delivery, index: int) -> R
     if guard is None or not (guard.is_required or len(delivery.records[index]) > 3):
         return None
     return guard.refusal(delivery, index)
-
-
-async def _next(parts: AsyncIterator[Any]) -> Any:
-    return await anext(parts, _END)

@@ -64,6 +64,11 @@ class Settings:
         """Whether it may talk over a network: encrypted, or because the operator said so."""
         return bool(self.keys) or self.insecure
 
+    @property
+    def shown(self) -> str:
+        """How a node that has these shows itself."""
+        return f"<Node {self.name!r} of mesh {self.mesh!r}>"
+
 
 def settle(
     *,
@@ -99,7 +104,7 @@ def settle(
     if mesh is None:
         mesh = environment.get("ZMESH_MESH") or MESH_DEFAULT
     _check_names(name, mesh, options)
-    _check_answers(options, mdns=mdns, insecure=insecure, sign=sign)
+    _check_answers(mdns=mdns, insecure=insecure, sign=sign)
     check_port(port)
     _check_choices(announce, verify, role, compression)
     _check_responder(zeroconf, mdns=mdns)
@@ -144,10 +149,9 @@ def _check_names(name: str, mesh: str, options: NodeOptions) -> None:
         check_text(option, value, options.wire)
 
 
-def _check_answers(options: NodeOptions, **answers: object) -> None:
+def _check_answers(**answers: object) -> None:
     for option, value in answers.items():
         check_yes_no(option, value)
-    check_yes_no("tracebacks_to_callers", options.tracebacks_to_callers)
 
 
 def _check_responder(zeroconf: object, *, mdns: bool) -> None:

@@ -11,9 +11,10 @@ from weakref import WeakSet
 
 from zmesh.actions import KeyChange
 from zmesh.errors import Closed, InvalidOption, UsageError, ZmeshError
-from zmesh.events import CloseState, Event, OpenState, WallClockRead, WriteState
+from zmesh.events import Event
 from zmesh.face.checks import check_is_text, check_timeout, check_yes_no
 from zmesh.face.storing import Storing
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.shared_map import Entry, ReplicaMap

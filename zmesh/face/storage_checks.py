@@ -1,19 +1,12 @@
 """Where a node is to keep things, checked before anything is touched."""
 
 import os
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from zmesh.errors import InvalidOption
-from zmesh.face.checks import is_seconds
 from zmesh.face.storage_keys import storage_key_of
-from zmesh.options import JournalOptions, Retention, Storage
-
-_MODES: Final = {
-    "synchronous": ("full", "normal"),
-    "when_full": ("raise", "wait", "drop_oldest"),
-}
+from zmesh.options import Storage
 
 
 def storage_of(storage: object) -> Storage | None:
@@ -25,18 +18,13 @@ def storage_of(storage: object) -> Storage | None:
     """
     if storage is None:
         return None
+    option = "path"  # of a Storage
     if isinstance(storage, str | os.PathLike):
-        storage = Storage(Path(storage)) if str(storage) else storage
+        storage, option = Storage(Path(storage)) if str(storage) else storage, "storage"
     if not isinstance(storage, Storage):
         raise InvalidOption("storage", storage, "the path of a file, or a zmesh.Storage")
-    for option, allowed in _MODES.items():
-        value = getattr(storage, option)
-        if value not in allowed:
-            raise InvalidOption(option, value, " or ".join(map(repr, allowed)))
-    _check_options(storage.options)
-    _check_retention(storage.retention)
     key = storage_key_of(storage.key)
-    path = _file("path", storage.path)
+    path = _file(option, storage.path)
     database = storage.database
     if isinstance(database, str | os.PathLike):
         database = _file("database", database)
@@ -57,27 +45,3 @@ def _file(option: str, path: object) -> Path:
     if not found.parent.is_dir():
         raise InvalidOption(option, str(path), "in a directory that is there")
     return found
-
-
-def _check_options(options: object) -> None:
-    if not isinstance(options, JournalOptions):
-        raise InvalidOption("options", options, "a zmesh.JournalOptions")
-    for field in fields(options):
-        value, name = getattr(options, field.name), field.name
-        if name == "retry_full":
-            if not (is_seconds(value) and value > 0):
-                raise InvalidOption(name, value, "seconds above 0")
-        elif type(value) is not int or value <= 0:
-            raise InvalidOption(name, value, "a whole number above 0")
-
-
-def _check_retention(retention: object) -> None:
-    if not isinstance(retention, Retention):
-        raise InvalidOption("retention", retention, "a zmesh.Retention")
-    age = retention.age
-    if age is not None and not (is_seconds(age) and age > 0):
-        raise InvalidOption("age", age, "seconds above 0, or None for no bound")
-    for name in ("count", "size"):
-        value = getattr(retention, name)
-        if value is not None and (type(value) is not int or value <= 0):
-            raise InvalidOption(name, value, "a whole number above 0, or None for no bound")

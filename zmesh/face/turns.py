@@ -29,17 +29,10 @@ class Turns(Generic[R, L]):
             self._behind[line] = {}
         self._ready[request] = line
 
-    def begin_at_once(self) -> bool:
-        """Return whether a request without line may be handled now, and has not to wait."""
-        if self._ready or self._running >= self._at_once:
-            return False
-        self._running += 1
-        return True
-
     @property
-    def waiting(self) -> bool:
-        """Whether there is a request that may be handled as soon as another is."""
-        return bool(self._ready)
+    def startable(self) -> int:
+        """How many requests may be handled now, beside those that are."""
+        return min(len(self._ready), self._at_once - self._running)
 
     def begin(self) -> R | None:
         """Return the request to be handled now, if there is one; `end` says when it was."""

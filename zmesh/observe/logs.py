@@ -36,7 +36,8 @@ class TraceLog:
         return self._counts.get((name, peer, kind), 0)
 
     def _count(self, trace: Trace) -> int:
-        key = (trace.name, trace.fields.get("peer"), trace.fields.get("kind"))
+        about = trace.fields.get("peer", trace.fields.get("queue"))
+        key = (trace.name, about, trace.fields.get("kind"))
         count = self._counts.get(key, 0) + 1
         if count == 1 and len(self._counts) >= KINDS_MAX:
             del self._counts[next(iter(self._counts))]

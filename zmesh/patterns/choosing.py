@@ -8,7 +8,7 @@ to the highest random weight (Thaler and Ravishankar, "Using Name-Based Mappings
 Rates", IEEE/ACM Transactions on Networking 6(1), 1998).
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from math import exp
 from typing import Final, NamedTuple
@@ -87,6 +87,33 @@ class Choosing:
             return max(there, key=lambda peer: weight(key, peer.id))
         return self._least_costly(service, there, asked, now)
 
+    def share(
+        self, service: str, providers: Iterable[Peer], count: int, now: float
+    ) -> list[tuple[Peer, Sequence[int]]]:
+        """Return who is to be asked with which of so many calls, as `choose` would for each.
+
+        They ask for nothing special, and nobody was asked before. Nothing where nobody is there.
+        """
+        there = [peer for peer in providers if peer.present and not peer.draining]
+        if len(there) > 1:
+            there = [peer for peer in there if peer.state is PeerState.ALIVE] or there
+        if len(there) < 2:
+            return [(there[0], range(count))] if there else []
+        units = self._units(service, there, now)
+        loads = [peer.calls for peer in there]
+        costs = [unit * (load + 1) for unit, load in zip(units, loads, strict=True)]
+        shares: list[list[int]] = [[] for _ in there]
+        for index in range(count):
+            lowest = min(costs)
+            place = costs.index(lowest)
+            if costs.count(lowest) > 1:
+                best = [place for place, cost in enumerate(costs) if cost == lowest]
+                place = best[self._draw(len(best))]
+            shares[place].append(index)
+            loads[place] += 1
+            costs[place] = units[place] * (loads[place] + 1)
+        return [(peer, share) for peer, share in zip(there, shares, strict=True) if share]
+
     def _least_costly(
         self, service: str, there: list[Peer], asked: Mapping[NodeId, int], now: float
     ) -> Peer:
@@ -108,16 +135,18 @@ class Choosing:
         return best[0] if len(best) == 1 else best[self._draw(len(best))]
 
     def _cheapest(self, service: str, peers: list[Peer], now: float) -> list[Peer]:
+        units = self._units(service, peers, now)
+        costs = [unit * (peer.calls + 1) for peer, unit in zip(peers, units, strict=True)]
+        lowest = min(costs)
+        return [peer for peer, cost in zip(peers, costs, strict=True) if cost == lowest]
+
+    def _units(self, service: str, peers: list[Peer], now: float) -> list[float]:
+        """Return what one call costs at each."""
         known = [self.latency(peer, service, now) for peer in peers]
         fastest = min((seconds for seconds in known if seconds is not None), default=0.0)
         floor = max(self._options.latency_noise, ALIKE * fastest)
         # Who was never measured passes for fast: it is found out.
-        costs = [
-            max(floor, seconds or 0.0) * (peer.calls + 1)
-            for peer, seconds in zip(peers, known, strict=True)
-        ]
-        lowest = min(costs)
-        return [peer for peer, cost in zip(peers, costs, strict=True) if cost == lowest]
+        return [max(floor, seconds or 0.0) for seconds in known]
 
     def _draw(self, count: int) -> int:
         return min(int(self._entropy.uniform(0, count)), count - 1)

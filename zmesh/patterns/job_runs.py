@@ -5,30 +5,14 @@ first attempt goes on as a `Job` of its own.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from zmesh.core.peers import InternalTicket
-from zmesh.message import COMPRESSED, Record, Tag, Ticket, extra, sizes_of, tags_of
+from zmesh.message import Record, Tag, Ticket, extra, sizes_of
 
 if TYPE_CHECKING:
     from zmesh.patterns.job_queue import JobQueue, Outlet
-
-_HEAD = itemgetter(0)
-_BODY = itemgetter(2)
-_LOW: Final = frozenset((int(Tag.HEADERS),))
-"""Tags of jobs in runs: those that are written when a job leaves follow them."""
-
-
-def fit_runs(records: Sequence[Record], bytes_max: int) -> bool:
-    """Return whether these can be handled by the run: small, and as their sender made them."""
-    return (
-        max(map(len, map(_BODY, records))) <= bytes_max
-        and max(map(_HEAD, records)) < COMPRESSED
-        and tags_of(records) <= _LOW
-    )
 
 
 @dataclass(slots=True, eq=False)

@@ -8,18 +8,24 @@ retry, with a new message id: nobody may answer it from memory); `retry_budget` 
 `choosing` says who is asked, `serving` is the other side.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, compress
+from operator import attrgetter
+from typing import cast
 
-from zmesh.actions import CallAnswered, CallFailure
+from zmesh.actions import CallAnswered, CallFailure, CallsAnswered
+from zmesh.batches import fit_runs
 from zmesh.core.peers import InternalTicket, Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
-from zmesh.events import Call, Source
+from zmesh.events import Call, CallEach, Source
 from zmesh.ids import Entropy, NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head, with_extra
 from zmesh.options import NodeOptions
 from zmesh.patterns.call_later import FIRST_LATER
+from zmesh.patterns.call_runs import CallRun, answered
 from zmesh.patterns.choosing import NO_WISH, Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.retry_budget import RetryBudget
@@ -27,9 +33,12 @@ from zmesh.reliable.link_events import Returned
 
 
 class CallTicket(InternalTicket):
-    """One request of a call: whom it went to, when, and under which message id."""
+    """One request of a call: whom it went to, when, and under which message id.
 
-    __slots__ = ("at", "call", "message_id", "provider")
+    Where it left in a run it has the ticket of that, and a place in it.
+    """
+
+    __slots__ = ("at", "call", "index", "message_id", "provider", "run")
 
     def __init__(self, call: int, provider: Peer, message_id: int, at: float) -> None:
         super().__init__()
@@ -37,6 +46,8 @@ class CallTicket(InternalTicket):
         self.provider = provider
         self.message_id = message_id
         self.at = at
+        self.run: CallRun | None = None
+        self.index: int | None = None
 
 
 @dataclass(slots=True)
@@ -67,10 +78,12 @@ class RequestReply:
         self._interest = interest
         self._options = options
         self._entropy = entropy
+        self._run_bytes_max = min(options.link.fragment_bytes, options.link.body_bytes_max)
         self._calls: dict[int, _OpenCall] = {}
-        self._with: dict[NodeId, dict[int, None]] = {}  # open calls by provider
+        self._runs: dict[int, CallRun] = {}  # of calls that are still in one
+        self._with: dict[NodeId, dict[int | CallRun, None]] = {}  # calls and runs by provider
         self._waiting: dict[str, dict[int, None]] = {}  # calls without provider, by service
-        self._deadlines: Deadlines[int] = Deadlines(turn.agenda)
+        self._deadlines: Deadlines[int | CallRun] = Deadlines(turn.agenda)
         self._pauses: Deadlines[int] = Deadlines(turn.agenda)
         self._hedges: Deadlines[int] = Deadlines(turn.agenda)
         self._message_ids = 0
@@ -85,7 +98,7 @@ class RequestReply:
 
     def __len__(self) -> int:
         """Count the open calls."""
-        return len(self._calls)
+        return len(self._calls) + len(self._runs)
 
     @property
     def deadline(self) -> float | None:
@@ -117,15 +130,15 @@ class RequestReply:
         if provider is None:
             self._tell(CallAnswered(call.call, None, CallFailure.NO_PROVIDER, "", call.record[1]))
             return
-        self._budget.on_call()
+        self._budget.on_calls()
         self._calls[call.call] = open_call
         self._ask(open_call, provider)
 
     def _refusal(self, call: Call) -> tuple[CallFailure, str] | None:
         if call.deadline is not None and call.deadline <= self._turn.now:
             return CallFailure.DEADLINE, "its deadline had passed"
-        if len(self._calls) >= self._options.calls_max:
-            return CallFailure.EXHAUSTED, f"{len(self._calls)} calls are open already"
+        if len(self) >= self._options.calls_max:
+            return CallFailure.EXHAUSTED, f"{len(self)} calls are open already"
         if len(call.record[2]) > self._options.link.body_bytes_max:
             return CallFailure.REJECTED, "its body is too large"
         return None
@@ -136,9 +149,89 @@ class RequestReply:
 
     def on_cancel(self, number: int) -> None:
         """Forget a call nobody waits for, and tell its providers."""
-        call = self._calls.get(number)
+        call = self._find(number)
         if call is not None:
             self._end(call)
+
+    # Runs: see `call_runs`
+
+    def on_call_each(self, each: CallEach) -> None:
+        """Ask with calls that ask for nothing special: a run of them at each provider."""
+        records, first, count = each.records, each.first, len(each.records)
+        shares = self._shares(each)
+        if not shares:
+            for number, record in enumerate(records, first):
+                self.on_call(Call(number, record, each.lane, each.deadline))
+            return
+        self._budget.on_calls(count)
+        for provider, places in shares:
+            if len(places) == count:
+                self._ask_together(each, provider, range(first, first + count), records)
+            else:
+                some = [records[place] for place in places]
+                self._ask_together(each, provider, [first + place for place in places], some)
+
+    def _shares(self, each: CallEach) -> list[tuple[Peer, Sequence[int]]]:
+        """Return which provider gets which of the calls; nothing where each goes by itself."""
+        records, now, options = each.records, self._turn.now, self._options
+        if (
+            (each.deadline is not None and each.deadline <= now)
+            or len(self) + len(records) > options.calls_max
+            or not fit_runs(records, self._run_bytes_max)
+        ):
+            return []
+        service = records[0][1]
+        providers = self._interest.providers(service)
+        return self.choosing.share(service, providers, len(records), now)
+
+    def _ask_together(
+        self, each: CallEach, provider: Peer, numbers: Sequence[int], records: Sequence[Record]
+    ) -> None:
+        now, deadline = self._turn.now, each.deadline
+        first_id = self._message_ids + 1
+        self._message_ids += len(records)
+        run = CallRun(provider, numbers, records, each.lane, deadline, first_id, now)
+        self._runs.update(dict.fromkeys(numbers, run))
+        provider.calls += len(records)
+        self._with.setdefault(provider.id, {})[run] = None
+        ttl = None
+        if deadline is not None:
+            self._deadlines.set(run, deadline)
+            ttl = deadline - now
+        self._turn.submit(provider, each.lane, run.records, run, ttl=ttl)
+
+    def _find(self, number: int) -> _OpenCall | None:
+        """Return an open call; if it is in a run, it goes on by itself."""
+        run = self._runs.get(number)
+        return self._calls.get(number) if run is None else self._part(run, number)
+
+    def _part(self, run: CallRun, number: int) -> _OpenCall:
+        """Let a call of a run go on as if it had been made alone."""
+        provider, index = run.provider, run.numbers.index(number)
+        message_id = run.first_id + index
+        call = self._calls[number] = _OpenCall(
+            number, run.service, run.records[index], run.lane, run.deadline, message_id,
+            NO_WISH, None, 0, attempts=1, asked={provider.id: 1},
+        )  # fmt: skip
+        ticket = call.requests[provider.id] = CallTicket(number, provider, message_id, run.at)
+        ticket.run, ticket.index = run, index
+        self._with[provider.id][number] = None
+        if run.deadline is not None:
+            self._deadlines.set(number, run.deadline)
+        del self._runs[number]
+        self._left(run, 1)
+        return call
+
+    def _part_all(self, run: CallRun) -> list[_OpenCall]:
+        numbers = [number for number in run.numbers if self._runs.get(number) is run]
+        return [self._part(run, number) for number in numbers]
+
+    def _left(self, run: CallRun, count: int) -> None:
+        """Note that calls of a run are no longer in it."""
+        run.open -= count
+        if not run.open:
+            self._deadlines.discard(run)
+            self._no_longer_with(run.provider, run)
 
     # Asking
 
@@ -199,12 +292,14 @@ class RequestReply:
         """Take REPLY and FAILURE records; those of calls no longer open are dropped."""
         self._turn.settle(source, first, last, Outcome.ACCEPTED, lazy=True)
         now = self._turn.now
+        if self._runs:
+            records = self._end_together(peer, records)
         for record in records:
             if len(record) == 4 and record[3][0] == Tag.CORRELATION:  # as it mostly has no other
                 number: object = record[3][1]
             else:
                 number = extra(record, Tag.CORRELATION)
-            call = self._calls.get(number) if isinstance(number, int) else None
+            call = self._find(number) if isinstance(number, int) else None
             # An earlier provider may answer first, but nobody who was never asked.
             if call is None or peer.id not in call.asked:
                 self.late_replies += 1
@@ -219,6 +314,30 @@ class RequestReply:
             if ticket is not None:
                 self.choosing.on_answer(peer, call.service, now - ticket.at, now)
             self._answer(call, peer, record, None)
+
+    def _end_together(self, peer: Peer, records: Sequence[Record]) -> Sequence[Record]:
+        """Give calls of runs the replies of the peer that has them; return what is left."""
+        numbers = answered(records)
+        if numbers is None:
+            return records
+        left: Sequence[Record] = ()
+        if not self._runs.keys() >= set(numbers):
+            are_here = [call in self._runs for call in numbers]
+            left = [each for each, is_here in zip(records, are_here, strict=True) if not is_here]
+            records = list(compress(records, are_here))
+            numbers = list(compress(numbers, are_here))
+        now, counts = self._turn.now, Counter(map(self._runs.__getitem__, numbers))
+        if any(run.provider.id != peer.id for run in counts):
+            return [*left, *records]  # it answers what it was never asked
+        for number in numbers:
+            del self._runs[number]
+        for run, count in counts.items():
+            self.choosing.on_answer(peer, run.service, now - run.at, now)
+            run.provider.calls -= count
+            self._left(run, count)
+        if numbers:
+            self._turn.actions.append(CallsAnswered(numbers, list(records), peer.label))
+        return left
 
     def _answer(
         self, call: _OpenCall, peer: Peer, record: Record, failure: CallFailure | None
@@ -256,12 +375,10 @@ class RequestReply:
 
     def on_returned(self, returned: Returned) -> None:
         """Decide on a request that was not accepted, unless its call has moved on."""
-        ticket = returned.ticket
-        call = self._calls.get(ticket.call) if isinstance(ticket, CallTicket) else None
-        if call is None or not isinstance(ticket, CallTicket):
+        found = self._call_of(returned)
+        if found is None:
             return
-        if call.requests.get(ticket.provider.id) is not ticket:
-            return
+        call, ticket = found
         self._release(call, ticket)
         peer = ticket.provider.label
         match returned.outcome:
@@ -274,12 +391,30 @@ class RequestReply:
                 reason = returned.reason or returned.outcome.name.lower()
                 self._lose(call, reason, returned.delay)
 
+    def _call_of(self, returned: Returned) -> tuple[_OpenCall, CallTicket] | None:
+        """Return whose request it was, where its call still waits for that one."""
+        ticket = returned.ticket
+        if isinstance(ticket, CallTicket):
+            call = self._calls.get(ticket.call)
+        elif isinstance(ticket, CallRun):
+            number = extra(returned.record, Tag.CORRELATION)
+            call = self._find(number) if isinstance(number, int) else None
+        else:
+            return None
+        own = None if call is None else call.requests.get(ticket.provider.id)
+        if call is None or own is None or ticket not in (own, own.run):
+            return None
+        return call, own
+
     def on_provider_gone(self, peer: Peer, reason: str) -> None:
         """Move all calls from a provider that was lost, left or restarted."""
-        for number in list(self._with.get(peer.id, ())):
+        for each in list(self._with.get(peer.id, ())):
+            if isinstance(each, CallRun):
+                self._part_all(each)
+        for number in sorted(cast("dict[int, None]", self._with.get(peer.id, {}))):
             call = self._calls[number]
             ticket = call.requests[peer.id]
-            self._turn.withdraw(peer, ticket)
+            self._withdraw(ticket)
             self._release(call, ticket)
             self._lose(call, reason, 0.0)
 
@@ -330,8 +465,10 @@ class RequestReply:
                 self._ask(call, provider)
             else:
                 self._wait(call)
-        for number in self._deadlines.due(now):
-            call = self._calls[number]
+        due = self._deadlines.due(now)
+        runs = [self._part_all(each) for each in due if isinstance(each, CallRun)]
+        alone = [self._calls[each] for each in due if not isinstance(each, CallRun)]
+        for call in chain(alone, *runs):
             why = CallFailure.PEER_LOST if call.deadline is None else CallFailure.DEADLINE
             labels = [ticket.provider.label for ticket in call.requests.values()]
             self._fail(call, why, call.trouble, labels[0] if labels else "")
@@ -374,20 +511,26 @@ class RequestReply:
         provider, now = ticket.provider, self._turn.now
         self.choosing.on_silence(provider, call.service, now - ticket.at, now)
         # What never left needs no cancelling: else these would pile up for a provider that stalls.
-        if self._turn.withdraw(provider, ticket) and provider.present:
+        if self._withdraw(ticket) and provider.present:
             cancel = _with_numbers(
                 (head(Kind.CANCEL), call.service, b""), ticket.message_id, call.number
             )
             self._turn.submit(provider, call.lane, [cancel], self._cancels)
+
+    def _withdraw(self, ticket: CallTicket) -> bool:
+        return self._turn.withdraw(ticket.provider, ticket.run or ticket, ticket.index)
 
     def _release(self, call: _OpenCall, ticket: CallTicket) -> None:
         """Note that a provider does not have a call any more."""
         provider = ticket.provider
         provider.calls -= 1
         del call.requests[provider.id]
-        numbers = self._with[provider.id]
-        del numbers[call.number]
-        if not numbers:
+        self._no_longer_with(provider, call.number)
+
+    def _no_longer_with(self, provider: Peer, call: int | CallRun) -> None:
+        calls = self._with[provider.id]
+        del calls[call]
+        if not calls:
             del self._with[provider.id]
 
     def _leave_waiting(self, call: _OpenCall) -> None:
@@ -401,7 +544,9 @@ class RequestReply:
 
     def close(self) -> None:
         """End every open call: the node closes, which tells the providers as well."""
-        for call in list(self._calls.values()):
+        for run in dict.fromkeys(self._runs.values()):
+            self._part_all(run)
+        for call in sorted(self._calls.values(), key=attrgetter("number")):
             tickets = list(call.requests.values())
             for ticket in tickets:
                 self._release(call, ticket)

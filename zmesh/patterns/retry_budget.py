@@ -16,9 +16,9 @@ class RetryBudget:
         self._tokens = options.retries_saved_max
         self._at = now
 
-    def on_call(self) -> None:
-        """Count a call."""
-        self._add(self._options.retries_per_call)
+    def on_calls(self, count: int = 1) -> None:
+        """Count calls."""
+        self._add(count * self._options.retries_per_call)
 
     def take(self, now: float) -> bool:
         """Return whether one more request may be sent now; then it is counted."""

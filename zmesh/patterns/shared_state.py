@@ -17,8 +17,9 @@ from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
 from zmesh.errors import InvalidOption, MapFull, ProtocolError, UsageError
-from zmesh.events import CloseState, OpenState, Source, WallClockRead, WriteState
+from zmesh.events import Source
 from zmesh.ids import NODE_ID_BYTES, Entropy, NodeId
+from zmesh.map_events import CloseState, OpenState, WallClockRead, WriteState
 from zmesh.message import InterestKind, Outcome, Record, Ticket
 from zmesh.options import NodeOptions
 from zmesh.patterns.interest import InterestTable

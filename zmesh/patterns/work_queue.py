@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Final
 
 from zmesh.actions import PeerState, QueueRoomChanged
+from zmesh.batches import fit_runs
 from zmesh.core.peers import Peer
 from zmesh.core.turn import Turn
 from zmesh.deadlines import Deadlines, earliest
@@ -33,7 +34,7 @@ from zmesh.options import NodeOptions
 from zmesh.patterns.confirming import Confirming
 from zmesh.patterns.job_control import Grant, Offer, encode
 from zmesh.patterns.job_queue import Attempt, Job, JobQueue, Outlet
-from zmesh.patterns.job_runs import JobRun, RunAttempt, fit_runs
+from zmesh.patterns.job_runs import JobRun, RunAttempt
 from zmesh.patterns.redelivery import Redelivery
 from zmesh.patterns.stored_jobs import StoredJobs
 from zmesh.patterns.telling import Telling
@@ -184,8 +185,8 @@ class WorkQueue:
                 return list(push.records)
         for record in push.records:
             if len(record[2]) > self._options.link.body_bytes_max:
-                why = "its body is too large"
-                self._turn.fail(push.ticket, Failure(FailureKind.REJECTED, "", why))
+                why, name = "its body is too large", record[1]
+                self._turn.fail(push.ticket, Failure(FailureKind.REJECTED, "", why, queue=name))
             elif push.key is not None:
                 records.append(with_extra(record, Tag.KEY, push.key))
             else:
@@ -556,7 +557,8 @@ class WorkQueue:
         self._end(job, kind, peer, reason)
 
     def _end(self, job: Job, kind: FailureKind, peer: str, reason: str) -> None:
-        self._turn.fail(job.ticket, Failure(kind, peer, reason, max(1, job.attempts)))
+        failure = Failure(kind, peer, reason, max(1, job.attempts), job.queue.name)
+        self._turn.fail(job.ticket, failure)
 
     def _remove(self, job: Job, peer: Peer | None = None) -> None:
         """Forget a job that has its outcome, of a peer maybe; the next of its key may leave."""
@@ -580,9 +582,9 @@ class WorkQueue:
         """End every job: the node closes."""
         for queue in self._queues.values():
             for ticket, waiting in queue.plain.tickets():
-                self._fail_all(ticket, waiting)
+                self._fail_all(ticket, waiting, queue.name)
             for job in queue.jobs.values():
-                self._turn.fail(job.ticket, Failure(FailureKind.CLOSED, ""))
+                self._fail_all(job.ticket, 1, queue.name)
                 job.attempt = None  # what its consumer may say comes too late
         for attempts in self._with.values():
             for attempt in attempts:
@@ -590,9 +592,9 @@ class WorkQueue:
                     accepted = attempt.take_accepted()
                     attempt.caller.accepted += accepted
                     self._turn.note_accepted((attempt.caller,))
-                    self._fail_all(attempt.caller, attempt.void())
+                    self._fail_all(attempt.caller, attempt.void(), attempt.queue.name)
         self._queues.clear()
 
-    def _fail_all(self, ticket: Ticket, count: int) -> None:
+    def _fail_all(self, ticket: Ticket, count: int, queue: str) -> None:
         for _ in range(count):
-            self._turn.fail(ticket, Failure(FailureKind.CLOSED, ""))
+            self._turn.fail(ticket, Failure(FailureKind.CLOSED, "", queue=queue))

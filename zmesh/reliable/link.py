@@ -104,13 +104,22 @@ class Link(LinkFacts):
             return None
         return self._session.accept_later(lane, first, last, now)
 
-    def withdraw(self, ticket: Ticket) -> bool:
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:
         """Take back what was submitted with the ticket, as far as it is not with the peer.
 
+        With an index that one alone of small records that were submitted together.
         What never left returns as RELEASED. For what may be with the peer, its verdict decides:
         EXPIRED where it will not be handled. Returns whether there is any of that.
         """
-        return self._session.withdraw(ticket)
+        return self._session.withdraw(ticket, index)
+
+    def has_arrived(self, ticket: Ticket) -> bool:
+        """Return whether what a ticket waits for is with the peer, which has not settled it."""
+        return any(
+            all(seq in lane.acked for seq in numbers)
+            for lane in self._session.outgoing.values()
+            if (numbers := lane.open_numbers(ticket))
+        )
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""

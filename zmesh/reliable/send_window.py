@@ -1,7 +1,7 @@
 """Numbered items until they are released: what sending halves are made of, and control's own."""
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar, assert_never
+from typing import Generic, TypeVar, assert_never, cast
 
 from zmesh.errors import ProtocolError
 from zmesh.reliable.ranges import RangeSet, Watermark
@@ -54,6 +54,13 @@ class SendWindow(Generic[T]):
         self.next_seq = first + len(items)
         self.items.update(zip(range(first, self.next_seq), items, strict=True))
         return first, self.next_seq - 1
+
+    def run(self, first: int, last: int) -> list[T]:
+        """Return the items from `first` on that follow each other without a hole."""
+        run = list(map(self.items.get, range(first, last + 1)))
+        if None in run:
+            del run[run.index(None) :]
+        return cast("list[T]", run)
 
     def on_ack(self, cum: int, ranges: Ranges) -> list[tuple[int, int]]:
         """Note what the peer has received; return the numbers that are newly so.

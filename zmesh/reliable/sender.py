@@ -16,7 +16,7 @@ from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, with_ttl
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, part_of, with_ttl
 
 LOOKED_BACK = 64
 """Records under way that are looked at to know the peer's window: of large ones it holds fewer."""
@@ -135,11 +135,7 @@ class OutgoingLane(SendWindow[Record]):
         self._spans.append(span)
         if type(span.ticket) is TicketRun:
             span.ticket.join(self)
-        siblings = self._by_ticket.get(span.ticket)
-        if siblings is None:
-            self._by_ticket[span.ticket] = [span]
-        else:
-            siblings.append(span)
+        self._by_ticket.setdefault(span.ticket, []).append(span)
 
     def _enqueue(self, records: Sequence[Record], now: float) -> tuple[int, int]:
         if self.next_transmit == self.next_seq:
@@ -163,9 +159,8 @@ class OutgoingLane(SendWindow[Record]):
         return seq in self.items or seq > self.acked.cum or self._is_in_block(seq)
 
     def _is_in_block(self, seq: int) -> bool:
-        return any(
-            each.block and seq > each.last - each.remaining for each in self._between(seq, seq)
-        )
+        spans = self._between(seq, seq)
+        return any(each.block and seq > each.last - each.remaining for each in spans)
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
@@ -228,8 +223,7 @@ class OutgoingLane(SendWindow[Record]):
         None where what was ready has meanwhile been settled or become a hole.
         """
         chunk = self._take_lost(budget, count_max) if self.resend.count else None
-        if chunk is None:
-            chunk = self._take_new(budget, count_max)
+        chunk = chunk or self._take_new(budget, count_max, now)
         if chunk is None:
             return None
         self.waiting_since = now
@@ -255,12 +249,12 @@ class OutgoingLane(SendWindow[Record]):
                 return first, records, size
         return None
 
-    def _take_new(self, budget: int, count_max: int) -> Chunk[Record] | None:
+    def _take_new(self, budget: int, count_max: int, now: float) -> Chunk[Record] | None:
         items, seq, end = self.items, self.next_transmit, self.next_seq
         if self._blocks:
             span = self._block_at(seq)
             if span is not None:
-                return self._take_block(span, budget, count_max)
+                return self._take_block(span, budget, count_max, now)
             end = self._blocks[0].first
         if self._uncut:
             self._cut()
@@ -277,8 +271,9 @@ class OutgoingLane(SendWindow[Record]):
         span = self._block_at(seq)
         if span is not None:  # behind holes
             self.next_transmit = seq
-            return self._take_block(span, budget, count_max)
-        records = self._run(seq, min(last, seq + count_max - 1), budget)
+            return self._take_block(span, budget, count_max, now)
+        mean = max(1, self.queued_bytes // max(1, self.kept))
+        records = self.run(seq, min(last, seq + count_max - 1, seq + budget // mean))
         ends = list(accumulate(map(self._sizes.__getitem__, range(seq, seq + len(records)))))
         allowed = self.bytes_limit - self.sent_bytes
         del records[min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed)) :]
@@ -297,35 +292,21 @@ class OutgoingLane(SendWindow[Record]):
             self.gaps.append((first, seq - 1, 0))
         return seq
 
-    def _take_block(self, span: Span, budget: int, count_max: int) -> Chunk[Record] | None:
+    def _take_block(
+        self, span: Span, budget: int, count_max: int, now: float
+    ) -> Chunk[Record] | None:
         """Return all of a block, so that it is packed once for all peers, or a part of it."""
         block, seq = cast("Block", span.block), self.next_transmit
         start, allowed = seq - span.first, self.bytes_limit - self.sent_bytes
         stop = min(len(block), start + count_max, self.seq_limit - span.first + 1)
-        size = block.size
-        if start or stop < len(block) or size > min(budget, allowed):
-            ends = block.ends(start)
-            count = min(bisect_left(ends, budget) + 1, bisect_right(ends, allowed), stop - start)
-            if count <= 0:
-                return None
-            stop, size = start + count, ends[count - 1]
+        stop, size = block.part(start, stop, budget, allowed)
+        if stop == start:
+            return None
         self.next_transmit = span.first + stop
         self.sent_bytes += size
         if stop == len(block):
             self._blocks.popleft()
-        return seq, block if stop - start == len(block) else block[start:stop], size
-
-    def _run(self, first: int, last: int, budget: int) -> list[Record]:
-        """Return records from `first` on without a hole, as many as may fill the budget."""
-        items = self.items
-        if first > last or not items:
-            return []
-        mean = max(1, self.queued_bytes // self.kept)
-        last = min(last, first + budget // mean)
-        run = list(map(items.get, range(first, last + 1)))
-        if None in run:
-            del run[run.index(None) :]
-        return cast("list[Record]", run)
+        return seq, part_of(block, start, stop, now), size
 
     # Outcomes
 
@@ -408,6 +389,8 @@ class OutgoingLane(SendWindow[Record]):
         self._block_messages -= span.remaining
         self.items.update(zip(numbers, block[start:], strict=True))
         self._sizes.update(zip(numbers, block.sizes(start), strict=True))
+        if block.deadline is not None:
+            self.deadlines.update(dict.fromkeys(numbers, block.deadline))
         if span.last >= self.next_transmit:
             self._blocks.remove(span)
 
@@ -519,6 +502,20 @@ class OutgoingLane(SendWindow[Record]):
 
     # Giving up
 
+    def expiries(self) -> list[tuple[int, float]]:
+        """Return when records expire, by number; of a block that of its first."""
+        blocks = [(each.first, each.block.deadline) for each in self._spans if each.block]
+        return [*self.deadlines.items(), *[(seq, due) for seq, due in blocks if due is not None]]
+
+    def expire(self, first: int, deadline: float) -> list[Returned]:
+        """Give up what expires then of what was submitted together, from this number on."""
+        due: list[int] = []
+        for span in self._between(first, first):
+            self._part_block(span)
+            numbers = range(first, span.last + 1)
+            due = [seq for seq in numbers if self.deadlines.get(seq) == deadline]
+        return [each for seq in due for each in self.give_up(seq, Outcome.EXPIRED)]
+
     def give_up(self, first: int, outcome: Outcome) -> list[Returned]:
         """Stop trying to deliver the record (with all its fragments) numbered `first`.
 
@@ -565,9 +562,15 @@ class OutgoingLane(SendWindow[Record]):
                 returned += self.give_up(first, Outcome.RELEASED)
         return returned
 
-    def holds(self, ticket: Ticket) -> bool:
-        """Return whether something submitted with the ticket has no outcome yet."""
-        return any(span.remaining for span in self._by_ticket.get(ticket, ()))
+    def open_numbers(self, ticket: Ticket) -> list[int]:
+        """Return the numbers of a ticket, but for spans of which all has its outcome."""
+        spans = [span for span in self._by_ticket.get(ticket, ()) if span.remaining]
+        return [seq for span in spans for seq in range(span.first, span.last + 1)]
+
+    def number_of(self, ticket: Ticket, index: int) -> int | None:
+        """Return the number of one of the small records submitted with a ticket, in one go."""
+        spans = self._by_ticket.get(ticket)
+        return spans[0].first + index if spans else None
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return the records of a ticket without outcome, and whether each was transmitted."""

@@ -5,7 +5,6 @@ paths or liveness; the link moves its records and acknowledgements.
 """
 
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 from itertools import repeat
 from math import inf
 from typing import Final, assert_never
@@ -15,6 +14,7 @@ from zmesh.errors import BodyTooLarge, ProtocolError
 from zmesh.message import CONTROL_LANE, LANES, Keys, Outcome, Record, Ticket
 from zmesh.options import LinkOptions, WireLimits
 from zmesh.reliable.credit import CreditPool
+from zmesh.reliable.expiring import Expiries
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.key_order import KeyOrder
 from zmesh.reliable.lane_states import lane_states
@@ -39,9 +39,6 @@ from zmesh.wire.frames import (
     Refused,
     Settle,
 )
-
-DEADLINES_MIN = 1024
-"""Fewer are not worth being looked through."""
 
 ACKED_TOGETHER = 16
 """So many records are acknowledged by the next packet; an ACK of fewer waits for company."""
@@ -80,8 +77,7 @@ class Session:
         self.cutter = Cutter(options, limits)
         self.control_out = ControlQueue(options.ranges_max, options.control_window)
         self.control_in = ControlInbox(options.control_window)
-        self._deadlines: list[tuple[float, int, int]] = []  # a heap of (when, lane, number)
-        self._deadlines_max = DEADLINES_MIN  # then those of ended records are dropped
+        self._expiries = Expiries(self.outgoing)
         self._keys = KeyOrder(self.outgoing)
         self._was_full = False  # and somebody was told so
         self.ack_lanes: set[int] = set()  # lanes whose state the peer does not know
@@ -166,7 +162,7 @@ class Session:
             return self._submit_many(out, records, ticket, now, key, ttl)
         seq = out.submit_single(records[0], ticket, now)
         if ttl is not None:
-            self._expire_at(out, seq, now + ttl)
+            self._expiries.add(out, seq, now + ttl)
         return seq, seq
 
     def _submit_many(
@@ -184,15 +180,10 @@ class Session:
         if key is not None:
             records = self._keys.write(out.lane, records, key)
         if largest <= self._options.fragment_bytes:
-            if ttl is not None:
-                records = list(records)  # each ends in its own time
-            elif largest > self._options.inline_bytes_max:
-                pass  # there is little to pack
-            elif len(records) >= BLOCK_MIN and type(records) is not Block:
-                records = Block(records)
+            records = self._together(records, largest, None if ttl is None else now + ttl)
             first, last = out.submit(records, ticket, now)
-            for seq in () if ttl is None else range(first, last + 1):
-                self._expire_at(out, seq, now + (ttl or 0.0))
+            if ttl is not None:
+                self._expiries.add_all(out, first, records, now + ttl)
             ends: Sequence[int] = range(first, last + 1)
         else:
             first = out.next_seq
@@ -205,6 +196,20 @@ class Session:
             self._keys.note(out.lane, ends, key)
         return first, ends[-1]
 
+    def _together(
+        self, records: Sequence[Record], largest: int, deadline: float | None
+    ) -> Sequence[Record]:
+        """Return small records as a block, where that is worth it."""
+        if type(records) is Block:
+            if deadline is None:
+                return records
+            records = list(records)  # what it becomes is no other's
+        if largest > self._options.inline_bytes_max or len(records) < BLOCK_MIN:
+            return records  # there is little to pack
+        block = Block(records)
+        block.deadline = deadline
+        return block
+
     def _submit_one(
         self, out: OutgoingLane, record: Record, ticket: Ticket, now: float, ttl: float | None
     ) -> int:
@@ -213,24 +218,8 @@ class Session:
         else:
             first, last = out.submit([record], ticket, now)
         if ttl is not None:
-            self._expire_at(out, first, now + ttl)
+            self._expiries.add(out, first, now + ttl)
         return last
-
-    def _expire_at(self, out: OutgoingLane, seq: int, deadline: float) -> None:
-        out.deadlines[seq] = deadline
-        heappush(self._deadlines, (deadline, out.lane, seq))
-        if len(self._deadlines) >= self._deadlines_max:
-            self._forget_deadlines()
-
-    def _forget_deadlines(self) -> None:
-        """Drop those of records that have ended: the heap holds about twice the others at most."""
-        self._deadlines = [
-            (deadline, lane.lane, seq)
-            for lane in self.outgoing.values()
-            for seq, deadline in lane.deadlines.items()
-        ]
-        heapify(self._deadlines)
-        self._deadlines_max = 2 * len(self._deadlines) + DEADLINES_MIN
 
     @property
     def has_too_much_control(self) -> bool:
@@ -277,12 +266,17 @@ class Session:
         if self.settle_at == inf:
             self.settle_at = now + self._options.ack_delay_max
 
-    def withdraw(self, ticket: Ticket) -> bool:
+    def withdraw(self, ticket: Ticket, index: int | None = None) -> bool:
         """Give up what was submitted with the ticket; see `Link.withdraw`."""
         for lane in self.outgoing.values():
-            self._events += lane.withdraw(ticket)
+            if index is None:
+                self._events += lane.withdraw(ticket)
+            elif (seq := lane.number_of(ticket, index)) is not None:
+                self._events += lane.give_up(seq, Outcome.RELEASED)
+                self._note_room()
+                return seq in lane.items
         self._note_room()
-        return any(lane.holds(ticket) for lane in self.outgoing.values())
+        return any(lane.open_numbers(ticket) for lane in self.outgoing.values())
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:
         """Return what has no outcome; see `Link.open_of`."""
@@ -295,11 +289,8 @@ class Session:
 
     def expire(self, now: float) -> None:
         """Give up what has outlived its time to live."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, number, seq = heappop(self._deadlines)
-            lane = self.outgoing[number]
-            if lane.deadlines.get(seq) == deadline:
-                self._events += lane.give_up(seq, Outcome.EXPIRED)
+        if self._expiries.heap and self._expiries.heap[0][0] <= now:
+            self._events += self._expiries.due(now)
         self._note_room()
 
     def _note_room(self) -> None:
@@ -311,7 +302,8 @@ class Session:
     @property
     def expiry(self) -> float:
         """When `expire` has something to do; infinity: never."""
-        return self._deadlines[0][0] if self._deadlines else inf
+        heap = self._expiries.heap
+        return heap[0][0] if heap else inf
 
     def abandon(self) -> None:
         """End the session, and return every record without outcome. Use another from now on."""

@@ -1,11 +1,11 @@
 """What was submitted to a lane together, and who is told what became of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from zmesh.batches import Block, TicketRun
-from zmesh.message import Outcome, Record, Tag, Ticket, with_extra
+from zmesh.message import Extras, Outcome, Record, Tag, Ticket, tag_rows, with_extra
 from zmesh.reliable.send_window import Chunk
 
 _TTL_MS: Final = Tag.TTL_MS
@@ -49,7 +49,7 @@ def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -
     if len(records) == 1:
         deadline = deadlines.get(first)
         return chunk if deadline is None else (first, (_told(records[0], deadline, now),), size)
-    if isinstance(records, tuple):  # of a block, which has no such records
+    if isinstance(records, tuple):  # of a block, which tells of its own
         return chunk
     told = list(records)
     for index, record in enumerate(told):
@@ -61,3 +61,18 @@ def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -
 
 def _told(record: Record, deadline: float, now: float) -> Record:
     return with_extra(record, _TTL_MS, max(1, round((deadline - now) * 1000)))
+
+
+def part_of(block: Block, start: int, stop: int, now: float) -> Sequence[Record]:
+    """Return records of a block as they are transmitted: with the time left, if they expire."""
+    records = block if stop - start == len(block) else block[start:stop]
+    if block.deadline is None:
+        return records
+    left_ms, tag = max(1, round((block.deadline - now) * 1000)), int(Tag.TTL_MS)
+    rows = tag_rows(records)
+    row = cast("tuple[int, ...]", next(iter(rows)))
+    if len(rows) > 1 or not row or row[0] <= tag:
+        return tuple(with_extra(record, Tag.TTL_MS, left_ms) for record in records)
+    # As in requests: nothing is looked up for each.
+    each = cast("Sequence[tuple[int, str, bytes | memoryview, Extras]]", records)
+    return tuple([(one[0], one[1], one[2], (tag, left_ms, *one[3])) for one in each])

@@ -60,6 +60,8 @@ class CallBooks:
         """Note that a provider has a call; `ttl` is what it was told of the time left."""
         self._at[handling] = process
         self._check_owner(process, call)
+        if call.submission.timeout is not None and ttl is None:
+            self._wrong(Rule.LATE, handling.receiver, f"has {call}, and not the time it has left")
         if call.number in self._ended:
             self._expect_stop(call, handling)
         if ttl is not None:

@@ -8,6 +8,7 @@ from functools import partial
 from zmesh.actions import (
     Action,
     CallAnswered,
+    CallsAnswered,
     CancelRequest,
     DeliverInbox,
     DeliverPublications,
@@ -24,6 +25,7 @@ from zmesh.actions import (
 from zmesh.errors import AmbiguousPeer, PeerUnknown
 from zmesh.events import (
     Call,
+    CallEach,
     CancelCall,
     CloseNode,
     DrainNode,
@@ -33,6 +35,7 @@ from zmesh.events import (
     Publish,
     PublishMany,
     Reply,
+    ReplyEach,
     Serve,
     SettleDeliveries,
     Source,
@@ -241,26 +244,34 @@ class NodeApp:
         process = self._process
         now = process.clock.read()
         deadline = None if submission.timeout is None else now + submission.timeout
+        wishes = (submission.key, submission.prefer, submission.hedge_after, submission.retries)
+        together = CallEach(0, [], submission.lane, deadline)
         for size in submission.sizes:
             one = replace(submission, sizes=(size,))
             message = self._books.submit(process, one, Kind.REQUEST).messages[0]
             record: Record = (head(Kind.REQUEST), one.name, message.body)
             self._books.calls.on_called(message, partial(self._seen, one.name))
-            prefer = None if one.prefer is None else self._books.node_of(one.prefer)
-            process.deliver(
-                Call(
-                    message.number,
-                    record,
-                    one.lane,
-                    deadline,
-                    one.key,
-                    prefer,
-                    one.hedge_after,
-                    one.retries,
+            if wishes == (None, None, None, 0):
+                together.first = together.first if together.records else message.number
+                together.records.append(record)
+            else:
+                prefer = None if one.prefer is None else self._books.node_of(one.prefer)
+                process.deliver(
+                    Call(
+                        message.number,
+                        record,
+                        one.lane,
+                        deadline,
+                        one.key,
+                        prefer,
+                        one.hedge_after,
+                        one.retries,
+                    )
                 )
-            )
             if one.withdraw_after is not None:
                 process.queue.after(one.withdraw_after, self._cancel, message.number)
+        if together.records:
+            process.deliver(together)
 
     def _cancel(self, number: int) -> None:
         if self._process.alive and self._books.on_cancelled(number):
@@ -290,10 +301,22 @@ class NodeApp:
                 for ticket in tickets:
                     self._books.ledger.on_done(self._process.label, ticket)
                 self._process.note("done", len(tickets))
-            case CallAnswered():
-                self._books.on_answered(self._process, action)
+            case CallAnswered() | CallsAnswered():
+                self._answered(action)
             case _:
                 self._perform_rare(action)
+
+    def _answered(self, action: CallAnswered | CallsAnswered) -> None:
+        answers = (
+            [action]
+            if isinstance(action, CallAnswered)
+            else [
+                CallAnswered(call, record, None, action.peer)
+                for call, record in zip(action.calls, action.records, strict=True)
+            ]
+        )
+        for answer in answers:
+            self._books.on_answered(self._process, answer)
 
     def _perform_rare(self, action: Action) -> None:
         match action:
@@ -381,15 +404,21 @@ class NodeApp:
         job.handling.answer = answer
         job.handling.raised = kind is Kind.FAILURE
         self._process.note("answers", job.number, kind.name)
-        self._process.deliver(
-            Reply(
-                job.source,
-                job.first_seq,
-                job.last_seq,
-                correlation if isinstance(correlation, int) else 0,
-                (head(kind), "", answer),
-            )
+        self._reply(
+            job, correlation if isinstance(correlation, int) else 0, (head(kind), "", answer)
         )
+
+    def _reply(self, job: NodeJob, correlation: int, record: Record) -> None:
+        """Answer, together with what was answered just before to the same peer."""
+        source, number, last = job.source, job.first_seq, self._process.last_queued
+        if number != job.last_seq:
+            self._process.deliver(Reply(source, number, job.last_seq, correlation, record))
+        elif isinstance(last, ReplyEach) and last.source == source:
+            last.numbers.append(number)
+            last.correlations.append(correlation)
+            last.records.append(record)
+        else:
+            self._process.deliver(ReplyEach(source, [number], [correlation], [record]))
 
     def _settle(self, job: NodeJob, verdict: Verdict) -> None:
         job.handling.verdict = verdict

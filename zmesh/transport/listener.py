@@ -138,7 +138,8 @@ class Listener:
         try:
             self._bound[host] = self._bind(host, port)
         except OSError as error:
-            expected = f"an address of this machine with that port free ({error})"
+            port_free = f"port={port} free" if port else "a port free"
+            expected = f"an address of this machine with {port_free} ({error})"
             raise InvalidOption("endpoint", endpoint_of(host, port), expected) from error
 
     def send(self, path: bytes, packets: Sequence[Sequence[bytes | memoryview]]) -> None:

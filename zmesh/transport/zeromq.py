@@ -35,11 +35,11 @@ ERROR: Final = 40
 _logger = logging.getLogger(__name__)
 
 
-def _close_forgotten(sockets: Sockets) -> None:
+def _close_forgotten(sockets: Sockets, told: str) -> None:
     was_open = sockets.is_open
     sockets.close()
     if was_open:
-        warnings.warn("a ZmqTransport was not closed", ResourceWarning, stacklevel=2)
+        warnings.warn(told, ResourceWarning, stacklevel=2)
 
 
 def log_audit(event: Audited) -> None:
@@ -73,6 +73,7 @@ class ZmqTransport:
             callbacks of the loop and no faster than the options allow. By default it is logged.
         curve: with these keys every connection is encrypted and authenticated, and inbound paths
             are the routing id and the key of the connection; without, nothing is.
+        forgotten: what to warn of where it was never closed.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class ZmqTransport:
         on_trace: Callable[[Trace], None] = log_trace,
         on_audit: OnAudit = log_audit,
         curve: CurveKeys | None = None,
+        forgotten: str = "a ZmqTransport was never closed: close it",
     ) -> None:
+        self._forgotten = forgotten
         self._pid = ThisProcess.pid
         self._loop = loop
         self._limits = limits
@@ -123,7 +126,7 @@ class ZmqTransport:
             raise UsageError("no file descriptors are left: raise the limit (ulimit -n)")
         sockets = Sockets(self._options, self._limits)
         # Runs before the parts could be collected in any order: the wrong one hangs, see Sockets.
-        weakref.finalize(self, _close_forgotten, sockets)
+        weakref.finalize(self, _close_forgotten, sockets, self._forgotten)
         self._sockets = sockets
         try:
             self._ear = self._ear_of(sockets)

@@ -111,7 +111,7 @@ async def test_a_turn_takes_no_more_packets_than_its_budget_and_goes_on(pair: Pa
 async def test_a_turn_takes_no_more_bytes_than_its_budget_and_one_packet(pair: Pair) -> None:
     for _ in range(10):
         pair.router.send_multipart([pair.routing_id, bytes(600), bytes(400)])
-    reader = Reader(pair, turn_bytes_max=16 * 2500, turn_max=0.0)
+    reader = Reader(pair, turn_bytes_max=16 * 2500, turn_max=1e-9)
     await reader.received(10)
     # Each took too long, so that the next was smaller.
     assert [len(batch) for batch in reader.batches] == [3, 2, 1, 1, 1, 1, 1]

@@ -84,7 +84,7 @@ async def test_half_open_connections_of_one_address_are_bounded_and_disturb_nobo
 
 @plain_and_curve
 async def test_events_of_connections_take_turns_of_their_own_length(peer: MakePeer) -> None:
-    bob = peer(options=options(turn_max=60.0, connections_turn_max=0.0, handshake_timeout=30.0))
+    bob = peer(options=options(turn_max=60.0, connections_turn_max=1e-9, handshake_timeout=30.0))
     ear = bob.transport._ear
     deliver, turns = ear._deliver, list[int]()
 

@@ -22,7 +22,7 @@ from zmesh.face.handlers import (
     in_thread,
     is_async,
 )
-from zmesh.face.hosting import BLOCKING, Begun, begin, finish, is_kept, references_to
+from zmesh.face.hosting import BLOCKING, Begun, begin, finish, is_kept, marks_of
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message
 from zmesh.face.requests import RequestMessage
@@ -271,7 +271,8 @@ class Services:
         startable, workers = service.turns.startable, service.workers
         wanted = 1 if service.is_quick and startable else startable
         while len(workers) < wanted:
-            worker = self._loop.create_task(self._work(service), name=service.task_name)
+            # Not by the loop's factory: an eager one would run it here, within a turn.
+            worker = asyncio.Task(self._work(service), loop=self._loop, name=service.task_name)
             workers[worker] = None
             # One that is cancelled before its first step runs none of its code.
             worker.add_done_callback(partial(self._on_worker_ended, service))
@@ -310,7 +311,7 @@ class Services:
     ) -> tuple[Request, Begun] | None:
         """Handle requests one after the other; return the first whose handler waits."""
         turns, requests, clock = service.turns, self._requests, time.monotonic
-        references = references_to(task)
+        marks = marks_of(task)
         begun_at = step_at = clock()
         offset = self._loop.time() - begun_at  # uvloop's clock stands still meanwhile
         while (request := turns.begin()) is not None:
@@ -340,7 +341,7 @@ class Services:
             else:
                 del requests[request.place]
             request.task = None
-            if is_kept(task, references) or step_at - begun_at > HOLD_UP_MAX:
+            if is_kept(task, marks) or step_at - begun_at > HOLD_UP_MAX:
                 break
         return None
 
@@ -375,6 +376,10 @@ class Services:
                 return
             logger.exception("the handler of %r raised", service.name)
             failure = error
+        except BaseException as error:  # it ends more than this, but its caller is to know
+            if not isinstance(error, GeneratorExit):  # of a loop that is no more
+                self._answer(request, None, error)
+            raise
         self._answer(request, reply, failure)
 
     def _answer(

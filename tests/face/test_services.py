@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import sys
 import threading
@@ -699,6 +700,20 @@ async def test_a_handler_that_ends_the_program_leaves_its_place() -> None:
     assert service.turns.begin() is None
 
 
+async def test_nothing_is_kept_of_an_answer_that_left() -> None:
+    bench = Bench()
+
+    async def work(_: Message) -> bytes:
+        return b"x" * 1000
+
+    bench.serve(work)
+    bench.request(1)
+    record = reply_in((await bench.done(1))[0])
+    bench.commands.clear()  # the engine has it
+    await asyncio.sleep(0)
+    assert [each for each in gc.get_referrers(record) if type(each) is list] == []
+
+
 class Ends(BaseException):
     """What ends more than a handler."""
 
@@ -755,8 +770,9 @@ async def test_what_a_handler_left_at_its_task_reaches_no_other() -> None:
     await bench.done(4)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once since Python 3.12")
 async def test_handlers_do_not_begin_within_the_turn_that_brings_them() -> None:
+    if sys.version_info < (3, 12):
+        pytest.skip("tasks may begin at once since Python 3.12")
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     bench = Bench()
     begun: list[object] = []

@@ -84,6 +84,27 @@ def test_a_closed_transport_ends_without_a_word() -> None:
     assert (ended.code, ended.output, ended.errors) == (0, "", "")
 
 
+def test_what_is_lent_to_libzmq_outlives_the_sockets_that_may_still_send_it() -> None:
+    """Else it sends what comes after in that memory, or its thread ends the process."""
+    watched = """
+async def main():
+    global kept
+    kept = await busy()
+    from zmq.utils.garbage import gc as lent
+    clear = lent._clear
+    def cleared():
+        print([each._sockets.is_open for each in kept], flush=True)
+        clear()
+    lent._clear = cleared
+asyncio.run(main())
+"""
+    early = "import weakref\nclass It: pass\nit = It()\nweakref.finalize(it, int)\n"
+    with running("-c", early + PRELUDE + watched) as child:  # an application has such things too
+        assert child.line() == "ready"
+        ended = child.end()
+    assert (ended.code, ended.output) == (0, "[False, False]\n"), ended.errors
+
+
 def test_collecting_what_was_forgotten_does_not_hang() -> None:
     ended = run("asyncio.run(busy())\ngc.collect()\nprint('collected')")
     assert (ended.code, ended.output) == (0, "collected\n"), ended.errors

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import zmq
+import zmq.utils.garbage  # keeps what is lent; to be there before sockets, see `ZmqTransport`
 from zmq.backend import Socket as _Socket
 
 from zmesh.ids import Path

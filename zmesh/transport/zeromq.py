@@ -1,6 +1,7 @@
 """The transport over ZeroMQ: what the runner hands its orders to."""
 
 import asyncio
+import atexit
 import logging
 import warnings
 import weakref
@@ -126,8 +127,12 @@ class ZmqTransport:
             raise UsageError("no file descriptors are left: raise the limit (ulimit -n)")
         sockets = Sockets(self._options, self._limits)
         # Runs before the parts could be collected in any order: the wrong one hangs, see Sockets.
-        weakref.finalize(self, _close_forgotten, sockets, self._forgotten)
-        self._sockets = sockets
+        at_exit = weakref.finalize(self, _close_forgotten, sockets, self._forgotten)
+        # At exit pyzmq gives up what is lent to libzmq, which sends what comes after in that
+        # memory, or finds none and ends the process. What is registered last is called first.
+        at_exit.atexit = False
+        atexit.register(at_exit)
+        self._at_exit, self._sockets = at_exit, sockets
         try:
             self._ear = self._ear_of(sockets)
         except NotImplementedError as error:
@@ -249,6 +254,7 @@ class ZmqTransport:
         self._probes.close()
         self._news.close()
         self._sockets.close()
+        atexit.unregister(self._at_exit)
 
     def statistics(self) -> TransportStatistics:
         """Return the counters as they are now."""

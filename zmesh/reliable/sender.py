@@ -16,7 +16,7 @@ from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, expiry_of, run_numbers, part_of, with_ttl
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, expiry_of, part_of, run_numbers, with_ttl
 
 LOOKED_BACK = 64
 """Records under way that are looked at to know the peer's window: of large ones it holds fewer."""

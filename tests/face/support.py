@@ -63,8 +63,9 @@ class Noting:
     def command(self, event: Event) -> None:
         self.commands.append(event)
 
-    def is_last(self, event: Event | None) -> bool:
-        return self.holds and self.commands[-1] is event
+    @property
+    def last(self) -> Event | None:
+        return self.commands[-1] if self.holds and self.commands else None
 
     def hold(self) -> None:
         pass

@@ -1,6 +1,7 @@
 """Calls: answers, and the errors that tell why there is none."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -46,6 +47,20 @@ async def test_reply_is_decoded() -> None:
     bench.calls.answered(CallAnswered(1, record_of({"w": 3}, Kind.REPLY)))
     assert await task == {"w": 3}
     assert len(bench.calls) == 0
+
+
+async def test_nothing_is_kept_of_a_request_that_was_answered() -> None:
+    bench = Bench()
+    record = record_of("x", Kind.REQUEST, "resize")
+    before = sys.getrefcount(record)
+    call = bench.calls.call(record, 4, None, 100.0, lambda service: NoProvider(service, []))
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0)
+    bench.commands.clear()  # the engine has it
+    bench.calls.answered(CallAnswered(1, record_of("y", Kind.REPLY)))
+    assert await task == "y"
+    del task, call
+    assert sys.getrefcount(record) == before
 
 
 async def test_deadline_is_on_the_clock_of_the_engine() -> None:

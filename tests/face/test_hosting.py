@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from zmesh.face.hosting import Begun, begin, finish, is_kept, references_to
+from zmesh.face.hosting import Begun, begin, finish, is_kept, marks_of
 
 Work = Callable[[], Awaitable[None]]
 
@@ -26,11 +26,11 @@ async def host(work: list[Work]) -> list["asyncio.Task[None]"]:
 
     async def some() -> None:
         task = own(asyncio.current_task())
-        references = references_to(task)
+        marks = marks_of(task)
         begun: Begun | None = None
         while left and begun is None:
             begun = begin(one(left.pop(0)))
-            if begun is None and is_kept(task, references):
+            if begun is None and is_kept(task, marks):
                 break
         if left:
             tasks.append(asyncio.create_task(some()))

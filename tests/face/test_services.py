@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import threading
 import time
@@ -696,3 +697,93 @@ async def test_a_handler_that_ends_the_program_leaves_its_place() -> None:
         bench.services._handle_some(service, task)
     assert bench.services._requests == {}
     assert service.turns.begin() is None
+
+
+async def test_nothing_is_kept_of_an_answer_that_left() -> None:
+    bench = Bench()
+
+    async def work(_: Message) -> bytes:
+        return b"x" * 1000
+
+    bench.serve(work)
+    bench.request(1)
+    record = reply_in((await bench.done(1))[0])
+    bench.commands.clear()  # the engine has it
+    await asyncio.sleep(0)
+    assert [each for each in gc.get_referrers(record) if type(each) is list] == []
+
+
+class Ends(BaseException):
+    """What ends more than a handler."""
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_caller_is_told_of_whatever_its_handler_raised(*, waits: bool) -> None:
+    bench = Bench()
+
+    async def work(_: Message) -> None:
+        if waits:
+            await asyncio.sleep(0)
+        raise Ends("paper")
+
+    bench.serve(work, concurrency=1)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    for seq in (1, 2):
+        bench.request(seq)
+        await bench.done(seq)
+    assert [failure_of(reply_in(each))[:2] for each in bench.commands] == [("Ends", "paper")] * 2
+    assert not bench.services._requests
+
+
+async def test_what_a_handler_left_at_its_task_reaches_no_other() -> None:
+    bench = Bench()
+    ended, seen = list[object](), list[object]()
+    may_end = asyncio.Event()
+
+    def left(task: asyncio.Task[None]) -> tuple[str, object]:
+        return task.get_name(), getattr(task, "owner", None)
+
+    async def work(message: Message) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        seen.append(left(task))
+        match message.body:
+            case "name":
+                task.set_name("another")
+            case "attribute":
+                task.owner = "somebody"  # type: ignore[attr-defined]
+            case "callback":
+                task.add_done_callback(lambda _: ended.append("callback"))
+            case _:
+                await may_end.wait()
+
+    bench.serve(work)
+    for seq, body in enumerate(["name", "attribute", "callback", None]):
+        bench.request(seq, body)
+    async with asyncio.timeout(5):
+        while not ended:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    assert seen == [("zmesh handler of 'work'", None)] * 4
+    may_end.set()
+    await bench.done(4)
+
+
+async def test_handlers_do_not_begin_within_the_turn_that_brings_them() -> None:
+    eager = getattr(asyncio, "eager_task_factory", None)
+    if eager is None:
+        pytest.skip("tasks may begin at once since Python 3.12")
+    asyncio.get_running_loop().set_task_factory(eager)
+    bench = Bench()
+    begun: list[object] = []
+
+    async def work(message: Message) -> None:
+        begun.append(message.body)
+        await asyncio.sleep(0)
+
+    bench.serve(work, concurrency=2)
+    for seq in range(4):
+        bench.request(seq, seq)
+        assert not begun
+    await bench.done(4)
+    assert begun == [0, 1, 2, 3]

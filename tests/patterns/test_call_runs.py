@@ -141,6 +141,30 @@ def test_replies_of_a_run_may_leave_in_any_order_and_in_several_runs() -> None:
     assert_nothing_is_left(a, b)
 
 
+@pytest.mark.parametrize("others_end", ["answered", "cancelled"])
+def test_one_that_is_open_for_long_keeps_no_request_of_the_others(others_end: str) -> None:
+    world, a, b = pair()
+    calls = [a.call("work", str(number), timeout=None) for number in range(64)]
+    world.run(0.5)
+    [run] = set(a.engine._news.calls._runs.values())
+    last = b.places.pop()
+    while b.places:
+        if others_end == "answered":
+            b.answer("done")
+        else:
+            a.do(CancelCall(calls[len(b.places) - 1]))
+            source, first, until, _ = b.places.pop()
+            b.do(SettleDeliveries(source, first, until, Outcome.RELEASED))
+    world.run(0.5)
+    assert not run.records
+    b.places.append(last)
+    b.answer("at last")
+    world.run(0.5)
+    assert text_of(a.answers[calls[63]]) == "at last"
+    world.run(1.0)
+    assert_nothing_is_left(a, b)
+
+
 # Shared among providers
 
 

@@ -36,8 +36,9 @@ class Commands(Protocol):
         """Take a command."""
         ...
 
-    def is_last(self, event: Event | None) -> bool:
-        """Return whether a command still waits, and nothing came after it: more may join it."""
+    @property
+    def last(self) -> Event | None:
+        """The latest command that still waits: more may join it."""
         ...
 
     def hold(self) -> None:
@@ -61,8 +62,7 @@ class Calls:
         self._open: dict[int, Waiting[CallAnswered | Record]] = {}
         self._waking = Waking(loop, commands.hold, commands.let_go)
         self._last = 0
-        self._asked: CallEach | None = None  # the latest, which more may join
-        self._patience: float | None = None  # seconds, of those in it
+        self._patience: float | None = None  # seconds, of those in the latest run
 
     def __len__(self) -> int:
         return len(self._open)
@@ -123,10 +123,9 @@ class Calls:
 
         All of them get the deadline of the last, which is later by less than a turn of the loop.
         """
-        last = self._asked
+        last = self._commands.last  # kept nowhere here: with its requests, for how long
         if (
-            last is not None
-            and self._commands.is_last(last)
+            isinstance(last, CallEach)
             and last.records[0][1] == record[1]
             and last.lane == lane
             and self._patience == patience
@@ -136,8 +135,7 @@ class Calls:
             last.deadline = deadline
             return
         self._patience = patience
-        self._asked = CallEach(call, [record], lane, deadline)
-        self._commands.command(self._asked)
+        self._commands.command(CallEach(call, [record], lane, deadline))
 
     def perform(self, action: CallAnswered | CallsAnswered) -> None:
         """Take what the engine tells."""

@@ -5,7 +5,8 @@ handler comes to its end without waiting for anything, with the next. Where a ha
 task is its own from then on, and another one goes on with the others: so each handler sees one
 task from its first step to its last, which is what `asyncio.timeout` and `TaskGroup` build on, and
 who cancels it cancels nobody else. A task that something of a handler still refers to is not
-shared any further: whoever keeps it means that handler.
+shared any further: whoever keeps it means that handler. Neither is one that has got a name, an
+attribute, or a callback of it.
 """
 
 import time
@@ -13,6 +14,7 @@ import types
 from asyncio import Task
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from gc import get_referents
 from sys import getrefcount
 from typing import Any, Final, NamedTuple
 from weakref import getweakrefcount
@@ -71,17 +73,32 @@ def finish(begun: Begun, blocked: Callable[[float], None]) -> Generator[Any, Non
         error = None
 
 
-References = tuple[int, int]
-"""How many there are to a task, strong and weak."""
+class Marks(NamedTuple):
+    """What there is at a task, to which a handler may add."""
+
+    name: str
+    references: int
+    weak_references: int
+    belongings: int
 
 
-def references_to(task: "Task[Any]") -> References:
-    """Count who refers to a task."""
-    return getrefcount(task), getweakrefcount(task)
+def marks_of(task: "Task[Any]") -> Marks:
+    """Look at a task that has had no handler yet."""
+    return Marks(
+        task.get_name(), getrefcount(task), getweakrefcount(task), len(get_referents(task))
+    )
 
 
-def is_kept(task: "Task[Any]", before: References) -> bool:
-    """Return whether a handler that ended left something to its task: it is no other's."""
+def is_kept(task: "Task[Any]", before: Marks) -> bool:
+    """Return whether a handler that ended left something at its task: it is no other's.
+
+    What a task refers to are its attributes and its callbacks, too: these are to be called when
+    that handler's task is done, not when the next one's is.
+    """
     return bool(
-        task.cancelling() or getrefcount(task) > before[0] or getweakrefcount(task) > before[1]
+        task.cancelling()
+        or task.get_name() != before[0]
+        or getrefcount(task) > before[1]
+        or getweakrefcount(task) > before[2]
+        or len(get_referents(task)) > before[3]
     )

@@ -175,9 +175,14 @@ class Runner:
         """How many events wait for the next turn."""
         return len(self._events) + self._joined
 
-    def is_last(self, event: Event | None) -> bool:
+    @property
+    def last(self) -> Event | None:
+        """The latest that waits for the next turn: more may join a command."""
+        return self._events[-1] if self._events else None
+
+    def is_last(self, event: Event) -> bool:
         """Return whether a command still waits, and nothing came after it: more may join it."""
-        return bool(self._events) and self._events[-1] is event
+        return self.last is event
 
     def joined(self) -> None:
         """Note that one more has joined the last command."""

@@ -22,7 +22,7 @@ from zmesh.face.handlers import (
     in_thread,
     is_async,
 )
-from zmesh.face.hosting import BLOCKING, Begun, begin, finish, is_kept, references_to
+from zmesh.face.hosting import BLOCKING, Begun, begin, finish, is_kept, marks_of
 from zmesh.face.outgoing import Outgoing
 from zmesh.face.received import Chunk, Message
 from zmesh.face.requests import RequestMessage
@@ -120,7 +120,6 @@ class Services:
         self._outgoing = outgoing
         self._commands = commands
         self._command = commands.command
-        self._replied: ReplyEach | None = None  # the latest, which more may join
         self._verifying = verifying
         self._services: dict[str, Service] = {}
         self._requests: dict[Place, Request] = {}
@@ -271,7 +270,8 @@ class Services:
         startable, workers = service.turns.startable, service.workers
         wanted = 1 if service.is_quick and startable else startable
         while len(workers) < wanted:
-            worker = self._loop.create_task(self._work(service), name=service.task_name)
+            # Not by the loop's factory: an eager one would run it here, within a turn.
+            worker = asyncio.Task(self._work(service), loop=self._loop, name=service.task_name)
             workers[worker] = None
             # One that is cancelled before its first step runs none of its code.
             worker.add_done_callback(partial(self._on_worker_ended, service))
@@ -310,7 +310,7 @@ class Services:
     ) -> tuple[Request, Begun] | None:
         """Handle requests one after the other; return the first whose handler waits."""
         turns, requests, clock = service.turns, self._requests, time.monotonic
-        references = references_to(task)
+        marks = marks_of(task)
         begun_at = step_at = clock()
         offset = self._loop.time() - begun_at  # uvloop's clock stands still meanwhile
         while (request := turns.begin()) is not None:
@@ -340,7 +340,7 @@ class Services:
             else:
                 del requests[request.place]
             request.task = None
-            if is_kept(task, references) or step_at - begun_at > HOLD_UP_MAX:
+            if is_kept(task, marks) or step_at - begun_at > HOLD_UP_MAX:
                 break
         return None
 
@@ -352,18 +352,14 @@ class Services:
             if channel is not None:
                 self._note_outcome(request, Outcome.ACCEPTED)  # it is settled as it begins
                 await self._stream(service, request.message, channel)
-            elif service.in_parts:
-                raise Reject(_refusal(service, Ways(0)))
             else:
                 reply = self._outgoing.reply(await self._running(service, request.message))
                 compressing = self._outgoing.compressing
                 if compressing.default is not None:
                     reply = await compressing.soon(reply, compressing.default)
-        except Reject as error:
-            self._settle(request, Outcome.REJECTED, sendable_text(error.reason))
-            return
-        except InvalidBody as error:
-            self._settle(request, Outcome.REJECTED, sendable_text(error))
+        except (Reject, InvalidBody) as error:
+            reason = getattr(error, "reason", error)
+            self._settle(request, Outcome.REJECTED, sendable_text(reason))
             return
         except asyncio.CancelledError as error:
             if request.task is None or request.task.cancelling():
@@ -375,6 +371,11 @@ class Services:
                 return
             logger.exception("the handler of %r raised", service.name)
             failure = error
+        except GeneratorExit:  # of a loop that is no more
+            raise
+        except BaseException as error:  # it ends more than this, but its caller is to know
+            self._answer(request, None, error)
+            raise
         self._answer(request, reply, failure)
 
     def _answer(
@@ -398,21 +399,15 @@ class Services:
     def _reply(self, request: Request, record: Record) -> None:
         """Answer with what was answered just before to the same peer, if that still waits."""
         source, number, call = request.source, request.first_seq, request.correlation
-        last = self._replied
+        last = self._commands.last
         if number != request.last_seq:
             self._command(Reply(source, number, request.last_seq, call, record))
-        elif (
-            last is not None
-            and last.source is source
-            and len(last.numbers) < RUN_MAX
-            and self._commands.is_last(last)
-        ):
+        elif isinstance(last, ReplyEach) and last.source is source and len(last.numbers) < RUN_MAX:
             last.numbers.append(number)
             last.correlations.append(call)
             last.records.append(record)
         else:
-            self._replied = ReplyEach(source, [number], [call], [record])
-            self._command(self._replied)
+            self._command(ReplyEach(source, [number], [call], [record]))
 
     async def _stream(self, service: Service, message: Message, channel: Channel) -> None:
         """Run the handler of a stream; write what it returns, or yields, as the answer."""
@@ -434,8 +429,14 @@ class Services:
                 await close()
 
     def _running(self, service: Service, message: Message) -> Awaitable[Any]:
-        """Return what the handler will return, by the shortest way there is."""
-        if self.middleware or service.in_parts or not service.is_async:
+        """Return what the handler will return, by the shortest way there is.
+
+        Raises:
+            Reject: it answers in parts, and was not asked for these.
+        """
+        if service.in_parts:
+            raise Reject(_refusal(service, Ways(0)))
+        if self.middleware or not service.is_async:
             return self._run(service, message)
         awaitable: Awaitable[Any] = service.handler(message)
         return awaitable

@@ -32,7 +32,7 @@ class CallRun(InternalTicket):
         super().__init__(len(records))
         self.provider = provider
         self.numbers = numbers
-        self.records = numbered(records, numbers, first_id)  # as they travel
+        self.records: Sequence[Record] = numbered(records, numbers, first_id)  # as they travel
         self.lane = lane
         self.deadline = deadline
         self.first_id = first_id  # the message id of its first request; the others follow

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
 from operator import attrgetter
-from typing import cast
+from typing import Final, cast
 
 from zmesh.actions import CallAnswered, CallFailure, CallsAnswered
 from zmesh.batches import fit_runs
@@ -30,6 +30,9 @@ from zmesh.patterns.choosing import NO_WISH, Choosing, Wish
 from zmesh.patterns.interest import InterestTable
 from zmesh.patterns.retry_budget import RetryBudget
 from zmesh.reliable.link_events import Returned
+
+RUN_KEPT: Final = 16
+"""A run with one open call of so many is one no longer: its requests would be kept for it."""
 
 
 class CallTicket(InternalTicket):
@@ -203,7 +206,11 @@ class RequestReply:
     def _find(self, number: int) -> _OpenCall | None:
         """Return an open call; if it is in a run, it goes on by itself."""
         run = self._runs.get(number)
-        return self._calls.get(number) if run is None else self._part(run, number)
+        if run is None:
+            return self._calls.get(number)
+        call = self._part(run, number)
+        self._thin_out(run)
+        return call
 
     def _part(self, run: CallRun, number: int) -> _OpenCall:
         """Let a call of a run go on as if it had been made alone."""
@@ -226,10 +233,16 @@ class RequestReply:
         numbers = [number for number in run.numbers if self._runs.get(number) is run]
         return [self._part(run, number) for number in numbers]
 
+    def _thin_out(self, run: CallRun) -> None:
+        """Let the last ones go on by themselves: they must not keep what all others sent."""
+        if 0 < run.open * RUN_KEPT < len(run.numbers):
+            self._part_all(run)
+
     def _left(self, run: CallRun, count: int) -> None:
         """Note that calls of a run are no longer in it."""
         run.open -= count
         if not run.open:
+            run.records = ()
             self._deadlines.discard(run)
             self._no_longer_with(run.provider, run)
 
@@ -335,6 +348,7 @@ class RequestReply:
             self.choosing.on_answer(peer, run.service, now - run.at, now)
             run.provider.calls -= count
             self._left(run, count)
+            self._thin_out(run)
         if numbers:
             self._turn.actions.append(CallsAnswered(numbers, list(records), peer.label))
         return left

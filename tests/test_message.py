@@ -1,10 +1,22 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmesh.message import Record, Tag, extra, extras_of, size_of, sizes_of, tags_of, with_extra
+from zmesh.message import (
+    INTEGER_TAGS,
+    Record,
+    Tag,
+    extra,
+    extras_of,
+    size_of,
+    sizes_of,
+    tags_of,
+    with_extra,
+)
 
 VALUES = st.one_of(st.integers(0, 9), st.text(max_size=3), st.binary(max_size=3))
 EXTRAS = st.dictionaries(st.sampled_from(list(Tag)), VALUES)
+NUMBERS = st.dictionaries(st.sampled_from(sorted(INTEGER_TAGS)).map(Tag), st.integers(0, 9))
+OTHERS = st.dictionaries(st.sampled_from([tag for tag in Tag if tag not in INTEGER_TAGS]), VALUES)
 
 
 def made(extras: dict[Tag, int | str | bytes]) -> Record:
@@ -26,8 +38,11 @@ def test_extras_are_found_by_their_tags(extras: dict[Tag, int | str | bytes]) ->
     assert extras_of(record) == extras
 
 
-@given(EXTRAS)
-def test_bytes_and_texts_in_extras_count(extras: dict[Tag, int | str | bytes]) -> None:
+@given(NUMBERS, OTHERS)
+def test_bytes_and_texts_in_extras_count(
+    numbers: dict[Tag, int], others: dict[Tag, int | str | bytes]
+) -> None:
+    extras = numbers | others
     told = sum(len(value) for value in extras.values() if not isinstance(value, int))
     assert size_of(made(extras)) == size_of((0, "target", b"body")) + told
 

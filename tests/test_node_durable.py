@@ -390,3 +390,16 @@ async def test_statistics_tell_of_the_journal_where_there_is_one(tmp_path: Path)
         assert journal is not None
         assert (journal.commits > 0, journal.used > 0) == (True, True)
         assert eve.statistics().journal is None
+
+
+async def test_a_timeout_tells_that_what_was_stored_was_received_and_not_accepted(
+    tmp_path: Path,
+) -> None:
+    async with life("bob", tmp_path) as bob, life("ada", tmp_path, bob) as ada:
+        await ada.peers.wait_for(name="bob", timeout=5)
+        with pytest.raises(zmesh.DeliveryTimeout, match="received there, but nobody has") as told:
+            await ada.send("bob", "unread", timeout=0.5)
+        assert told.value.has_arrived
+        with pytest.raises(zmesh.DeliveryTimeout, match="may still be handled") as told:
+            await ada.send("eve", "nobody bears that name", timeout=0.1)
+        assert not told.value.has_arrived

@@ -250,6 +250,32 @@ async def test_a_job_taken_alone_may_fail_and_an_exception_gives_it_back() -> No
         assert await asyncio.wait_for(receipt, 5) == 1
 
 
+@pytest.mark.parametrize("way", ["anext", "batch"])
+@pytest.mark.parametrize("ending", ["fails", "is cancelled"])
+async def test_what_a_task_took_that_failed_goes_back(way: str, ending: str) -> None:
+    async def work(jobs: zmesh.Jobs) -> None:
+        await (anext(jobs) if way == "anext" else jobs.batch(max_count=1))
+        if ending == "fails":
+            raise RuntimeError("not handled")
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    async with nodes("a", "b") as (a, b):
+        receipt = await a.push("work", "one")
+        async with b.pull("work") as jobs:
+            with suppress(RuntimeError, asyncio.CancelledError):
+                await asyncio.create_task(work(jobs))
+            again = await asyncio.wait_for(anext(jobs), 5)
+            assert (again.body, again.attempt) == ("one", 2)
+            await again.release()
+            with suppress(RuntimeError, asyncio.CancelledError):
+                await asyncio.create_task(work(jobs))
+        async with b.pull("work") as jobs:
+            assert (await asyncio.wait_for(anext(jobs), 5)).attempt == 3
+            assert not receipt.done
+        assert await asyncio.wait_for(receipt, 5) == 1
+
+
 async def test_delay_and_at_say_when_a_job_may_begin() -> None:
     async with nodes("a", "b") as (a, b), b.pull("work") as jobs:
         loop = asyncio.get_running_loop()

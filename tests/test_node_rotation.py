@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import zmesh
@@ -153,6 +154,10 @@ async def test_mesh_changes_its_key_under_traffic_and_loses_nothing(tmp_path: Pa
                 assert member.got[other.name] == list(range(other.sent))
 
 
+def has_changed(node: Node, times: int) -> bool:
+    return node.statistics().audited.get(AuditKind.KEYS_CHANGED) == times
+
+
 async def test_link_made_with_a_key_that_is_dropped_ends(tmp_path: Path) -> None:
     """Who has not taken part in a rotation is out when the old key goes, though it was linked."""
     mesh, old, new = uuid.uuid4().hex, *(MeshKey.new(SystemEntropy()) for _ in range(2))
@@ -167,10 +172,12 @@ async def test_link_made_with_a_key_that_is_dropped_ends(tmp_path: Path) -> None
         async with ada:
             await ada.peers.wait_for(name="behind", timeout=10)
             for keys in ([old, new], [new, old]):
+                before = ada.statistics().audited.get(AuditKind.KEYS_CHANGED, 0)
                 replace_key_file(file, text_of(keys, "a"))
-                await until(lambda: ada.statistics().audited.get(AuditKind.KEYS_CHANGED, 0) > 0)
+                await until(partial(has_changed, ada, before + 1))
                 await asyncio.sleep(0.2)
                 assert [peer.name for peer in ada.peers] == ["behind"]
             replace_key_file(file, text_of([new], "a"))
-            await until(lambda: list(ada.peers) == [])
-            await until(lambda: list(behind.peers) == [])
+            # Each waits four seconds for the other, and longer while its loop runs late.
+            await until(lambda: list(ada.peers) == [], seconds=30)
+            await until(lambda: list(behind.peers) == [], seconds=30)

@@ -24,7 +24,7 @@ class WireLimits(Checked):
     ranges_max: int = 32  # in an ACK lane or a SETTLE; what is left goes with the next
     interest_max: int = 1024  # entries in an INTEREST record
     endpoints_max: int = 16  # addresses of one node
-    known_max: int = 64  # peers named by a seed in one IAM
+    known_max: int = bounded(64, low=0)  # peers named by a seed in one IAM
     extras_max: int = 24  # twelve tags, each with its value
     array_items_max: int = 4096  # in any array; the other limits are at most this
     headers_bytes_max: int = 4 * KIB  # a record's headers, encoded

@@ -1,8 +1,8 @@
-"""A range of verdicts may be of messages that different memories have to keep."""
+"""Verdicts on messages that several memories keep, and the orders at the end of a turn."""
 
 from typing import Any
 
-from zmesh.actions import WriteJournal
+from zmesh.actions import SendPackets, WriteJournal
 from zmesh.core.loopback import Loopback
 from zmesh.core.peers import Peer, Peers
 from zmesh.core.turn import Turn
@@ -10,7 +10,15 @@ from zmesh.events import Source
 from zmesh.ids import JournalId, NodeId, SessionId
 from zmesh.message import Kind, Outcome, Record, Tag, head
 from zmesh.options import NodeOptions
-from zmesh.storage import Identity, Opened, SetEntries, StoreOutcomes
+from zmesh.storage import (
+    DropStream,
+    Identity,
+    Opened,
+    SetEntries,
+    StoreOutcomes,
+    Stream,
+    StreamKind,
+)
 
 ADA = NodeId(b"ada-" * 4)
 SHOP = NodeId(b"shop" * 4)
@@ -41,3 +49,13 @@ def test_messages_of_a_box_and_of_a_log_in_one_range_are_both_kept() -> None:
     names = [c.entries[0].key for c in commands if isinstance(c, SetEntries)]
     assert SHOP in names, "how far the log was read"
     assert told == [], "before it is on disk"
+
+
+def test_orders_to_the_disk_come_before_those_to_the_network() -> None:
+    """It is at work while the packets are sent, and nothing in them needs what is written."""
+    options = NodeOptions()
+    local = Peer(ADA, "ada", Loopback(SessionId(bytes(16)), options.link))
+    turn = Turn(Peers(local, options), options.link, 0.0, OPENED)
+    turn.actions.append(SendPackets(1, [[b"packet"]]))
+    turn.keeper.write(DropStream(Stream(StreamKind.TOPIC)))
+    assert [type(action) for action in turn.end()] == [WriteJournal, SendPackets]

@@ -366,6 +366,20 @@ async def test_news_that_nobody_waits_for_go_with_the_command_that_follows() -> 
     runner.stop()
 
 
+async def test_a_command_that_follows_news_nobody_waits_for_goes_at_once() -> None:
+    """Of who posts one after the other each is let go of by news, and the next is a command."""
+    bench = Bench()
+    engine, runner = bench.engine, bench.runner
+    told, asked = InboundClosed(), [command(number) for number in range(3)]
+    runner.command(asked[0])
+    runner.command(asked[1])  # in the same iteration, so it waits for others
+    assert engine.turns == [[asked[0]]]
+    runner.gather([told])
+    runner.command(asked[2])
+    assert engine.turns == [[asked[0]], [asked[1], told, asked[2]]]
+    runner.stop()
+
+
 async def test_news_that_nobody_waits_for_go_with_the_next_iteration() -> None:
     bench = Bench()
     engine, runner = bench.engine, bench.runner

@@ -3,7 +3,10 @@
 import asyncio
 import errno
 import os
+import sqlite3
 import threading
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -260,6 +263,42 @@ def test_log_is_made_longer_ahead_so_that_commits_only_fill_it(tmp_path: Path) -
     with talk(tmp_path / "copy" / "journal") as (again, opened):  # as after a crash
         assert opened.rescue is None
         assert len(again.positions()) == 11 + 201 + 1001
+
+
+def test_log_that_somebody_holds_back_is_not_synced_once_more_at_each_commit(
+    tmp_path: Path,
+) -> None:
+    options = JournalOptions(wal_bytes_max=MIB)
+    path, log = tmp_path / "journal", tmp_path / "journal-wal"
+    disk = FaultyDisk(tmp_path)
+    with talk(path, FaultyFiles(path, disk), options) as (it, _):
+        it.write(store(1, 1))
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            it.write(store(1000, 2000, size=KIB))
+            it.rows()
+            assert log.stat().st_size > MIB
+            before = disk.operations.count(("lengthen", log.name))
+            for number in range(2, 12):
+                it.write(store(number, number))
+            it.rows()
+            assert disk.operations.count(("lengthen", log.name)) == before
+    disk.close()
+
+
+def test_log_whose_space_was_given_back_is_made_longer_again(tmp_path: Path) -> None:
+    log = tmp_path / "journal-wal"
+    deadline = time.monotonic() + 10.0
+    with talk(tmp_path / "journal", options=JournalOptions(vacuum_bytes_min=16 * KIB)) as (it, _):
+        it.write(store(1, 500, size=KIB))
+        it.write(Forget(OUT, ((1, 490),)))
+        while log.stat().st_size and time.monotonic() < deadline:
+            time.sleep(0.02)  # it is given back once there is nothing else to do
+        assert log.stat().st_size == 0
+        it.write(store(501, 501))
+        it.rows()
+        assert log.stat().st_size == LAID_OUT_MIN
 
 
 def test_log_is_not_made_longer_where_the_disk_has_no_space_for_that(tmp_path: Path) -> None:

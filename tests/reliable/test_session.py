@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -999,6 +1000,21 @@ def test_deadlines_of_what_went_together_do_not_pile_up() -> None:
     assert len(a.session._expiries.heap) < 1200
     a.session.expire(3600.0)
     assert len(a.returned) == 10
+
+
+def test_many_that_expire_together_are_given_up_once_after_others_were_tidied() -> None:
+    a, _ = opened()
+    ttl, count = 5.0, 7  # too few for a block
+    a.post(numbered(count), now=0.0, ttl=ttl)
+    a.take()
+    out = a.session.outgoing[4]
+    out.on_ack(count, ())  # the peer has them, and has not told what became of them
+    for _ in range(1100):
+        a.post(numbered(1), lane=5, now=0.0, ttl=3600.0)
+    assert [each for each in a.session._expiries.heap if each[1] == 4] == [(ttl, 4, 1)]
+    with patch.object(type(out), "give_up", return_value=[]) as given_up:
+        a.session.expire(ttl)
+    assert [each.args[0] for each in given_up.call_args_list] == list(range(1, count + 1))
 
 
 # One of many

@@ -35,12 +35,14 @@ def tell_at_once(patch: pytest.MonkeyPatch, kind: type[Command]) -> None:
     """Let who waits for a command of a kind go on before the disk has it."""
     real = Keeper.write
 
-    def write(self: Keeper, *commands: Command, then: Any = None) -> None:
+    def write(self: Keeper, *commands: Command, then: Any = None, stored: Any = None) -> None:
         if then is None or not isinstance(commands[0], kind):
-            real(self, *commands, then=then)
-        else:
-            real(self, *commands)
-            then(None)
+            real(self, *commands, then=then, stored=stored)
+            return
+        real(self, *commands)
+        if stored is not None:
+            self.on_stored(stored, None)
+        then(None)
 
     patch.setattr(Keeper, "write", write)
 
@@ -50,10 +52,10 @@ def drop(patch: pytest.MonkeyPatch, unwanted: Callable[[Command], bool]) -> None
     for name in ("write", "later"):
         real = getattr(Keeper, name)
 
-        def order(self: Keeper, *commands: Command, then: Any = None, real: Any = real) -> None:
+        def order(self: Keeper, *commands: Command, real: Any = real, **who: Any) -> None:
             kept = [command for command in commands if not unwanted(command)]
             if kept:
-                real(self, *kept, then=then)
+                real(self, *kept, **who)
 
         patch.setattr(Keeper, name, order)
 

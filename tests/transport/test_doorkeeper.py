@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
+import zmq
 
 from tests.transport.conftest import MakePeer, plain_and_curve
-from tests.transport.peer import Peer, curve_keys, options, until
+from tests.transport.peer import Peer, curve_keys, endpoint_of, options, until
 from tests.transport.zmtp import GREETING
 from zmesh.actions import AuditKind
 from zmesh.events import ProbeAnswered
@@ -84,7 +85,7 @@ async def test_half_open_connections_of_one_address_are_bounded_and_disturb_nobo
 
 @plain_and_curve
 async def test_events_of_connections_take_turns_of_their_own_length(peer: MakePeer) -> None:
-    bob = peer(options=options(turn_max=60.0, connections_turn_max=0.0, handshake_timeout=30.0))
+    bob = peer(options=options(turn_max=60.0, connections_turn_max=1e-9, handshake_timeout=30.0))
     ear = bob.transport._ear
     deliver, turns = ear._deliver, list[int]()
 
@@ -329,3 +330,23 @@ async def test_who_is_gone_before_anybody_looks_is_counted(peer: MakePeer) -> No
     with socket.create_connection(address):
         await until(partial(has_counted, bob, inbound_accepted=51))
     assert bob.transport.statistics().inbound_unseen == 50
+
+
+async def test_who_has_the_descriptor_of_another_is_not_taken_for_it(peer: MakePeer) -> None:
+    """Nobody told of the other's end: libzmq gives its descriptor to who comes next."""
+    bounds = options(address_handshakes_max=1, handshake_timeout=30.0)
+    bob = peer(curve=curve_keys(), options=bounds)
+    doorkeeper = bob.transport._listener._doorkeeper
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+        listener = endpoint_of(server)
+
+        def accepted() -> socket.socket:
+            stack.enter_context(socket.create_connection(server.getsockname()))
+            return stack.enter_context(server.accept()[0])
+
+        other, first = accepted(), accepted()
+        doorkeeper.on_monitor(zmq.EVENT_ACCEPTED, other.fileno(), listener)
+        doorkeeper.endings.watch(first.fileno(), first.dup())
+        doorkeeper.on_monitor(zmq.EVENT_ACCEPTED, first.fileno(), listener)  # is refused
+        assert bob.transport.statistics().handshakes_refused == 1
+        assert list(doorkeeper.endings._watched) == [other.fileno()]

@@ -152,6 +152,14 @@ async def test_it_rests_no_more_once_it_is_a_second_behind(
     ear.close()
 
 
+async def test_it_rests_no_longer_than_that_second_whatever_a_turn_took(scene: Scene) -> None:
+    ear = scene.hear(seconds=0.05, connections_share_max=0.001)  # its process had to wait, maybe
+    scene.tell(50)
+    await scene.heard(17)
+    ear.close()
+    assert 0.5 < scene.rests[0] < 1.0
+
+
 async def test_in_a_forked_child_it_does_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

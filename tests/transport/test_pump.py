@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import zmq
+import zmq.utils.garbage
 
 from tests.transport.peer import options
 from zmesh.ids import Path
@@ -24,6 +25,7 @@ from zmesh.transport.pump import (
     UNCOPIED_BYTES,
     Intake,
     Packets,
+    lending,
     push,
 )
 
@@ -109,7 +111,7 @@ async def test_a_turn_takes_no_more_packets_than_its_budget_and_goes_on(pair: Pa
 async def test_a_turn_takes_no_more_bytes_than_its_budget_and_one_packet(pair: Pair) -> None:
     for _ in range(10):
         pair.router.send_multipart([pair.routing_id, bytes(600), bytes(400)])
-    reader = Reader(pair, turn_bytes_max=16 * 2500, turn_max=0.0)
+    reader = Reader(pair, turn_bytes_max=16 * 2500, turn_max=1e-9)
     await reader.received(10)
     # Each took too long, so that the next was smaller.
     assert [len(batch) for batch in reader.batches] == [3, 2, 1, 1, 1, 1, 1]
@@ -225,6 +227,44 @@ def test_large_parts_are_lent_until_they_are_read_and_others_are_copied(pair: Pa
     assert [event.is_set() for event in gone.values()] == [False, True]
     assert pair.dealer.recv_multipart() == [b"head", *(b"x" * size for size in gone)]
     assert gone[UNCOPIED_BYTES].wait(5.0)
+
+
+class Signaled(BaseException):
+    """What a signal handler raises."""
+
+
+def test_nothing_is_lent_any_more_once_lending_was_interrupted(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> int:
+        raise Signaled
+
+    monkeypatch.setattr(lending, "is_safe", True)
+    with monkeypatch.context() as patch:
+        patch.setattr(zmq.utils.garbage.gc, "store", interrupt)
+        with pytest.raises(Signaled):
+            push(pair.router, pair.routing_id, [[bytes(UNCOPIED_BYTES)]], Counters())
+    gone = threading.Event()
+    body = Body(UNCOPIED_BYTES)
+    weakref.finalize(body, gone.set)
+    # The message that was interrupted has begun, and ends with the next.
+    assert push(pair.router, None, [[memoryview(body)]], Counters()) == 0
+    del body
+    assert gone.is_set()
+    assert pair.dealer.recv_multipart() == [bytes(UNCOPIED_BYTES)]
+
+
+def test_large_parts_are_copied_where_pyzmq_lends_nothing_any_more(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("zmq gc socket requested during shutdown")
+
+    monkeypatch.setattr(lending, "is_safe", True)
+    monkeypatch.setattr(zmq.utils.garbage.gc, "store", refuse)
+    large = bytes(UNCOPIED_BYTES)
+    assert push(pair.router, pair.routing_id, [[b"head", large, large]], Counters()) == 0
+    assert pair.dealer.recv_multipart() == [b"head", large, large]
 
 
 async def test_room_that_was_awaited_is_told_once(pair: Pair) -> None:

@@ -60,7 +60,8 @@ class EngineReads:
     def has_arrived(self, ticket: Ticket) -> bool:
         """Return whether what a ticket waits for is with a peer, which has not settled it."""
         everyone = [self._peers.local, *self._peers]
-        return any(peer.carrier.has_arrived(ticket) for peer in everyone)
+        tickets = (ticket, *self._news.outbox.runs_of(ticket))
+        return any(peer.carrier.has_arrived(each) for peer in everyone for each in tickets)
 
     def members(self, group: str) -> list[PeerView]:
         """Return the nodes that are in a group and there, this one included."""

@@ -1,6 +1,7 @@
 """Pulling jobs: what a consumer of a queue holds, and all such of a node."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,8 @@ from zmesh.face.verdicts import ClosableSettler
 from zmesh.ids import NodeId
 from zmesh.message import Outcome
 
+logger = logging.getLogger(__name__)
+
 
 class Jobs(Inbox):
     """Jobs of a queue, for as long as the `async with` block runs.
@@ -30,7 +33,8 @@ class Jobs(Inbox):
     what has none when the block ends goes back, to be done by others or later.
 
     `await anext(jobs)` takes a single job, as `batch` takes several: asking for the next accepts
-    it, as does leaving the block; an exception that leaves the block gives it back.
+    it, as does leaving the block; an exception that leaves the block gives it back. What a task
+    took that has failed since goes back as well.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Jobs(Inbox):
         self._check_entered()
         is_auto = self._settle == "auto"
         if is_auto:
-            self._accept_batch()
+            self._settle_batch()
         chunk = await self._queue.take_one()
         if is_auto:
             self._batch = [chunk]
@@ -91,7 +95,7 @@ class Jobs(Inbox):
         self._check_entered()
         check_batch(max_count, max_wait)
         if self._settle == "auto":
-            self._accept_batch()
+            self._settle_batch()
         try:
             chunks = await self._queue.take_batch(min(max_count, self.prefetch), max_wait)
         except StopAsyncIteration:
@@ -100,7 +104,8 @@ class Jobs(Inbox):
             self._batch = chunks
         return messages_of(chunks)
 
-    def _accept_batch(self) -> None:
+    def _settle_batch(self) -> None:
+        """Accept what was taken before; what a task took that failed since goes back."""
         reader = asyncio.current_task()
         before = self._batch_reader
         # One that has ended may have been that of an `asyncio.wait_for`, in a loop of the same.
@@ -109,10 +114,29 @@ class Jobs(Inbox):
                 "another task takes jobs here, and asking for the next accepts what was taken "
                 "before: pull with settle='manual', or once for each task"
             )
+        self._end_batch(goes_back=self._has_failed(before))
         self._batch_reader = reader
+
+    def _end_batch(self, *, goes_back: bool) -> None:
         batch, self._batch = self._batch, []
         for chunk in batch:
-            chunk.accept_all()
+            if goes_back:
+                chunk.judge_rest(Outcome.MODIFIED)
+            else:
+                chunk.accept_all()
+
+    def _has_failed(self, task: "asyncio.Task[object] | None") -> bool:
+        """Return whether a task has ended by an exception and left jobs; it is logged here."""
+        if not self._batch or task is None or not task.done():
+            return False
+        if task.cancelled():
+            return True
+        error = task.exception()
+        if error is not None:  # who has asked for it is taken to tell of it
+            logger.warning(
+                "a task failed that took jobs of %r: they go back", self.name, exc_info=error
+            )
+        return error is not None
 
     def _check_entered(self) -> None:
         if not self._token:
@@ -137,12 +161,7 @@ class Jobs(Inbox):
         traceback: TracebackType | None,
     ) -> None:
         """Pull no more; what has no outcome goes back."""
-        batch, self._batch = self._batch, []
-        for chunk in batch:
-            if error is None:
-                chunk.accept_all()
-            else:
-                chunk.judge_rest(Outcome.MODIFIED)
+        self._end_batch(goes_back=error is not None or self._has_failed(self._batch_reader))
         self._registry.remove(self._token)
 
 

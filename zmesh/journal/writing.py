@@ -192,9 +192,14 @@ class Writer:
         size = self._files.size_of(self._log)
         if size > self._log_max:
             self._checkpoint("PASSIVE")
-        elif size > self._laid_out and self._synchronous == "full" and self._reserve.is_there:
-            # What fills it only is synced sooner than what makes it longer.
-            self._laid_out = min(max(LAID_OUT_MIN, 2 * size), self._options.wal_bytes_max)
+        elif self._synchronous == "full" and self._reserve.is_there:
+            self._lay_out(size)
+
+    def _lay_out(self, size: int) -> None:
+        """Make the log longer ahead, up to its limit: what fills it only is synced sooner."""
+        limit = self._options.wal_bytes_max
+        if self._laid_out < size < limit:
+            self._laid_out = min(max(LAID_OUT_MIN, 2 * size), limit)
             self._files.lengthen(self._log, self._laid_out)
 
     def _checkpoint(self, mode: str) -> None:

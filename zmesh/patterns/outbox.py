@@ -116,6 +116,10 @@ class Outbox:
         busy = [box.low for box in self._boxes.values() if box.runs or box.cursor < box.written]
         return min([*busy, *self._unsure.values()], default=self._turn.keeper.numbers_given)
 
+    def runs_of(self, caller: Ticket) -> list[Run]:
+        """Return what is with links of the messages that somebody waits for."""
+        return [run for box in self._boxes.values() for run in box.runs if run.told is caller]
+
     # Storing
 
     def on_post(self, post: Post) -> None:

@@ -16,7 +16,7 @@ from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, part_of, with_ttl
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, expiry_of, part_of, with_ttl
 
 LOOKED_BACK = 64
 """Records under way that are looked at to know the peer's window: of large ones it holds fewer."""
@@ -503,9 +503,9 @@ class OutgoingLane(SendWindow[Record]):
     # Giving up
 
     def expiries(self) -> list[tuple[int, float]]:
-        """Return when records expire, by number; of a block that of its first."""
-        blocks = [(each.first, each.block.deadline) for each in self._spans if each.block]
-        return [*self.deadlines.items(), *[(seq, due) for seq, due in blocks if due is not None]]
+        """Return when records expire: of what was submitted together one number, and when."""
+        found = [expiry_of(span, self.deadlines) for span in self._spans if span.remaining]
+        return [each for each in found if each is not None]
 
     def expire(self, first: int, deadline: float) -> list[Returned]:
         """Give up what expires then of what was submitted together, from this number on."""

@@ -43,6 +43,18 @@ class Span:
         self.whole, self.remaining, self.last = record, count, self.first + count - 1
 
 
+def expiry_of(span: Span, deadlines: Mapping[int, float]) -> tuple[int, float] | None:
+    """Return the first number of a span that expires, and when: those after it do so with it."""
+    if span.block is not None:
+        deadline = span.block.deadline
+        return None if deadline is None else (span.first, deadline)
+    if deadlines:
+        for seq in range(span.first, span.last + 1):
+            if seq in deadlines:
+                return seq, deadlines[seq]
+    return None
+
+
 def with_ttl(chunk: Chunk[Record], deadlines: Mapping[int, float], now: float) -> Chunk[Record]:
     """Tell the receiver how long each record has left: clocks need not agree."""
     first, records, size = chunk

@@ -54,10 +54,11 @@ class Ear(Intake):
         now = self._loop.time()
         if self._behind_since is None:
             self._behind_since = began
-        if now - self._behind_since < _PATIENCE_S and not are_scarce():
+        patience = self._behind_since + _PATIENCE_S
+        if now < patience and not are_scarce():
             self._planned.cancel()
             rest = (now - began) * (1.0 / self._share_max - 1.0)
-            self._planned = self._loop.call_at(now + rest, self._on_wake)
+            self._planned = self._loop.call_at(min(now + rest, patience), self._on_wake)
 
     def _read(self, packets: Packets) -> bool:
         """Read up to the budget of a turn; return whether the socket is empty.

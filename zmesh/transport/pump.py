@@ -6,6 +6,9 @@ nothing 2.5 (an exception), send 0.3, `send_multipart` four times what is done h
 Parts are copied both ways, but for large ones that are sent: libzmq would allocate, and the kernel
 map and clear, as many bytes anew for each. Small ones it costs more to lend, because pyzmq frees
 each buffer in a thread of its own. Receiving without a copy saves nothing, as a body is bytes.
+
+What is lent makes a `zmq.Frame`, which swallows an exception that a signal handler raises while
+it is freed: rarely a Ctrl-C, where `asyncio.run` does not turn it into a cancellation.
 """
 
 import asyncio
@@ -30,6 +33,23 @@ REFUSED_UNROUTABLE: Final = errno.EHOSTUNREACH
 
 UNCOPIED_BYTES: Final = 256 * 1024
 """Parts from here on are lent to libzmq."""
+
+
+class _Lending:
+    """Whether pyzmq can be trusted to keep what is lent until libzmq has read it.
+
+    One for the process, as its thread that frees buffers is. An exception out of the midst of
+    lending, as by a signal handler, may make pyzmq believe that this thread has ended (before
+    Python 3.13): it would begin anew with the next, and let go of what libzmq still reads.
+    """
+
+    __slots__ = ("is_safe",)
+
+    def __init__(self) -> None:
+        self.is_safe = True
+
+
+lending: Final = _Lending()
 
 _send: Final = _Socket.send
 """That of every socket: what pyzmq puts around it costs twice as much again."""
@@ -81,10 +101,19 @@ def _offer(socket: Socket, routing_id: bytes | None, parts: Sequence[bytes | mem
 
 
 def _pass_on(socket: Socket, part: bytes | memoryview, flags: int) -> None:
-    if len(part) < UNCOPIED_BYTES:
-        _send(socket, part, flags)
-    else:
-        _send(socket, part, flags, copy=False)
+    if len(part) >= UNCOPIED_BYTES and lending.is_safe:
+        try:
+            _send(socket, part, flags, copy=False)
+        except zmq.ZMQError:
+            raise
+        except RuntimeError:  # the process ends: there is no thread for it any more
+            lending.is_safe = False
+        except BaseException:
+            lending.is_safe = False
+            raise
+        else:
+            return
+    _send(socket, part, flags)
 
 
 def has(socket: Socket, event: int) -> bool:

@@ -206,6 +206,10 @@ async def test_message_that_nobody_reads_is_told_to_have_arrived() -> None:
         with pytest.raises(DeliveryTimeout, match="it was received there, but nobody has") as told:
             await a.send("b", "unread", timeout=1)
         assert told.value.has_arrived
+        sent = [asyncio.create_task(a.send("b", "unread", timeout=1)) for _ in range(3)]
+        for each in sent:  # they go together
+            with pytest.raises(DeliveryTimeout, match="it was received there"):
+                await each
 
 
 async def test_message_that_is_not_there_is_not_told_to_have_arrived(tmp_path: Path) -> None:

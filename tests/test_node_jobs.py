@@ -257,7 +257,9 @@ async def test_what_a_task_took_that_failed_goes_back(way: str, ending: str) -> 
         await (anext(jobs) if way == "anext" else jobs.batch(max_count=1))
         if ending == "fails":
             raise RuntimeError("not handled")
-        asyncio.current_task().cancel()
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
         await asyncio.sleep(0)
 
     async with nodes("a", "b") as (a, b):

@@ -18,7 +18,8 @@ class WireLimits(Checked):
     part_bytes_max: int = 1 * MIB  # set as ZMQ_MAXMSGSIZE: a larger part ends the connection
     head_bytes_max: int = 256 * KIB  # the msgpack part: worst case 64 bytes of objects per byte
     parts_max: int = 64  # a packet: its head and at most 63 uncopied bodies
-    frames_max: int = 64  # in a packet; an honest one has under 16
+    # In a packet; an honest one has under 16, and 6 where all that can be said is said.
+    frames_max: int = bounded(64, low=6)
     records_max: int = 4096  # in a DATA frame; a batch larger than this gains nothing
     text_bytes_max: int = 1024  # names, targets, endpoints, reasons
     ranges_max: int = 32  # in an ACK lane or a SETTLE; what is left goes with the next

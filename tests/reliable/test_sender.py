@@ -624,6 +624,16 @@ def test_what_is_held_of_a_ticket_ends_with_its_last_record() -> None:
     assert subject.open_numbers(second)
 
 
+def test_the_number_of_one_ticket_of_a_run_is_found() -> None:
+    subject = lane()
+    tickets = [Ticket() for _ in range(3)]
+    subject.submit([record()], Ticket(), 0.0)
+    subject.submit([record()] * 3, TicketRun(tickets), 0.0)
+    assert [subject.open_numbers(each, in_runs=True) for each in tickets] == [[2], [3], [4]]
+    assert subject.open_numbers(tickets[0]) == []
+    assert subject.open_numbers(Ticket(), in_runs=True) == []
+
+
 # What cannot be sent
 
 

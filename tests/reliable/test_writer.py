@@ -1,15 +1,17 @@
 from dataclasses import replace
 from math import inf
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.discovery.entropy import FixedEntropy
 from tests.reliable.pair import LIMITS, numbered, record
 from tests.sizes import total_size
+from zmesh.errors import InvalidOption
 from zmesh.ids import LinkId
 from zmesh.message import CONTROL_LANE, LANES, Outcome, Record, Ticket
-from zmesh.options import KIB, LinkOptions
+from zmesh.options import KIB, LinkOptions, WireLimits
 from zmesh.reliable.detector import FailureDetector
 from zmesh.reliable.recovery import Recovery
 from zmesh.reliable.session import Session
@@ -37,11 +39,11 @@ NOW = 50.0
 class Bench:
     """A writer, and the session whose packets it writes to a peer that grants plenty."""
 
-    def __init__(self, options: LinkOptions = OPTIONS) -> None:
-        self.session = Session(options, LIMITS, None, [])
+    def __init__(self, options: LinkOptions = OPTIONS, limits: WireLimits = LIMITS) -> None:
+        self.session = Session(options, limits, None, [])
         self.recovery = Recovery(options, FixedEntropy(0.5))
         detector = FailureDetector(options, self.recovery.round_trip)
-        self.writer = PacketWriter(options, LIMITS, self.recovery, detector)
+        self.writer = PacketWriter(options, limits, self.recovery, detector)
         states = [LaneState(lane, 1, 0, (), 10**6, 10**9) for lane in range(LANES)]
         self.session.resume(states)
         self.recovery.start()
@@ -257,6 +259,23 @@ def test_frames_of_a_packet_are_within_the_limit() -> None:
     assert len(packets) > 3
     assert max(len(packet.frames) for packet in packets) < LIMITS.frames_max
     assert bench.writer.retransmitted == LANES * 20
+
+
+def test_all_that_can_be_said_is_said_within_the_least_limit_of_frames() -> None:
+    limits = WireLimits(frames_max=6)
+    bench = Bench(limits=limits)
+    for lane in range(LANES):
+        bench.post(numbered(1), lane=lane)
+    bench.session.send_control(Drain())
+    bench.session.tell_all()
+    bench.writer.ping_wanted, bench.writer.pong = True, 7
+    packets = bench.packets()
+    assert max(len(packet.frames) for packet in packets) <= limits.frames_max
+    told = [type(frame) for packet in packets for frame in packet.frames]
+    assert told.count(Data) == LANES
+    assert {Ack, Ping, Pong, ControlData} < set(told)
+    with pytest.raises(InvalidOption):
+        WireLimits(frames_max=5)
 
 
 def test_records_of_a_frame_are_within_the_limit() -> None:

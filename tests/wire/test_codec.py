@@ -157,11 +157,11 @@ def test_a_part_that_two_records_name_is_refused() -> None:
 
 def test_a_packet_over_a_limit_is_not_encoded() -> None:
     big: Record = (0, "", b"x" * 100)
-    packet = packet_of(Data(4, 1, (big,) * 3), Ping(1))
-    assert len(encode(packet, WireLimits(records_max=3, frames_max=2, parts_max=4), 50)) == 4
+    packet = packet_of(Data(4, 1, (big,) * 3), *[Ping(1)] * 6)
+    assert len(encode(packet, WireLimits(records_max=3, frames_max=7, parts_max=4), 50)) == 4
     for limits in (
         WireLimits(records_max=2),
-        WireLimits(frames_max=1),
+        WireLimits(frames_max=6),
         WireLimits(parts_max=3),
         WireLimits(part_bytes_max=99),
         WireLimits(head_bytes_max=20),
@@ -359,9 +359,9 @@ def test_a_part_is_limited() -> None:
 
 
 def test_frames_are_limited() -> None:
-    wire = [1, LINK, 7, *[[FrameType.PING, 1]] * 3]
-    assert len(decode([packed(wire)], WireLimits(frames_max=3)).frames) == 3
-    assert refusal([packed(wire)], WireLimits(frames_max=2)) == "oversized"
+    wire = [1, LINK, 7, *[[FrameType.PING, 1]] * 7]
+    assert len(decode([packed(wire)], WireLimits(frames_max=7)).frames) == 7
+    assert refusal([packed(wire)], WireLimits(frames_max=6)) == "oversized"
 
 
 @pytest.mark.parametrize("lane", [4, 10])

@@ -118,7 +118,7 @@ class Link(LinkFacts):
         return any(
             all(seq in lane.acked for seq in numbers)
             for lane in self._session.outgoing.values()
-            if (numbers := lane.open_numbers(ticket))
+            if (numbers := lane.open_numbers(ticket, in_runs=True))
         )
 
     def open_of(self, ticket: Ticket) -> list[tuple[Record, bool]]:

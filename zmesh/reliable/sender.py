@@ -16,7 +16,7 @@ from zmesh.message import Outcome, Record, Ticket, size_of, sizes_of
 from zmesh.reliable.fragments import Cutter
 from zmesh.reliable.link_events import Returned
 from zmesh.reliable.send_window import Chunk, SendWindow
-from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, expiry_of, part_of, with_ttl
+from zmesh.reliable.spans import ENDED_SPANS_MIN, Span, expiry_of, part_of, run_numbers, with_ttl
 
 LOOKED_BACK = 64
 """Records under way that are looked at to know the peer's window: of large ones it holds fewer."""
@@ -159,8 +159,7 @@ class OutgoingLane(SendWindow[Record]):
         return seq in self.items or seq > self.acked.cum or self._is_in_block(seq)
 
     def _is_in_block(self, seq: int) -> bool:
-        spans = self._between(seq, seq)
-        return any(each.block and seq > each.last - each.remaining for each in spans)
+        return any(one.block and seq > one.last - one.remaining for one in self._between(seq, seq))
 
     def grant(self, seq_limit: int, bytes_limit: int) -> None:
         """Raise the credit; a lower limit is old news."""
@@ -562,10 +561,11 @@ class OutgoingLane(SendWindow[Record]):
                 returned += self.give_up(first, Outcome.RELEASED)
         return returned
 
-    def open_numbers(self, ticket: Ticket) -> list[int]:
+    def open_numbers(self, ticket: Ticket, *, in_runs: bool = False) -> list[int]:
         """Return the numbers of a ticket, but for spans of which all has its outcome."""
         spans = [span for span in self._by_ticket.get(ticket, ()) if span.remaining]
-        return [seq for span in spans for seq in range(span.first, span.last + 1)]
+        numbers = [seq for span in spans for seq in range(span.first, span.last + 1)]
+        return numbers or (run_numbers(self._spans, ticket) if in_runs else [])
 
     def number_of(self, ticket: Ticket, index: int) -> int | None:
         """Return the number of one of the small records submitted with a ticket, in one go."""

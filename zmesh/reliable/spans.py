@@ -1,6 +1,6 @@
 """What was submitted to a lane together, and who is told what became of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -41,6 +41,16 @@ class Span:
     def cut(self, record: Record | None, count: int) -> None:
         """Note that its only record is sent in so many pieces."""
         self.whole, self.remaining, self.last = record, count, self.first + count - 1
+
+
+def run_numbers(spans: Iterable[Span], ticket: Ticket) -> list[int]:
+    """Return the numbers of a ticket that was submitted in a run with others: it is searched."""
+    numbers: list[int] = []
+    for span in spans:
+        run = span.ticket
+        if span.remaining and type(run) is TicketRun and ticket in run.tickets:
+            numbers.append(span.first + run.tickets.index(ticket))
+    return numbers
 
 
 def expiry_of(span: Span, deadlines: Mapping[int, float]) -> tuple[int, float] | None:

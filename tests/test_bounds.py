@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -43,6 +44,18 @@ def test_every_option_takes_its_default_again(kind: Any, option: Any) -> None:
     made = kind(**{option.name: option.default})
     assert made == kind()
     assert repr(made) == f"{kind.__name__}()"
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    class Count(IntEnum):
+        FEW = 3
+
+    class Float64(float):
+        """As numpy's."""
+
+    assert NodeOptions(attempts_max=Count.FEW).attempts_max == 3
+    assert LinkOptions(session_linger=Float64(0.5)).session_linger == 0.5
+    assert "at most 1e+09" in expected_of(lambda: LinkOptions(session_linger=Float64("nan")))
 
 
 @pytest.mark.parametrize(

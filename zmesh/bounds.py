@@ -164,10 +164,9 @@ def _number(name: str, kind: type, bounds: Bounds) -> tuple[_Check, str]:
 
     def allowed(value: object) -> bool:
         # A bool is an int to Python, and no number to who wrote it. NaN is within nothing.
-        if type(value) not in types:
+        if not isinstance(value, types) or isinstance(value, bool):
             return False
-        number: float = value  # type: ignore[assignment]
-        return low <= number <= high and not (above and number == low)
+        return low <= value <= high and not (above and value == low)
 
     what = "a whole number" if whole else "a number"
     unit = bounds.unit if bounds.unit is not None else _unit_of(name, whole=whole)

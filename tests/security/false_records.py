@@ -25,6 +25,9 @@ from tests.security.member import Target
 from zmesh.ids import NodeId
 from zmesh.security.mesh_key import MeshKey
 
+CALLS_MIN = 10
+"""While lies are told, however long the two take to meet."""
+
 
 def open_node(name: str, key: MeshKey) -> zmesh.Node:
     """Return a node that is found by mDNS."""
@@ -32,7 +35,7 @@ def open_node(name: str, key: MeshKey) -> zmesh.Node:
 
 
 async def flood(key: MeshKey, voice: AsyncZeroconf, count: int) -> dict[str, Any]:
-    """Announce nodes that are not there, while two that are meet and talk."""
+    """Announce nodes that are not there, so many or more, while two that are meet and talk."""
     tag = key.tag("default")
     async with open_node("ada", key) as ada:
 
@@ -42,9 +45,13 @@ async def flood(key: MeshKey, voice: AsyncZeroconf, count: int) -> dict[str, Any
 
         memory = Memory()
 
+        said = 0
+
         async def lie() -> None:
-            for number in range(count):
-                announce(voice, tag, os.urandom(16), 1 + number % 1000)
+            nonlocal said
+            while True:
+                announce(voice, tag, os.urandom(16), 1 + said % 1000)
+                said += 1
                 await asyncio.sleep(PAUSE)
 
         lying = asyncio.create_task(lie())
@@ -54,10 +61,11 @@ async def flood(key: MeshKey, voice: AsyncZeroconf, count: int) -> dict[str, Any
             await bob.peers.wait_for(service="echo", timeout=60)
             joined = time.monotonic() - began
             calls = 0
-            while not lying.done():
+            while said < count or calls < CALLS_MIN:
                 await bob.call("echo", calls, timeout=10)
                 calls += 1
                 await asyncio.sleep(0.01)
+            lying.cancel()
             table = asdict(ada.statistics().engine.membership.table)
             await bob.call("echo", calls, timeout=10)
             return {"joined": joined, "calls": calls, "growth": memory.growth, **table}

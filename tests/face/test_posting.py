@@ -1,6 +1,7 @@
 """Posting: room, order, receipts, and what closing does to them."""
 
 import asyncio
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
@@ -128,6 +129,21 @@ class Bench:
         ticket.accepted += count
         if ticket.done:
             self.posting.done([ticket])
+
+
+@pytest.mark.parametrize("way", ["posted", "published"])
+async def test_nothing_is_kept_of_a_message_that_left(way: str) -> None:
+    bench = Bench()
+    record: Record = (Kind.PUBLICATION, "a.b", b"x")
+    before = sys.getrefcount(record)
+    if way == "posted":
+        await bench.posting.post("printer", record, 4, None, None)
+    else:
+        await bench.posting.publish(record, 4, None, None)
+    bench.runner.flush()
+    assert len(bench.engine.events) == 1
+    bench.engine.events.clear()
+    assert sys.getrefcount(record) == before
 
 
 async def test_posts_to_one_peer_that_follow_each_other_are_one_command() -> None:

@@ -94,8 +94,6 @@ class Posting:
         self._closed: str | None = None
         self._allowed: tuple[NodeId | None, int] = (None, 0)  # posts to one peer, without a look
         self._allowed_on = ("", 0)  # publications on one topic, the same
-        self._published: PublishMany | None = None  # the latest, which more may join
-        self._posted: PostEach | None = None  # the same
 
     def __len__(self) -> int:
         """Return the number of receipts without outcome."""
@@ -218,20 +216,21 @@ class Posting:
 
     def _publish(self, record: Record, lane: int, receipt: Receipt, *, at_most_once: bool) -> None:
         """Publish with what was published just before on the same topic, if that still waits."""
-        last = self._published
+        last = self._runner.last
         if (
-            last is not None
-            and self._runner.is_last(last)
+            isinstance(last, PublishMany)
             and last.records[0][1] == record[1]
             and last.lane == lane
             and last.at_most_once is at_most_once
+            and last.key is None
+            and last.ttl is None
+            and len(last.tickets) == len(last.records)  # each has its own
         ):
             last.records.append(record)
             last.tickets.append(receipt)
             self._runner.joined()
             return
-        self._published = PublishMany([record], lane, [receipt], at_most_once=at_most_once)
-        self._runner.command(self._published)
+        self._runner.command(PublishMany([record], lane, [receipt], at_most_once=at_most_once))
 
     async def publish_many(
         self,
@@ -400,20 +399,14 @@ class Posting:
             return self._post(node, [record], lane, key, ttl, receipt)
         self._check_open()
         self._open[receipt] = None
-        last = self._posted
-        if (
-            last is not None
-            and self._runner.is_last(last)
-            and last.to == node
-            and last.lane == lane
-        ):
+        last = self._runner.last
+        if isinstance(last, PostEach) and last.to == node and last.lane == lane:
             last.records.append(record)
             last.tickets.append(receipt)
             last.keys.append(key)
             self._runner.joined()
         else:
-            self._posted = PostEach(node, lane, [record], [receipt], [key])
-            self._runner.command(self._posted)
+            self._runner.command(PostEach(node, lane, [record], [receipt], [key]))
         return receipt
 
     def _post(

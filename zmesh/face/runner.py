@@ -180,10 +180,6 @@ class Runner:
         """The latest that waits for the next turn: more may join a command."""
         return self._events[-1] if self._events else None
 
-    def is_last(self, event: Event) -> bool:
-        """Return whether a command still waits, and nothing came after it: more may join it."""
-        return self.last is event
-
     def joined(self) -> None:
         """Note that one more has joined the last command."""
         self._joined += 1

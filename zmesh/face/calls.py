@@ -140,7 +140,7 @@ class Calls:
     def perform(self, action: CallAnswered | CallsAnswered) -> None:
         """Take what the engine tells."""
         if isinstance(action, CallsAnswered):
-            self.answered_each(action)
+            self._answered_each(action)
         else:
             self.answered(action)
 
@@ -151,7 +151,7 @@ class Calls:
             waiting.answer = answer
             self._waking.add((waiting,))
 
-    def answered_each(self, answers: CallsAnswered) -> None:
+    def _answered_each(self, answers: CallsAnswered) -> None:
         """Give calls their replies."""
         ready = []
         found = map(self._open.pop, answers.calls, repeat(None))

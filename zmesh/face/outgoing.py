@@ -51,7 +51,7 @@ class Outgoing:
             BodyNotEncodable, BodyTooLarge, InvalidOption: it cannot be sent.
         """
         if type(body) is bytes and not headers and len(body) <= self._body_bytes_max:
-            return (kind | 0, target, body)  # what all of the below comes to
+            return (head(kind), target, body)  # what all of the below comes to
         encoding, data = encode_body(body)
         if len(data) > self._body_bytes_max:
             raise BodyTooLarge(len(data), self._body_bytes_max)

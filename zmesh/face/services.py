@@ -190,7 +190,7 @@ class Services:
                 service = self._services.get(record[1])
                 number, call, ttl_ms, key = first + index, calls[index], times[index], keys[index]
                 if service is None or self._is_draining or not isinstance(call, int):
-                    self._refuse(delivery, index, is_answerable=isinstance(call, int))
+                    self._refuse(delivery, index)
                     continue
                 guard = service.guard
                 if guard is not None and (guard.is_required or signatures[index] is not None):
@@ -217,13 +217,12 @@ class Services:
         for service in services.values():
             self._begin(service)
 
-    def _refuse(self, delivery: Delivery, index: int, *, is_answerable: bool) -> None:
+    def _refuse(self, delivery: Delivery, index: int) -> None:
         """Give a request back that nobody here handles, or refuse what nobody could answer."""
         seqs = numbers(delivery, index, index)
-        service = self._services.get(delivery.records[index][1])
-        if service is None or self._is_draining:
+        if self._is_draining or delivery.records[index][1] not in self._services:
             self._command(SettleDeliveries(delivery.source, *seqs, Outcome.RELEASED))
-        elif not is_answerable:
+        else:
             reason = "a request without correlation"
             self._command(SettleDeliveries(delivery.source, *seqs, Outcome.REJECTED, reason))
 
@@ -358,7 +357,7 @@ class Services:
                 if compressing.default is not None:
                     reply = await compressing.soon(reply, compressing.default)
         except (Reject, InvalidBody) as error:
-            reason = getattr(error, "reason", error)
+            reason = error.reason if isinstance(error, Reject) else error
             self._settle(request, Outcome.REJECTED, sendable_text(reason))
             return
         except asyncio.CancelledError as error:

@@ -19,9 +19,7 @@ class Expiries:
 
     def __init__(self, outgoing: Mapping[int, OutgoingLane]) -> None:
         self._outgoing = outgoing
-        self.heap: list[
-            tuple[float, int, int]
-        ] = []  # (when, lane, first number); `due` has to do then
+        self.heap: list[tuple[float, int, int]] = []  # when `due` has to do, lane, first number
         self._max = DEADLINES_MIN  # then those of ended records are dropped
 
     def add(self, out: OutgoingLane, seq: int, deadline: float) -> None:

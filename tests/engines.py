@@ -70,6 +70,7 @@ from zmesh.reliable.handshake import LocalIdentity
 from zmesh.security.node_key import NodeKey
 from zmesh.security.trust import Trust
 from zmesh.storage import JournalEvent
+from zmesh.testing.call_books import answers_in
 from zmesh.testing.clock import EventQueue, SeededEntropy
 from zmesh.testing.drive import Drive
 from zmesh.testing.journal import Disk
@@ -313,15 +314,7 @@ class Host:
                 self._tell(action)
 
     def _note_answers(self, action: CallAnswered | CallsAnswered) -> None:
-        answers = (
-            [action]
-            if isinstance(action, CallAnswered)
-            else [
-                CallAnswered(call, record, None, action.peer)
-                for call, record in zip(action.calls, action.records, strict=True)
-            ]
-        )
-        for answer in answers:
+        for answer in answers_in(action):
             assert answer.call not in self.answers, "a call has one answer"
             self.answers[answer.call] = answer
 
@@ -557,6 +550,16 @@ class World:
         for host in hosts:
             assert len(host.engine.peers()) == len(hosts) - 1, host.name
         return hosts
+
+    def part(self, one: Host, other: Host) -> None:
+        """Let nothing pass between two hosts until they `join`."""
+        self.network.cut(one.index, other.index)
+        self.network.cut(other.index, one.index)
+
+    def join(self, one: Host, other: Host) -> None:
+        """Undo one `part`."""
+        self.network.heal(one.index, other.index)
+        self.network.heal(other.index, one.index)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

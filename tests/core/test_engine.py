@@ -114,11 +114,9 @@ def test_a_restarted_peer_leaves_and_joins_again() -> None:
 def test_a_silent_peer_is_suspected_and_recovers() -> None:
     world = World()
     a, b = world.mesh("a", "b")
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run_until(lambda: (PeerChange.SUSPECTED, "b") in a.changes, 30.0)
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run(20.0)
     changes = [change for change, _ in a.changes]
     assert changes[-1] in (PeerChange.RECOVERED, PeerChange.JOINED)

@@ -22,8 +22,7 @@ def joined(world: World, a: Host, b: Host, number: int) -> None:
 
 
 def cut(world: World, one: Host, other: Host) -> None:
-    world.network.cut(one.index, other.index)
-    world.network.cut(other.index, one.index)
+    world.part(one, other)
 
 
 def probed(host: Host) -> set[str]:
@@ -75,8 +74,7 @@ def test_a_node_that_only_dials_out_is_not_gone_where_its_loopback_is_refused_he
     cut(world, a, b)
     world.run_until(lambda: a.sees(b) is None, seconds=20.0)
     world.run(5.0)
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run_until(lambda: a.finished(ticket), seconds=40.0)
     assert (ticket.accepted, b.inbox) == (10, [str(number) for number in range(10)])
 

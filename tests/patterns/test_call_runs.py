@@ -399,11 +399,9 @@ def test_a_run_that_comes_again_is_handled_once() -> None:
     a, b = mesh_of(world, "a", "b")
     calls = [a.call("work", str(number), timeout=None) for number in range(9)]
     world.run(0.5)
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run_until(lambda: a.sees(b) is None, 60.0)
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run(10.0)
     assert len(b.handled) == 9
     assert b.engine.statistics().duplicate_requests == 9

@@ -88,14 +88,12 @@ def test_a_body_nobody_may_send_fails_at_once() -> None:
 def test_a_message_waits_for_a_peer_that_is_only_heard_of() -> None:
     world = World()
     a, b = world.host("a"), world.host("b")
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     a.do(CandidateFound("mdns", b.id, "b", (b.endpoint,)))
     first, second = a.post("b", "one"), a.post("b", "two")
     world.run(1.0)
     assert not b.inbox
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run_until(lambda: a.finished(first) and a.finished(second))
     assert b.inbox == ["one", "two"]
 
@@ -174,14 +172,12 @@ def test_who_was_gone_for_good_and_restarts_gets_what_is_posted_from_then_on() -
 def test_who_is_merely_out_of_reach_gets_what_is_posted_meanwhile_when_it_returns() -> None:
     world = World()
     a, b = world.mesh("a", "b")
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run(30.0)
     ticket = a.post("b", "one")
     world.run(5.0)
     assert not ticket.failures
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run_until(lambda: a.finished(ticket))
     assert b.inbox == ["one"]
 

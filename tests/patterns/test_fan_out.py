@@ -191,14 +191,12 @@ def test_a_twin_takes_the_place_though_nothing_was_on_its_way_when_the_session_e
 
 def test_a_member_behind_a_partition_gets_it_when_that_heals() -> None:
     world, (a, b, _) = cameras("a", "b", "c")
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     report = fan_out(a, "firmware", timeout=300.0)
     world.run(40.0)
     assert (report.accepted, report.pending) == (["c"], ["b"])
     assert report.standings["b"].reason.startswith("it is gone: ")
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run_until(lambda: report.ended is not None, 60.0)
     assert (report.accepted, b.grouped) == (["b", "c"], [("cameras", "firmware")])
 
@@ -209,12 +207,10 @@ def test_a_process_that_took_it_is_not_given_it_again_by_another_session() -> No
     b.accepts = False
     report = fan_out(a, "firmware", timeout=300.0)
     world.run(0.5)
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run(30.0)
     [delivery] = [d for x in b.actions if isinstance(x, DeliverGroup) for d in x.deliveries]
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run(30.0)
     assert b.grouped == [("cameras", "firmware")]
     assert b.engine.statistics().duplicate_group_messages == 1
@@ -235,15 +231,13 @@ def test_the_outcome_of_what_was_handled_meanwhile_is_told_to_the_new_session() 
         b.accepts = False
         report = fan_out(a, "firmware", timeout=300.0)
         world.run(0.5)
-        world.network.cut(a.index, b.index)
-        world.network.cut(b.index, a.index)
+        world.part(a, b)
         world.run(10.0)
         [delivery] = [d for x in b.actions if isinstance(x, DeliverGroup) for d in x.deliveries]
         first, last = delivery.first_seq, delivery.last_seq
         b.do(SettleDeliveries(delivery.source, first, last, verdict))
         world.run(20.0)
-        world.network.heal(a.index, b.index)
-        world.network.heal(b.index, a.index)
+        world.join(a, b)
         world.run_until(lambda report=report: report.ended is not None, 60.0)  # type: ignore[misc]
         assert report.standings["b"].state is state
         assert b.grouped == [("cameras", "firmware")]

@@ -419,11 +419,9 @@ def test_the_first_answer_wins_and_a_later_one_is_counted() -> None:
     call = a.call("work", timeout=None)
     world.run(1.0)
     first, other = (b, c) if b.places else (c, b)
-    world.network.cut(first.index, a.index)
-    world.network.cut(a.index, first.index)
+    world.part(first, a)
     world.run_until(lambda: bool(other.places), 60.0)
-    world.network.heal(first.index, a.index)
-    world.network.heal(a.index, first.index)
+    world.join(first, a)
     first.answer("the first provider")  # and the other one still works on it
     assert text_of(answer_of(a, call, 20.0)) == "the first provider"
     world.run(1.0)
@@ -570,11 +568,9 @@ def test_a_request_that_comes_twice_is_handled_once_while_it_is_open() -> None:
     a, b = mesh_of(world, "a", "b")
     call = a.call("work", timeout=None)
     world.run(1.0)
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run_until(lambda: a.sees(b) is None, 60.0)
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run_until(lambda: a.sees(b) is PeerState.ALIVE, 60.0)
     world.run(2.0)
     assert len(b.handled) == 1
@@ -588,15 +584,13 @@ def test_a_request_that_comes_twice_is_handled_once_while_it_is_open() -> None:
 
 def lose_session(world: World, a: Host, b: Host) -> None:
     """Let both give their session up, with both processes alive."""
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run_until(lambda: a.sees(b) is None and b.sees(a) is None, 60.0)
     world.run(10.0)
 
 
 def find_again(world: World, a: Host, b: Host) -> None:
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     world.run_until(lambda: a.sees(b) is b.sees(a) is PeerState.ALIVE, 60.0)
 
 
@@ -605,13 +599,11 @@ def test_a_reply_that_found_no_session_is_given_when_the_request_comes_again() -
     a, b = mesh_of(world, "a", "b")
     call = a.call("work", timeout=300.0)
     world.run(1.0)
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     b.answer("kept")
     lose_session(world, a, b)
     assert b.engine.statistics().replies_kept == 1
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     find_again(world, a, b)
     assert text_of(answer_of(a, call)) == "kept"
     assert len(b.handled) == 1
@@ -624,14 +616,12 @@ def test_a_reply_no_longer_kept_is_said_to_be_so() -> None:
     a, b = mesh_of(world, "a", "b")
     calls = [a.call("work", str(number), timeout=300.0) for number in range(2)]
     world.run(1.0)
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     b.answer("zero")
     b.answer("one")
     lose_session(world, a, b)
     assert b.engine.statistics().replies_kept == 1
-    world.network.heal(a.index, b.index)
-    world.network.heal(b.index, a.index)
+    world.join(a, b)
     find_again(world, a, b)
     answers = [answer_of(a, call) for call in calls]
     assert answers[0].failure is CallFailure.REJECTED

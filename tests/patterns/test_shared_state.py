@@ -80,13 +80,11 @@ def agree(*all_of_them: Sharer) -> Callable[[], bool]:
 
 
 def cut(world: World, one: Host, other: Host) -> None:
-    world.network.cut(one.index, other.index)
-    world.network.cut(other.index, one.index)
+    world.part(one, other)
 
 
 def heal(world: World, one: Host, other: Host) -> None:
-    world.network.heal(one.index, other.index)
-    world.network.heal(other.index, one.index)
+    world.join(one, other)
 
 
 # Telling

@@ -221,8 +221,7 @@ def test_a_stopped_producer_with_grants_holds_up_no_other() -> None:
     world.run(1.0)
     granted = next(iter(c.engine.queues.taken._queues["work"].producers.values()))
     granted.limit += 1  # as if it had more to send when it stopped
-    world.network.cut(a.index, c.index)
-    world.network.cut(c.index, a.index)
+    world.part(a, c)
     world.run(20.0)
     ticket = b.push("work", "two")
     world.run(2.0)
@@ -729,8 +728,7 @@ def test_a_silent_consumer_gets_no_new_jobs_and_its_keys_move() -> None:
     world = World()
     a, b, c = mesh_of(world, "a", "bc", prefetch=50)
     c.job_outcome = b.job_outcome = Outcome.ACCEPTED
-    world.network.cut(a.index, b.index)
-    world.network.cut(b.index, a.index)
+    world.part(a, b)
     world.run(15.0)
     b.jobs.clear()
     tickets = [a.push("work", key, key=key) for key in numbers(20)]

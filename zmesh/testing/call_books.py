@@ -7,6 +7,7 @@ itself when the time of a request is over, whatever becomes of its caller.
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from zmesh.actions import CallAnswered, CallsAnswered
 from zmesh.ids import NodeId
 from zmesh.testing.findings import Rule
 from zmesh.testing.node_ledger import Handling, NodeMessage
@@ -20,6 +21,14 @@ CALLS_TOGETHER: Final = 64  # more than any provider has at once in the scenario
 
 Seen = Callable[[], frozenset[NodeId]]
 """The providers of a service that a caller sees now, itself included."""
+
+
+def answers_in(action: CallAnswered | CallsAnswered) -> list[CallAnswered]:
+    """Return the answers of calls one by one, as they would be of calls made alone."""
+    if isinstance(action, CallAnswered):
+        return [action]
+    each = zip(action.calls, action.records, strict=True)
+    return [CallAnswered(call, record, None, action.peer) for call, record in each]
 
 
 class _Keyed(NamedTuple):

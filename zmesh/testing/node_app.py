@@ -47,6 +47,7 @@ from zmesh.ids import NodeId
 from zmesh.message import Kind, Outcome, Record, Tag, extra, head
 from zmesh.terms import Terms
 from zmesh.testing.application import Application, Verdict
+from zmesh.testing.call_books import answers_in
 from zmesh.testing.findings import Rule
 from zmesh.testing.node_books import NodeBooks
 from zmesh.testing.node_ledger import Handling, NodeMessage
@@ -307,15 +308,7 @@ class NodeApp:
                 self._perform_rare(action)
 
     def _answered(self, action: CallAnswered | CallsAnswered) -> None:
-        answers = (
-            [action]
-            if isinstance(action, CallAnswered)
-            else [
-                CallAnswered(call, record, None, action.peer)
-                for call, record in zip(action.calls, action.records, strict=True)
-            ]
-        )
-        for answer in answers:
+        for answer in answers_in(action):
             self._books.on_answered(self._process, answer)
 
     def _perform_rare(self, action: Action) -> None:
